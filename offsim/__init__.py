@@ -1,0 +1,46 @@
+"""offsim: a discrete-event simulator of offloading schedules for large-model training."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from offsim.comparison import Comparison, compare
+    from offsim.errors import InputError
+    from offsim.profiles import load_profile
+    from offsim.result import Result
+    from offsim.scenario import load_scenario
+    from offsim.simulation import simulate
+    from offsim.verdict import DoesNotFit
+
+__all__ = [
+    "Comparison",
+    "DoesNotFit",
+    "InputError",
+    "Result",
+    "compare",
+    "load_profile",
+    "load_scenario",
+    "simulate",
+]
+
+_MODULES = {
+    "Comparison": "offsim.comparison",
+    "DoesNotFit": "offsim.verdict",
+    "InputError": "offsim.errors",
+    "Result": "offsim.result",
+    "compare": "offsim.comparison",
+    "load_profile": "offsim.profiles",
+    "load_scenario": "offsim.scenario",
+    "simulate": "offsim.simulation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first asked for: `import offsim` alone, as command-line completion does, stays quick.
+    if name not in _MODULES:
+        raise AttributeError(f"module 'offsim' has no attribute '{name}'")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

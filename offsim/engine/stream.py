@@ -1,0 +1,96 @@
+"""In-order queues of operations, and the engine that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from simpy import Environment
+
+from offsim.engine.fluid import FluidSharing
+from offsim.engine.operation import Operation
+
+
+class Stream:
+    """Runs what is enqueued on it one after another: a CUDA stream, or a host thread's own work."""
+
+    __slots__ = ("last_ended", "name", "rank", "tail")
+
+    def __init__(self, name: str, rank: int = 0) -> None:
+        self.name = name
+        self.rank = rank
+        self.tail: Operation | None = None
+        self.last_ended: Operation | None = None
+
+    def __repr__(self) -> str:
+        return f"Stream({self.name!r}, rank={self.rank})"
+
+
+class Engine:
+    """Environment, sharing and the record of all operations, in the order in which they were enqueued."""
+
+    def __init__(self) -> None:
+        self.env = Environment()
+        self.fluid = FluidSharing(self.env, self._finished)
+        self.operations: list[Operation] = []
+        self.iteration = 0
+
+    def enqueue(
+        self, operation: Operation, phase: str, after: Iterable[Operation | None] = (), issuer: Stream | None = None
+    ) -> Operation:
+        """Put `operation` on its stream; it starts once its predecessor and all of `after` have ended.
+
+        `issuer` is the host thread that enqueues it: what that thread did last is what the operation waited
+        for when nothing else held it back.
+        """
+        stream = operation.stream
+        operation.index = len(self.operations)
+        operation.enqueued_at = self.env.now
+        operation.phase = phase
+        operation.iteration = self.iteration
+        self.operations.append(operation)
+        tail = stream.tail
+        if tail is not None and tail.ended_at < 0.0:
+            tail.dependents.append(operation)
+            operation.pending += 1
+        for dependency in after:
+            if dependency is not None and dependency.ended_at < 0.0:
+                dependency.dependents.append(operation)
+                operation.pending += 1
+        stream.tail = operation
+        if operation.pending == 0:
+            if issuer is not None:
+                operation.waited_for = issuer.last_ended
+            self._ready(operation)
+        return operation
+
+    def _ready(self, operation: Operation) -> None:
+        if operation.rendezvous is None:
+            self._start(operation)
+            return
+        for peer in operation.rendezvous.arrive(operation):
+            self._start(peer)
+
+    def _start(self, operation: Operation) -> None:
+        if operation.engine is None or operation.engine.admit(operation):
+            self._run(operation)
+
+    def _run(self, operation: Operation) -> None:
+        for tier, occupant, nbytes in operation.allocates:
+            tier.allocate(occupant, nbytes)
+        self.fluid.start(operation)
+
+    def _finished(self, operation: Operation) -> None:
+        for tier, occupant, nbytes in operation.frees:
+            tier.free(occupant, nbytes)
+        operation.stream.last_ended = operation
+        if operation.engine is not None:
+            following = operation.engine.release()
+            if following is not None:
+                following.waited_for = operation
+                self._run(following)
+        for dependent in operation.dependents:
+            dependent.pending -= 1
+            if dependent.pending == 0:
+                dependent.waited_for = operation
+                self._ready(dependent)
+        operation.signal()

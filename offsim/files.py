@@ -1,0 +1,39 @@
+"""Files that are either the old ones or the new ones, never half of each."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a file for binary writing that takes the place of `path` only if the block ends without an error.
+
+    A link is followed, the mode of the file replaced is kept. What is no plain file (a pipe, /dev/stdout) is written
+    directly, as it cannot be replaced.
+    """
+    # Written beside the real file, not beside a link to it: a rename works within one file system only.
+    target = Path(os.path.realpath(path))
+    old_mode = target.stat().st_mode if target.exists() else None
+    if old_mode is not None and not stat.S_ISREG(old_mode):
+        with open(path, "wb") as direct:
+            yield direct
+        return
+    aside = target.with_name(f".offsim-{secrets.token_hex(8)}.part")
+    try:
+        with open(aside, "xb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        if old_mode is not None:
+            os.chmod(aside, stat.S_IMODE(old_mode))
+        os.replace(aside, target)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,158 @@
+"""What to simulate: hardware, model, training set-up and scheduler; and reading it from a file or from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from offsim.errors import Expected, InputError, suggestion
+from offsim.fields import Count, Flag, Section
+from offsim.packaged import is_path, packaged_file, packaged_files
+from offsim.yaml_input import Document, document_from, read_yaml, validate, with_overrides
+
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+class Model(Section):
+    """A decoder-only transformer."""
+
+    layers: Count = Field(le=100_000)
+    hidden: Count
+    ffn_hidden: Count
+    heads: Count
+    kv_heads: Count
+    vocab: Count
+    sequence: Count
+    swiglu: Flag = True
+    tied_embeddings: Flag = False
+    flash_attention: Flag = False
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Model:
+        if self.hidden % self.heads:
+            raise Expected(f"a divisor of model.hidden ({self.hidden})", at=("heads",))
+        if self.heads % self.kv_heads:
+            raise Expected(f"a divisor of model.heads ({self.heads})", at=("kv_heads",))
+        return self
+
+
+class Training(Section):
+    """How the model is trained. `global_batch` counts sequences per iteration over all data-parallel ranks."""
+
+    micro_batch: Count = 1
+    global_batch: Count
+    data_parallel: Count = 1
+    tensor_parallel: Count = 1
+    activation_checkpointing: Flag = True
+    subgroup_size: Count = 100_000_000
+
+    @property
+    def micro_steps(self) -> int:
+        """Gradient accumulation steps per iteration."""
+        return self.global_batch // (self.micro_batch * self.data_parallel)
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Training:
+        step = self.micro_batch * self.data_parallel
+        if self.global_batch % step:
+            factors = f"{self.micro_batch} x {self.data_parallel}"
+            raise Expected(f"a multiple of micro_batch x data_parallel ({factors})", at=("global_batch",))
+        return self
+
+
+class SchedulerChoice(Section):
+    """A scheduler's registered name and its options (checked by the scheduler's own option model)."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str = Field(min_length=1)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options as given, unchecked."""
+        return dict(self.model_extra or {})
+
+
+class Scenario(Section):
+    """One simulation. `hardware` is a profile's name or the path of a profile file."""
+
+    hardware: str = Field(min_length=1)
+    model: Model
+    training: Training
+    scheduler: SchedulerChoice
+    name: str = ""
+    folder: Path = Field(default=Path("."), exclude=True, description="what a relative profile path is relative to")
+    _document: Document = PrivateAttr(default_factory=Document)
+
+    @property
+    def document(self) -> Document:
+        """The values as given and where each was written, to point at in errors."""
+        return self._document if self._document.data else Document(self.model_dump())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Scenario:
+        """Copy, as pydantic does; a copy with other values is not what the file says, and forgets it."""
+        copy = super().model_copy(update=update, deep=deep)
+        if update:
+            copy._document = Document()
+        return copy
+
+    @model_validator(mode="after")
+    def _heads_split(self) -> Scenario:
+        if self.model.heads % self.training.tensor_parallel:
+            raise Expected(f"a divisor of model.heads ({self.model.heads})", at=("training", "tensor_parallel"))
+        return self
+
+
+_KEYS = [name for name, field in Scenario.model_fields.items() if not field.exclude]
+
+
+def available_scenarios() -> dict[str, Path]:
+    """Return name -> file of the scenarios that come with offsim."""
+    return packaged_files("scenarios")
+
+
+def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: Sequence[str] = ()) -> Scenario:
+    """Read and check a scenario.
+
+    `source` is a file's path, the name of a scenario that comes with offsim, a mapping of the same shape, or a
+    scenario. `overrides` are `section.key=value` strings that replace or add values. Raises InputError, naming the
+    file and line (or the override), for the first thing wrong. A scheduler's options are checked when it is made.
+    """
+    folder: Any
+    if isinstance(source, Scenario):
+        if not overrides:
+            return source
+        document, folder = Document(source.model_dump(), source.document.marks), source.folder
+    elif isinstance(source, Mapping):
+        document = document_from(source)
+        folder = document.data.pop("folder", Path("."))
+    else:
+        path = _scenario_file(source)
+        document, folder = read_yaml(path), path.parent
+        document.data.setdefault("name", path.stem)
+    document = with_overrides(document, overrides)
+    if ("folder",) in document.marks:  # known from the file's place, not a key
+        raise document.error(("folder",), f"unknown key 'folder'{suggestion('folder', _KEYS)}")
+    document = Document({**document.data, "folder": folder}, document.marks)
+    scenario = validate(document, Scenario)
+    scenario._document = document
+    return scenario
+
+
+def scheduler_options(scenario: Scenario, model: type[OptionsT]) -> OptionsT:
+    """Check the scenario's scheduler options with the scheduler's own model.
+
+    Raises InputError that points to the file and line, or the override, of the offending option.
+    """
+    return validate(scenario.document, model, data=scenario.scheduler.options, at=("scheduler",))
+
+
+def _scenario_file(source: str | Path) -> Path:
+    if isinstance(source, Path) or is_path(source):
+        return Path(source)
+    if path := packaged_file("scenarios", source):
+        return path
+    near = suggestion(source, available_scenarios())
+    raise InputError(f"unknown scenario '{source}'{near} (a path contains / or ends in .yaml)")

@@ -1,0 +1,90 @@
+"""Schedulers by name: the built-in ones and those that installed packages register.
+
+A package registers a scheduler with an entry point of the group `offsim.schedulers`:
+
+    [project.entry-points."offsim.schedulers"]
+    my_scheduler = "my_package.my_module:MyScheduler"
+
+It is imported when a scenario chooses it, so a broken package disturbs nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from offsim.errors import InputError, suggestion
+from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
+from offsim.schedulers.base import Options, Scheduler
+from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
+from offsim.schedulers.no_offload import NoOffload
+from offsim.schedulers.zero3_offload import Zero3Offload
+from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
+from offsim.yaml_input import Document
+
+GROUP = "offsim.schedulers"
+BUILT_IN: dict[str, type[Scheduler]] = {
+    cls.name: cls for cls in (NoOffload, Zero3Offload, Zero3OffloadAsyncGrads, DeepOptimizerStates)
+}
+
+
+@cache
+def _registered() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN}
+
+
+def available_schedulers() -> list[str]:
+    """Names of the built-in schedulers, then of those that installed packages register."""
+    return [*BUILT_IN, *sorted(_registered())]
+
+
+def find_scheduler(name: str) -> type[Scheduler]:
+    """Return the scheduler of that name; InputError where there is none or its package cannot be loaded."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    entry = _registered().get(name)
+    if entry is None:
+        raise InputError(f"unknown scheduler '{name}'{suggestion(name, available_schedulers())}")
+    origin = f"scheduler '{name}' ({entry.value}{f' of {entry.dist.name}' if entry.dist else ''})"
+    try:
+        found = entry.load()
+    except Exception as error:  # whatever a foreign module raises when it is imported
+        raise InputError(f"{origin} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Scheduler)):
+        raise InputError(f"{origin} is not a subclass of offsim.schedulers.Scheduler")
+    return found
+
+
+def scenario_scheduler(scenario: Scenario) -> tuple[type[Scheduler], Options]:
+    """The class that the scenario chooses and its checked options; InputError points to what is wrong there."""
+    try:
+        cls = find_scheduler(scenario.scheduler.name)
+    except InputError as error:
+        raise scenario.document.error(("scheduler", "name"), error.problem) from error.__cause__
+    return cls, scheduler_options(scenario, cls.Options)
+
+
+def with_scheduler(scenario: Scenario, choice: str | Mapping[str, Any]) -> Scenario:
+    """Return the scenario under another scheduler, a name or a mapping of `name` and options.
+
+    Options that the scenario gives and the other scheduler knows too are kept, the rest are dropped.
+    """
+    given = {"name": choice} if isinstance(choice, str) else dict(choice)
+    name = given.setdefault("name", scenario.scheduler.name)
+    known = find_scheduler(name).Options.model_fields
+    kept = {key: value for key, value in scenario.scheduler.options.items() if key in known}
+    section = {**kept, **given}
+    changed = scenario.model_copy(update={"scheduler": SchedulerChoice(**section)})
+    before = scenario.document
+    replaced = {("scheduler", key) for key in [*given, *(scenario.scheduler.options.keys() - kept.keys())]}
+    marks = {path: mark for path, mark in before.marks.items() if path[:2] not in replaced}
+    changed._document = Document({**before.data, "scheduler": section}, marks)
+    return changed
+
+
+def make_scheduler(choice: SchedulerChoice) -> tuple[type[Scheduler], Options]:
+    """The class that `choice` names and its checked options."""
+    cls = find_scheduler(choice.name)
+    return cls, cls.Options(**choice.options)

@@ -1,0 +1,209 @@
+"""Forward and backward of ZeRO-3 with parameters on the GPUs, as DeepSpeed runs them.
+
+Each layer's bf16 parameters are all-gathered one layer ahead and released after use, unless the backward pass
+needs them again within `MAX_REUSE_DISTANCE` elements. Gradients go through a bucket; what happens to a full
+bucket is the scheduler's matter.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from offsim.engine import Operation
+from offsim.engine.operation import MemoryChange
+from offsim.training.rank import Process, Rank
+from offsim.workload import BF16, FP32, Bucket, Cost, cost
+
+BUCKET_ELEMENTS = 500_000_000
+MAX_REUSE_DISTANCE = 1_000_000_000
+MAX_BUCKETS_IN_FLIGHT = 2
+"""DeepSpeed's max_param_reduce_events: the host waits for the oldest when more than these are unfinished."""
+
+PARAMETERS = "parameters (bf16)"
+GATHERED = "gathered parameters"
+ACTIVATIONS = "activations"
+WORKING_SET = "layer working set"
+LOSS = "logits and loss"
+BUCKET = "gradient bucket"
+REDUCED = "reduced gradients (bf16)"
+SCORES = "attention score buffer"
+
+FlushBucket = Callable[[Rank, Bucket], Process]
+"""(rank, bucket) -> host thread code that stores the rank's share of a reduced bucket."""
+
+
+@dataclass(frozen=True)
+class PassCosts:
+    """Kernel costs of one micro-batch on one rank, and the host's time to launch them."""
+
+    embedding: Cost
+    layer_forward: Cost
+    layer_backward: Cost
+    head_forward: Cost
+    head_backward: Cost
+    launch: float
+
+    @classmethod
+    def of(cls, rank: Rank) -> PassCosts:
+        workload, gpu = rank.workload, rank.profile.gpu
+        all_reduce = rank.tensor_parallel_seconds(workload.hidden_bytes)
+
+        def layer(kernels: Cost, all_reduces: int) -> Cost:
+            return Cost(kernels.seconds + all_reduces * all_reduce, kernels.flops, kernels.nbytes)
+
+        forward = layer(cost(workload.layer_forward(), gpu), 2)
+        backward = layer(cost(workload.layer_backward(), gpu), 2)
+        return cls(
+            cost(workload.embedding_kernels(), gpu),
+            forward,
+            backward,
+            cost(workload.head_forward(), gpu),
+            cost(workload.head_backward(), gpu),
+            rank.profile.host.module_launch_s,
+        )
+
+
+class Zero3:
+    """The passes of one rank; keeps what one pass leaves to the next."""
+
+    def __init__(self, rank: Rank, costs: PassCosts) -> None:
+        self.rank = rank
+        self.costs = costs
+        workload = rank.workload
+        self.layers = workload.model.layers
+        sharded = workload.training.data_parallel > 1
+        self.layer_bytes = float(BF16 * workload.layer_elements)
+        self.vocab_bytes = float(BF16 * workload.vocab_elements) if sharded else 0.0
+        self.gathered_bytes = self.layer_bytes if sharded else 0.0
+        kept = -(-MAX_REUSE_DISTANCE // workload.layer_elements)
+        self.first_kept = max(self.layers - kept, 0)
+        """Layers from here on stay gathered between forward and backward."""
+        gpu = rank.gpu_memory
+        gpu.allocate(PARAMETERS, BF16 * workload.partition)
+        gpu.allocate(BUCKET, BF16 * BUCKET_ELEMENTS)
+        gpu.allocate(SCORES, workload.scores_bytes)
+        self._in_flight: deque[Operation] = deque()
+
+    def _hold(self, occupant: str, nbytes: float) -> tuple[MemoryChange, ...]:
+        return ((self.rank.gpu_memory, occupant, nbytes),) if nbytes else ()
+
+    def forward(self) -> Process:
+        """One micro-step's forward pass."""
+        rank, costs, workload = self.rank, self.costs, self.rank.workload
+        checkpointing = workload.training.activation_checkpointing
+        keeps = workload.hidden_bytes if checkpointing else workload.layer_activation_bytes
+        transient = workload.layer_activation_bytes if checkpointing else 0.0
+        vocabulary = rank.all_gather(self.vocab_bytes, -1, allocates=self._hold(GATHERED, self.vocab_bytes))
+        before: Operation | None = None
+        gather = rank.all_gather(self.layer_bytes, 0, allocates=self._hold(GATHERED, self.gathered_bytes))
+        hidden = self._hold(ACTIVATIONS, 2 * workload.hidden_bytes)
+        current = rank.compute("embedding", costs.embedding, after=[vocabulary], allocates=hidden)
+        for layer in range(self.layers):
+            following = None
+            if layer + 1 < self.layers:
+                following = rank.all_gather(
+                    self.layer_bytes,
+                    layer + 1,
+                    after=[before],
+                    allocates=self._hold(GATHERED, self.gathered_bytes),
+                )
+            yield rank.launch(f"launch layer {layer}", costs.launch, layer)
+            before = current
+            current = rank.compute(
+                f"layer {layer} forward",
+                costs.layer_forward,
+                layer,
+                after=[gather],
+                allocates=self._hold(ACTIVATIONS, keeps) + self._hold(WORKING_SET, transient),
+                frees=self._hold(WORKING_SET, transient)
+                + (self._hold(GATHERED, self.gathered_bytes) if layer < self.first_kept else ()),
+            )
+            gather = following
+        vocabulary = rank.all_gather(self.vocab_bytes, -1, [before], self._hold(GATHERED, self.vocab_bytes))
+        yield rank.launch("launch head", costs.launch)
+        kept, temporary = FP32 * workload.logits, (FP32 + BF16) * workload.logits
+        head = rank.compute(
+            "head and loss",
+            costs.head_forward,
+            after=[vocabulary],
+            allocates=self._hold(LOSS, kept + temporary),
+            frees=self._hold(LOSS, temporary),
+        )
+        yield rank.synchronize(head)
+
+    def backward(self, flush: FlushBucket) -> Process:
+        """One micro-step's backward pass."""
+        rank, costs, workload = self.rank, self.costs, self.rank.workload
+        checkpointing = workload.training.activation_checkpointing
+        keeps = workload.hidden_bytes if checkpointing else workload.layer_activation_bytes
+        recomputed = workload.layer_activation_bytes if checkpointing else 0.0
+        working = recomputed + workload.layer_gradient_bytes + BF16 * workload.layer_elements
+        work = costs.layer_backward
+        launches = costs.launch
+        if checkpointing:
+            forward = costs.layer_forward
+            work = Cost(
+                work.seconds + forward.seconds, work.flops + forward.flops, work.nbytes + forward.nbytes
+            )
+            launches *= 2
+        buckets = workload.buckets(BUCKET_ELEMENTS)
+        vocab_gradient = BF16 * workload.vocab_elements + (BF16 + FP32) * workload.logits
+        yield rank.launch("launch head backward", costs.launch)
+        before: Operation | None = None
+        current = rank.compute(
+            "head backward",
+            costs.head_backward,
+            allocates=self._hold(WORKING_SET, vocab_gradient),
+            frees=self._hold(WORKING_SET, vocab_gradient) + self._hold(LOSS, FP32 * workload.logits),
+        )
+        gather: Operation | None = None
+        for layer in reversed(range(self.layers)):
+            following = None
+            if 0 < layer <= self.first_kept:
+                following = rank.all_gather(
+                    self.layer_bytes,
+                    layer - 1,
+                    after=[before],
+                    allocates=self._hold(GATHERED, self.gathered_bytes),
+                )
+            yield rank.launch(f"launch layer {layer} backward", launches, layer)
+            before = current
+            current = rank.compute(
+                f"layer {layer} backward",
+                work,
+                layer,
+                after=[gather],
+                allocates=self._hold(WORKING_SET, working),
+                frees=self._hold(WORKING_SET, working)
+                + self._hold(ACTIVATIONS, keeps)
+                + self._hold(GATHERED, self.gathered_bytes),
+            )
+            gather = following
+            while buckets and buckets[0][0] == layer:
+                yield from self._flush(flush, buckets.pop(0)[1], current)
+        hidden = 2 * workload.hidden_bytes
+        current = rank.compute("embedding backward", costs.embedding, frees=self._hold(ACTIVATIONS, hidden))
+        for _, bucket in buckets:
+            yield from self._flush(flush, bucket, current)
+        self._in_flight.clear()
+        yield rank.synchronize(rank.compute_stream, rank.reduce_stream)
+        if self.vocab_bytes:
+            rank.gpu_memory.free(GATHERED, 2 * self.vocab_bytes)
+
+    def _flush(self, flush: FlushBucket, bucket: Bucket, filled_by: Operation) -> Process:
+        rank = self.rank
+        while self._in_flight and self._in_flight[0].done:
+            self._in_flight.popleft()
+        if len(self._in_flight) > MAX_BUCKETS_IN_FLIGHT:
+            yield rank.synchronize(self._in_flight.popleft())
+        nbytes = BF16 * bucket.elements
+        filled = rank.elementwise(rank.reduce_stream, "d2d", 2 * nbytes, "copy into bucket", after=[filled_by])
+        reduced = self._hold(REDUCED, BF16 * sum(share for _, share in bucket.shares))
+        reduce_scatter = rank.reduce_scatter(nbytes, [filled], allocates=reduced)
+        rank.wait_event(rank.reduce_stream, reduce_scatter)
+        yield from flush(rank, bucket)
+        stored = rank.wait_event(rank.reduce_stream, rank.reduce_stream.tail, frees=reduced if reduce_scatter else ())
+        assert stored is not None
+        self._in_flight.append(stored)

@@ -1,0 +1,133 @@
+"""How busy the links were over time: PCIe in both directions, and what else moves bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from offsim.views.figure import (
+    EDGE_IN,
+    LINE_IN,
+    PAPER_WIDTH_IN,
+    PHASE_COLUMNS,
+    TEXT_PT,
+    Picture,
+    axes_at,
+    axes_size_in,
+    draw_phases,
+    header_height_in,
+    new_picture,
+    require_columns,
+    steps,
+    text_width_in,
+    time_axis,
+    title_at,
+)
+from offsim.views.style import KINDS, format_rate
+
+UP, DOWN = "H2D", "D2H"
+OTHER_COLOUR = "#56B4E9"
+COLUMNS = ("time_s", "resource", "bytes_per_s")
+
+
+def plot_bandwidth(
+    bandwidth: pd.DataFrame,
+    link_capacity: Mapping[str, float],
+    phases: pd.DataFrame,
+    *,
+    width_in: float = PAPER_WIDTH_IN,
+    title: str | None = None,
+) -> Picture:
+    """Draw the bytes per second of each resource over time, its capacity and its mean use.
+
+    The two directions of a link ("H2D" and "D2H" in their names) share a panel, H2D upwards and D2H downwards.
+    """
+    require_columns(phases, "phases", PHASE_COLUMNS)
+    require_columns(bandwidth, "bandwidth", COLUMNS)
+    panels = panels_of(list(dict.fromkeys(bandwidth["resource"])))
+    sizes = [1.5 if len(panel) == 2 else 0.95 for panel in panels]
+    gap_in, axis_in, left = 0.14, 0.36, 0.7
+    header_in = header_height_in(phases) + 0.04 + (0.2 if title else 0.0)
+    height = header_in + sum(sizes) + gap_in * (len(panels) - 1) + axis_in
+    picture = new_picture(width_in, height)
+    start, end = float(phases["start_s"].min()), float(phases["end_s"].max())
+    top = height - header_in
+    for i, panel in enumerate(panels):
+        axes = axes_at(picture, left, top - sizes[i], width_in - left - EDGE_IN, sizes[i])
+        top -= sizes[i] + gap_in
+        time_axis(axes, start, end, label="time ({unit})" if i == len(panels) - 1 else None)
+        draw_phases(axes, phases, labels=i == 0)
+        _draw_panel(axes, bandwidth, panel, link_capacity)
+    if title:
+        title_at(picture, title, left, height - 0.04)
+    return picture
+
+
+def panels_of(resources: Sequence[str]) -> list[tuple[str, ...]]:
+    """The resources of each panel: the two directions of a link together, first, any other alone."""
+    pairs = [(name, name.replace(UP, DOWN)) for name in resources if UP in name and name.replace(UP, DOWN) in resources]
+    paired = {name for pair in pairs for name in pair}
+    return [*pairs, *((name,) for name in resources if name not in paired)]
+
+
+def _draw_panel(
+    axes: Axes, bandwidth: pd.DataFrame, panel: tuple[str, ...], link_capacity: Mapping[str, float]
+) -> None:
+    start, end = axes.get_xlim()
+    tops = []
+    for name, sign in zip(panel, (1.0, -1.0), strict=False):
+        rows = bandwidth[bandwidth["resource"] == name]
+        times = np.clip(rows["time_s"].to_numpy(dtype=float), start, end)
+        x, y = steps(times, rows["bytes_per_s"].to_numpy(dtype=float), end)
+        colour = KINDS["h2d"].colour if UP in name else KINDS["d2h"].colour if DOWN in name else OTHER_COLOUR
+        area = axes.fill_between(x, sign * y, facecolor=colour, edgecolor=colour, linewidth=0.25, zorder=2)
+        area.set_gid(name)
+        mean = float(np.sum(np.diff(x) * y[:-1])) / (end - start)
+        busy = float(np.sum(np.diff(x) * (y[:-1] > 0))) / (end - start)
+        capacity = link_capacity.get(name)
+        tops.append(capacity or float(y.max()) or 1.0)
+        _note(axes, sign, mean, busy, capacity, tops[-1])
+    unit = 1e9 if max(tops) >= 1e9 else 1e6
+    top = 1.3 * max(tops)
+    axes.set_ylim(-top if len(panel) == 2 else 0.0, top)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5 if len(panel) == 2 else 3, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value) / unit:.6g}"))
+    if len(panel) == 2:
+        axes.axhline(0.0, color="black", linewidth=0.6, zorder=3)
+    unit_name = "GB/s" if unit == 1e9 else "MB/s"
+    for name, centre in zip(panel, (0.75, 0.25) if len(panel) == 2 else (0.5,), strict=True):
+        width, height = axes_size_in(axes)
+        lines = _wrapped(f"{name} ({unit_name})", height / len(panel))
+        text, beside = "\n".join(lines), (-0.32 - LINE_IN * len(lines) / 2) / width
+        axes.text(
+            beside, centre, text, transform=axes.transAxes, rotation=90, ha="center", va="center", fontsize=TEXT_PT
+        )
+
+
+def _wrapped(text: str, width_in: float) -> list[str]:
+    """The words of a text on lines no wider than this, where words allow it."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and text_width_in(longer, TEXT_PT) > width_in:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _note(axes: Axes, sign: float, mean: float, busy: float, capacity: float | None, top: float) -> None:
+    """The capacity line, and beyond it the mean (left) and the capacity (right)."""
+    text = f"mean {format_rate(mean)}" + (f" = {mean / capacity:.0%} of capacity" if capacity else "")
+    text += f", in use {busy:.0%} of the time"
+    place = axes.get_yaxis_transform()
+    va = "bottom" if sign > 0 else "top"
+    axes.text(0.005, sign * 1.04 * top, text, transform=place, va=va, fontsize=TEXT_PT, gid="mean", zorder=5)
+    if capacity:
+        axes.axhline(sign * capacity, color="black", linewidth=0.9, linestyle=(0, (5, 2)), zorder=4, gid="capacity")
+        note = f"capacity {format_rate(capacity)}"
+        axes.text(0.995, sign * 1.04 * top, note, transform=place, ha="right", va=va, fontsize=TEXT_PT, zorder=5)

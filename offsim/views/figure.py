@@ -1,0 +1,265 @@
+"""What every picture shares: a figure laid out in inches, the phases above its axes, a legend below, saving.
+
+Only Figure objects, never pyplot: no global state, no display needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.textpath import TextToPath
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import blended_transform_factory
+
+from offsim.files import atomic_write
+from offsim.views.style import format_time
+
+PAPER_WIDTH_IN = 7.0
+PHASE_COLUMNS = ("phase", "start_s", "end_s", "duration_s")
+EDGE_IN = 0.1
+TEXT_PT = 7.0
+SMALL_PT = 6.0
+TITLE_PT = 8.5
+LINE_IN = TEXT_PT * 1.25 / 72
+HATCH_LINE_PT = 0.45
+LANE_IN = 2 * LINE_IN + 0.1  # of the phases' names: bracket, two lines
+PHASE_SHADES = ("#F1F1F1", "#FFFFFF")
+# Neither clock nor version of the drawing library in a file: the same picture is the same bytes.
+FILE_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "svg": {"Date": None, "Creator": None},
+}
+
+
+_Span = tuple[str, float, float, float]  # phase, from, to, duration: all in seconds
+
+
+class Picture(Figure):
+    """A figure that notebooks show by itself, also where pyplot was never imported."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        _save(self, buffer, "png", 150)
+        return buffer.getvalue()
+
+
+def new_picture(width_in: float, height_in: float) -> Picture:
+    """An empty white picture of this size in inches, drawn by Agg."""
+    picture = Picture(figsize=(width_in, height_in), facecolor="white")
+    FigureCanvasAgg(picture)
+    return picture
+
+
+def _save(figure: Figure, target: IO[bytes], kind: str, dpi: float) -> None:
+    # Type 42 keeps text as text in PDF files, as publishers ask; the salt replaces random names inside SVG files.
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "offsim", "savefig.bbox": "standard"}):
+        figure.savefig(target, format=kind, dpi=dpi, metadata=FILE_METADATA[kind])
+
+
+def save_picture(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 200) -> None:
+    """Write a figure as PNG, PDF or SVG, by the path's suffix, in one step: a failure leaves the old file."""
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in FILE_METADATA:
+        raise ValueError(f"{os.fspath(path)!r}: a picture is written as .png, .pdf or .svg")
+    with atomic_write(path) as handle:
+        _save(figure, handle, kind, dpi)
+
+
+@lru_cache(maxsize=4096)
+def text_width_in(text: str, size_pt: float, weight: str = "normal") -> float:
+    """Width of the widest line of a text, in inches."""
+    font = FontProperties(size=size_pt, weight=weight)
+    measure = TextToPath().get_text_width_height_descent
+    return max(measure(line, font, ismath=False)[0] for line in text.split("\n")) / 72
+
+
+def axes_at(figure: Figure, left_in: float, bottom_in: float, width_in: float, height_in: float) -> Axes:
+    """New axes at this place of the figure, all in inches, with thin lines and small text."""
+    total_w, total_h = (float(size) for size in figure.get_size_inches())
+    axes = figure.add_axes((left_in / total_w, bottom_in / total_h, width_in / total_w, height_in / total_h))
+    axes.tick_params(labelsize=TEXT_PT, width=0.6, length=2.5, pad=2)
+    for name, spine in axes.spines.items():
+        spine.set_linewidth(0.6)
+        spine.set_visible(name in ("left", "bottom"))
+    axes.set_axisbelow(True)
+    return axes
+
+
+def axes_size_in(axes: Axes) -> tuple[float, float]:
+    """Width and height of axes in inches."""
+    box = axes.get_position()
+    total_w, total_h = (float(size) for size in axes.get_figure(root=True).get_size_inches())  # type: ignore[union-attr]
+    return box.width * total_w, box.height * total_h
+
+
+def time_axis(axes: Axes, start_s: float, end_s: float, *, label: str | None = "time ({unit})") -> None:
+    """Set the limits and ticks of the time axis; None instead of a label hides the numbers too."""
+    span = end_s - start_s
+    axes.set_xlim(start_s, end_s if span > 0 else start_s + 1e-6)
+    width, _ = axes_size_in(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=max(2, int(width / 0.6)), steps=[1, 2, 2.5, 5, 10]))
+    unit, factor = ("s", 1.0) if span >= 0.2 else ("ms", 1e3) if span >= 2e-4 else ("µs", 1e6)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:.7g}"))
+    if label is None:
+        axes.tick_params(labelbottom=False)
+    else:
+        axes.set_xlabel(label.format(unit=unit), fontsize=TEXT_PT, labelpad=2)
+
+
+def phase_lanes(starts: Sequence[float], ends: Sequence[float]) -> list[int]:
+    """A lane for each interval such that none overlap in a lane: all 0 unless phases run at the same time."""
+    lanes = [0] * len(starts)
+    free_from: list[float] = []
+    for index in sorted(range(len(starts)), key=lambda i: (starts[i], ends[i])):
+        # A rounding error is no overlap.
+        slack = 1e-9 * max(1.0, abs(starts[index]))
+        lane = next((i for i, free in enumerate(free_from) if free <= starts[index] + slack), len(free_from))
+        free_from[lane : lane + 1] = [ends[index]]
+        lanes[index] = lane
+    return lanes
+
+
+def header_height_in(phases: pd.DataFrame) -> float:
+    """Height that `draw_phases` needs above the axes for its labels, in inches."""
+    lanes = phase_lanes(phases["start_s"].tolist(), phases["end_s"].tolist())
+    return (max(lanes, default=0) + 1) * LANE_IN
+
+
+def spread(centres: Sequence[float], widths: Sequence[float], low: float, high: float, gap: float) -> list[float]:
+    """Move centres of labels apart, as little to the right or back to the left as needed to stay within low..high."""
+    places = list(centres)
+    edge = low
+    for i, width in enumerate(widths):
+        places[i] = max(places[i], edge + width / 2)
+        edge = places[i] + width / 2 + gap
+    edge = high
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], edge - widths[i] / 2)
+        edge = places[i] - widths[i] / 2 - gap
+    return places
+
+
+def draw_phases(axes: Axes, phases: pd.DataFrame, *, origin_s: float = 0.0, labels: bool = True) -> None:
+    """Shade the phases; with `labels`, a bracket above the axes over each, its name and duration on top.
+
+    The time limits of the axes must be set; times are drawn relative to origin_s.
+    """
+    low, high = axes.get_xlim()
+    spans: list[_Span] = [
+        (str(name), start - origin_s, end - origin_s, float(duration))
+        for name, start, end, duration in zip(
+            phases["phase"], phases["start_s"], phases["end_s"], phases["duration_s"], strict=True
+        )
+        if start - origin_s < high and end - origin_s > low
+    ]
+    for i, (_, start, end, _) in enumerate(spans):
+        axes.axvspan(max(start, low), min(end, high), facecolor=PHASE_SHADES[i % 2], edgecolor="none", zorder=0)
+        axes.axvline(end, color="#888888", linewidth=0.5, linestyle=(0, (3, 2)), zorder=0.5)
+    if not labels:
+        return
+    lanes = phase_lanes([span[1] for span in spans], [span[2] for span in spans])
+    for lane in sorted(set(lanes)):
+        _draw_labels(axes, [span for span, at in zip(spans, lanes, strict=True) if at == lane], lane)
+
+
+def _draw_labels(axes: Axes, spans: list[_Span], lane: int) -> None:
+    low, high = axes.get_xlim()
+    width, height = axes_size_in(axes)
+    per_s = width / (high - low)
+    base = 1 + (0.03 + lane * LANE_IN) / height
+    tick = 0.035 / height
+    place = blended_transform_factory(axes.transData, axes.transAxes)
+    for _, start, end, _ in spans:
+        # Brackets of neighbours must not touch; one that goes on beyond the axes has no tick there.
+        inset = min(0.01 / per_s, (min(end, high) - max(start, low)) / 4)
+        xs = [max(start, low) + inset] * 2 + [min(end, high) - inset] * 2
+        ys = [base if start >= low else base + tick, base + tick, base + tick, base if end <= high else base + tick]
+        axes.add_line(Line2D(xs, ys, transform=place, clip_on=False, color="black", linewidth=0.6))
+    texts = [(name, format_time(duration)) for name, _, _, duration in spans]
+    widths = [text_width_in("\n".join(lines), TEXT_PT) for lines in texts]
+    seen = [(max(start, low) - low, min(end, high) - low) for _, start, end, _ in spans]
+    gap = 0.06
+    shown = list(range(len(spans)))
+    if sum(widths) + gap * (len(widths) - 1) > width:
+        # Too many to name them all (micro-steps): those that fit over their own bracket.
+        shown = [i for i in shown if widths[i] <= (seen[i][1] - seen[i][0]) * per_s]
+    centres = [sum(seen[i]) / 2 * per_s for i in shown]
+    for i, centre in zip(shown, spread(centres, [widths[i] for i in shown], 0.0, width, gap), strict=True):
+        # Two texts, not one of two lines: their baselines are the same over all phases, whatever letters hang down.
+        for line, above_in in zip(texts[i], (LINE_IN + 0.035, 0.035), strict=True):
+            y = base + tick + above_in / height
+            x = low + centre / per_s
+            axes.text(x, y, line, transform=place, ha="center", va="baseline", fontsize=TEXT_PT, gid="phase")
+
+
+def legend_rows(labels: Sequence[str], width_in: float) -> tuple[int, float]:
+    """Columns of a legend of these labels that fit the width, and the legend's height in inches."""
+    widest = max((text_width_in(label, TEXT_PT) for label in labels), default=0.0) + 0.42
+    fit = max(1, min(len(labels), int(width_in / widest)))
+    rows = -(-len(labels) // fit)
+    # As few columns as the rows allow: even rows instead of one short one.
+    return -(-len(labels) // rows) if rows else 1, rows * LINE_IN * 1.15 + 0.08
+
+
+def legend_below(figure: Figure, handles: Sequence[Patch], left_in: float, columns: int) -> None:
+    """The legend at the bottom edge of the figure, outside all axes, beginning at left_in."""
+    figure.legend(
+        handles=list(handles),
+        loc="lower left",
+        bbox_to_anchor=(left_in / float(figure.get_size_inches()[0]), 0.0),
+        ncols=columns,
+        fontsize=TEXT_PT,
+        frameon=False,
+        handlelength=2.0,
+        handleheight=0.9,
+        handletextpad=0.5,
+        columnspacing=1.0,
+        labelspacing=0.3,
+        borderaxespad=0.2,
+        borderpad=0.1,
+    )
+
+
+def swatch(colour: str, hatch: str, label: str) -> Patch:
+    """A legend entry: a filled rectangle, hatched in black where the look is."""
+    patch = Rectangle((0, 0), 1, 1, facecolor=colour, edgecolor="black" if hatch else colour, linewidth=0.0)
+    patch.set_hatch(hatch)
+    patch.set_hatch_linewidth(HATCH_LINE_PT)
+    patch.set_label(label)
+    return patch
+
+
+def require_columns(frame: pd.DataFrame, name: str, columns: Iterable[str]) -> None:
+    """Complain about a table without rows or without a column that is drawn."""
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise ValueError(f"the {name} table has no column {', '.join(missing)}; it has {', '.join(frame.columns)}")
+    if frame.empty:
+        raise ValueError(f"the {name} table has no rows: nothing to draw")
+
+
+def title_at(figure: Figure, text: str, left_in: float, top_in: float) -> None:
+    """A bold title whose upper left corner is here, in inches from the lower left of the figure."""
+    width, height = (float(size) for size in figure.get_size_inches())
+    figure.text(left_in / width, top_in / height, text, ha="left", va="top", fontsize=TITLE_PT, fontweight="bold")
+
+
+def steps(times: np.ndarray, values: np.ndarray, end_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of what holds each value from its time on, the last one until end_s; `values` may have columns."""
+    ends = np.append(times[1:], max(end_s, float(times[-1])))
+    return np.stack([times, ends], axis=1).ravel(), np.repeat(values, 2, axis=0)

@@ -1,0 +1,161 @@
+"""What each memory tier held over time, and by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from offsim.views.figure import (
+    EDGE_IN,
+    HATCH_LINE_PT,
+    PAPER_WIDTH_IN,
+    PHASE_COLUMNS,
+    TEXT_PT,
+    Picture,
+    axes_at,
+    axes_size_in,
+    draw_phases,
+    header_height_in,
+    legend_below,
+    legend_rows,
+    new_picture,
+    require_columns,
+    steps,
+    swatch,
+    text_width_in,
+    time_axis,
+    title_at,
+)
+from offsim.views.style import format_memory, format_time, memory_unit, occupant_looks
+
+OFF_SCALE_BELOW = 0.45  # of the capacity: where the peak is lower, the panel shows what is held instead of the room
+COLUMNS = ("time_s", "tier", "occupant", "bytes", "used_bytes")
+
+
+def plot_memory(
+    memory: pd.DataFrame,
+    capacities: Mapping[str, float],
+    phases: pd.DataFrame,
+    *,
+    width_in: float = PAPER_WIDTH_IN,
+    title: str | None = None,
+) -> Picture:
+    """Draw a panel per tier: its occupants stacked over time, its capacity, its peak with value and instant.
+
+    The panels show the time of the phases; what was held before counts from their beginning on.
+    """
+    require_columns(phases, "phases", PHASE_COLUMNS)
+    require_columns(memory, "memory", COLUMNS)
+    tiers = list(dict.fromkeys(memory["tier"]))
+    looks = occupant_looks(memory["occupant"])
+    handles = [swatch(colour, hatch, occupant) for occupant, (colour, hatch) in looks.items()]
+    columns, legend_in = legend_rows(list(looks), width_in - 2 * EDGE_IN)
+    panel_in, gap_in, axis_in, left = 1.45, 0.14, 0.34, 0.5
+    header_in = header_height_in(phases) + 0.04 + (0.2 if title else 0.0)
+    height = header_in + len(tiers) * panel_in + (len(tiers) - 1) * gap_in + axis_in + legend_in
+    picture = new_picture(width_in, height)
+    start, end = float(phases["start_s"].min()), float(phases["end_s"].max())
+    for i, tier in enumerate(tiers):
+        bottom = height - header_in - (i + 1) * panel_in - i * gap_in
+        axes = axes_at(picture, left, bottom, width_in - left - EDGE_IN, panel_in)
+        time_axis(axes, start, end, label="time ({unit})" if i == len(tiers) - 1 else None)
+        draw_phases(axes, phases, labels=i == 0)
+        _draw_tier(axes, memory[memory["tier"] == tier], tier, capacities.get(tier), looks)
+    if title:
+        title_at(picture, title, left, height - 0.04)
+    legend_below(picture, handles, EDGE_IN, columns)
+    return picture
+
+
+def _draw_tier(
+    axes: Axes, rows: pd.DataFrame, tier: str, capacity: float | None, looks: Mapping[str, tuple[str, str]]
+) -> None:
+    start, end = axes.get_xlim()
+    # Row by row, not instant by instant: what is taken and given back at one instant may be the peak.
+    occupants = [occupant for occupant in looks if (rows["occupant"] == occupant).any()]
+    held = np.zeros((len(rows) + 1, len(occupants) + 1))
+    for i, occupant in enumerate(occupants, 1):
+        mine = rows["bytes"].where(rows["occupant"] == occupant)
+        held[1:, i] = mine.ffill().fillna(0.0).to_numpy(dtype=float)
+    levels = np.cumsum(held, axis=1)
+    times = np.concatenate([[-np.inf], rows["time_s"].to_numpy(dtype=float)])
+    used = np.concatenate([[0.0], rows["used_bytes"].to_numpy(dtype=float)])
+    # Of what came before the first phase, only the outcome counts.
+    seen = np.append(times[1:] >= start, True) & (times <= end)
+    times, used, levels = np.maximum(times[seen], start), used[seen], levels[seen]
+    peak = int(np.argmax(used))
+    line = capacity if capacity is not None and used[peak] >= OFF_SCALE_BELOW * capacity else None
+    top = 1.24 * max(used[peak], line or 0.0, 1.0)
+    # Drawn in the unit of the axis, so that ticks are round in it.
+    unit, scale = memory_unit(float(used[peak]))
+    x, y = steps(times, levels / scale, end)
+    for i, occupant in enumerate(occupants):
+        colour, hatch = looks[occupant]
+        area = axes.fill_between(x, y[:, i], y[:, i + 1], facecolor=colour, edgecolor="#00000090", linewidth=0.0)
+        area.set_gid(occupant)
+        area.set_zorder(2)
+        if hatch:
+            area.set_hatch(hatch)
+            area.set_hatch_linewidth(HATCH_LINE_PT)
+        if i:
+            # Layers of similar grey must not run into one another.
+            axes.plot(x, y[:, i], color="white", linewidth=0.4, zorder=2.2)
+    axes.plot(*steps(times, used / scale, end), color="black", linewidth=0.35, zorder=2.5)
+    axes.set_ylim(0.0, top / scale)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
+    axes.set_ylabel(f"{tier} ({unit})", fontsize=TEXT_PT, labelpad=3)
+    _annotate(axes, float(times[peak]), float(used[peak]), capacity, scale, off_scale=line is None)
+
+
+def _annotate(axes: Axes, time_s: float, used: float, capacity: float | None, scale: float, *, off_scale: bool) -> None:
+    """Mark the peak and draw the capacity line, the label of the one on the side where the other's is not."""
+    start, end = axes.get_xlim()
+    top = axes.get_ylim()[1] * scale
+    width, height = axes_size_in(axes)
+    to_in = width / (end - start)
+    text = f"peak {format_memory(used)} at {format_time(time_s)}"
+    if capacity:
+        text += f" ({used / capacity:.0%})"
+    # Centred over its point, but within the axes; above the capacity line where it would lie on it.
+    half = text_width_in(text, TEXT_PT) / 2 + 0.04
+    centre = min(max((time_s - start) * to_in, half), width - half)
+    lift = 0.05 * top
+    over_line = capacity is not None and not off_scale and used + lift + 0.14 * top / height > capacity
+    base = (capacity if over_line and capacity is not None else used) + lift
+    x = start + centre / to_in
+    label = axes.text(x, base / scale, text, ha="center", va="bottom", fontsize=TEXT_PT, gid="peak", zorder=5)
+    label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6})
+    axes.plot(
+        [time_s],
+        [used / scale],
+        marker="o",
+        markersize=3.2,
+        color="black",
+        markerfacecolor="white",
+        zorder=6,
+        clip_on=False,
+    )
+    if capacity is None:
+        return
+    note = f"capacity {format_memory(capacity)}"
+    if off_scale:
+        note += " (beyond the axis)"
+    else:
+        axes.axhline(capacity / scale, color="black", linewidth=0.9, linestyle=(0, (5, 2)), zorder=4, gid="capacity")
+    # On the side where the peak is not.
+    right = centre < width / 2
+    axes.text(
+        0.995 if right else 0.005,
+        0.985 if off_scale else (capacity + 0.02 * top) / top,
+        note,
+        transform=axes.transAxes,
+        ha="right" if right else "left",
+        va="top" if off_scale else "bottom",
+        fontsize=TEXT_PT,
+        zorder=5,
+        gid="capacity",
+    )

@@ -1,0 +1,266 @@
+"""The timeline as Chrome Trace Event JSON, which Perfetto and chrome://tracing open.
+
+Names, categories and arguments are those of PyTorch's profiler, so that tools for its traces read these too.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Mapping
+from typing import IO, Any
+
+import orjson
+import pandas as pd
+
+from offsim.files import atomic_write
+from offsim.views.style import ordered_streams
+from offsim.views.waits import from_their_beginning
+
+Event = dict[str, Any]
+
+MEMCPY = {"h2d": "Memcpy HtoD", "d2h": "Memcpy DtoH", "d2d": "Memcpy DtoD"}
+NCCL = {
+    "all_gather": "ncclDevKernel_AllGather",
+    "reduce_scatter": "ncclDevKernel_ReduceScatter",
+    "all_reduce": "ncclDevKernel_AllReduce",
+}
+ON_HOST = {"launch", "wait", "cpu_adam", "scaling", "nvme_read", "nvme_write"}
+
+
+def write_trace(
+    path: str | os.PathLike[str],
+    timeline: pd.DataFrame,
+    memory: pd.DataFrame,
+    bandwidth: pd.DataFrame,
+    *,
+    phases: pd.DataFrame,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write a trace, gzipped where the path ends in ".gz"; the same input gives the same bytes.
+
+    A process per rank with a thread per stream, and one process more for phases, memory (GB) and bandwidth (GB/s).
+    `metadata` is any JSON: what was simulated, with which version.
+    """
+    document = {
+        "schemaVersion": 1,
+        "displayTimeUnit": "ms",
+        "otherData": dict(metadata),
+        "traceEvents": trace_events(timeline, memory, bandwidth, phases),
+    }
+    data = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    with atomic_write(path) as handle:
+        if os.fspath(path).endswith(".gz"):
+            _write_gzip(handle, data)
+        else:
+            handle.write(data)
+
+
+def _write_gzip(handle: IO[bytes], data: bytes) -> None:
+    # Neither name nor time in the header.
+    with gzip.GzipFile(filename="", mode="wb", fileobj=handle, compresslevel=6, mtime=0) as packed:
+        packed.write(data)
+
+
+def trace_events(
+    timeline: pd.DataFrame, memory: pd.DataFrame, bandwidth: pd.DataFrame, phases: pd.DataFrame
+) -> list[Event]:
+    """All events of a trace, slices before the flows between them: a flow binds to a slice that is already there."""
+    timeline = from_their_beginning(timeline)
+    # What was left over from the iteration before can begin before zero, where viewers show nothing.
+    early = min(0.0, float(timeline["start_s"].min()))
+    if early < 0:
+        timeline, memory, bandwidth, phases = (_later(table, -early) for table in (timeline, memory, bandwidth, phases))
+    ranks = sorted(int(rank) for rank in timeline["rank"].unique())
+    overview = max(ranks, default=-1) + 1
+    tids = {stream: i + 1 for i, stream in enumerate(ordered_streams(timeline["stream"]))}
+    slices = _slices(timeline, tids)
+    _require_nesting(slices)
+    return [
+        *_names(timeline, ranks, tids),
+        *_phases(phases, overview),
+        *slices,
+        *_flows(timeline, tids),
+        *_memory_counters(memory, overview),
+        *_bandwidth_counters(bandwidth, overview),
+    ]
+
+
+def _later(table: pd.DataFrame, by_s: float) -> pd.DataFrame:
+    """The table with every instant that much later."""
+    instants = ["time_s", "enqueued_s", "start_s", "end_s"]
+    return table.assign(**{column: table[column] + by_s for column in instants if column in table.columns})
+
+
+def nanoseconds(seconds: float) -> int:
+    """Traces are rounded to whole nanoseconds, so that what touches still touches and nothing overlaps."""
+    return round(seconds * 1e9)
+
+
+def _span(start_s: float, end_s: float) -> dict[str, float]:
+    """Start and duration in microseconds."""
+    start, end = nanoseconds(start_s), nanoseconds(end_s)
+    return {"ts": start / 1000, "dur": (end - start) / 1000}
+
+
+def _names(timeline: pd.DataFrame, ranks: list[int], tids: Mapping[str, int]) -> list[Event]:
+    events: list[Event] = []
+    for rank in ranks:
+        events += _process(rank, f"rank {rank}", rank + 1)
+        present = set(timeline.loc[timeline["rank"] == rank, "stream"])
+        for stream, tid in tids.items():
+            if stream in present:
+                events += _thread(rank, tid, stream, tid)
+    return events
+
+
+def _process(pid: int, name: str, position: int) -> list[Event]:
+    return [
+        {"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "ts": 0.0, "args": {"name": name}},
+        {"ph": "M", "name": "process_sort_index", "pid": pid, "tid": 0, "ts": 0.0, "args": {"sort_index": position}},
+    ]
+
+
+def _thread(pid: int, tid: int, name: str, position: int) -> list[Event]:
+    return [
+        {"ph": "M", "name": "thread_name", "pid": pid, "tid": tid, "ts": 0.0, "args": {"name": name}},
+        {"ph": "M", "name": "thread_sort_index", "pid": pid, "tid": tid, "ts": 0.0, "args": {"sort_index": position}},
+    ]
+
+
+def _phases(phases: pd.DataFrame, pid: int) -> list[Event]:
+    """A track of phases, and one more for each that runs while another does (a delayed update)."""
+    events = _process(pid, "iteration, memory and links", 0)
+    free_from: list[int] = []
+    for name, start_s, end_s in sorted(
+        zip(phases["phase"], phases["start_s"], phases["end_s"], strict=True), key=lambda span: span[1:]
+    ):
+        start, end = nanoseconds(start_s), nanoseconds(end_s)
+        lane = next((i for i, free in enumerate(free_from) if free <= start), len(free_from))
+        if lane == len(free_from):
+            events += _thread(pid, lane, "phases", lane)
+        free_from[lane : lane + 1] = [end]
+        event = {"ph": "X", "cat": "user_annotation", "name": str(name), "pid": pid, "tid": lane}
+        events.append(event | _span(start_s, end_s))
+    return events
+
+
+def _slices(timeline: pd.DataFrame, tids: Mapping[str, int]) -> list[Event]:
+    # What begins at the same time as another and lasts longer encloses it, and must come first.
+    rows = timeline.assign(key=timeline.index, lasts_from=-timeline["end_s"]).sort_values(
+        ["start_s", "lasts_from"], kind="stable"
+    )
+    return [
+        {
+            "ph": "X",
+            "cat": category(row["activity"], row["stream"]),
+            "name": event_name(row["activity"], row["name"]),
+            "pid": row["rank"],
+            "tid": tids[row["stream"]],
+            **_span(row["start_s"], row["end_s"]),
+            "args": _arguments(row, tids),
+        }
+        for row in rows.to_dict("records")
+    ]
+
+
+def category(kind: str, stream: str) -> str:
+    """What PyTorch's profiler would call it: gpu_memcpy, cpu_op (on host threads and storage) or kernel."""
+    if kind in MEMCPY:
+        return "gpu_memcpy"
+    return "cpu_op" if kind in ON_HOST or "thread" in stream else "kernel"
+
+
+def event_name(kind: str, name: str) -> str:
+    """The activity's name, behind the name that tools know copies and collectives by."""
+    known = MEMCPY.get(kind) or NCCL.get(kind)
+    return f"{known}: {name}" if known else name
+
+
+def _arguments(row: Mapping[Any, Any], tids: Mapping[str, int]) -> dict[str, Any]:
+    seconds = row["end_s"] - row["start_s"]
+    arguments: dict[str, Any] = {}
+    if category(row["activity"], row["stream"]) != "cpu_op":
+        arguments |= {"device": row["rank"], "stream": tids[row["stream"]], "correlation": row["key"]}
+    if row["bytes"] > 0:
+        arguments["bytes"] = round(row["bytes"])
+        if seconds > 0:
+            arguments["memory bandwidth (GB/s)"] = round(row["bytes"] / seconds / 1e9, 3)
+    arguments |= {"kind": row["activity"], "iteration": row["iteration"], "phase": row["phase"]}
+    if row["subgroup"] >= 0:
+        arguments["sub-group"] = row["subgroup"]
+    if row["layer"] >= 0:
+        arguments["layer"] = row["layer"]
+    arguments["enqueued (us)"] = nanoseconds(row["enqueued_s"]) / 1000
+    arguments["alone (us)"] = nanoseconds(row["alone_s"]) / 1000
+    if row["limited_by"]:
+        arguments["limited by"] = row["limited_by"]
+    return arguments
+
+
+def _require_nesting(slices: list[Event]) -> None:
+    """Viewers drop or misplace slices of a thread that overlap without one enclosing the other."""
+    open_until: dict[tuple[int, int], list[tuple[int, Event]]] = {}
+    for event in slices:
+        start = round(event["ts"] * 1000)
+        end = start + round(event["dur"] * 1000)
+        stack = open_until.setdefault((event["pid"], event["tid"]), [])
+        while stack and stack[-1][0] <= start:
+            stack.pop()
+        if stack and stack[-1][0] < end:
+            raise ValueError(
+                f"{stack[-1][1]['name']!r} and {event['name']!r} overlap on one stream of rank {event['pid']}"
+            )
+        stack.append((end, event))
+
+
+def _flows(timeline: pd.DataFrame, tids: Mapping[str, int]) -> list[Event]:
+    """Arrows from what was waited for to what waited, where they are on different streams."""
+    columns = ["rank", "stream", "start_s", "end_s", "activity"]
+    spans = {
+        key: (rank, tids[stream], nanoseconds(start), nanoseconds(end), kind)
+        for key, rank, stream, start, end, kind in zip(
+            timeline.index.tolist(), *(timeline[column].tolist() for column in columns), strict=True
+        )
+    }
+    events: list[Event] = []
+    for key, source in zip(timeline.index.tolist(), timeline["waited_for"].tolist(), strict=True):
+        if source not in spans:
+            continue
+        pid, tid, start, end, _ = spans[source]
+        to_pid, to_tid, to_start, to_end, kind = spans[key]
+        # An arrow is tied to a slice by an instant within it; what takes no time has none, nor can arrows go back.
+        arrives = to_end - 1 if kind == "wait" else to_start
+        leaves = min(end - 1, arrives)
+        if (pid, tid) == (to_pid, to_tid) or leaves < start or end == start or to_end == to_start:
+            continue
+        common = {"cat": "dependency", "name": "releases", "id": key}
+        events.append({"ph": "s", **common, "pid": pid, "tid": tid, "ts": leaves / 1000})
+        events.append({"ph": "f", "bp": "e", **common, "pid": to_pid, "tid": to_tid, "ts": arrives / 1000})
+    return events
+
+
+def _memory_counters(memory: pd.DataFrame, pid: int) -> list[Event]:
+    """A counter of what each tier holds, and one for each occupant."""
+    changes: dict[tuple[str, int], Event] = {}
+    columns = ["time_s", "tier", "occupant", "bytes", "used_bytes"]
+    for time_s, tier, occupant, held, used in zip(*(memory[column].tolist() for column in columns), strict=True):
+        for name, value in ((f"{tier}: used", used), (f"{tier}: {occupant}", held)):
+            _count(changes, pid, name, "GB", time_s, value)
+    return list(changes.values())
+
+
+def _bandwidth_counters(bandwidth: pd.DataFrame, pid: int) -> list[Event]:
+    changes: dict[tuple[str, int], Event] = {}
+    columns = ["time_s", "resource", "bytes_per_s"]
+    for time_s, resource, rate in zip(*(bandwidth[column].tolist() for column in columns), strict=True):
+        _count(changes, pid, str(resource), "GB/s", time_s, rate)
+    return list(changes.values())
+
+
+def _count(changes: dict[tuple[str, int], Event], pid: int, name: str, unit: str, time_s: float, value: float) -> None:
+    """Of several changes at one instant the last counts. Perfetto names a counter by its name and the unit."""
+    instant = nanoseconds(time_s)
+    changes[name, instant] = {
+        "ph": "C", "name": name, "pid": pid, "tid": 0, "ts": instant / 1000, "args": {unit: round(value / 1e9, 6)}
+    }  # fmt: skip

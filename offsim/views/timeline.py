@@ -1,0 +1,286 @@
+"""The timeline of an iteration as a Gantt chart: a row per stream, for one schedule or for several to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.patches import Patch, Rectangle
+
+from offsim.views.figure import (
+    EDGE_IN,
+    HATCH_LINE_PT,
+    PAPER_WIDTH_IN,
+    PHASE_COLUMNS,
+    SMALL_PT,
+    TEXT_PT,
+    TITLE_PT,
+    Picture,
+    axes_at,
+    axes_size_in,
+    draw_phases,
+    header_height_in,
+    legend_below,
+    legend_rows,
+    new_picture,
+    require_columns,
+    swatch,
+    text_width_in,
+    time_axis,
+    title_at,
+)
+from offsim.views.style import format_time, ink_on, lighter, look_of, ordered_kinds, ordered_streams, rgb
+from offsim.views.waits import from_their_beginning
+
+BAR = 0.74  # of a row's height
+WAIT_BAR = 0.22
+LOST_BAR = 0.09
+SLOWED_BEYOND = 1.1  # times the duration alone: less is not worth a mark
+COLUMNS = ("rank", "stream", "activity", "subgroup", "layer", "enqueued_s", "start_s", "end_s", "alone_s")
+
+
+def plot_timeline(
+    timeline: pd.DataFrame,
+    phases: pd.DataFrame,
+    *,
+    rank: int = 0,
+    window_s: tuple[float, float] | None = None,
+    width_in: float = PAPER_WIDTH_IN,
+    title: str | None = None,
+) -> Picture:
+    """Draw what each stream of a rank did when: a bar per activity, coloured by kind.
+
+    Every second sub-group or layer is lighter, sub-groups are numbered where the number fits. A line under a bar is the
+    time it lost because others used the same resources. `window_s` (from, to, in seconds) shows a part of the time.
+    """
+    require_columns(phases, "phases", PHASE_COLUMNS)
+    rows = _of_rank(timeline, rank)
+    start, end = window_s if window_s is not None else _extent(rows, phases)
+    shown = rows[(rows["end_s"] >= start) & (rows["start_s"] <= end)]
+    if shown.empty:
+        raise ValueError(f"rank {rank} does nothing from {start:g} to {end:g} s")
+    streams = [name for name in ordered_streams(rows["stream"]) if name in set(shown["stream"])]
+    rows = shown
+    left = _left_margin(streams)
+    handles = _legend_handles(rows)
+    columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], width_in - 2 * EDGE_IN)
+    body_in = 0.21 * len(streams)
+    header_in = header_height_in(phases) + 0.04 + (0.2 if title else 0.0)
+    axis_in = 0.34
+    picture = new_picture(width_in, header_in + body_in + axis_in + legend_in)
+    axes = axes_at(picture, left, legend_in + axis_in, width_in - left - EDGE_IN, body_in)
+    numbered = bool((rows["subgroup"] >= 0).any())
+    time_axis(axes, start, end, label="time ({unit}); numbers on bars are sub-groups" if numbered else "time ({unit})")
+    draw_phases(axes, phases)
+    draw_activities(axes, rows, streams, numbers=True)
+    if title:
+        title_at(picture, title, left, header_in + body_in + axis_in + legend_in - 0.04)
+    legend_below(picture, handles, EDGE_IN, columns)
+    return picture
+
+
+def plot_comparison(
+    results: Sequence[tuple[str, pd.DataFrame, pd.DataFrame]],
+    *,
+    rank: int = 0,
+    width_in: float = PAPER_WIDTH_IN,
+    title: str | None = None,
+) -> Picture:
+    """Draw several schedules, each (label, timeline, phases), below one another on one time axis.
+
+    Each panel begins with its first phase; its iteration time stands at its end, with the speed-up over the first.
+    """
+    if not results:
+        raise ValueError("nothing to compare: results is empty")
+    panels = [(label, _of_rank(timeline, rank), phases) for label, timeline, phases in results]
+    for _, _, phases in panels:
+        require_columns(phases, "phases", PHASE_COLUMNS)
+    origins = [float(phases["start_s"].min()) for _, _, phases in panels]
+    totals = [float(phases["end_s"].max()) - origin for (_, _, phases), origin in zip(panels, origins, strict=True)]
+    streams = [ordered_streams(rows["stream"]) for _, rows, _ in panels]
+    ends = [
+        f"{format_time(total)}" + (f"\n{totals[0] / total:.2f}\N{MULTIPLICATION SIGN}" if i and total > 0 else "")
+        for i, total in enumerate(totals)
+    ]
+    left = max(_left_margin(names) for names in streams)
+    handles = _legend_handles(pd.concat([rows for _, rows, _ in panels]))
+    columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], width_in - 2 * EDGE_IN)
+    row_in, axis_in = 0.135, 0.34
+    headers = [header_height_in(phases) + 0.3 for _, _, phases in panels]
+    bodies = [row_in * len(names) for names in streams]
+    title_in = 0.22 if title else 0.0
+    height = title_in + sum(headers) + sum(bodies) + axis_in + legend_in
+    picture = new_picture(width_in, height)
+    axes_width = width_in - left - EDGE_IN
+    # Room for the iteration time right of the longest panel.
+    room = max(text_width_in(text, TITLE_PT, "bold") for text in ends) + 0.12
+    span = max(totals) * axes_width / (axes_width - room)
+    top = height - title_in
+    for i, (label, rows, phases) in enumerate(panels):
+        top -= headers[i] + bodies[i]
+        axes = axes_at(picture, left, top, axes_width, bodies[i])
+        time_axis(axes, 0.0, span, label="time since the iteration began ({unit})" if i == len(panels) - 1 else None)
+        draw_phases(axes, phases, origin_s=origins[i])
+        draw_activities(axes, rows, streams[i], origin_s=origins[i])
+        title_at(picture, label, left, top + bodies[i] + headers[i] - 0.11)
+        axes.axvline(totals[i], color="black", linewidth=0.9, zorder=4)
+        mark = axes.text(
+            totals[i] + 0.06 * span / axes_width,
+            0.5,
+            ends[i],
+            transform=axes.get_xaxis_transform(),
+            va="center",
+            fontsize=TITLE_PT,
+            fontweight="bold",
+            gid="iteration time",
+        )
+        mark.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0})
+    if title:
+        title_at(picture, title, 0.08, height - 0.04)
+    legend_below(picture, handles, EDGE_IN, columns)
+    return picture
+
+
+def draw_activities(
+    axes: Axes, rows: pd.DataFrame, streams: Sequence[str], *, origin_s: float = 0.0, numbers: bool = False
+) -> None:
+    """Draw the activities of one rank into axes whose time limits are set, the first stream on top.
+
+    One collection per kind of activity, so that tens of thousands of bars cost little.
+    """
+    row_of = {stream: i for i, stream in enumerate(streams)}
+    place = rows["stream"].map(row_of).to_numpy(dtype=float)
+    start = rows["start_s"].to_numpy(dtype=float) - origin_s
+    end = rows["end_s"].to_numpy(dtype=float) - origin_s
+    kinds = rows["activity"].to_numpy(dtype=object)
+    subgroup = rows["subgroup"].to_numpy(dtype=int)
+    light = _every_second(place, subgroup) | _every_second(place, rows["layer"].to_numpy(dtype=int))
+    for kind in ordered_kinds(kinds.tolist()):
+        look, mine = look_of(kind), kinds == kind
+        bar = WAIT_BAR if kind == "wait" else BAR
+        corners = _boxes(start[mine], end[mine], place[mine] - bar / 2, place[mine] + bar / 2)
+        colours = np.where(light[mine, None], np.array(lighter(look.colour)), np.array(rgb(look.colour)))
+        # An edge of the bar's own colour keeps a bar of microseconds visible.
+        edge = 0.0 if kind == "wait" else 0.25
+        _add_boxes(axes, corners, facecolors=colours, edgecolors=colours, linewidths=edge, zorder=2, gid=kind)
+        if look.hatch:
+            # Drawn over the bars: a collection's hatch takes the colour of its edges.
+            over = _add_boxes(axes, corners, facecolors="none", edgecolors="#00000090", linewidths=0.0, zorder=2.1)
+            over.set_hatch(look.hatch)
+            over.set_hatch_linewidth(HATCH_LINE_PT)
+    slowed = _slowed(rows)
+    lost_from = start + rows["alone_s"].to_numpy(dtype=float)
+    lost = _boxes(lost_from[slowed], end[slowed], place[slowed] + BAR / 2, place[slowed] + BAR / 2 + LOST_BAR)
+    _add_boxes(axes, lost, facecolors="black", linewidths=0.0, zorder=2.2, gid="lost")
+    axes.set_ylim(len(streams) - 0.45, -0.55)
+    axes.set_yticks(range(len(streams)), streams, fontsize=TEXT_PT)
+    axes.tick_params(axis="y", length=0, pad=4)
+    axes.spines["left"].set_visible(False)
+    if numbers:
+        _number_subgroups(axes, place, start, end, subgroup, kinds, light)
+
+
+def _number_subgroups(
+    axes: Axes,
+    place: np.ndarray,
+    start: np.ndarray,
+    end: np.ndarray,
+    subgroup: np.ndarray,
+    kinds: np.ndarray,
+    light: np.ndarray,
+) -> None:
+    low, high = axes.get_xlim()
+    width, _ = axes_size_in(axes)
+    # Only what is seen of a bar carries its number.
+    start, end = np.maximum(start, low), np.minimum(end, high)
+    bar_in = (end - start) * width / (high - low)
+    for i in np.flatnonzero((subgroup >= 0) & (kinds != "wait") & (bar_in > 0)):
+        text = str(subgroup[i])
+        if text_width_in(text, SMALL_PT) + 0.02 > bar_in[i]:
+            continue
+        look = look_of(str(kinds[i]))
+        background = lighter(look.colour) if light[i] else rgb(look.colour)
+        number = axes.text(
+            (start[i] + end[i]) / 2,
+            place[i],
+            text,
+            ha="center",
+            va="center_baseline",
+            fontsize=SMALL_PT,
+            color=ink_on(background),
+            zorder=3,
+            gid="sub-group",
+        )
+        if look.hatch:
+            number.set_path_effects([patheffects.withStroke(linewidth=2.0, foreground=background)])
+
+
+def _every_second(place: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Which activities belong to every second sub-group or layer among those of their own stream.
+
+    Not the odd indices: under an update stride of 2 a stream has only odd ones, or only even ones.
+    """
+    light = np.zeros(len(index), dtype=bool)
+    for row in np.unique(place):
+        mine = (place == row) & (index >= 0)
+        light[mine] = np.unique(index[mine], return_inverse=True)[1] % 2 == 1
+    return light
+
+
+def _boxes(left: np.ndarray, right: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Corners of rectangles, shape (n, 4, 2)."""
+    xs = np.stack([left, right, right, left], axis=1)
+    ys = np.stack([low, low, high, high], axis=1)
+    return np.stack([xs, ys], axis=2)
+
+
+def _add_boxes(axes: Axes, corners: np.ndarray, **look: Any) -> PolyCollection:
+    # matplotlib has a fast path for one array of all corners, which its annotations leave out.
+    boxes = PolyCollection(corners, **look)  # type: ignore[arg-type]
+    axes.add_collection(boxes, autolim=False)
+    return boxes
+
+
+def _slowed(rows: pd.DataFrame) -> np.ndarray:
+    """Which activities took notably longer than with nothing else running."""
+    alone = rows["alone_s"].to_numpy(dtype=float)
+    took = (rows["end_s"] - rows["start_s"]).to_numpy(dtype=float)
+    return np.asarray((alone > 0) & (took > SLOWED_BEYOND * alone) & (rows["activity"] != "wait").to_numpy())
+
+
+def _of_rank(timeline: pd.DataFrame, rank: int) -> pd.DataFrame:
+    require_columns(timeline, "timeline", COLUMNS)
+    rows = timeline[timeline["rank"] == rank]
+    if rows.empty:
+        ranks = ", ".join(str(known) for known in sorted(timeline["rank"].unique())) or "none"
+        raise ValueError(f"the timeline has no rank {rank}; it has {ranks}")
+    rows = from_their_beginning(rows)
+    # Most waits are over at once: nothing to see.
+    return rows[(rows["activity"] != "wait") | (rows["end_s"] > rows["start_s"])]
+
+
+def _extent(rows: pd.DataFrame, phases: pd.DataFrame) -> tuple[float, float]:
+    start = min(float(rows["start_s"].min()), float(phases["start_s"].min()))
+    return start, max(float(rows["end_s"].max()), float(phases["end_s"].max()))
+
+
+def _left_margin(streams: Sequence[str]) -> float:
+    return max(text_width_in(name, TEXT_PT) for name in streams) + 0.16
+
+
+def _legend_handles(rows: pd.DataFrame) -> list[Patch]:
+    handles = [swatch(*_swatch_of(kind)) for kind in ordered_kinds(rows["activity"].tolist())]
+    if bool(_slowed(rows).any()):
+        line = Rectangle((0, 0), 1, 1, facecolor="black", linewidth=0.0, label="lost to contention")
+        handles.append(line)
+    return handles
+
+
+def _swatch_of(kind: str) -> tuple[str, str, str]:
+    look = look_of(kind)
+    return look.colour, look.hatch, look.label

@@ -1,0 +1,91 @@
+"""What a user installs holds what the source tree holds."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from offsim.packaged import packaged_files, packaged_folder
+
+ROOT = Path(__file__).parent.parent
+
+LIST_INSTALLED = """
+import sys
+from pathlib import Path
+
+target = sys.argv[1]
+sys.path.insert(0, target)
+
+import offsim
+from offsim.profiles import available_profiles, load_profile
+from offsim.scenario import available_scenarios, load_scenario
+
+assert Path(offsim.__file__).is_relative_to(target), offsim.__file__
+for name, path in available_profiles().items():
+    assert path.is_relative_to(target), path
+    print("profile", load_profile(name).name)
+for name, path in available_scenarios().items():
+    assert path.is_relative_to(target), path
+    print("scenario", name, load_scenario(name) and "")
+for path in sorted(Path(target, "offsim").rglob("*")):
+    if path.suffix in (".csv", ".typed"):
+        print("file", path.relative_to(target).as_posix())
+"""
+
+
+def python(*arguments: str, folder: Path) -> str:
+    """Run Python in another folder, so that the source tree is not found by chance."""
+    run = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr or run.stdout
+    return run.stdout
+
+
+@pytest.mark.slow
+def test_the_wheel_finds_its_profiles_scenarios_and_tables(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    pip = ("-m", "pip", "--disable-pip-version-check", "--quiet")
+    python(*pip, "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-w", str(tmp_path), folder=tmp_path)
+    (wheel,) = tmp_path.glob("offsim-*.whl")
+    target = tmp_path / "installed"
+    python(*pip, "install", str(wheel), "--no-deps", "--no-index", "--target", str(target), folder=tmp_path)
+
+    found = {line.strip() for line in python("-c", LIST_INSTALLED, str(target), folder=tmp_path).splitlines()}
+    tables = (ROOT / "offsim").rglob("*.csv")
+    expected = {f"profile {name}" for name in packaged_files("hardware_profiles")}
+    expected |= {f"scenario {name}" for name in packaged_files("scenarios")}
+    expected |= {f"file {path.relative_to(ROOT).as_posix()}" for path in tables} | {"file offsim/py.typed"}
+    assert found == expected
+
+
+@pytest.mark.parametrize("folder", ["hardware_profiles", "scenarios"])
+def test_the_source_tree_is_used_where_nothing_is_installed(folder: str) -> None:
+    if packaged_folder(folder) != ROOT / folder:
+        pytest.skip("tests run against an installed package")
+    assert packaged_files(folder).keys() == {path.stem for path in (ROOT / folder).glob("*.yaml")}
+
+
+def modules_imported_by(source: str) -> set[str]:
+    """Return the top-level packages that a module imports as it is imported itself."""
+    names: set[str] = set()
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Import):
+            names |= {alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and statement.level == 0 and statement.module:
+            names.add(statement.module)
+    return {name.split(".")[0] for name in names}
+
+
+def test_what_offsim_imports_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=~! ]", requirement)[0].lower() for requirement in project["dependencies"]}
+    comes_as = {"yaml": "pyyaml", "pydantic_core": "pydantic"}
+    known = sys.stdlib_module_names | {"offsim"}
+    for path in sorted((ROOT / "offsim").rglob("*.py")):
+        needed = {comes_as.get(name, name) for name in modules_imported_by(path.read_text()) - known}
+        assert needed <= declared, path

@@ -1,0 +1,191 @@
+import gzip
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from offsim.views.perfetto import category, event_name, trace_events, write_trace
+from offsim.views.waits import from_their_beginning
+
+
+def written(tables: Any, path: Path) -> dict[str, Any]:
+    write_trace(
+        path, tables.timeline, tables.memory, tables.bandwidth, phases=tables.phases, metadata={"scheduler": "x"}
+    )
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return json.loads(data)
+
+
+@pytest.fixture(scope="module")
+def events(dos: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return written(dos, tmp_path_factory.mktemp("trace") / "run.json.gz")["traceEvents"]
+
+
+def of(events: list[dict[str, Any]], ph: str) -> list[dict[str, Any]]:
+    return [event for event in events if event["ph"] == ph]
+
+
+def test_the_document_has_the_metadata_and_is_the_same_packed_or_not(dos: Any, tmp_path: Path) -> None:
+    plain, packed = written(dos, tmp_path / "run.json"), written(dos, tmp_path / "run.json.gz")
+    assert plain == packed
+    assert plain["otherData"] == {"scheduler": "x"}
+    assert plain["displayTimeUnit"] == "ms"
+
+
+def test_an_event_for_each_activity_in_microseconds_with_its_bytes(dos: Any, events: list[dict[str, Any]]) -> None:
+    slices = [event for event in of(events, "X") if event["cat"] != "user_annotation"]
+    assert len(slices) == len(dos.timeline)
+    rows = from_their_beginning(dos.timeline).sort_values(["start_s", "end_s"], ascending=[True, False], kind="stable")
+    for event, row in zip(slices, rows.itertuples(), strict=True):
+        assert event["ts"] == pytest.approx(row.start_s * 1e6, abs=1e-3)
+        assert event["dur"] == pytest.approx((row.end_s - row.start_s) * 1e6, abs=2e-3)
+        assert event["args"].get("bytes", 0) == pytest.approx(row.bytes, abs=0.5)
+    assert sum(event["args"].get("bytes", 0) for event in slices) == pytest.approx(dos.timeline["bytes"].sum())
+
+
+def test_copies_look_as_pytorch_writes_them(events: list[dict[str, Any]]) -> None:
+    copies = [event for event in events if event.get("cat") == "gpu_memcpy"]
+    copy = next(event for event in copies if event["name"] == "Memcpy HtoD: m of 1 in")
+    assert copy["args"]["bytes"] == 640_000_000
+    assert copy["args"]["memory bandwidth (GB/s)"] == pytest.approx(55.2)
+    assert copy["args"]["device"] == 0
+    assert copy["args"]["stream"] == copy["tid"]
+    assert isinstance(copy["args"]["correlation"], int)
+    correlations = [event["args"]["correlation"] for event in events if "correlation" in event.get("args", {})]
+    assert len(correlations) == len(set(correlations))
+
+
+def test_categories_and_names() -> None:
+    assert category("h2d", "copy p") == "gpu_memcpy"
+    assert category("conversion", "background thread") == "cpu_op"
+    assert category("conversion", "reduce") == "kernel"
+    assert category("nvme_read", "nvme") == "cpu_op"
+    assert category("surprise", "compute") == "kernel"
+    assert event_name("all_gather", "layer 3") == "ncclDevKernel_AllGather: layer 3"
+    assert event_name("cpu_adam", "CPU Adam 4") == "CPU Adam 4"
+
+
+def test_slices_of_a_thread_only_nest(events: list[dict[str, Any]]) -> None:
+    threads: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for event in of(events, "X"):
+        start = round(event["ts"] * 1000)
+        threads.setdefault((event["pid"], event["tid"]), []).append((start, start + round(event["dur"] * 1000)))
+    for spans in threads.values():
+        for i, (start, end) in enumerate(spans):
+            for other_start, other_end in spans[i + 1 :]:
+                assert other_start >= end or (start <= other_start and other_end <= end)
+
+
+def test_overlapping_activities_are_refused(dos: Any) -> None:
+    broken = dos.timeline.copy()
+    last = broken.index[broken["activity"] == "cpu_adam"][-1]
+    broken.loc[last, "start_s"] -= 0.02
+    with pytest.raises(ValueError, match="overlap on one stream of rank 0"):
+        trace_events(broken, dos.memory, dos.bandwidth, dos.phases)
+
+
+def test_every_thread_and_process_is_named_and_placed(dos: Any, events: list[dict[str, Any]]) -> None:
+    names = {(e["pid"], e["tid"]): e["args"]["name"] for e in of(events, "M") if e["name"] == "thread_name"}
+    order = {(e["pid"], e["tid"]): e["args"]["sort_index"] for e in of(events, "M") if e["name"] == "thread_sort_index"}
+    assert {(e["pid"], e["tid"]) for e in of(events, "X")} == names.keys() == order.keys()
+    ranks = {name: order[key] for key, name in names.items() if key[0] == 0}
+    assert sorted(ranks, key=ranks.__getitem__)[:2] == ["host thread", "compute"]
+    assert set(ranks) == set(dos.timeline["stream"])
+    processes = {e["pid"]: e["args"]["name"] for e in of(events, "M") if e["name"] == "process_name"}
+    assert processes == {0: "rank 0", 1: "iteration, memory and links"}
+
+
+def test_flows_pair_and_are_tied_to_slices_of_different_streams(dos: Any, events: list[dict[str, Any]]) -> None:
+    starts, ends = {e["id"]: e for e in of(events, "s")}, {e["id"]: e for e in of(events, "f")}
+    assert len(starts) == len(of(events, "s"))
+    assert starts.keys() == ends.keys()
+    streams = dos.timeline["stream"]
+    shown = from_their_beginning(dos.timeline)
+    waiting = shown[(shown["waited_for"] >= 0) & (shown["end_s"] > shown["start_s"])]
+    expected = {i for i, source in waiting["waited_for"].items() if streams[i] != streams[source]}
+    assert starts.keys() == expected
+    assert len(expected) > 20
+    slices: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for event in of(events, "X"):
+        slices.setdefault((event["pid"], event["tid"]), []).append((event["ts"], event["ts"] + event["dur"]))
+    for flow, begin in starts.items():
+        end = ends[flow]
+        assert (begin["pid"], begin["tid"]) != (end["pid"], end["tid"])
+        assert begin["ts"] <= end["ts"]
+        assert end["bp"] == "e"
+        for event in (begin, end):
+            assert any(a <= event["ts"] < b for a, b in slices[event["pid"], event["tid"]])
+
+
+def test_counters_go_forward_in_time_and_end_where_the_tables_end(dos: Any, events: list[dict[str, Any]]) -> None:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for event in of(events, "C"):
+        ((_, value),) = event["args"].items()
+        series.setdefault(event["name"], []).append((event["ts"], value))
+    for points in series.values():
+        times = [time for time, _ in points]
+        assert all(a < b for a, b in itertools.pairwise(times))
+    gpu = dos.memory[dos.memory["tier"] == "GPU 0"]
+    assert series["GPU 0: used"][-1] == pytest.approx((gpu["time_s"].iloc[-1] * 1e6, gpu["used_bytes"].iloc[-1] / 1e9))
+    assert {name for name in series if not name.startswith(("GPU 0: ", "host: "))} == set(dos.link_capacity)
+    assert max(value for _, value in series["H2D 0"]) == pytest.approx(55.2)
+
+
+def test_phases_have_their_own_track(dos: Any, events: list[dict[str, Any]]) -> None:
+    phases = [event for event in events if event.get("cat") == "user_annotation"]
+    assert [event["name"] for event in phases] == ["forward", "backward", "update"]
+    assert {event["tid"] for event in phases} == {0}
+    delayed = dos.phases.copy()
+    delayed.loc[2, ["start_s", "end_s"]] = [0.0, 0.5]
+    events = trace_events(dos.timeline, dos.memory, dos.bandwidth, delayed)
+    assert len({event["tid"] for event in events if event.get("cat") == "user_annotation"}) == 2
+
+
+def test_ranks_are_processes(dos: Any) -> None:
+    second = dos.timeline.assign(rank=1)
+    second.index += len(dos.timeline)
+    both = pd.concat([dos.timeline, second])
+    events = trace_events(both, dos.memory, dos.bandwidth, dos.phases)
+    assert {event["pid"] for event in of(events, "X") if event["cat"] != "user_annotation"} == {0, 1}
+    assert {event["pid"] for event in of(events, "C")} == {2}
+
+
+def test_the_same_input_gives_the_same_bytes(dos: Any, tmp_path: Path) -> None:
+    for name in ("run.json", "run.json.gz"):
+        paths = [tmp_path / "a", tmp_path / "b"]
+        for path in paths:
+            path.mkdir(exist_ok=True)
+            written(dos, path / name)
+        assert (paths[0] / name).read_bytes() == (paths[1] / name).read_bytes()
+    # No time and no name in the header: flags and mtime are zero.
+    assert (tmp_path / "a" / "run.json.gz").read_bytes()[3:8] == bytes(5)
+
+
+def test_an_interrupted_write_leaves_the_old_trace(dos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.json.gz"
+    path.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gzip.GzipFile, "write", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_trace(path, dos.timeline, dos.memory, dos.bandwidth, phases=dos.phases, metadata={})
+    assert path.read_bytes() == b"old"
+    assert [found.name for found in tmp_path.iterdir()] == ["run.json.gz"]
+
+
+def test_times_are_finite_numbers(events: list[dict[str, Any]]) -> None:
+    assert all(math.isfinite(event["ts"]) for event in events)
+
+
+def test_what_begins_before_zero_moves_the_whole_trace(dos: Any) -> None:
+    early = dos.timeline.assign(start_s=dos.timeline["start_s"] - 0.5, end_s=dos.timeline["end_s"] - 0.5)
+    events = trace_events(early, dos.memory, dos.bandwidth, dos.phases)
+    assert min(event["ts"] for event in of(events, "X")) == 0.0
+    forward = next(event for event in events if event["name"] == "forward")
+    assert forward["ts"] == 500_000.0

@@ -1,0 +1,164 @@
+"""The palette must be read by colour-blind readers and in grey: measured in CIELAB, not judged by eye."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from offsim.views import style
+
+# Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB.
+VISION = {
+    "usual": np.eye(3),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+}
+XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+# Kinds that share a stream and touch there.
+NEIGHBOURS = [
+    ("scaling", "cpu_adam"),
+    ("cpu_adam", "conversion"),
+    ("conversion", "h2d"),
+    ("h2d", "scaling"),
+    ("conversion", "d2h"),
+    ("conversion", "scaling"),
+    ("h2d", "d2h"),
+    ("reduce_scatter", "d2h"),
+    ("reduce_scatter", "h2d"),
+    ("compute", "gpu_adam"),
+    ("nvme_read", "nvme_write"),
+    ("compute", "d2d"),
+    ("launch", "cpu_adam"),
+]
+
+
+def lab(colour: tuple[float, float, float], vision: str = "usual") -> np.ndarray:
+    srgb = np.array(colour)
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    xyz = XYZ @ np.clip(VISION[vision] @ linear, 0, 1) / np.array([0.95047, 1.0, 1.08883])
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def distance(a: str, b: str, vision: str) -> float:
+    return float(np.linalg.norm(lab(style.rgb(a), vision) - lab(style.rgb(b), vision)))
+
+
+def lightness(colour: tuple[float, float, float]) -> float:
+    return float(lab(colour)[0])
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_kinds_of_the_same_hatch_have_colours_that_are_told_apart(vision: str) -> None:
+    for a, b in itertools.combinations(style.KINDS.values(), 2):
+        if a.hatch == b.hatch:
+            assert distance(a.colour, b.colour, vision) > 16, (a, b)
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_occupants_of_the_same_hatch_have_colours_that_are_told_apart(vision: str) -> None:
+    for (a, hatch_a), (b, hatch_b) in itertools.combinations(style.OCCUPANTS.values(), 2):
+        if hatch_a == hatch_b:
+            assert distance(a, b, vision) > 12, (a, b)
+
+
+@pytest.mark.parametrize(("a", "b"), NEIGHBOURS)
+def test_neighbours_on_a_stream_are_told_apart_in_grey(a: str, b: str) -> None:
+    first, second = style.KINDS[a], style.KINDS[b]
+    contrast = abs(lightness(style.rgb(first.colour)) - lightness(style.rgb(second.colour)))
+    assert contrast > 10 or first.hatch != second.hatch
+
+
+def test_the_light_shade_keeps_directions_apart_in_grey() -> None:
+    dark, light = style.KINDS["d2h"].colour, style.KINDS["h2d"].colour
+    assert lightness(style.rgb(light)) - lightness(style.lighter(dark)) > 10
+
+
+@pytest.mark.parametrize("kind", ["compute", "h2d", "d2h", "cpu_adam", "gpu_adam", "conversion"])
+def test_every_second_subgroup_is_visibly_lighter(kind: str) -> None:
+    colour = style.KINDS[kind].colour
+    assert lightness(style.lighter(colour)) - lightness(style.rgb(colour)) > 4
+
+
+@pytest.mark.parametrize("kind", style.KINDS)
+def test_numbers_are_legible_on_every_kind(kind: str) -> None:
+    for colour in (style.rgb(style.KINDS[kind].colour), style.lighter(style.KINDS[kind].colour)):
+        ink = 0.0 if style.ink_on(colour) == "black" else 1.0
+        high, low = sorted((style.luminance(colour), ink), reverse=True)
+        assert (high + 0.05) / (low + 0.05) > 4.0
+
+
+def test_an_unknown_kind_is_drawn_under_its_own_name() -> None:
+    assert style.look_of("tape_read") == ("tape read", style.FALLBACK_COLOUR, style.FALLBACK_HATCH)
+
+
+def test_kinds_and_streams_have_a_stable_order() -> None:
+    assert style.ordered_kinds(["zap", "wait", "h2d", "compute", "abc"]) == ["compute", "h2d", "wait", "abc", "zap"]
+    streams = ["copy p", "all-gather", "compute", "copy p", "host thread", "a"]
+    assert style.ordered_streams(streams) == ["host thread", "compute", "copy p", "all-gather", "a"]
+
+
+def test_occupants_have_looks_of_their_own_in_stacking_order() -> None:
+    names = [
+        "unknown a",
+        "gathered parameters",
+        "gradients of GPU sub-groups (bf16)",
+        "gradients (fp32)",
+        "gradients (bf16)",
+    ]
+    looks = style.occupant_looks([*names, "parameters (bf16)", *(f"unknown {c}" for c in "bcdefgh")])
+    assert list(looks)[:5] == [
+        "parameters (bf16)",
+        "gradients (fp32)",
+        "gradients (bf16)",
+        "gradients of GPU sub-groups (bf16)",
+        "gathered parameters",
+    ]
+    assert len(set(looks.values())) == len(looks)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (1.3, "1.30 s"),
+        (12.34, "12.3 s"),
+        (123.4, "123 s"),
+        (0.99951, "1.00 s"),
+        (0.9994, "999 ms"),
+        (0.0852, "85.2 ms"),
+        (3.1e-6, "3.10 µs"),
+        (5e-10, "0.50 ns"),
+        (float("inf"), "inf s"),
+        (float("nan"), "nan s"),
+    ],
+)
+def test_format_time(seconds: float, text: str) -> None:
+    assert style.format_time(seconds) == text
+
+
+def test_format_bytes_counts_in_tens_and_memory_in_twos() -> None:
+    assert style.format_bytes(1.25e9) == "1.25 GB"
+    assert style.format_bytes(999.6e6) == "1.00 GB"
+    assert style.format_bytes(12) == "12 B"
+    assert style.format_bytes(-2.5e9) == "-2.50 GB"
+    assert style.format_rate(55.2e9) == "55.2 GB/s"
+    assert style.format_memory(80 * 2**30) == "80.0 GiB"
+    assert style.format_memory(1023.7 * 2**20) == "1.00 GiB"
+    assert style.format_memory(0) == "0 B"
+    assert style.memory_unit(2**30) == ("GiB", 2**30)
+    assert style.memory_unit(2**30 - 1) == ("MiB", 2**20)
+
+
+def test_matplotlib_is_not_imported_with_the_package() -> None:
+    code = "import sys, offsim, offsim.views, offsim.views.style, offsim.views.perfetto, offsim.views.tables\n"
+    code += "assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,218 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+
+from offsim.views.figure import phase_lanes, save_picture, spread
+from offsim.views.style import KINDS, lighter, rgb
+from offsim.views.timeline import plot_comparison, plot_timeline
+from offsim.views.waits import from_their_beginning
+
+Texts = Callable[[Figure, str], list[str]]
+Overlaps = Callable[[Figure], list[tuple[str, str]]]
+
+
+def bars(figure: Figure, panel: int = 0) -> dict[str, PolyCollection]:
+    """The collections of bars by kind of activity."""
+    return {
+        str(c.get_gid()): c for c in figure.axes[panel].collections if isinstance(c, PolyCollection) and c.get_gid()
+    }
+
+
+def test_a_bar_for_each_activity_and_a_row_for_each_stream(dos: Any) -> None:
+    figure = plot_timeline(dos.timeline, dos.phases)
+    shown = from_their_beginning(dos.timeline).query("activity != 'wait' or end_s > start_s")
+    counts = shown["activity"].value_counts().to_dict()
+    drawn = {kind: len(found.get_paths()) for kind, found in bars(figure).items() if kind != "lost"}
+    assert drawn == counts
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[:2] == ["host thread", "compute"]
+    assert sorted(labels) == sorted(dos.timeline["stream"].unique())
+    low, high = figure.axes[0].get_xlim()
+    assert (low, high) == (0.0, dos.timeline["end_s"].max())
+
+
+def test_bars_lie_where_the_activities_are(dos: Any) -> None:
+    figure = plot_timeline(dos.timeline, dos.phases)
+    adam = dos.timeline[dos.timeline["activity"] == "cpu_adam"]
+    corners = np.array([path.vertices[:4] for path in bars(figure)["cpu_adam"].get_paths()])
+    np.testing.assert_allclose(corners[:, 0, 0], adam["start_s"])
+    np.testing.assert_allclose(corners[:, 1, 0], adam["end_s"])
+    assert set(corners[:, :, 1].mean(axis=1).round(6)) == {0.0}
+
+
+def test_phases_are_named_with_their_durations(dos: Any, texts: Texts) -> None:
+    figure = plot_timeline(dos.timeline, dos.phases)
+    assert texts(figure, "phase") == ["forward", "208 ms", "backward", "907 ms", "update", "2.11 s"]
+
+
+def test_subgroups_alternate_in_shade_also_where_a_stream_has_every_second_one(dos: Any) -> None:
+    figure = plot_timeline(dos.timeline, dos.phases)
+    colours = bars(figure)["cpu_adam"].get_facecolors()[:, :3]
+    dark, light = rgb(KINDS["cpu_adam"].colour), lighter(KINDS["cpu_adam"].colour)
+    np.testing.assert_allclose(colours[0::2], np.tile(dark, (8, 1)))
+    np.testing.assert_allclose(colours[1::2], np.tile(light, (8, 1)))
+
+
+def test_subgroups_are_numbered_where_the_number_fits(dos: Any, texts: Texts) -> None:
+    whole = plot_timeline(dos.timeline, dos.phases)
+    assert texts(whole, "sub-group") == [str(i) for i in range(0, 31, 2)]
+    part = plot_timeline(dos.timeline, dos.phases, window_s=(1.2, 1.5))
+    # CPU Adam, fetches and flushes, the conversion.
+    assert {"2", "3", "5"} <= set(texts(part, "sub-group"))
+    assert part.axes[0].get_xlim() == (1.2, 1.5)
+    narrow = plot_timeline(dos.timeline, dos.phases, width_in=2.5)
+    assert texts(narrow, "sub-group") == []
+
+
+def test_what_was_slowed_is_underlined_for_the_time_it_lost(dos: Any) -> None:
+    figure = plot_timeline(dos.timeline, dos.phases)
+    took = dos.timeline["end_s"] - dos.timeline["start_s"]
+    slowed = dos.timeline[took > 1.1 * dos.timeline["alone_s"]]
+    lines = np.array([path.vertices[:4, 0] for path in bars(figure)["lost"].get_paths()])
+    assert len(lines) == len(slowed) > 30
+    np.testing.assert_allclose(lines[:, 1] - lines[:, 0], slowed["end_s"] - slowed["start_s"] - slowed["alone_s"])
+
+
+def test_nothing_is_underlined_without_contention(baseline: Any) -> None:
+    figure = plot_timeline(baseline.timeline, baseline.phases)
+    assert len(bars(figure)["lost"].get_paths()) == 0
+    assert "lost to contention" not in [t.get_text() for t in figure.legends[0].get_texts()]
+
+
+def test_the_legend_has_the_kinds_that_occur_and_lies_below_the_axes(baseline: Any) -> None:
+    figure = plot_timeline(baseline.timeline, baseline.phases)
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert entries == [KINDS[kind].label for kind in KINDS if kind in set(baseline.timeline["activity"])]
+    figure.canvas.draw()
+    below = figure.axes[0].xaxis.label.get_window_extent().y0
+    assert figure.legends[0].get_window_extent().y1 <= below
+
+
+def test_one_collection_per_kind_however_many_activities(dos: Any) -> None:
+    many = pd.concat([dos.timeline] * 30, ignore_index=True)
+    figure = plot_timeline(many, dos.phases)
+    assert len(figure.axes[0].collections) == len(plot_timeline(dos.timeline, dos.phases).axes[0].collections) < 25
+
+
+def test_labels_do_not_overlap(dos: Any, baseline: Any, async_grads: Any, overlaps: Overlaps) -> None:
+    assert overlaps(plot_timeline(dos.timeline, dos.phases, title="Deep Optimizer States")) == []
+    assert overlaps(plot_timeline(dos.timeline, dos.phases, window_s=(1.2, 1.6))) == []
+    figure = plot_comparison(
+        [(name, t.timeline, t.phases) for name, t in (("a", baseline), ("b", async_grads), ("c", dos))]
+    )
+    assert overlaps(figure) == []
+
+
+def test_an_unknown_kind_and_an_unknown_stream_are_drawn(dos: Any) -> None:
+    odd = dos.timeline.assign(activity=dos.timeline["activity"].replace("cpu_adam", "quantum_adam"))
+    odd["stream"] = odd["stream"].replace("copy m", "tape")
+    figure = plot_timeline(odd, dos.phases)
+    assert len(bars(figure)["quantum_adam"].get_paths()) == 16
+    assert "tape" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert "quantum adam" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_only_the_rank_asked_for_is_drawn(dos: Any) -> None:
+    both = pd.concat([dos.timeline, dos.timeline.assign(rank=1).head(3)], ignore_index=True)
+    figure = plot_timeline(both, dos.phases, rank=1)
+    assert sum(len(found.get_paths()) for found in bars(figure).values()) == 3
+    with pytest.raises(ValueError, match="no rank 7; it has 0, 1"):
+        plot_timeline(both, dos.phases, rank=7)
+
+
+def test_errors_name_what_is_missing(dos: Any) -> None:
+    with pytest.raises(ValueError, match="timeline table has no column alone_s"):
+        plot_timeline(dos.timeline.drop(columns="alone_s"), dos.phases)
+    with pytest.raises(ValueError, match="phases table has no rows"):
+        plot_timeline(dos.timeline, dos.phases.iloc[:0])
+    with pytest.raises(ValueError, match="does nothing from 50 to 60 s"):
+        plot_timeline(dos.timeline, dos.phases, window_s=(50, 60))
+    with pytest.raises(ValueError, match="nothing to compare"):
+        plot_comparison([])
+
+
+def test_comparison_has_one_time_axis_and_speedups_over_the_first(dos: Any, baseline: Any, texts: Texts) -> None:
+    later = dos.timeline.copy()
+    for column in ("enqueued_s", "start_s", "end_s"):
+        later[column] += 7.0
+    phases = dos.phases.assign(start_s=dos.phases["start_s"] + 7.0, end_s=dos.phases["end_s"] + 7.0)
+    figure = plot_comparison([("ZeRO-3", baseline.timeline, baseline.phases), ("DOS", later, phases)])
+    first, second = figure.axes
+    assert first.get_xlim() == second.get_xlim()
+    slow, fast = baseline.phases["end_s"].max(), dos.phases["end_s"].max()
+    assert texts(figure, "iteration time") == [f"{slow:.2f} s", f"{fast:.2f} s\n{slow / fast:.2f}×"]  # noqa: RUF001
+    assert {t.get_text() for t in figure.texts} == {"ZeRO-3", "DOS"}
+    # Panels begin with their own iteration, whenever that was.
+    np.testing.assert_allclose(
+        bars(figure, 1)["compute"].get_paths()[0].vertices[0, 0], later["start_s"].min() - 7.0 + 0.0038
+    )
+    # Only the last panel has the numbers of the time axis.
+    assert second.get_xlabel().startswith("time")
+    assert first.get_xlabel() == ""
+
+
+def test_phases_at_the_same_time_have_lanes_of_their_own(dos: Any, overlaps: Overlaps) -> None:
+    assert phase_lanes([0.0, 1.0, 2.0], [1.0, 2.0 + 1e-12, 3.0]) == [0, 0, 0]
+    assert phase_lanes([0.0, 0.5, 2.0], [2.0, 1.0, 3.0]) == [0, 1, 0]
+    delayed = dos.phases.copy()
+    delayed.loc[2, ["start_s", "end_s"]] = [0.0, 2.0]
+    figure = plot_timeline(dos.timeline, delayed)
+    assert overlaps(figure) == []
+    assert figure.get_size_inches()[1] > plot_timeline(dos.timeline, dos.phases).get_size_inches()[1]
+
+
+def test_spread_moves_labels_apart_and_keeps_them_inside() -> None:
+    places = spread([0.1, 0.2, 0.9, 5.0, 9.9], [1.0] * 5, 0.0, 10.0, 0.1)
+    assert places == pytest.approx([0.5, 1.6, 2.7, 5.0, 9.5])
+    assert spread([9.8, 9.9], [1.0, 1.0], 0.0, 10.0, 0.1) == pytest.approx([8.4, 9.5])
+
+
+def test_of_many_short_phases_only_those_that_fit_are_named(dos: Any, texts: Texts) -> None:
+    edges = np.linspace(0.0, 2.0, 101)
+    phases = pd.DataFrame({"phase": "forward", "start_s": edges[:-1], "end_s": edges[1:], "duration_s": 0.02})
+    phases.loc[100] = ["update", 2.0, 3.2, 1.2]
+    figure = plot_timeline(dos.timeline, phases)
+    assert texts(figure, "phase") == ["update", "1.20 s"]
+
+
+def test_the_same_input_gives_the_same_bytes(dos: Any, tmp_path: Path) -> None:
+    for suffix in ("png", "pdf", "svg"):
+        paths = [tmp_path / f"{i}.{suffix}" for i in range(2)]
+        for path in paths:
+            save_picture(plot_timeline(dos.timeline, dos.phases), path)
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+        assert len(paths[0].read_bytes()) > 10_000
+
+
+def test_png_has_the_asked_size_and_no_text_chunks(dos: Any, tmp_path: Path) -> None:
+    path = tmp_path / "out.png"
+    save_picture(plot_timeline(dos.timeline, dos.phases), path, dpi=150)
+    data = path.read_bytes()
+    assert int.from_bytes(data[16:20], "big") == 7 * 150
+    assert b"tEXt" not in data
+
+
+def test_a_failed_save_leaves_the_old_picture(dos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "out.png"
+    path.write_bytes(b"old")
+    figure = plot_timeline(dos.timeline, dos.phases)
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(figure, "savefig", fail)
+    with pytest.raises(MemoryError):
+        save_picture(figure, path)
+    assert path.read_bytes() == b"old"
+    with pytest.raises(ValueError, match=r"written as \.png, \.pdf or \.svg"):
+        save_picture(figure, tmp_path / "out.bmp")
+
+
+def test_a_notebook_shows_the_picture_without_pyplot(dos: Any) -> None:
+    assert plot_timeline(dos.timeline, dos.phases)._repr_png_().startswith(b"\x89PNG")
