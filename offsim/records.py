@@ -36,6 +36,7 @@ class Tier:
 
     @property
     def name(self) -> str:
+        """As results call it."""
         return self.memory.name
 
     @property
@@ -86,15 +87,20 @@ def timeline_columns(run: Run, operations: list[Operation]) -> tuple[list[int], 
 
 
 def phase_columns(run: Run) -> Columns:
-    """The phases that were finished, per micro-step."""
-    phases = job_phases(run)
+    """The phases per micro-step; where memory ran out the last one ends there."""
     zero = run.started_at
+    rows = [(phase.name, phase.micro_step, phase.start, phase.end) for phase in job_phases(run)]
+    if run.out_of_memory is not None:
+        start, end = rows[-1][3] if rows else zero, run.out_of_memory.time
+        if end > start:
+            name = run.ranks[0].phase
+            rows.append((name, sum(row[0] == name for row in rows), start, end))
     return {
-        "phase": [phase.name for phase in phases],
-        "micro_step": [phase.micro_step for phase in phases],
-        "start_s": [phase.start - zero for phase in phases],
-        "end_s": [phase.end - zero for phase in phases],
-        "duration_s": [phase.end - phase.start for phase in phases],
+        "phase": [name for name, _, _, _ in rows],
+        "micro_step": [step for _, step, _, _ in rows],
+        "start_s": [start - zero for _, _, start, _ in rows],
+        "end_s": [end - zero for _, _, _, end in rows],
+        "duration_s": [end - start for _, _, start, end in rows],
     }
 
 

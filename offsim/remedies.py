@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from offsim.errors import InputError
-from offsim.scenario import Scenario, load_scenario
+from offsim.scenario import Scenario, Training, load_scenario
 from offsim.schedulers.registry import scenario_scheduler, with_scheduler
 from offsim.views.style import format_time
+
+Change = dict[str, object]
+"""Dotted key -> its new value."""
 
 Attempt = Callable[[Scenario], float | None]
 """Simulates a scenario: the seconds of its iteration, None where it does not fit either."""
@@ -44,7 +47,7 @@ def find_remedies(scenario: Scenario, attempt: Attempt) -> tuple[Remedy, ...]:
     return tuple(sorted(found, key=lambda remedy: (remedy.gpus, remedy.iteration_s, remedy.change)))
 
 
-def _try(scenario: Scenario, change: dict[str, object], attempt: Attempt) -> Remedy | None:
+def _try(scenario: Scenario, change: Change, attempt: Attempt) -> Remedy | None:
     name = change.get("scheduler.name")
     overrides = [f"{key}={value}" for key, value in change.items()]
     try:
@@ -58,7 +61,7 @@ def _try(scenario: Scenario, change: dict[str, object], attempt: Attempt) -> Rem
     return Remedy(", ".join(overrides), changed, seconds, training.data_parallel * training.tensor_parallel)
 
 
-def _ladders(scenario: Scenario) -> Iterator[list[dict[str, object]]]:
+def _ladders(scenario: Scenario) -> Iterator[Iterable[Change]]:
     """Per kind of change its steps, the smallest first."""
     training = scenario.training
     _, options = scenario_scheduler(scenario)
@@ -79,11 +82,14 @@ def _ladders(scenario: Scenario) -> Iterator[list[dict[str, object]]]:
     for name in OFFLOADING:
         if name != scenario.scheduler.name:
             yield [{"scheduler.name": name}]
-    # The same global batch on more ranks: fewer micro-steps, else smaller micro-batches.
-    ranks, share = training.data_parallel, training.global_batch // training.data_parallel
-    yield [
-        {"training.data_parallel": ranks * f} | ({"training.micro_batch": share // f} if share // f < batch else {})
-        for f in FACTORS
-        if share % f == 0
-    ]
+    yield [_on_more_ranks(training, f) for f in FACTORS]
     yield [{"training.tensor_parallel": training.tensor_parallel * f} for f in FACTORS[:3]]
+
+
+def _on_more_ranks(training: Training, factor: int) -> Change:
+    """The same global batch: in fewer micro-steps, and where there are none to save in smaller micro-batches."""
+    share = training.global_batch // (training.data_parallel * factor)
+    change: Change = {"training.data_parallel": training.data_parallel * factor}
+    if share < training.micro_batch:
+        change["training.micro_batch"] = share
+    return change

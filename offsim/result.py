@@ -138,7 +138,7 @@ class Result:
 
     @cached_property
     def phases(self) -> pd.DataFrame:
-        """One row per phase and micro-step that was finished."""
+        """One row per phase and micro-step; where memory ran out the last one ends there."""
         import pandas as pd
 
         return pd.DataFrame(records.phase_columns(self.run))
@@ -207,7 +207,10 @@ class Result:
         return pd.Series(self.figures(), name=self.name, dtype=object)
 
     def to_dict(self, *, series: bool = True) -> dict[str, Any]:
-        """Everything as plain values for JSON: the same scenario gives the same. `series=False` leaves out the long ones."""
+        """Everything as plain values for JSON; the same scenario gives the same.
+
+        `series=False` leaves out the timeline, memory and bandwidth.
+        """
         verdict = self.verdict
         document: dict[str, Any] = {
             "name": self.name,
@@ -269,8 +272,8 @@ class Result:
         write_trace(path, self.timeline, self.memory, self.bandwidth, phases=self.phases, metadata=metadata)
 
     def _require_phases(self) -> None:
-        """A run that ended in its first phase has nothing to draw, one that ended later has."""
-        if not limits.job_phases(self.run):
+        """A run that ended before it began has nothing to draw, one that ended later has."""
+        if self.phases.empty:
             self._require_fit()
 
     def _lines(self) -> list[str]:

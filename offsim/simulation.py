@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from offsim.errors import InputError
 from offsim.hardware import HardwareProfile
 from offsim.profiles import scenario_profile
 from offsim.result import Result

@@ -128,7 +128,7 @@ def _sum(starts: Array, ends: Array, rates: Array, capacity: float) -> Series:
     """Add up rates, each from its start to its end."""
     times, places = np.unique(np.concatenate([starts, ends]), return_inverse=True)
     changes = np.bincount(places, np.concatenate([rates, -rates]), len(times))
-    total = np.cumsum(changes)
+    total: Array = np.cumsum(changes, dtype=np.float64)
     # What rounding leaves of rates that cancel out would look like a link in use.
     total[np.abs(total) < 1e-9 * capacity] = 0.0
     return Series(times, total)

@@ -5,4 +5,14 @@ from offsim.engine.memory import MemoryTier, OutOfMemory
 from offsim.engine.operation import CopyEngine, Operation, Rendezvous
 from offsim.engine.stream import Engine, Stream
 
-__all__ = ["CopyEngine", "Engine", "FluidSharing", "MemoryTier", "Operation", "OutOfMemory", "Rendezvous", "Resource", "Stream"]
+__all__ = [
+    "CopyEngine",
+    "Engine",
+    "FluidSharing",
+    "MemoryTier",
+    "Operation",
+    "OutOfMemory",
+    "Rendezvous",
+    "Resource",
+    "Stream",
+]

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from simpy import Environment
 
+_ROUNDING = 0.5
+"""Bytes that an occupant may free more than it holds: sums of fractions of bytes are rounded."""
+
 
 class OutOfMemory(Exception):
     """A tier cannot hold an allocation. Carries what a verdict needs."""
 
     def __init__(self, tier: MemoryTier, occupant: str, asked: float, time: float) -> None:
-        super().__init__(f"{tier.name}: {asked:.0f} B for {occupant} do not fit at {time:.6f} s")
+        super().__init__(tier, occupant, asked, time)  # as args: SimPy copies exceptions that no process catches
         self.tier = tier
         self.occupant = occupant
         self.asked = asked
         self.time = time
         self.occupants = dict(tier.occupants)
 
+    def __str__(self) -> str:
+        return f"{self.tier.name}: {self.asked:.0f} B for {self.occupant} do not fit at {self.time:.6f} s"
+
 
 class MemoryTier:
     """Bytes of one memory, by occupant. `series` has (time, occupant, its bytes, all bytes) per change."""
 
-    __slots__ = ("capacity", "env", "name", "occupants", "peak", "peak_at", "peak_occupants", "series", "used")
+    __slots__ = ("_rows_at_peak", "capacity", "env", "name", "occupants", "peak", "peak_at", "series", "used")
 
     def __init__(self, env: Environment, name: str, capacity: float) -> None:
         self.env = env
@@ -28,30 +34,35 @@ class MemoryTier:
         self.capacity = capacity
         self.occupants: dict[str, float] = {}
         self.used = 0.0
+        self.peak = 0.0
+        self.peak_at = 0.0
         self.series: list[tuple[float, str, float, float]] = []
-        self.reset_peak()
+        self._rows_at_peak = 0
 
-    def reset_peak(self) -> None:
-        """Start a new high-water mark at the present use."""
-        self.peak = self.used
-        self.peak_at = self.env.now
-        self.peak_occupants = dict(self.occupants)
+    @property
+    def peak_occupants(self) -> dict[str, float]:
+        """What each occupant held when most was in use."""
+        held = {occupant: nbytes for _, occupant, nbytes, _ in self.series[: self._rows_at_peak]}
+        return {occupant: nbytes for occupant, nbytes in held.items() if nbytes > 0}
 
     def allocate(self, occupant: str, nbytes: float) -> None:
         """Add bytes; raises OutOfMemory where they exceed the capacity."""
+        if not nbytes >= 0:
+            raise ValueError(f"{self.name}: nbytes(={nbytes}) of {occupant} must be >= 0")
         if self.used + nbytes > self.capacity:
             raise OutOfMemory(self, occupant, nbytes, self.env.now)
         self._change(occupant, nbytes)
         if self.used > self.peak:
             self.peak = self.used
             self.peak_at = self.env.now
-            self.peak_occupants = dict(self.occupants)
+            self._rows_at_peak = len(self.series)
 
     def free(self, occupant: str, nbytes: float) -> None:
         """Give bytes back; an occupant never holds less than nothing."""
-        if nbytes > self.occupants.get(occupant, 0.0) + 0.5:
-            raise ValueError(f"{self.name}: freeing {nbytes:.0f} B of {occupant}, which holds less")
-        self._change(occupant, -nbytes)
+        held = self.occupants.get(occupant, 0.0)
+        if not 0 <= nbytes <= held + _ROUNDING:
+            raise ValueError(f"{self.name}: freeing {nbytes:.0f} B of {occupant}, which holds {held:.0f} B")
+        self._change(occupant, -min(nbytes, held, self.used))
 
     def _change(self, occupant: str, nbytes: float) -> None:
         held = self.occupants.get(occupant, 0.0) + nbytes

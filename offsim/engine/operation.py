@@ -30,7 +30,6 @@ class Operation:
     __slots__ = (
         "_completion",
         "allocates",
-        "bottleneck",
         "bytes",
         "dependents",
         "duration",
@@ -52,9 +51,9 @@ class Operation:
         "started_at",
         "stream",
         "subgroup",
+        "timer",
         "updated_at",
         "usage",
-        "version",
         "waited_for",
     )
 
@@ -74,6 +73,8 @@ class Operation:
         rendezvous: Rendezvous | None = None,
         engine: CopyEngine | None = None,
     ) -> None:
+        if not duration >= 0:
+            raise ValueError(f"{name}: duration(={duration}) must be >= 0")
         self.stream = stream
         self.kind = kind
         self.name = name
@@ -98,13 +99,13 @@ class Operation:
         self.fraction = 1.0
         self.remaining = duration
         self.updated_at = 0.0
-        self.version = 0
-        self.bottleneck: Resource | None = None
+        self.timer: Event | None = None
         self.slowdowns: list[tuple[float, float, Resource | None]] | None = None
         self._completion: Event | None = None
 
     @property
     def done(self) -> bool:
+        """Whether it has ended."""
         return self.ended_at >= 0.0
 
     def completion(self, env: Environment) -> Event:

@@ -60,37 +60,45 @@ class Engine:
         if operation.pending == 0:
             if issuer is not None:
                 operation.waited_for = issuer.last_ended
-            self._ready(operation)
+            self._start(self._admitted(operation))
         return operation
 
-    def _ready(self, operation: Operation) -> None:
-        if operation.rendezvous is None:
-            self._start(operation)
-            return
-        for peer in operation.rendezvous.arrive(operation):
-            self._start(peer)
+    def _admitted(self, operation: Operation) -> list[Operation]:
+        """What may start now that `operation` is ready: itself, its whole collective, or nothing yet."""
+        if operation.rendezvous is None and operation.engine is None:
+            return [operation]
+        ready = [operation] if operation.rendezvous is None else operation.rendezvous.arrive(operation)
+        return [peer for peer in ready if peer.engine is None or peer.engine.admit(peer)]
 
-    def _start(self, operation: Operation) -> None:
-        if operation.engine is None or operation.engine.admit(operation):
-            self._run(operation)
-
-    def _run(self, operation: Operation) -> None:
-        for tier, occupant, nbytes in operation.allocates:
-            tier.allocate(occupant, nbytes)
-        self.fluid.start(operation)
+    def _start(self, operations: list[Operation]) -> None:
+        for operation in operations:  # grows: what takes no time ends at once, without recursion
+            for tier, occupant, nbytes in operation.allocates:
+                tier.allocate(occupant, nbytes)
+            if operation.duration > 0.0:
+                self.fluid.start(operation)
+            else:
+                operation.started_at = operation.ended_at = self.env.now
+                operations += self._released(operation)
 
     def _finished(self, operation: Operation) -> None:
+        self._start(self._released(operation))
+
+    def _released(self, operation: Operation) -> list[Operation]:
+        """Account for the end of `operation`: what may start now."""
         for tier, occupant, nbytes in operation.frees:
             tier.free(occupant, nbytes)
         operation.stream.last_ended = operation
+        released: list[Operation] = []
         if operation.engine is not None:
             following = operation.engine.release()
             if following is not None:
                 following.waited_for = operation
-                self._run(following)
+                released.append(following)
         for dependent in operation.dependents:
             dependent.pending -= 1
             if dependent.pending == 0:
                 dependent.waited_for = operation
-                self._ready(dependent)
+                released += self._admitted(dependent)
+        operation.dependents.clear()
         operation.signal()
+        return released

@@ -1,21 +1,21 @@
 """Schedulers: one file each, and the registry that third parties join by an entry point."""
 
-from offsim.schedulers.base import OffloadOptions, Options, Scheduler
+from offsim.schedulers.base import OffloadOptions, Scheduler, SchedulerOptions
 from offsim.schedulers.registry import (
     available_schedulers,
     find_scheduler,
-    make_scheduler,
+    register,
     scenario_scheduler,
     with_scheduler,
 )
 
 __all__ = [
     "OffloadOptions",
-    "Options",
     "Scheduler",
+    "SchedulerOptions",
     "available_schedulers",
     "find_scheduler",
-    "make_scheduler",
+    "register",
     "scenario_scheduler",
     "with_scheduler",
 ]

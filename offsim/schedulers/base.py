@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from offsim.fields import Number, Section
 from offsim.training.rank import Process, Rank
 from offsim.workload import BF16, FP32, Bucket, Subgroup, Workload
 
@@ -14,16 +15,14 @@ OPTIMIZER_STATE = "optimizer state p, m, v (fp32)"
 GRADIENTS = "gradients (fp32)"
 
 
-class Options(BaseModel):
+class SchedulerOptions(Section):
     """Options of a scheduler; each scheduler subclasses it with its own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-
-class OffloadOptions(Options):
+class OffloadOptions(SchedulerOptions):
     """Options of schedulers that can leave a part of the optimizer state on the GPU for good (TwinFlow)."""
 
-    cpu_ratio: float = Field(
+    cpu_ratio: Number = Field(
         default=1.0, ge=0, le=1, description="share of sub-groups on the CPU; the rest stays on the GPU"
     )
 
@@ -32,11 +31,11 @@ class Scheduler(ABC):
     """One instance serves one rank. Methods that return a `Process` are that rank's host thread code."""
 
     name: ClassVar[str]
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[SchedulerOptions]] = SchedulerOptions
     carries_over: ClassVar[bool] = False
     """Whether an update leaves work to the next iteration, so that a preceding update must be simulated."""
 
-    def __init__(self, options: Options, workload: Workload) -> None:
+    def __init__(self, options: SchedulerOptions, workload: Workload) -> None:
         self.workload = workload
         self.subgroups = workload.subgroups
 

@@ -7,11 +7,11 @@ from typing import Literal
 from pydantic import Field
 
 from offsim.engine import Operation
+from offsim.fields import Count
 from offsim.schedulers.base import (
     GRADIENTS,
     OPTIMIZER_STATE,
     OffloadOptions,
-    Options,
     Scheduler,
     accumulate_on_host,
     count,
@@ -31,7 +31,7 @@ STATE = ("momentum", "variance", "parameters")
 class DeepOptimizerStatesOptions(OffloadOptions):
     """`cpu_ratio` bounds the sub-groups that take part; the rest is static on the GPU."""
 
-    update_stride: int = Field(default=2, ge=2, description="every update_stride-th sub-group is updated on the GPU")
+    update_stride: Count = Field(default=2, ge=2, description="every update_stride-th sub-group is updated on the GPU")
     transfers: Literal["three_streams", "one_stream"] = Field(
         default="three_streams",
         description="three_streams: momentum, variance and parameters move on streams of their own, bf16 parameters "
@@ -47,9 +47,8 @@ class DeepOptimizerStates(Scheduler):
     Options = DeepOptimizerStatesOptions
     carries_over = True
 
-    def __init__(self, options: Options, workload: Workload) -> None:
+    def __init__(self, options: DeepOptimizerStatesOptions, workload: Workload) -> None:
         super().__init__(options, workload)
-        assert isinstance(options, DeepOptimizerStatesOptions)
         self.stride = options.update_stride
         self.three_streams = options.transfers == "three_streams"
         dynamic = int(options.cpu_ratio * len(self.subgroups))

@@ -17,12 +17,12 @@ from typing import Any
 
 from offsim.errors import InputError, suggestion
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
-from offsim.schedulers.base import Options, Scheduler
+from offsim.schedulers.base import Scheduler, SchedulerOptions
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
-from offsim.yaml_input import Document
+from offsim.yaml_input import Document, Mark
 
 GROUP = "offsim.schedulers"
 BUILT_IN: dict[str, type[Scheduler]] = {
@@ -33,6 +33,12 @@ BUILT_IN: dict[str, type[Scheduler]] = {
 @cache
 def _registered() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN}
+
+
+def register(scheduler: type[Scheduler]) -> type[Scheduler]:
+    """Make a scheduler known by its name in this process; also a class decorator."""
+    BUILT_IN[scheduler.name] = scheduler
+    return scheduler
 
 
 def available_schedulers() -> list[str]:
@@ -57,7 +63,7 @@ def find_scheduler(name: str) -> type[Scheduler]:
     return found
 
 
-def scenario_scheduler(scenario: Scenario) -> tuple[type[Scheduler], Options]:
+def scenario_scheduler(scenario: Scenario) -> tuple[type[Scheduler], SchedulerOptions]:
     """The class that the scenario chooses and its checked options; InputError points to what is wrong there."""
     try:
         cls = find_scheduler(scenario.scheduler.name)
@@ -78,13 +84,7 @@ def with_scheduler(scenario: Scenario, choice: str | Mapping[str, Any]) -> Scena
     section = {**kept, **given}
     changed = scenario.model_copy(update={"scheduler": SchedulerChoice(**section)})
     before = scenario.document
-    replaced = {("scheduler", key) for key in [*given, *(scenario.scheduler.options.keys() - kept.keys())]}
-    marks = {path: mark for path, mark in before.marks.items() if path[:2] not in replaced}
+    # What is given here is not in the file: a complaint about it must not point there.
+    marks = before.marks | {("scheduler", key): Mark("", 0, "") for key in given}
     changed._document = Document({**before.data, "scheduler": section}, marks)
     return changed
-
-
-def make_scheduler(choice: SchedulerChoice) -> tuple[type[Scheduler], Options]:
-    """The class that `choice` names and its checked options."""
-    cls = find_scheduler(choice.name)
-    return cls, cls.Options(**choice.options)

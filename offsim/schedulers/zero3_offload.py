@@ -6,7 +6,6 @@ from offsim.schedulers.base import (
     GRADIENTS,
     OPTIMIZER_STATE,
     OffloadOptions,
-    Options,
     Scheduler,
     accumulate_on_host,
     count,
@@ -25,9 +24,8 @@ class Zero3Offload(Scheduler):
     name = "zero3_offload"
     Options = OffloadOptions
 
-    def __init__(self, options: Options, workload: Workload) -> None:
+    def __init__(self, options: OffloadOptions, workload: Workload) -> None:
         super().__init__(options, workload)
-        assert isinstance(options, OffloadOptions)
         on_cpu = int(options.cpu_ratio * len(self.subgroups))
         self.on_cpu = self.subgroups[:on_cpu]
         self.on_gpu = self.subgroups[on_cpu:]

@@ -8,7 +8,7 @@ from simpy import AllOf
 
 from offsim.engine import Engine, OutOfMemory
 from offsim.hardware import HardwareProfile
-from offsim.schedulers.base import Options, Scheduler
+from offsim.schedulers.base import Scheduler, SchedulerOptions
 from offsim.training.node import Layout, Node
 from offsim.training.rank import Collectives, Process, Rank
 from offsim.training.zero3 import PassCosts, Zero3
@@ -44,7 +44,7 @@ def run_iteration(
     profile: HardwareProfile,
     workload: Workload,
     scheduler: type[Scheduler],
-    options: Options,
+    options: SchedulerOptions,
     all_ranks: bool = False,
 ) -> Run:
     """Simulate one iteration; where the scheduler carries work over, the update before it as well."""

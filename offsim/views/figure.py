@@ -26,6 +26,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from offsim.files import atomic_write
+from offsim.views.intervals import lanes_of
 from offsim.views.style import format_time
 
 PAPER_WIDTH_IN = 7.0
@@ -121,22 +122,9 @@ def time_axis(axes: Axes, start_s: float, end_s: float, *, label: str | None = "
         axes.set_xlabel(label.format(unit=unit), fontsize=TEXT_PT, labelpad=2)
 
 
-def phase_lanes(starts: Sequence[float], ends: Sequence[float]) -> list[int]:
-    """A lane for each interval such that none overlap in a lane: all 0 unless phases run at the same time."""
-    lanes = [0] * len(starts)
-    free_from: list[float] = []
-    for index in sorted(range(len(starts)), key=lambda i: (starts[i], ends[i])):
-        # A rounding error is no overlap.
-        slack = 1e-9 * max(1.0, abs(starts[index]))
-        lane = next((i for i, free in enumerate(free_from) if free <= starts[index] + slack), len(free_from))
-        free_from[lane : lane + 1] = [ends[index]]
-        lanes[index] = lane
-    return lanes
-
-
 def header_height_in(phases: pd.DataFrame) -> float:
     """Height that `draw_phases` needs above the axes for its labels, in inches."""
-    lanes = phase_lanes(phases["start_s"].tolist(), phases["end_s"].tolist())
+    lanes = lanes_of(phases["start_s"].tolist(), phases["end_s"].tolist())
     return (max(lanes, default=0) + 1) * LANE_IN
 
 
@@ -172,7 +160,7 @@ def draw_phases(axes: Axes, phases: pd.DataFrame, *, origin_s: float = 0.0, labe
         axes.axvline(end, color="#888888", linewidth=0.5, linestyle=(0, (3, 2)), zorder=0.5)
     if not labels:
         return
-    lanes = phase_lanes([span[1] for span in spans], [span[2] for span in spans])
+    lanes = lanes_of([span[1] for span in spans], [span[2] for span in spans])
     for lane in sorted(set(lanes)):
         _draw_labels(axes, [span for span, at in zip(spans, lanes, strict=True) if at == lane], lane)
 

@@ -46,7 +46,8 @@ def plot_memory(
 ) -> Picture:
     """Draw a panel per tier: its occupants stacked over time, its capacity, its peak with value and instant.
 
-    The panels show the time of the phases; what was held before counts from their beginning on.
+    The panels begin with the phases and end with them or the last change; what was held before counts from their
+    beginning on.
     """
     require_columns(phases, "phases", PHASE_COLUMNS)
     require_columns(memory, "memory", COLUMNS)
@@ -58,7 +59,9 @@ def plot_memory(
     header_in = header_height_in(phases) + 0.04 + (0.2 if title else 0.0)
     height = header_in + len(tiers) * panel_in + (len(tiers) - 1) * gap_in + axis_in + legend_in
     picture = new_picture(width_in, height)
-    start, end = float(phases["start_s"].min()), float(phases["end_s"].max())
+    start = float(phases["start_s"].min())
+    # A run that ran out of memory goes on after the last phase that was finished.
+    end = max(float(phases["end_s"].max()), float(memory["time_s"].max()))
     for i, tier in enumerate(tiers):
         bottom = height - header_in - (i + 1) * panel_in - i * gap_in
         axes = axes_at(picture, left, bottom, width_in - left - EDGE_IN, panel_in)

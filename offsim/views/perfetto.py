@@ -14,8 +14,8 @@ import orjson
 import pandas as pd
 
 from offsim.files import atomic_write
+from offsim.views.intervals import from_their_beginning, lanes_of
 from offsim.views.style import ordered_streams
-from offsim.views.waits import from_their_beginning
 
 Event = dict[str, Any]
 
@@ -131,17 +131,13 @@ def _thread(pid: int, tid: int, name: str, position: int) -> list[Event]:
 def _phases(phases: pd.DataFrame, pid: int) -> list[Event]:
     """A track of phases, and one more for each that runs while another does (a delayed update)."""
     events = _process(pid, "iteration, memory and links", 0)
-    free_from: list[int] = []
-    for name, start_s, end_s in sorted(
-        zip(phases["phase"], phases["start_s"], phases["end_s"], strict=True), key=lambda span: span[1:]
-    ):
-        start, end = nanoseconds(start_s), nanoseconds(end_s)
-        lane = next((i for i, free in enumerate(free_from) if free <= start), len(free_from))
-        if lane == len(free_from):
-            events += _thread(pid, lane, "phases", lane)
-        free_from[lane : lane + 1] = [end]
+    starts, ends = phases["start_s"].tolist(), phases["end_s"].tolist()
+    lanes = lanes_of(starts, ends)
+    for lane in sorted(set(lanes)):
+        events += _thread(pid, lane, "phases", lane)
+    for name, start, end, lane in zip(phases["phase"], starts, ends, lanes, strict=True):
         event = {"ph": "X", "cat": "user_annotation", "name": str(name), "pid": pid, "tid": lane}
-        events.append(event | _span(start_s, end_s))
+        events.append(event | _span(start, end))
     return events
 
 

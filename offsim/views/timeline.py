@@ -34,8 +34,8 @@ from offsim.views.figure import (
     time_axis,
     title_at,
 )
+from offsim.views.intervals import from_their_beginning
 from offsim.views.style import format_time, ink_on, lighter, look_of, ordered_kinds, ordered_streams, rgb
-from offsim.views.waits import from_their_beginning
 
 BAR = 0.74  # of a row's height
 WAIT_BAR = 0.22

@@ -90,3 +90,10 @@ def test_a_tier_without_capacity_and_a_small_one(dos: Any, texts: Texts) -> None
 def test_a_table_without_rows_is_an_error(dos: Any) -> None:
     with pytest.raises(ValueError, match="memory table has no rows"):
         plot_memory(dos.memory.iloc[:0], dos.capacities, dos.phases)
+
+
+def test_what_happens_after_the_last_finished_phase_is_shown(texts: Texts) -> None:
+    memory = small((0.0, "parameters", GIB, GIB), (3.5, "activations", 2 * GIB, 3 * GIB))
+    figure = plot_memory(memory, {"GPU 0": 4 * GIB}, PHASES)
+    assert figure.axes[0].get_xlim() == (1.0, 3.5)
+    assert texts(figure, "peak") == ["peak 3.00 GiB at 3.50 s (75%)"]

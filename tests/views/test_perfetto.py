@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from offsim.views.intervals import from_their_beginning
 from offsim.views.perfetto import category, event_name, trace_events, write_trace
-from offsim.views.waits import from_their_beginning
 
 
 def written(tables: Any, path: Path) -> dict[str, Any]:

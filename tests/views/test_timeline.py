@@ -8,10 +8,10 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
-from offsim.views.figure import phase_lanes, save_picture, spread
+from offsim.views.figure import save_picture, spread
+from offsim.views.intervals import from_their_beginning
 from offsim.views.style import KINDS, lighter, rgb
 from offsim.views.timeline import plot_comparison, plot_timeline
-from offsim.views.waits import from_their_beginning
 
 Texts = Callable[[Figure, str], list[str]]
 Overlaps = Callable[[Figure], list[tuple[str, str]]]
@@ -158,8 +158,6 @@ def test_comparison_has_one_time_axis_and_speedups_over_the_first(dos: Any, base
 
 
 def test_phases_at_the_same_time_have_lanes_of_their_own(dos: Any, overlaps: Overlaps) -> None:
-    assert phase_lanes([0.0, 1.0, 2.0], [1.0, 2.0 + 1e-12, 3.0]) == [0, 0, 0]
-    assert phase_lanes([0.0, 0.5, 2.0], [2.0, 1.0, 3.0]) == [0, 1, 0]
     delayed = dos.phases.copy()
     delayed.loc[2, ["start_s", "end_s"]] = [0.0, 2.0]
     figure = plot_timeline(dos.timeline, delayed)

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from offsim.views.waits import from_their_beginning
+from offsim.views.intervals import from_their_beginning, lanes_of
 
 
 def test_a_wait_is_shown_from_where_it_began_but_not_over_what_ran_before() -> None:
@@ -20,3 +20,10 @@ def test_a_wait_is_shown_from_where_it_began_but_not_over_what_ran_before() -> N
     assert shown["start_s"].tolist() == [0.0, 1.0, 1.5, 0.0, 3.0, 4.0, 5.0, 1.0]
     pd.testing.assert_frame_equal(shown.drop(columns="start_s"), timeline.drop(columns="start_s"))
     assert timeline["start_s"][12] == 3.0
+
+
+def test_intervals_that_overlap_have_different_lanes() -> None:
+    assert lanes_of([0.0, 1.0, 2.0], [1.0, 2.0 + 1e-12, 3.0]) == [0, 0, 0]
+    assert lanes_of([0.0, 0.5, 2.0], [2.0, 1.0, 3.0]) == [0, 1, 0]
+    assert lanes_of([2.0, 0.0, 0.5], [3.0, 2.0, 1.0]) == [0, 0, 1]
+    assert lanes_of([], []) == []

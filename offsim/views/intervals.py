@@ -1,8 +1,23 @@
-"""Waits as they are shown."""
+"""Intervals as they are shown: those that overlap side by side, waits from their beginning."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
+
+
+def lanes_of(starts: Sequence[float], ends: Sequence[float]) -> list[int]:
+    """A lane for each interval such that none overlap in a lane: all 0 unless phases run at the same time."""
+    lanes = [0] * len(starts)
+    free_from: list[float] = []
+    for index in sorted(range(len(starts)), key=lambda i: (starts[i], ends[i])):
+        # A rounding error is no overlap.
+        slack = 1e-9 * max(1.0, abs(starts[index]))
+        lane = next((i for i, free in enumerate(free_from) if free <= starts[index] + slack), len(free_from))
+        free_from[lane : lane + 1] = [ends[index]]
+        lanes[index] = lane
+    return lanes
 
 
 def from_their_beginning(timeline: pd.DataFrame) -> pd.DataFrame:

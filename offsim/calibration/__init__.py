@@ -1,0 +1,1 @@
+"""From measurements to the constants of a hardware profile."""

@@ -1,0 +1,113 @@
+"""Least-squares fit of a recipe's constants to measured phases, and its error on models left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from offsim.calibration.recipes import Recipe
+from offsim.hardware import HardwareProfile
+from offsim.profiles import load_profile
+from offsim.schedulers import scenario_scheduler
+from offsim.training.iteration import run_iteration
+from offsim.validation.table import MeasuredRun
+from offsim.workload import Workload
+
+PHASES = {"forward": "fwd_ms", "backward": "bwd_ms", "update": "step_ms"}
+NOISE = 0.03
+"""Relative error from which a phase weighs less than quadratically: repetitions differ by about that much."""
+
+Values = Mapping[str, float]
+"""Constant name -> value."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Runs of one configuration: seconds of each phase (geometric means), and the weight of its errors."""
+
+    run: MeasuredRun
+    seconds: tuple[float, ...]
+    weight: float
+
+
+def points(runs: Sequence[MeasuredRun], recipe: Recipe) -> list[Point]:
+    """Merge the repetitions of a configuration, and let each profile of the recipe weigh the same."""
+    groups: dict[str, list[MeasuredRun]] = {}
+    for run in runs:
+        if run.scenario.hardware in recipe.profiles and all(column in run.measured for column in PHASES.values()):
+            groups.setdefault(run.scenario.model_dump_json(exclude={"name"}), []).append(run)
+    hardware = [members[0].scenario.hardware for members in groups.values()]
+    return [
+        Point(
+            members[0],
+            tuple(
+                float(np.exp(np.mean([np.log(member.measured[column] / 1e3) for member in members])))
+                for column in PHASES.values()
+            ),
+            (len(hardware) / len(set(hardware)) / hardware.count(members[0].scenario.hardware)) ** 0.5,
+        )
+        for members in groups.values()
+    ]
+
+
+def apply(recipe: Recipe, values: Values) -> dict[str, HardwareProfile]:
+    """The recipe's profiles with its constants at `values`."""
+    changes: dict[str, dict[str, dict[str, float]]] = {profile: {} for profile in recipe.profiles}
+    for constant in recipe.constants:
+        for profile, field, factor in constant.targets:
+            section, name = field.split(".")
+            changes[profile].setdefault(section, {})[name] = values[constant.name] * factor
+    return {name: _changed(load_profile(name), sections) for name, sections in changes.items()}
+
+
+def _changed(profile: HardwareProfile, sections: dict[str, dict[str, float]]) -> HardwareProfile:
+    update = {name: getattr(profile, name).model_copy(update=fields) for name, fields in sections.items()}
+    return profile.model_copy(update=update)
+
+
+def predict(run: MeasuredRun, profile: HardwareProfile) -> tuple[float, ...]:
+    """Seconds of each phase of `PHASES`; raises ValueError for a run that does not fit in memory."""
+    scenario = run.scenario
+    scheduler, options = scenario_scheduler(scenario)
+    simulated = run_iteration(profile, Workload(scenario.model, scenario.training), scheduler, options)
+    if simulated.out_of_memory is not None:
+        raise ValueError(f"line {run.line} was measured, but {simulated.out_of_memory}")
+    phases = simulated.phases
+    return tuple(sum(p.end - p.start for p in phases if p.rank == 0 and p.name == name) for name in PHASES)
+
+
+def fit(recipe: Recipe, data: Sequence[Point], show: Callable[[str], None] = lambda _: None) -> Values:
+    """Constants that bring predictions close to `data` without leaving the plausible (see `recipes`)."""
+    names = [constant.name for constant in recipe.constants]
+    start = np.log([constant.start for constant in recipe.constants])
+    spread = np.array([constant.spread for constant in recipe.constants])
+
+    def residuals(z: np.ndarray) -> np.ndarray:
+        profiles = apply(recipe, dict(zip(names, np.exp(start + z * spread), strict=True)))
+        errors = [
+            point.weight * np.log(np.divide(predict(point.run, profiles[point.run.scenario.hardware]), point.seconds))
+            for point in data
+        ]
+        return np.concatenate([*errors, NOISE * z])
+
+    solution = least_squares(
+        residuals, np.zeros(len(names)), loss="soft_l1", f_scale=NOISE, diff_step=0.02, x_scale=1.0, max_nfev=20
+    )
+    show(f"{recipe.name}: cost {solution.cost:.4g} after {solution.nfev} evaluations")
+    return dict(zip(names, (float(v) for v in np.exp(start + solution.x * spread)), strict=True))
+
+
+def errors(recipe: Recipe, values: Values, data: Sequence[Point]) -> dict[str, dict[str, np.ndarray]]:
+    """Absolute relative errors by hardware and phase ("sum" is of all three)."""
+    profiles = apply(recipe, values)
+    collected: dict[str, dict[str, list[float]]] = {}
+    for point in data:
+        predicted = predict(point.run, profiles[point.run.scenario.hardware])
+        table = collected.setdefault(point.run.scenario.hardware, {name: [] for name in (*PHASES, "sum")})
+        pairs = [*zip(predicted, point.seconds, strict=True), (sum(predicted), sum(point.seconds))]
+        for name, (is_predicted, is_measured) in zip(table, pairs, strict=True):
+            table[name].append(abs(is_predicted / is_measured - 1))
+    return {hw: {name: np.array(values) for name, values in table.items()} for hw, table in collected.items()}

@@ -1,0 +1,277 @@
+"""Tables of measured runs: CSV files (also gzipped) of one row per run, read into scenarios and measured values.
+
+A prediction is made from the configuration columns alone. Of the other columns, those that offsim predicts are
+measured values to score it by; the rest is kept as it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offsim.errors import InputError, KeyPath, nearest
+from offsim.packaged import is_path
+from offsim.profiles import scenario_profile
+from offsim.scenario import Scenario
+from offsim.schedulers.registry import find_scheduler, scenario_scheduler
+from offsim.yaml_input import Document, Mark, dotted, validate
+
+MAX_BYTES = 64_000_000
+
+SHIPPED_RUNS = Path(__file__).with_name("measured_runs.csv")
+
+# Column -> where its value goes in a scenario
+_KEYS: dict[str, KeyPath] = {
+    "hardware": ("hardware",),
+    "layers": ("model", "layers"),
+    "hidden": ("model", "hidden"),
+    "ffn_hidden": ("model", "ffn_hidden"),
+    "heads": ("model", "heads"),
+    "kv_heads": ("model", "kv_heads"),
+    "seq": ("model", "sequence"),
+    "vocab": ("model", "vocab"),
+    "swiglu": ("model", "swiglu"),
+    "untied": ("model", "tied_embeddings"),
+    "checkpointing": ("training", "activation_checkpointing"),
+    "flash_attn": ("model", "flash_attention"),
+    "tp": ("training", "tensor_parallel"),
+    "dp": ("training", "data_parallel"),
+    "micro_batch": ("training", "micro_batch"),
+    "global_batch": ("training", "global_batch"),
+    "cpu_ratio": ("scheduler", "cpu_ratio"),
+    "subgroup_size": ("training", "subgroup_size"),
+    "scheduler": ("scheduler", "name"),
+    "update_stride": ("scheduler", "update_stride"),
+    "dos_build": ("scheduler", "transfers"),
+}
+_OPTIONS = ("cpu_ratio", "update_stride")  # of schedulers that have them; blank for others
+_FLAGS = ("swiglu", "untied", "checkpointing", "flash_attn")
+_TRANSFERS = {"A": "one_stream", "B": "three_streams", "C": "three_streams"}
+_WORDS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+
+OPTIONAL = ("update_stride", "dos_build", "series", "nodes")
+"""Configuration columns that may be missing; `series` and `nodes` are names only: nodes are filled one by one."""
+REQUIRED = ("model", *(column for column in _KEYS if column not in OPTIONAL))
+"""Configuration columns that a table must have; `model` is a name only."""
+
+TIMES = {"fwd_ms": "forward", "bwd_ms": "backward", "step_ms": "update"}
+"""Column -> the simulated phase that it is the time of."""
+MEASURED = (
+    *TIMES,
+    "iteration_ms",
+    "mem_before_forward_gib",
+    "mem_after_forward_gib",
+    "peak_after_forward_gib",
+    "mem_after_backward_gib",
+    "peak_after_backward_gib",
+)
+"""The measured columns that offsim predicts."""
+RESERVED = ("fits", "measured", "predicted", "verdict")
+"""Names that a document of predictions adds to a run's columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRun:
+    """One row: the cells as written, what to simulate, and the values to score it by (ms and GiB, as in the table)."""
+
+    line: int
+    cells: Mapping[str, str]
+    scenario: Scenario
+    measured: Mapping[str, float]
+
+    def cell(self, column: str) -> str:
+        """Return the column's cell without spaces around it; "" where the table has no such column."""
+        return self.cells.get(column, "").strip()
+
+
+@dataclass(frozen=True, slots=True)
+class RunTable:
+    """The rows of a file, and its columns in their order."""
+
+    path: Path
+    columns: tuple[str, ...]
+    runs: tuple[MeasuredRun, ...]
+
+
+def read_runs(path: str | Path) -> RunTable:
+    """Read a table of measured runs; raise InputError, with the line and the column, for the first thing wrong."""
+    path = Path(path)
+    rows = _rows(path)
+    line, header = next(rows, (1, []))
+    columns = _columns(path, line, header)
+    runs = tuple(_run(path, line, columns, row) for line, row in rows)
+    if not runs:
+        raise InputError("found no rows below the columns' names, expected one per run", str(path))
+    return RunTable(path, columns, runs)
+
+
+def in_columns(error: InputError) -> InputError:
+    """Name a table's columns instead of the scenario's keys in an error about a row."""
+    problem = error.problem
+    for column, key in sorted(_KEYS.items(), key=lambda item: -len(dotted(item[1]))):
+        if len(key) > 1:
+            problem = problem.replace(dotted(key), f"column '{column}'")
+    return InputError(problem, error.where)
+
+
+def read_rows(path: str | Path) -> Iterator[dict[str, str]]:
+    """Read a CSV file (also gzipped) that comes with offsim, one mapping per row."""
+    rows = _rows(Path(path))
+    _, header = next(rows, (1, []))
+    for _, row in rows:
+        yield dict(zip(header, row, strict=True))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, each with the line that it begins on."""
+    lines = _text(path).splitlines(keepends=True)
+    reader = csv.reader(lines, strict=True)
+    line = 1
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"not valid CSV: {error}", f"{path}:{line}") from None
+        if row is None:
+            return
+        if any(cell.strip() for cell in row):
+            yield line, row
+        line = reader.line_num + 1
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if zipped:
+                with gzip.open(file) as inner:
+                    raw = inner.read(MAX_BYTES + 1)
+            else:
+                raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise InputError("no such file", str(path)) from None
+    except IsADirectoryError:
+        raise InputError("found a folder, expected a CSV file", str(path)) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise InputError("found a damaged gzip file, expected a CSV file", str(path)) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)) from None
+    if len(raw) > MAX_BYTES:
+        raise InputError(f"found more than {MAX_BYTES} bytes, expected a table of runs", str(path))
+    if not raw.strip():
+        raise InputError("found an empty file, expected a CSV file with the columns' names in line 1", str(path))
+    try:
+        text = raw.decode("utf-8-sig")
+        binary = text.find("\0")
+    except UnicodeDecodeError as error:
+        binary = error.start
+    if binary >= 0:
+        line = raw.count(b"\n", 0, binary) + 1
+        problem = f"found byte 0x{raw[binary]:02x}, expected UTF-8 text of columns separated by commas"
+        raise InputError(problem, f"{path}:{line}")
+    return text
+
+
+def _columns(path: Path, line: int, header: list[str]) -> tuple[str, ...]:
+    where = f"{path}:{line}"
+    columns = tuple(name.strip() for name in header)
+    for other, meaning in ((";", "semicolons"), ("\t", "tabs")):
+        if len(columns) == 1 and other in columns[0]:
+            raise InputError(f"found columns separated by {meaning}, expected commas", where)
+    for position, name in enumerate(columns):
+        if name in columns[:position]:
+            raise InputError(f"found the column '{name}' twice, expected different names", where)
+        if name in RESERVED:
+            raise InputError(f"found a column '{name}', which is a name of the results; expected another one", where)
+    unknown = [name for name in columns if name not in (*REQUIRED, *OPTIONAL, *MEASURED)]
+    for name in REQUIRED:
+        if name not in columns:
+            near = nearest(name, unknown)
+            hint = f"; the nearest found is '{near}'" if near else ""
+            raise InputError(f"missing the column '{name}'{hint}", where)
+    return columns
+
+
+def _run(path: Path, line: int, columns: tuple[str, ...], row: list[str]) -> MeasuredRun:
+    where = f"{path}:{line}"
+    if len(row) != len(columns):
+        raise InputError(f"found {len(row)} cells, expected {len(columns)}, one for each column of line 1", where)
+    cells = dict(zip(columns, row, strict=True))
+    return MeasuredRun(line, cells, _scenario(path, line, cells), _measured(where, cells))
+
+
+def _bad_cell(where: str, column: str, found: str, expected: str) -> InputError:
+    shown = repr(found if len(found) <= 40 else f"{found[:37]}...") if found else "nothing"
+    return InputError(f"column '{column}': found {shown}, expected {expected}", where)
+
+
+def _measured(where: str, cells: Mapping[str, str]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for column in MEASURED:
+        text = cells.get(column, "").strip()
+        if not text:
+            continue
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise _bad_cell(where, column, text, "a number above 0, or an empty cell")
+        values[column] = value
+    return values
+
+
+def _scenario(path: Path, line: int, cells: Mapping[str, str]) -> Scenario:
+    """Build and check what the configuration columns say, down to the scheduler's options and the profile."""
+    where = f"{path}:{line}"
+    data: dict[str, Any] = {"model": {}, "training": {}, "scheduler": {}, "folder": path.parent}
+    marks: dict[KeyPath, Mark] = {(): Mark(str(path), line, "")}
+    options: Mapping[str, object] = {}
+    try:
+        options = find_scheduler(cells["scheduler"].strip()).Options.model_fields
+    except InputError as error:
+        raise InputError(f"column 'scheduler': {error.problem}", where) from error.__cause__
+    for column, key in _KEYS.items():
+        text = cells.get(column, "").strip()
+        if column in _OPTIONS and column not in options:
+            continue
+        if column == "dos_build":
+            if "transfers" not in options or not text:
+                continue
+            value: object = _TRANSFERS.get(text.upper())
+            if value is None:
+                raise _bad_cell(where, column, text, "A, B, C or an empty cell")
+        elif not text:
+            needed_by = f" ({cells['scheduler'].strip()} needs it)" if column in _OPTIONS else ""
+            expected = "a name" if column == "hardware" else "true or false" if column in _FLAGS else "a number"
+            raise _bad_cell(where, column, text, f"{expected}{needed_by}")
+        elif column in _FLAGS:
+            value = _WORDS.get(text.lower())
+            if value is None:
+                raise _bad_cell(where, column, text, "true or false")
+            value = value != (column == "untied")
+        else:
+            value = text
+        section = data if len(key) == 1 else data[key[0]]
+        section[key[-1]] = value
+        marks[key] = Mark(str(path), line, "")
+    document = Document(data, marks)
+    try:
+        scenario = validate(document, Scenario)
+        scenario._document = document
+        scenario_scheduler(scenario)
+    except InputError as error:
+        raise in_columns(error) from None
+    try:
+        scenario_profile(scenario)
+    except InputError as error:
+        place = "" if is_path(scenario.hardware) else "column 'hardware': "
+        raise InputError(f"{place}{error.problem}", error.where) from None
+    return scenario
