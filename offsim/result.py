@@ -263,6 +263,19 @@ class Result:
         self._require_phases()
         return plot_bandwidth(self.bandwidth, capacities(self.run), self.phases, **{"title": self.name, **options})
 
+    def plot_page(self, *, rank: int = 0, **options: Any) -> Picture:
+        """All three on one time axis, of one rank; options as of `offsim.views.page.plot_page`."""
+        from offsim.utilization import capacities
+        from offsim.views.page import plot_page
+
+        self._require_phases()
+        peaks = [self.peaks[rank], self.peaks[-1]]
+        memory = self.memory[self.memory["tier"].isin([peak.tier for peak in peaks])]
+        tiers = {peak.tier: peak.capacity_bytes for peak in peaks}
+        options = {"title": self.name, **options}
+        rates = capacities(self.run)
+        return plot_page(self.timeline, self.phases, self.bandwidth, rates, memory, tiers, rank=rank, **options)
+
     def to_perfetto(self, path: str | os.PathLike[str]) -> None:
         """Write a trace that Perfetto and chrome://tracing open, gzipped where the path ends in ".gz"."""
         from offsim.views.perfetto import write_trace
@@ -278,10 +291,9 @@ class Result:
 
     def _lines(self) -> list[str]:
         training = self.scenario.training
-        batch = f"global batch {training.global_batch} in {training.micro_steps} micro-steps of {training.micro_batch}"
-        lines = [
-            f"{self.name}: {self.scenario.scheduler.name} on {self.gpus} GPUs of {self.run.profile.name}, {batch}"
-        ]
+        steps = f"{training.micro_steps} micro-step{'s' if training.micro_steps > 1 else ''}"
+        batch = f"global batch {training.global_batch} in {steps} of {training.micro_batch} a rank"
+        lines = [f"{self.name}: {self.scenario.scheduler.name} on {self.gpus} GPUs of {self.run.profile.name}, {batch}"]
         if self.verdict is not None:
             lines.append(str(self.verdict))
             remedies = self.verdict.remedies

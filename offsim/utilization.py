@@ -5,7 +5,7 @@ Rank 0 stands for its equals: its GPU, its link, its NUMA domain, its node's net
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,6 @@ from offsim.limits import job_phases, label, spans
 from offsim.training.iteration import Run
 
 Array = NDArray[np.float64]
-Weight = Callable[[Operation, Resource, float], float]
-"""(operation, resource, rate that it asks at full speed) -> what to sum up, per second at full speed."""
-
-_CARRIERS = {"h2d": "H2D", "d2h": "D2H"} | dict.fromkeys(
-    ("all_gather", "reduce_scatter", "all_reduce"), "GPU interconnect"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +58,6 @@ def tracked(run: Run) -> list[Tracked]:
     return found
 
 
-def payload(operation: Operation, resource: Resource, rate: float) -> float:
-    """Bytes per second that an operation moves; its fixed time, in which it moves nothing, is spread over it."""
-    carrier = _CARRIERS.get(operation.kind)
-    if carrier is None or operation.duration <= 0:
-        return rate
-    for used, asked in operation.usage:
-        if label(used) == carrier:
-            return rate * operation.bytes / (asked * operation.duration)
-    return rate
-
-
-def occupation(operation: Operation, resource: Resource, rate: float) -> float:
-    """What an operation keeps others from using."""
-    return rate
-
-
 @dataclass(frozen=True, slots=True)
 class Series:
     """A rate that is constant from each time to the next; the last one is 0."""
@@ -95,7 +73,7 @@ class Series:
         return np.asarray(np.interp(end, self.times, sums) - np.interp(start, self.times, sums))
 
 
-def series_of(resources: Iterable[Tracked], operations: Iterable[Operation], weight: Weight) -> dict[str, Series]:
+def series_of(resources: Iterable[Tracked], operations: Iterable[Operation]) -> dict[str, Series]:
     """Name -> what the operations use of it over simulation time."""
     wanted = {entry.resource: entry for entry in resources}
     parts: dict[Resource, tuple[list[int], list[float]]] = {resource: ([], []) for resource in wanted}
@@ -113,9 +91,8 @@ def series_of(resources: Iterable[Tracked], operations: Iterable[Operation], wei
             fractions.append(span.fraction)
         for resource, rate in asked:
             rows, weights = parts[resource]
-            amount = weight(operation, resource, rate)
             rows.extend(range(first, len(starts)))
-            weights.extend([amount] * (len(starts) - first))
+            weights.extend([rate] * (len(starts) - first))
     begin, finish, speed = np.array(starts), np.array(ends), np.array(fractions)
     return {
         entry.name: _sum(begin[rows], finish[rows], speed[rows] * np.array(weights) * entry.scale, entry.capacity)
@@ -139,7 +116,7 @@ def bandwidth_columns(run: Run, operations: list[Operation]) -> dict[str, Any]:
     shown = {"H2D", "D2H", "host memory", "GPU interconnect", "network"}
     resources = [entry for entry in tracked(run) if entry.name in shown]
     times, names, rates = [], [], []
-    for name, series in series_of(resources, operations, payload).items():
+    for name, series in series_of(resources, operations).items():
         at = series.times - run.started_at
         # What holds at zero began at the last change up to it.
         first = int(np.searchsorted(at, 0.0, side="right")) - 1
@@ -177,7 +154,7 @@ def utilization_columns(run: Run, operations: list[Operation]) -> dict[str, list
         "iteration": np.ones(len(phases), dtype=bool),
         **{name: np.array([phase.name == name for phase in phases]) for name in names},
     }
-    used = series_of(resources, operations, occupation)
+    used = series_of(resources, operations)
     for entry in resources:
         amounts = used[entry.name].amount(starts, ends)
         for name, mask in masks.items():

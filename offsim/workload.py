@@ -68,9 +68,7 @@ class Cost:
 def cost(kernels: Iterable[Kernel], gpu: Gpu) -> Cost:
     """Time, FLOPs and bytes of kernels that run one after another."""
     listed = list(kernels)
-    return Cost(
-        sum(k.seconds(gpu) for k in listed), sum(k.flops for k in listed), sum(k.nbytes for k in listed)
-    )
+    return Cost(sum(k.seconds(gpu) for k in listed), sum(k.flops for k in listed), sum(k.nbytes for k in listed))
 
 
 def build_subgroups(shares: Sequence[int], subgroup_size: int) -> list[list[int]]:
@@ -276,11 +274,15 @@ class Workload:
         return [Kernel(0, 2 * BF16 * self.tokens * self.model.hidden)]
 
     def model_flops(self) -> float:
-        """FLOPs of forward and backward of one micro-batch on one rank, without recomputation."""
-        kernels = [*self.layer_forward(), *self.layer_backward()]
-        return self.model.layers * sum(k.flops for k in kernels) + sum(
-            k.flops for k in (*self.head_forward(), *self.head_backward())
-        )
+        """FLOPs of forward and backward of one micro-batch on one rank, whatever the kernels do.
+
+        6 per token and matrix parameter, and 12 x layers x hidden x sequence per token for attention, without
+        recomputation (PaLM, appendix B).
+        """
+        m = self.model
+        matrices = m.layers * (self.layer_elements - 2 * m.hidden) + self.vocab_elements
+        attention = 2 * m.layers * m.hidden * m.sequence / self._tp
+        return 6 * self.tokens * (matrices + attention)
 
     # Bytes of activations on a rank.
 

@@ -159,9 +159,7 @@ def test_the_slowest_rank_ends_a_phase() -> None:
 def test_limits_add_up_to_each_phase(scheduler: dict[str, Any], all_ranks: bool) -> None:
     hardware = profile(host={"numa_domains": 2, "memory_bytes_per_s": 2e10})
     with small_buckets():
-        result = simulate(
-            scenario(scheduler, training={"data_parallel": 4}), profile=hardware, all_ranks=all_ranks
-        )
+        result = simulate(scenario(scheduler, training={"data_parallel": 4}), profile=hardware, all_ranks=all_ranks)
     for phase, seconds in result.durations.items():
         assert sum(result.limits_s[phase].values()) == pytest.approx(seconds, abs=1e-9)
         assert all(amount > 0 for amount in result.limits_s[phase].values())

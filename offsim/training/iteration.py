@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
 
 from simpy import AllOf
@@ -55,12 +56,17 @@ def run_iteration(
     collectives = Collectives(layout.simulated)
     ranks = [Rank(engine, node, number, workload, collectives) for number in range(layout.simulated)]
     run = Run(profile, workload, layout, engine, node, ranks)
+    collects = gc.isenabled()
+    gc.disable()  # records live until the end of the run: looking for garbage among them takes half its time
     try:
         processes = [engine.env.process(_train(run, rank, scheduler(options, workload))) for rank in ranks]
         engine.env.run(until=AllOf(engine.env, processes))
         engine.env.run()
     except OutOfMemory as verdict:
         run.out_of_memory = verdict
+    finally:
+        if collects:
+            gc.enable()
     return run
 
 

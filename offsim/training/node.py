@@ -51,7 +51,9 @@ class Node:
         if link.uplink_bytes_per_s is not None:
             groups = 1 if alone else -(-layout.per_node // link.gpus_per_uplink)
             rate = link.uplink_bytes_per_s / (min(link.gpus_per_uplink, layout.per_node) if alone else 1)
-            self.uplinks = [(Resource(f"uplink H2D {g}", rate), Resource(f"uplink D2H {g}", rate)) for g in range(groups)]
+            self.uplinks = [
+                (Resource(f"uplink H2D {g}", rate), Resource(f"uplink D2H {g}", rate)) for g in range(groups)
+            ]
         nic = profile.interconnect.nic_bytes_per_s
         self.nic = Resource("network", nic) if layout.nodes > 1 and nic else None
 

@@ -104,11 +104,20 @@ class Rank:
         return self._enqueue(Operation(stream, "wait", "wait for event", 0.0, frees=frees), [operation])
 
     def _cpu_work(
-        self, kind: str, name: str, elements: float, rate: float, traffic: float, subgroup: int, thread: HostThread | None
+        self,
+        kind: str,
+        name: str,
+        elements: float,
+        rate: float,
+        traffic: float,
+        subgroup: int,
+        thread: HostThread | None,
     ) -> Event:
         usage: Usage = ((self._host_memory, traffic * rate), (self._cores, self.profile.host.cores_per_rank))
         return self._blocking(
-            Operation(thread or self.host, kind, name, elements / rate, usage, nbytes=traffic * elements, subgroup=subgroup)
+            Operation(
+                thread or self.host, kind, name, elements / rate, usage, nbytes=traffic * elements, subgroup=subgroup
+            )
         )
 
     def cpu_adam(self, elements: float, subgroup: int) -> Event:
@@ -124,7 +133,9 @@ class Rank:
     def downcast(self, elements: float, subgroup: int, thread: HostThread | None = None) -> Event:
         """Blocking the thread: fp32 -> bf16 on the CPU."""
         rate = self.profile.host.downcast_params_per_s
-        return self._cpu_work("conversion", f"fp32 to bf16 {subgroup}", elements, rate, DOWNCAST_TRAFFIC, subgroup, thread)
+        return self._cpu_work(
+            "conversion", f"fp32 to bf16 {subgroup}", elements, rate, DOWNCAST_TRAFFIC, subgroup, thread
+        )
 
     def upcast(self, elements: float, subgroup: int) -> Event:
         """Blocking: bf16 -> fp32 on the CPU."""
@@ -137,14 +148,15 @@ class Rank:
         down = kind == "d2h"
         direction = self.device.d2h if down else self.device.h2d
         copy_engine = self.device.d2h_engine if down else self.device.h2d_engine
+        seconds = nbytes / rate + self.profile.link.copy_latency_s
+        mean = nbytes / seconds  # over the copy, its fixed time included: resources see its bytes exactly
         usage: list[tuple[Resource, float]] = [
-            (direction, rate),
-            (self.device.duplex, rate),
-            (self._host_memory, rate),
+            (direction, mean),
+            (self.device.duplex, mean),
+            (self._host_memory, mean),
         ]
         if self._uplink is not None:
-            usage.append((self._uplink[1 if down else 0], rate))
-        seconds = nbytes / rate + self.profile.link.copy_latency_s
+            usage.append((self._uplink[1 if down else 0], mean))
         return Operation(
             stream, kind, name, seconds, tuple(usage), nbytes=nbytes, subgroup=subgroup, engine=copy_engine
         )
@@ -171,7 +183,9 @@ class Rank:
         after: Sequence[Operation | None] = (),
     ) -> Operation:
         """Asynchronous copy to pinned host memory."""
-        return self._enqueue(self._copy(stream, "d2h", name, nbytes, self.profile.link.d2h_bytes_per_s, subgroup), after)
+        return self._enqueue(
+            self._copy(stream, "d2h", name, nbytes, self.profile.link.d2h_bytes_per_s, subgroup), after
+        )
 
     def _pageable(self, stream: Stream, kind: str, nbytes: float, rate: float, name: str, subgroup: int) -> Event:
         copy = self._copy(stream, kind, name, nbytes, rate, subgroup)
@@ -207,7 +221,13 @@ class Rank:
         return self._enqueue(operation, after)
 
     def elementwise(
-        self, stream: Stream, kind: str, nbytes: float, name: str, subgroup: int = -1, after: Sequence[Operation | None] = ()
+        self,
+        stream: Stream,
+        kind: str,
+        nbytes: float,
+        name: str,
+        subgroup: int = -1,
+        after: Sequence[Operation | None] = (),
     ) -> Operation:
         """Asynchronous memory-bound kernels: bytes are device memory read plus written."""
         rate = self.profile.gpu.hbm_bytes_per_s
@@ -265,18 +285,21 @@ class Rank:
         sent = rounds * nbytes * (dp - 1) / dp
         interconnect = self.profile.interconnect
         rate = interconnect.gpu_bytes_per_s
-        usage: list[tuple[Resource, float]] = []
+        rings = self.workload.training.tensor_parallel  # each crosses the node's network once
         if self.node.nic is not None:
-            # Each data-parallel ring of the node crosses its network once.
-            rings = self.workload.training.tensor_parallel
             rate = min(rate, self.node.nic.capacity / rings)
-            usage.append((self.node.nic, rate * rings / self.node.layout.simulated))
-        usage += [(self.device.interconnect, rate), (self.device.compute, interconnect.collective_gpu_share)]
+        seconds = sent / rate + interconnect.collective_latency_s * rounds
+        usage: list[tuple[Resource, float]] = [
+            (self.device.interconnect, sent / seconds),
+            (self.device.compute, interconnect.collective_gpu_share),
+        ]
+        if self.node.nic is not None:
+            usage.append((self.node.nic, sent / seconds * rings / self.node.layout.simulated))
         operation = Operation(
             self.collective_stream,
             kind,
             name,
-            sent / rate + interconnect.collective_latency_s * rounds,
+            seconds,
             tuple(usage),
             nbytes=sent,
             layer=layer,

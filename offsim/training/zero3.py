@@ -144,9 +144,7 @@ class Zero3:
         launches = costs.launch
         if checkpointing:
             forward = costs.layer_forward
-            work = Cost(
-                work.seconds + forward.seconds, work.flops + forward.flops, work.nbytes + forward.nbytes
-            )
+            work = Cost(work.seconds + forward.seconds, work.flops + forward.flops, work.nbytes + forward.nbytes)
             launches *= 2
         buckets = workload.buckets(BUCKET_ELEMENTS)
         vocab_gradient = BF16 * workload.vocab_elements + (BF16 + FP32) * workload.logits

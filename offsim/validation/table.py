@@ -27,7 +27,7 @@ MAX_BYTES = 64_000_000
 SHIPPED_RUNS = Path(__file__).with_name("measured_runs.csv")
 
 # Column -> where its value goes in a scenario
-_KEYS: dict[str, KeyPath] = {
+_KEYS: dict[str, tuple[str, ...]] = {
     "hardware": ("hardware",),
     "layers": ("model", "layers"),
     "hidden": ("model", "hidden"),
@@ -228,6 +228,15 @@ def _measured(where: str, cells: Mapping[str, str]) -> dict[str, float]:
     return values
 
 
+def _number(text: str) -> object:
+    """The number that a text stands for, whole ones as such; else the text, for the scheduler to complain about."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return int(value) if value.is_integer() else value
+
+
 def _scenario(path: Path, line: int, cells: Mapping[str, str]) -> Scenario:
     """Build and check what the configuration columns say, down to the scheduler's options and the profile."""
     where = f"{path}:{line}"
@@ -258,7 +267,7 @@ def _scenario(path: Path, line: int, cells: Mapping[str, str]) -> Scenario:
                 raise _bad_cell(where, column, text, "true or false")
             value = value != (column == "untied")
         else:
-            value = text
+            value = _number(text) if column in _OPTIONS else text
         section = data if len(key) == 1 else data[key[0]]
         section[key[-1]] = value
         marks[key] = Mark(str(path), line, "")

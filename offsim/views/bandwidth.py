@@ -61,7 +61,7 @@ def plot_bandwidth(
         top -= sizes[i] + gap_in
         time_axis(axes, start, end, label="time ({unit})" if i == len(panels) - 1 else None)
         draw_phases(axes, phases, labels=i == 0)
-        _draw_panel(axes, bandwidth, panel, link_capacity)
+        draw_panel(axes, bandwidth, panel, link_capacity)
     if title:
         title_at(picture, title, left, height - 0.04)
     return picture
@@ -74,9 +74,8 @@ def panels_of(resources: Sequence[str]) -> list[tuple[str, ...]]:
     return [*pairs, *((name,) for name in resources if name not in paired)]
 
 
-def _draw_panel(
-    axes: Axes, bandwidth: pd.DataFrame, panel: tuple[str, ...], link_capacity: Mapping[str, float]
-) -> None:
+def draw_panel(axes: Axes, bandwidth: pd.DataFrame, panel: tuple[str, ...], link_capacity: Mapping[str, float]) -> None:
+    """Draw the resources of one panel into axes whose time limits are set."""
     start, end = axes.get_xlim()
     tops = []
     for name, sign in zip(panel, (1.0, -1.0), strict=False):

@@ -204,12 +204,15 @@ def legend_rows(labels: Sequence[str], width_in: float) -> tuple[int, float]:
     return -(-len(labels) // rows) if rows else 1, rows * LINE_IN * 1.15 + 0.08
 
 
-def legend_below(figure: Figure, handles: Sequence[Patch], left_in: float, columns: int) -> None:
-    """The legend at the bottom edge of the figure, outside all axes, beginning at left_in."""
+def legend_below(
+    figure: Figure, handles: Sequence[Patch], left_in: float, columns: int, bottom_in: float = 0.0
+) -> None:
+    """A legend outside all axes, by default at the bottom edge of the figure; left_in and bottom_in say where."""
+    width, height = (float(size) for size in figure.get_size_inches())
     figure.legend(
         handles=list(handles),
         loc="lower left",
-        bbox_to_anchor=(left_in / float(figure.get_size_inches()[0]), 0.0),
+        bbox_to_anchor=(left_in / width, bottom_in / height),
         ncols=columns,
         fontsize=TEXT_PT,
         frameon=False,

@@ -67,16 +67,17 @@ def plot_memory(
         axes = axes_at(picture, left, bottom, width_in - left - EDGE_IN, panel_in)
         time_axis(axes, start, end, label="time ({unit})" if i == len(tiers) - 1 else None)
         draw_phases(axes, phases, labels=i == 0)
-        _draw_tier(axes, memory[memory["tier"] == tier], tier, capacities.get(tier), looks)
+        draw_tier(axes, memory[memory["tier"] == tier], tier, capacities.get(tier), looks)
     if title:
         title_at(picture, title, left, height - 0.04)
     legend_below(picture, handles, EDGE_IN, columns)
     return picture
 
 
-def _draw_tier(
+def draw_tier(
     axes: Axes, rows: pd.DataFrame, tier: str, capacity: float | None, looks: Mapping[str, tuple[str, str]]
 ) -> None:
+    """Draw one tier's occupants, peak and capacity into axes whose time limits are set."""
     start, end = axes.get_xlim()
     # Row by row, not instant by instant: what is taken and given back at one instant may be the peak.
     occupants = [occupant for occupant in looks if (rows["occupant"] == occupant).any()]

@@ -59,15 +59,15 @@ def plot_timeline(
     time it lost because others used the same resources. `window_s` (from, to, in seconds) shows a part of the time.
     """
     require_columns(phases, "phases", PHASE_COLUMNS)
-    rows = _of_rank(timeline, rank)
+    rows = of_rank(timeline, rank)
     start, end = window_s if window_s is not None else _extent(rows, phases)
     shown = rows[(rows["end_s"] >= start) & (rows["start_s"] <= end)]
     if shown.empty:
         raise ValueError(f"rank {rank} does nothing from {start:g} to {end:g} s")
     streams = [name for name in ordered_streams(rows["stream"]) if name in set(shown["stream"])]
     rows = shown
-    left = _left_margin(streams)
-    handles = _legend_handles(rows)
+    left = left_margin(streams)
+    handles = legend_handles(rows)
     columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], width_in - 2 * EDGE_IN)
     body_in = 0.21 * len(streams)
     header_in = header_height_in(phases) + 0.04 + (0.2 if title else 0.0)
@@ -97,7 +97,7 @@ def plot_comparison(
     """
     if not results:
         raise ValueError("nothing to compare: results is empty")
-    panels = [(label, _of_rank(timeline, rank), phases) for label, timeline, phases in results]
+    panels = [(label, of_rank(timeline, rank), phases) for label, timeline, phases in results]
     for _, _, phases in panels:
         require_columns(phases, "phases", PHASE_COLUMNS)
     origins = [float(phases["start_s"].min()) for _, _, phases in panels]
@@ -107,8 +107,8 @@ def plot_comparison(
         f"{format_time(total)}" + (f"\n{totals[0] / total:.2f}\N{MULTIPLICATION SIGN}" if i and total > 0 else "")
         for i, total in enumerate(totals)
     ]
-    left = max(_left_margin(names) for names in streams)
-    handles = _legend_handles(pd.concat([rows for _, rows, _ in panels]))
+    left = max(left_margin(names) for names in streams)
+    handles = legend_handles(pd.concat([rows for _, rows, _ in panels]))
     columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], width_in - 2 * EDGE_IN)
     row_in, axis_in = 0.135, 0.34
     headers = [header_height_in(phases) + 0.3 for _, _, phases in panels]
@@ -253,7 +253,8 @@ def _slowed(rows: pd.DataFrame) -> np.ndarray:
     return np.asarray((alone > 0) & (took > SLOWED_BEYOND * alone) & (rows["activity"] != "wait").to_numpy())
 
 
-def _of_rank(timeline: pd.DataFrame, rank: int) -> pd.DataFrame:
+def of_rank(timeline: pd.DataFrame, rank: int) -> pd.DataFrame:
+    """The activities of a rank that can be seen; ValueError where it has none."""
     require_columns(timeline, "timeline", COLUMNS)
     rows = timeline[timeline["rank"] == rank]
     if rows.empty:
@@ -269,11 +270,13 @@ def _extent(rows: pd.DataFrame, phases: pd.DataFrame) -> tuple[float, float]:
     return start, max(float(rows["end_s"].max()), float(phases["end_s"].max()))
 
 
-def _left_margin(streams: Sequence[str]) -> float:
+def left_margin(streams: Sequence[str]) -> float:
+    """Room for the streams' names left of the axes, in inches."""
     return max(text_width_in(name, TEXT_PT) for name in streams) + 0.16
 
 
-def _legend_handles(rows: pd.DataFrame) -> list[Patch]:
+def legend_handles(rows: pd.DataFrame) -> list[Patch]:
+    """A legend entry for each kind of activity that occurs."""
     handles = [swatch(*_swatch_of(kind)) for kind in ordered_kinds(rows["activity"].tolist())]
     if bool(_slowed(rows).any()):
         line = Rectangle((0, 0), 1, 1, facecolor="black", linewidth=0.0, label="lost to contention")

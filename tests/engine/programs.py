@@ -17,7 +17,9 @@ Demands = tuple[tuple[str, float], ...]
 """(name of a resource, rate) pairs."""
 
 
-def work(stream: Stream, duration: float, usage: Iterable[tuple[Resource, float]] = (), name: str = "work") -> Operation:
+def work(
+    stream: Stream, duration: float, usage: Iterable[tuple[Resource, float]] = (), name: str = "work"
+) -> Operation:
     """An operation that only takes time and rates of resources."""
     return Operation(stream, "work", name, duration, tuple(usage))
 

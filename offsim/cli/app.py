@@ -1,0 +1,178 @@
+"""The commands. What they need is imported when they run, so that `offsim run` starts at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Simulate offloading schedules of large-model training: how long an iteration takes, what limits it, and "
+    "where memory peaks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _scenarios(incomplete: str) -> list[str]:
+    from offsim.scenario import available_scenarios
+
+    return [name for name in available_scenarios() if name.startswith(incomplete)]
+
+
+def _profiles(incomplete: str) -> list[str]:
+    from offsim.profiles import available_profiles
+
+    return [name for name in available_profiles() if name.startswith(incomplete)]
+
+
+def _schedulers(incomplete: str) -> list[str]:
+    from offsim.schedulers.registry import available_schedulers
+
+    return [name for name in available_schedulers() if name.startswith(incomplete)]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        from offsim.cli.terminal import show
+
+        try:
+            show(f"offsim {version('offsim')}")
+        except PackageNotFoundError:
+            show("offsim, not installed: it runs from its source tree")
+        raise typer.Exit
+
+
+ScenarioArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCENARIO",
+        help="A YAML file, or the name of a scenario that comes with offsim.",
+        autocompletion=_scenarios,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a value of the scenario, such as scheduler.update_stride=3. May be repeated.",
+    ),
+]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON; - for standard output.")
+]
+AllRanksOption = Annotated[
+    bool,
+    typer.Option("--all-ranks", help="Simulate every rank of a node; otherwise one stands for those that are alike."),
+]
+
+
+@app.callback()
+def offsim(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """The options that come before a command."""
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    overrides: SetOption = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            metavar="NAME[:OPTION=VALUE,...]",
+            help="Replace the scenario's scheduler.",
+            autocompletion=_schedulers,
+        ),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Draw timeline, bandwidth and memory on one page (.png, .pdf, .svg)."),
+    ] = None,
+    trace: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write a trace for Perfetto (.json, .json.gz).")
+    ] = None,
+    json: JsonOption = None,
+    all_ranks: AllRanksOption = False,
+) -> None:
+    """Simulate one iteration: its time, what limits it, how busy each resource is, where memory peaks."""
+    from offsim.cli.commands import run_scenario
+
+    run_scenario(scenario, overrides or [], scheduler, plot=plot, trace=trace, json=json, all_ranks=all_ranks)
+
+
+@app.command()
+def compare(
+    scenario: ScenarioArgument,
+    schedulers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scheduler",
+            metavar="NAME[:OPTION=VALUE,...]",
+            autocompletion=_schedulers,
+            help="A scheduler to compare; may be repeated. Without any, all that apply.",
+        ),
+    ] = None,
+    overrides: SetOption = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Draw the timelines on one time axis (.png, .pdf, .svg)."),
+    ] = None,
+    json: JsonOption = None,
+    all_ranks: AllRanksOption = False,
+) -> None:
+    """Simulate a scenario under several schedulers, side by side."""
+    from offsim.cli.commands import compare_schedulers
+
+    compare_schedulers(scenario, schedulers or [], overrides or [], plot=plot, json=json, all_ranks=all_ranks)
+
+
+@app.command()
+def profiles(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Show this one, or a file's.", autocompletion=_profiles)
+    ] = None,
+) -> None:
+    """List the hardware profiles, or show every value of one and where it comes from."""
+    from offsim.cli.commands import show_profiles
+
+    show_profiles(name)
+
+
+@app.command()
+def schedulers(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Show this one.", autocompletion=_schedulers)
+    ] = None,
+) -> None:
+    """List the schedulers, or show what one does and its options."""
+    from offsim.cli.commands import show_schedulers
+
+    show_schedulers(name)
+
+
+@app.command()
+def validate(
+    runs: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUNS.csv]", help="A table of measured runs; by default the one offsim comes with."),
+    ] = None,
+    json: JsonOption = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Draw predicted over measured times (.png, .pdf, .svg)."),
+    ] = None,
+) -> None:
+    """Predict measured runs from their configuration and compare: errors, worst cases, best choices."""
+    from offsim.cli.commands import validate_table
+
+    validate_table(runs, json=json, plot=plot)

@@ -1,0 +1,133 @@
+"""Hardware profiles and schedulers as text: lists of all, and everything about one."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+
+from offsim.cli.report import plural, validated
+from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.errors import InputError
+from offsim.hardware import HardwareProfile
+from offsim.profiles import available_profiles, load_profile, unit_of
+from offsim.schedulers.base import Scheduler
+from offsim.schedulers.registry import available_schedulers, find_scheduler
+
+
+def profiles_report(style: Style = PLAIN) -> str:
+    """Every profile that comes with offsim."""
+    blocks = []
+    for name in available_profiles():
+        profile = load_profile(name)
+        facts = f"{plural(profile.gpus_per_node, 'GPU')}, {'' if profile.validated else 'not '}validated"
+        blocks.append(f"{style.heading(name)}  ({facts})\n{wrapped(profile.description, '  ', '  ')}")
+    return "\n".join(blocks)
+
+
+def profile_report(profile: HardwareProfile, style: Style = PLAIN) -> str:
+    """Every value of a profile with its unit, where it comes from, and what is known of it."""
+    head = [
+        style.heading(profile.name),
+        wrapped(profile.description),
+        "",
+        labelled("validated", validated(profile)),
+        labelled("GPUs", str(profile.gpus_per_node)),
+    ]
+    sections = [
+        _section(profile, section, values, style)
+        for section in type(profile).model_fields
+        if isinstance(values := getattr(profile, section), BaseModel)
+    ]
+    return "\n\n".join(["\n".join(head), *sections])
+
+
+def _section(profile: HardwareProfile, section: str, values: BaseModel, style: Style) -> str:
+    lines = [style.heading(section)]
+    fields = type(values).model_fields
+    width = max(map(len, fields))
+    for field, info in fields.items():
+        value = getattr(values, field)
+        origin = profile.provenance.get(f"{section}.{field}")
+        unit = unit_of(field)
+        shown = "none" if value is None else engineering(value) + ("" if unit == "1" else f" {unit}")
+        lines.append(f"  {field:<{width}}  {shown:>18}  {origin.source if origin else 'default'}")
+        known = {"": info.description, "note: ": origin and origin.note, "error: ": origin and origin.error}
+        lines += [wrapped(f"{kind}{text}", "      ", "      ") for kind, text in known.items() if text]
+    return "\n".join(lines)
+
+
+def engineering(value: float) -> str:
+    """A number as people write it: 6, 0.25, 55.2e9, 12e-6; all its digits up to six."""
+    if value == 0 or 0.01 <= abs(value) < 10_000:
+        return f"{value:.6g}"
+    power = 3 * math.floor(math.log10(abs(value)) / 3)
+    mantissa = f"{value / 10.0**power:.6g}"
+    return f"{mantissa}e{power}"
+
+
+def schedulers_report(style: Style = PLAIN) -> str:
+    """Every scheduler, the installed packages' too, with what its docstring says first."""
+    blocks = []
+    for name in available_schedulers():
+        try:
+            cls = find_scheduler(name)
+        except InputError as error:
+            text = str(error)
+        else:
+            options = ", ".join(cls.Options.model_fields)
+            text = f"{_docstring(cls).splitlines()[0]} Options: {options or 'none'}."
+        blocks.append(f"{style.heading(name)}\n{wrapped(text, '  ', '  ')}")
+    return "\n".join(blocks)
+
+
+def scheduler_report(name: str, style: Style = PLAIN) -> str:
+    """A scheduler's docstring and each of its options."""
+    cls = find_scheduler(name)
+    module = inspect.getdoc(inspect.getmodule(cls)) or ""
+    texts = [text for text in (module, _docstring(cls)) if text]
+    blocks = [f"{style.heading(name)}\n{labelled('class', f'{cls.__module__}.{cls.__qualname__}')}"]
+    blocks += [wrapped(" ".join(paragraph.split())) for text in texts for paragraph in text.split("\n\n")]
+    if cls.carries_over:
+        blocks.append(wrapped("An update leaves work to the next iteration, so the one before is simulated as well."))
+    fields = cls.Options.model_fields
+    if not fields:
+        return "\n\n".join([*blocks, "no options"])
+    lines = [style.heading("options")]
+    for option, info in fields.items():
+        default = "required" if info.is_required() else f"default {_shown(info.default)}"
+        lines.append(f"  {option}: {', '.join([_type(info.annotation), *_bounds(info.metadata), default])}")
+        if info.description:
+            lines.append(wrapped(info.description, "      ", "      "))
+    return "\n\n".join([*blocks, "\n".join(lines)])
+
+
+def _docstring(cls: type[Scheduler]) -> str:
+    # Its own only: what a base class says is said of all schedulers.
+    return inspect.cleandoc(cls.__doc__ or "no description")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _type(annotation: Any) -> str:
+    names: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+    if annotation in names:
+        return names[annotation]
+    if str(get_origin(annotation)) == "typing.Literal":
+        return " or ".join(map(str, get_args(annotation)))
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _bounds(metadata: list[Any]) -> list[str]:
+    """What of pydantic's constraints bounds a number."""
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    return [
+        f"{words[name]} {_shown(getattr(constraint, name))}"
+        for constraint in metadata
+        for name in words
+        if getattr(constraint, name, None) is not None
+    ]

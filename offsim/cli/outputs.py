@@ -1,0 +1,121 @@
+"""The files that a command is asked to write: checked before anything is simulated, then written in one step each."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offsim.errors import InputError, nearest
+from offsim.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STDOUT = "-"
+PICTURES = (".png", ".pdf", ".svg")
+TRACES = (".json", ".json.gz")
+
+
+def check_outputs(
+    outputs: Mapping[str, str | None],
+    *,
+    suffixes: Mapping[str, Sequence[str]] | None = None,
+    inputs: Sequence[str | Path] = (),
+) -> None:
+    """Raise InputError for the first of the files, option -> path, that could not be written or would do damage."""
+    taken = {os.path.realpath(path): f"which is read: '{path}'" for path in inputs}
+    for option, path in outputs.items():
+        if path is None or (path == STDOUT and option == "--json"):
+            continue
+        where = f"{option} '{path}'"
+        _check_suffix(path, (suffixes or {}).get(option, ()), where)
+        _check_place(path, where)
+        real = os.path.realpath(path)
+        if real in taken and not _is_special(path):
+            raise InputError(f"found the file {taken[real]}, expected another one", where)
+        taken[real] = f"of {option} too"
+
+
+def _check_suffix(path: str, suffixes: Sequence[str], where: str) -> None:
+    if not suffixes or path.lower().endswith(tuple(suffixes)) or _is_special(path):
+        return
+    found = os.path.splitext(path)[1]
+    near = nearest(found, suffixes) if found else None
+    hint = f"; did you mean '{near}'?" if near else ""
+    expected = " or ".join([", ".join(suffixes[:-1]), suffixes[-1]])
+    shown = f"the suffix '{found}'" if found else "no suffix"
+    raise InputError(f"found {shown}, expected {expected}{hint}", where)
+
+
+def _check_place(path: str, where: str) -> None:
+    try:
+        folder = os.path.dirname(os.path.realpath(path))
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        if not os.path.isdir(folder):
+            kind = "file" if os.path.exists(folder) else "missing folder"
+            raise InputError(f"found the {kind} '{os.path.dirname(path)}', expected a folder", where) from None
+        if not os.path.basename(path):
+            raise InputError("found a folder's name, expected a file's", where) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be written: {getattr(error, 'strerror', None) or error}", where) from None
+    else:
+        if stat.S_ISDIR(mode):
+            raise InputError("found a folder, expected a file", where)
+        if not os.access(path, os.W_OK):
+            raise InputError("found a file that may not be written, expected one that may", where)
+        if not stat.S_ISREG(mode):
+            return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"found the folder '{folder}', in which nothing may be written, expected another one", where)
+
+
+def _is_special(path: str) -> bool:
+    """Whether it is there and no plain file: a pipe, a terminal, /dev/null."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def _writing(option: str, path: str) -> Iterator[None]:
+    """Make what goes wrong while a file is written (a full disk) one message."""
+    try:
+        yield
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", f"{option} '{path}'") from error
+
+
+def write_json(path: str, document: Mapping[str, Any]) -> None:
+    """Write a document as JSON, to standard output where the path is "-"; the same document gives the same bytes."""
+    import orjson
+
+    from offsim.cli.terminal import show_bytes
+
+    data = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+    if path == STDOUT:
+        show_bytes(data)
+        return
+    with _writing("--json", path), atomic_write(path) as file:
+        file.write(data)
+
+
+def write_picture(path: str, picture: Figure) -> None:
+    """Write a picture in the format that the path's suffix says."""
+    from offsim.views.figure import save_picture
+
+    with _writing("--plot", path):
+        save_picture(picture, path)
+
+
+def write_trace(path: str, write: Callable[[str], None]) -> None:
+    """Let `write` write a trace."""
+    with _writing("--trace", path):
+        write(path)

@@ -1,0 +1,46 @@
+"""Schedulers as the command line names them: `deep_optimizer_states:update_stride=4,cpu_ratio=0.8`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from offsim.errors import InputError
+from offsim.scenario import Scenario, load_scenario
+from offsim.schedulers.registry import available_schedulers, scenario_scheduler, with_scheduler
+
+
+def under(scenario: Scenario, text: str) -> Scenario:
+    """Return the scenario under the scheduler that `name` or `name:option=value,...` says, its options checked.
+
+    Options that the scenario gives and this scheduler knows too are kept.
+    """
+    where = f"--scheduler '{text}'"
+    name, colon, given = text.partition(":")
+    overrides = [f"scheduler.{pair.strip()}" for pair in given.split(",")] if colon else []
+    try:
+        changed = with_scheduler(scenario, name.strip())
+    except InputError as error:
+        raise InputError(error.problem, where) from error.__cause__
+    try:
+        changed = load_scenario(changed, overrides)
+        scenario_scheduler(changed)
+    except InputError as error:
+        if error.where in {f"override '{override}'" for override in overrides}:
+            problem = error.problem.replace("scheduler.update_stride=3", "name:update_stride=3")
+            raise InputError(problem, where) from error.__cause__
+        raise
+    return changed
+
+
+def chosen(scenario: Scenario, texts: Sequence[str]) -> tuple[list[Scenario], list[str]]:
+    """The scenario under each scheduler of `texts`, without any under all that apply; and which do not, and why."""
+    if texts:
+        return [under(scenario, text) for text in texts], []
+    scenario_scheduler(scenario)
+    found, left_out = [], []
+    for name in available_schedulers():
+        try:
+            found.append(under(scenario, name))
+        except InputError as error:
+            left_out.append(f"left out {name}: {error.problem}")
+    return found, left_out

@@ -1,0 +1,60 @@
+"""Names of measured runs, as short as telling them apart allows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from offsim.validation.table import MeasuredRun
+
+_DETAILS: tuple[tuple[str, str], ...] = (
+    ("subgroup_size", "sub-groups of {}"),
+    ("global_batch", "global batch {}"),
+    ("micro_batch", "micro-batch {}"),
+    ("seq", "sequence {}"),
+    ("layers", "{} layers"),
+    ("dos_build", "build {}"),
+)
+
+
+def run_names(runs: Sequence[MeasuredRun]) -> dict[int, str]:
+    """Line -> name: what is always said, then the details in which runs of the same name differ."""
+    names = {run.line: short_name(run) for run in runs}
+    for column, words in _DETAILS:
+        _refine(names, runs, column, words)
+    for line in [line for line, name in names.items() if Counter(names.values())[name] > 1]:
+        names[line] += f", line {line}"
+    return names
+
+
+def short_name(run: MeasuredRun) -> str:
+    """Hardware, series, model, ranks, scheduler, stride and ratio."""
+    parts = [run.cell("hardware"), run.cell("series"), run.cell("model"), f"dp{run.cell('dp')} tp{run.cell('tp')}"]
+    parts.append(run.cell("scheduler"))
+    if "update_stride" in run.scenario.scheduler.options:
+        parts.append(f"stride {_short(run.cell('update_stride'))}")
+    if "cpu_ratio" in run.scenario.scheduler.options:
+        parts.append(f"ratio {_short(run.cell('cpu_ratio'))}")
+    return " ".join(filter(None, parts))
+
+
+def _refine(names: dict[int, str], runs: Sequence[MeasuredRun], column: str, words: str) -> None:
+    """Add what a column says to the names of runs that it tells apart."""
+    alike: dict[str, list[MeasuredRun]] = {}
+    for run in runs:
+        alike.setdefault(names[run.line], []).append(run)
+    for same in alike.values():
+        if len({_short(run.cell(column)) for run in same}) > 1:
+            for run in same:
+                names[run.line] += f", {words.format(_short(run.cell(column)))}"
+
+
+def _short(text: str) -> str:
+    """A number without zeros that say nothing: "1.0" is "1", "100000000" is "1e8"."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    if abs(value) >= 1e6:
+        return f"{value:.6g}".replace("e+0", "e")
+    return f"{value:g}"

@@ -1,0 +1,113 @@
+"""Pictures of predicted against measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from offsim.validation.score import PHASES, Comparison, score
+from offsim.views.figure import (
+    EDGE_IN,
+    PAPER_WIDTH_IN,
+    TEXT_PT,
+    TITLE_PT,
+    Picture,
+    axes_at,
+    new_picture,
+    title_at,
+)
+
+BAND = 0.10
+_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4B2E83", "#8F5F5F")
+_BAND_COLOUR = "#E4E4E4"
+
+
+def plot_scatter(
+    compared: Sequence[Comparison], *, width_in: float = PAPER_WIDTH_IN, title: str | None = None
+) -> Picture:
+    """Draw predicted over measured values, a panel per phase, a marker per hardware, a band of 10 % either way."""
+    phases = [phase for phase in PHASES if any(comparison.phase == phase for comparison in compared)]
+    if not phases:
+        raise ValueError("nothing to draw: no value was both measured and predicted")
+    hardware = sorted({comparison.hardware for comparison in compared})
+    columns = min(3, len(phases))
+    rows = -(-len(phases) // columns)
+    left, gap, below, above, legend_in = 0.5, 0.46, 0.36, 0.22, 0.26
+    size = (width_in - left - EDGE_IN - gap * (columns - 1)) / columns
+    header_in = 0.22 if title else 0.02
+    height = header_in + rows * (size + below + above) + legend_in
+    picture = new_picture(width_in, height)
+    for index, phase in enumerate(phases):
+        row, column = divmod(index, columns)
+        bottom = height - header_in - (row + 1) * (size + above) - row * below
+        axes = axes_at(picture, left + column * (size + gap), bottom, size, size)
+        _panel(axes, phase, [c for c in compared if c.phase == phase], hardware, labelled=column == 0)
+    if title:
+        title_at(picture, title, EDGE_IN, height - 0.04)
+    _legend(picture, hardware)
+    return picture
+
+
+def _panel(axes: Axes, phase: str, compared: Sequence[Comparison], hardware: Sequence[str], *, labelled: bool) -> None:
+    unit, scale = ("s", 1e-3) if compared[0].unit == "ms" else (compared[0].unit, 1.0)
+    values = np.array([(c.measured, c.predicted) for c in compared]) * scale
+    low, high = float(values.min()) / 1.25, float(values.max()) * 1.25
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    line = np.array([low, high])
+    axes.fill_between(line, line * (1 - BAND), line * (1 + BAND), facecolor=_BAND_COLOUR, edgecolor="none", zorder=0)
+    axes.plot(line, line, color="black", linewidth=0.6, zorder=1)
+    for name, colour, marker in zip(hardware, _cycle(_COLOURS, hardware), _cycle(_MARKERS, hardware), strict=True):
+        own = values[[c.hardware == name for c in compared]]
+        axes.plot(
+            own[:, 0],
+            own[:, 1],
+            linestyle="none",
+            marker=marker,
+            markersize=4.2,
+            markerfacecolor=colour,
+            markeredgecolor="white",
+            markeredgewidth=0.4,
+            alpha=0.85,
+            gid=name,
+            zorder=2,
+        )
+    subs = (1.0, 2.0, 5.0) if high > 10 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    errors = score(compared)
+    note = f"{errors.n} runs\nmedian error {100 * errors.median:.1f} %\n90 % within {100 * errors.p90:.1f} %"
+    axes.text(0.04, 0.965, note, transform=axes.transAxes, va="top", fontsize=TEXT_PT, gid="note")
+    axes.set_title(phase, fontsize=TITLE_PT, fontweight="bold", loc="left", pad=3)
+    axes.set_xlabel(f"measured ({unit})", fontsize=TEXT_PT, labelpad=2)
+    axes.set_ylabel(f"predicted ({unit})" if labelled else "", fontsize=TEXT_PT, labelpad=2)
+
+
+def _cycle(looks: Sequence[str], names: Sequence[str]) -> list[str]:
+    return [looks[index % len(looks)] for index in range(len(names))]
+
+
+def _legend(picture: Picture, hardware: Sequence[str]) -> None:
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], linestyle="none", marker=marker, markersize=5, color=colour, label=name)
+        for name, colour, marker in zip(hardware, _cycle(_COLOURS, hardware), _cycle(_MARKERS, hardware), strict=True)
+    ]
+    handles.append(Line2D([], [], color="black", linewidth=0.6, label="predicted = measured"))
+    handles.append(Patch(facecolor=_BAND_COLOUR, edgecolor="none", label=f"within {100 * BAND:.0f} %"))
+    picture.legend(
+        handles=handles,
+        loc="lower center",
+        ncols=len(handles) if len(hardware) <= 4 else 4,
+        fontsize=TEXT_PT,
+        frameon=False,
+        handletextpad=0.4,
+        columnspacing=1.4,
+        borderaxespad=0.2,
+    )

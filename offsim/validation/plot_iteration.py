@@ -1,0 +1,136 @@
+"""One measured iteration above the predicted one: what PCIe carried and the GPU memory taken, on a common axis."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from offsim.validation.series import (
+    DIRECTIONS,
+    GIB,
+    PHASES,
+    WINDOW_S,
+    Array,
+    Iteration,
+    SeriesComparison,
+    link_rates,
+    window_means,
+)
+from offsim.validation.table import TIMES, MeasuredRun
+from offsim.views.figure import (
+    EDGE_IN,
+    PAPER_WIDTH_IN,
+    SMALL_PT,
+    TEXT_PT,
+    Picture,
+    axes_at,
+    draw_phases,
+    header_height_in,
+    new_picture,
+    steps,
+    time_axis,
+    title_at,
+)
+from offsim.views.style import KINDS, OCCUPANTS, lighter
+
+_LINK_IN, _MEMORY_IN, _LEFT_IN, _GAP_IN, _AXIS_IN, _TITLE_IN = 1.25, 0.85, 0.72, 0.12, 0.36, 0.2
+_SIGNS = {"H2D": 1.0, "D2H": -1.0}
+
+
+def median_iteration(comparison: SeriesComparison) -> Iteration:
+    """The measured iteration of median length."""
+    ordered = sorted(comparison.series.iterations, key=lambda iteration: (iteration.time_s[-1], iteration.number))
+    return ordered[len(ordered) // 2]
+
+
+def plot_iteration(comparison: SeriesComparison, run: MeasuredRun, *, width_in: float = PAPER_WIDTH_IN) -> Picture:
+    """Draw measured above predicted payload (counters divided by their overhead) and GPU memory.
+
+    Rates are means of the counters' window. Time begins with forward; between its phases the measured iteration has
+    stretches of instrumentation.
+    """
+    iteration = median_iteration(comparison)
+    begin = iteration.span("forward")[0]
+    measured_phases, predicted_phases = _measured_phases(iteration, begin, run), _predicted_phases(comparison)
+    end = max(float(frame["end_s"].max()) for frame in (measured_phases, predicted_phases))
+    header = header_height_in(measured_phases) + _TITLE_IN
+    block = header + _LINK_IN + _GAP_IN + _MEMORY_IN
+    height = 2 * block + 0.16 + _AXIS_IN
+    picture = new_picture(width_in, height)
+    measured = {name: rates / comparison.overhead for name, rates in iteration.rates.items()}
+    edges = np.arange(0.0, end + WINDOW_S, WINDOW_S)
+    predicted = {name: window_means(*link_rates(comparison.result, name), edges) for name in DIRECTIONS}
+    starts = iteration.time_s - iteration.lengths_s - begin
+    memory = comparison.result.memory[comparison.result.memory["tier"] == "GPU 0"]
+    taken = memory["time_s"].to_numpy(dtype=float), memory["used_bytes"].to_numpy(dtype=float)
+    rate_top = 1.15 * max(float(rates.max()) for rates in (*measured.values(), *predicted.values()))
+    memory_top = 1.12 * max(float(iteration.memory.max()), float(taken[1].max()))
+    shown = (
+        (measured_phases, starts, measured, (starts, iteration.memory)),
+        (predicted_phases, edges[:-1], predicted, taken),
+    )
+    titles = (
+        f"measured (PCIe counters / {comparison.overhead:g}, memory that the driver reports)",
+        "predicted (payload, memory that tensors hold)",
+    )
+    top = height
+    for title, (phases, times, rates, held) in zip(titles, shown, strict=True):
+        width = width_in - _LEFT_IN - EDGE_IN
+        link = axes_at(picture, _LEFT_IN, top - header - _LINK_IN, width, _LINK_IN)
+        below = axes_at(picture, _LEFT_IN, top - block, width, _MEMORY_IN)
+        last = title is titles[-1]
+        for axes, label in ((link, None), (below, "time ({unit})" if last else None)):
+            time_axis(axes, 0.0, end, label=label)
+            draw_phases(axes, phases, labels=axes is link)
+        _draw_link(link, times, rates, rate_top)
+        _draw_memory(below, *held, float(phases["end_s"].max()), memory_top)
+        title_at(picture, title, _LEFT_IN, top - 0.03)
+        top -= block + 0.16
+    return picture
+
+
+def _measured_phases(iteration: Iteration, begin: float, run: MeasuredRun) -> pd.DataFrame:
+    """Spans by the samples; durations by the run's timers."""
+    seconds = {phase: run.measured[column] / 1e3 for column, phase in TIMES.items()}
+    rows = [
+        (phase, start - begin, end - begin, seconds[simulated])
+        for phase, simulated in PHASES.items()
+        for start, end in [iteration.span(phase)]
+    ]
+    return pd.DataFrame(rows, columns=["phase", "start_s", "end_s", "duration_s"])
+
+
+def _predicted_phases(comparison: SeriesComparison) -> pd.DataFrame:
+    names = {simulated: phase for phase, simulated in PHASES.items()}
+    phases = comparison.result.phases
+    return phases.assign(phase=[names[name] for name in phases["phase"]])
+
+
+def _draw_link(axes: Axes, times: Array, rates: dict[str, Array], top: float) -> None:
+    end = axes.get_xlim()[1]
+    for name, sign in _SIGNS.items():
+        x, y = steps(times, rates[name], end)
+        colour = KINDS[name.lower()].colour
+        axes.fill_between(x, sign * y, facecolor=colour, edgecolor=colour, linewidth=0.25, zorder=2, gid=name)
+        place = axes.get_yaxis_transform()
+        axes.text(
+            0.996, sign * 0.97 * top, name, transform=place, ha="right", va="top" if sign > 0 else "bottom",
+            fontsize=SMALL_PT, color=colour, fontweight="bold",
+        )  # fmt: skip
+    axes.axhline(0.0, color="black", linewidth=0.6, zorder=3)
+    axes.set_ylim(-top, top)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value) / 1e9:.6g}"))
+    axes.set_ylabel("PCIe payload\n(GB/s)", fontsize=TEXT_PT, labelpad=2)
+
+
+def _draw_memory(axes: Axes, times: Array, taken: Array, end_s: float, top: float) -> None:
+    x, y = steps(times[times <= end_s], taken[times <= end_s] / GIB, end_s)
+    colour = OCCUPANTS["parameters"][0]
+    axes.fill_between(x, y, facecolor=lighter(colour, 0.75), edgecolor="none", zorder=1)
+    axes.plot(x, y, color=colour, linewidth=0.8, zorder=2)
+    axes.set_ylim(0.0, top / GIB)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
+    axes.set_ylabel("GPU memory\n(GiB)", fontsize=TEXT_PT, labelpad=2)

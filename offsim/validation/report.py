@@ -1,0 +1,156 @@
+"""Predicted against measured as a JSON document and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from offsim.validation.predictions import Prediction, Validation
+from offsim.validation.ranking import Ranking, scheduler_rankings, stride_rankings
+from offsim.validation.score import Comparison, Score, comparisons, quantile, scores, worst_runs
+from offsim.validation.table import MEASURED
+from offsim.views.tables import format_table
+
+WORST = 5
+
+
+def to_json(validation: Validation) -> dict[str, Any]:
+    """Plain values: each run's cells with what was measured and predicted beside them, and a summary.
+
+    A run's `measured` has the cells of predicted columns that are not blank, `predicted` has all of those columns.
+    """
+    runs = [_run(validation, prediction) for prediction in validation.predictions]
+    return {"runs": runs, "summary": _summary(validation)}
+
+
+def _run(validation: Validation, prediction: Prediction) -> dict[str, Any]:
+    run, verdict = prediction.run, prediction.verdict
+    document: dict[str, Any] = {column: cell for column, cell in run.cells.items() if column not in MEASURED}
+    predicted = {
+        column: prediction.values[column] for column in validation.predicted_columns if column in prediction.values
+    }
+    document |= {"fits": prediction.fits, "measured": dict(run.measured), "predicted": predicted}
+    if verdict is not None:
+        document["verdict"] = {"tier": verdict.tier, "occupants": verdict.occupants, "text": str(verdict)}
+    return document
+
+
+def _summary(validation: Validation) -> dict[str, Any]:
+    compared = comparisons(validation)
+    return {
+        "runs": len(validation.predictions),
+        "do_not_fit": do_not_fit(validation),
+        "errors": {
+            hardware: {phase: _score(score) for phase, score in phases.items()}
+            for hardware, phases in scores(compared).items()
+        },
+        "worst_runs": [
+            {
+                "run": worst.name,
+                "phase": worst.phase,
+                "unit": worst.unit,
+                "measured": worst.measured,
+                "predicted": worst.predicted,
+                "error_percent": 100 * worst.error,
+            }
+            for worst in worst_runs(compared, WORST)
+        ],
+        "best_scheduler": _rankings(scheduler_rankings(validation.predictions)),
+        "best_stride": _rankings(stride_rankings(validation.predictions)),
+    }
+
+
+def do_not_fit(validation: Validation) -> list[str]:
+    """Names of the runs that are predicted not to fit in memory."""
+    return [validation.names[prediction.run.line] for prediction in validation.predictions if not prediction.fits]
+
+
+def _score(score: Score) -> dict[str, Any]:
+    return {
+        "n": score.n,
+        "median_percent": 100 * score.median,
+        "p90_percent": 100 * score.p90,
+        "worst_percent": 100 * score.worst,
+        "bias_percent": 100 * score.bias,
+        "worst_run": score.worst_run,
+    }
+
+
+def _rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:
+    return {
+        "series": len(rankings),
+        "agree": sum(ranking.agrees for ranking in rankings),
+        "pairs": sum(ranking.pairs[0] for ranking in rankings),
+        "pairs_in_order": sum(ranking.pairs[1] for ranking in rankings),
+        "largest_loss_percent": 100 * max((ranking.loss for ranking in rankings), default=0.0),
+        "disagree": [
+            {
+                "series": ranking.name,
+                "measured_best": ranking.best,
+                "predicted_best": ranking.predicted_best,
+                "loss_percent": 100 * ranking.loss,
+            }
+            for ranking in rankings
+            if not ranking.agrees
+        ],
+    }
+
+
+def format_validation(validation: Validation, *, unicode: bool = True) -> str:
+    """A text for terminals: errors per hardware and phase, the worst runs, whether the best choices are predicted."""
+    compared = comparisons(validation)
+    runs = validation.predictions
+    parts = [f"{len(runs)} runs of {validation.table.path.name}, predicted from their configuration alone"]
+    if missing := do_not_fit(validation):
+        parts.append("predicted not to fit in memory:\n" + "\n".join(f"  {name}" for name in missing))
+    if compared:
+        parts.append(format_table(score_rows(compared), SCORE_HEADERS, "ll" + "r" * 5, unicode=unicode))
+        worst = format_table(worst_rows(compared), WORST_HEADERS, "llrrr", unicode=unicode)
+        parts.append(f"largest errors of a phase, {WORST} runs:\n{worst}")
+    else:
+        parts.append("nothing to compare with: no measured values in the table")
+    for what, rankings in (
+        ("scheduler", scheduler_rankings(runs)),
+        ("stride", stride_rankings(runs)),
+    ):
+        if rankings:
+            parts.append("\n  ".join(ranking_lines(what, rankings)))
+    return "\n\n".join(parts)
+
+
+SCORE_HEADERS = ("hardware", "phase", "runs", "median", "p90", "worst", "bias")
+WORST_HEADERS = ("run", "phase", "measured", "predicted", "error")
+
+
+def score_rows(compared: Sequence[Comparison]) -> list[tuple[object, ...]]:
+    """Cells of a table of errors in percent, as `SCORE_HEADERS`."""
+    rows: list[tuple[object, ...]] = []
+    for hardware, phases in scores(compared).items():
+        for position, (phase, score) in enumerate(phases.items()):
+            shown = [f"{100 * value:.1f} %" for value in (score.median, score.p90, score.worst)]
+            rows.append((hardware if position == 0 else "", phase, score.n, *shown, f"{100 * score.bias:+.1f} %"))
+    return rows
+
+
+def worst_rows(compared: Sequence[Comparison], count: int = WORST) -> list[tuple[object, ...]]:
+    """Cells of a table of the worst runs, as `WORST_HEADERS`."""
+    return [
+        (w.name, w.phase, f"{w.measured:.0f} {w.unit}", f"{w.predicted:.0f} {w.unit}", f"{100 * w.error:+.1f} %")
+        for w in worst_runs(compared, count)
+    ]
+
+
+def ranking_lines(what: str, rankings: Sequence[Ranking]) -> list[str]:
+    """Sentences: how often the best choice is predicted, what following the prediction costs, where it fails."""
+    agree = sum(ranking.agrees for ranking in rankings)
+    pairs, in_order = (sum(counts) for counts in zip(*(ranking.pairs for ranking in rankings), strict=True))
+    losses = [100 * ranking.loss for ranking in rankings]
+    return [
+        f"best {what}: predicted in {agree} of {len(rankings)} series, {in_order} of {pairs} pairs in order",
+        f"following the prediction costs {quantile(losses, 0.5):.1f} % in the median, {max(losses):.1f} % at most",
+        *(
+            f"{wrong.name}: {wrong.best} is best, {wrong.predicted_best} is predicted, {100 * wrong.loss:+.1f} %"
+            for wrong in rankings
+            if not wrong.agrees
+        ),
+    ]

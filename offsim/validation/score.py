@@ -1,0 +1,131 @@
+"""How far predictions are from measured values: per phase and hardware, and the worst runs by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from offsim.validation.predictions import Prediction, Validation
+from offsim.validation.table import TIMES
+
+Value = tuple[float, float]
+"""(measured, predicted)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One value of one run, measured and predicted, in `unit`."""
+
+    name: str
+    hardware: str
+    phase: str
+    unit: str
+    measured: float
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured, less 1."""
+        return self.predicted / self.measured - 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Errors of several runs. `bias` is the median of signed errors; the others are of their sizes."""
+
+    n: int
+    median: float
+    p90: float
+    worst: float
+    bias: float
+    worst_run: str
+
+
+def _column(column: str) -> Callable[[Prediction], Value | None]:
+    def pair(prediction: Prediction) -> Value | None:
+        measured = prediction.run.measured.get(column)
+        return None if measured is None or not prediction.fits else (measured, prediction.values[column])
+
+    return pair
+
+
+def _sum(prediction: Prediction) -> Value | None:
+    measured = measured_sum(prediction)
+    return None if measured is None or not prediction.fits else (measured, sum(prediction.values[c] for c in TIMES))
+
+
+def measured_sum(prediction: Prediction) -> float | None:
+    """Measured forward + backward + step in ms; None where one of them is blank."""
+    values = [prediction.run.measured.get(column) for column in TIMES]
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+PHASES: dict[str, tuple[str, Callable[[Prediction], Value | None]]] = {
+    "forward": ("ms", _column("fwd_ms")),
+    "backward": ("ms", _column("bwd_ms")),
+    "step": ("ms", _column("step_ms")),
+    "sum": ("ms", _sum),
+    "iteration": ("ms", _column("iteration_ms")),
+    "peak after backward": ("GiB", _column("peak_after_backward_gib")),
+}
+"""What is scored -> its unit, and (measured, predicted) of a run; `sum` is forward + backward + step."""
+
+
+def comparisons(validation: Validation) -> list[Comparison]:
+    """All values that were both measured and predicted, in order of runs and phases."""
+    found = []
+    for prediction in validation.predictions:
+        for phase, (unit, value) in PHASES.items():
+            pair = value(prediction)
+            if pair is not None:
+                name, hardware = validation.names[prediction.run.line], prediction.run.cell("hardware")
+                found.append(Comparison(name, hardware, phase, unit, *pair))
+    return found
+
+
+def scores(compared: Iterable[Comparison]) -> dict[str, dict[str, Score]]:
+    """Hardware -> phase -> score, in order of names and of `PHASES`."""
+    groups: dict[tuple[str, str], list[Comparison]] = {}
+    for comparison in compared:
+        groups.setdefault((comparison.hardware, comparison.phase), []).append(comparison)
+    return {
+        hardware: {phase: score(groups[hardware, phase]) for phase in PHASES if (hardware, phase) in groups}
+        for hardware in sorted({hardware for hardware, _ in groups})
+    }
+
+
+def score(compared: Sequence[Comparison]) -> Score:
+    """Summarize errors of at least one value."""
+    sizes = [abs(comparison.error) for comparison in compared]
+    worst = max(compared, key=lambda comparison: abs(comparison.error))
+    return Score(
+        n=len(sizes),
+        median=quantile(sizes, 0.5),
+        p90=quantile(sizes, 0.9),
+        worst=max(sizes),
+        bias=quantile([comparison.error for comparison in compared], 0.5),
+        worst_run=worst.name,
+    )
+
+
+def worst_runs(compared: Iterable[Comparison], count: int = 5) -> list[Comparison]:
+    """The runs with the largest error of any of forward, backward and step, each with that phase."""
+    worst: dict[str, Comparison] = {}
+    for comparison in compared:
+        if comparison.phase not in ("forward", "backward", "step"):
+            continue
+        known = worst.get(comparison.name)
+        if known is None or abs(comparison.error) > abs(known.error):
+            worst[comparison.name] = comparison
+    return sorted(worst.values(), key=lambda comparison: (-abs(comparison.error), comparison.name))[:count]
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """The value below which this share of the values lies, interpolated between neighbours as NumPy does."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
