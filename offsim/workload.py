@@ -121,6 +121,7 @@ class Workload:
 
     @property
     def kv_hidden(self) -> int:
+        """Width of all key (or value) heads."""
         return self.model.hidden // self.model.heads * self.model.kv_heads
 
     @cached_property
@@ -168,6 +169,7 @@ class Workload:
 
     @cached_property
     def subgroups(self) -> list[Subgroup]:
+        """The rank's sub-groups, in the order of the module tree."""
         return [Subgroup(i, sum(self.shares[t] for t in members)) for i, members in enumerate(self._grouping)]
 
     @cached_property
@@ -177,17 +179,13 @@ class Workload:
 
     @property
     def vocab_elements(self) -> int:
+        """Parameters of the embedding, or of the head."""
         return self.tensors[0].elements
 
     def buckets(self, bucket_elements: int) -> list[tuple[int, Bucket]]:
         """Gradient buckets in backward order, each with the layer whose backward fills it (-1: after the last)."""
-        subgroup_of = [0] * len(self.tensors)
-        for index, members in enumerate(self._grouping):
-            for member in members:
-                subgroup_of[member] = index
-        ready = []
-        for index in reversed(range(len(self.tensors))):
-            ready.append((self.tensors[index].elements, self.shares[index], subgroup_of[index]))
+        subgroup_of = {tensor: index for index, members in enumerate(self._grouping) for tensor in members}
+        ready = [(self.tensors[i].elements, self.shares[i], subgroup_of[i]) for i in reversed(range(len(self.tensors)))]
         layers = [t.layer for t in reversed(self.tensors)]
         buckets = []
         seen = 0
@@ -253,6 +251,7 @@ class Workload:
         return [norm, rotary, expand, residual, norm, activation, residual]
 
     def layer_forward(self) -> list[Kernel]:
+        """Kernels of one layer's forward."""
         return [*self._layer_linears(), *self._attention_forward(), *self._elementwise()]
 
     def layer_backward(self) -> list[Kernel]:
@@ -266,11 +265,13 @@ class Workload:
         return [self._linear(self.model.hidden, self.model.vocab / self._tp), *loss]
 
     def head_backward(self) -> list[Kernel]:
+        """Gradients of the loss in fp32, then of logits, head and hidden states."""
         logits = self.logits
         loss = [Kernel(0, 2 * FP32 * logits), Kernel(0, (BF16 + FP32) * logits)]
         return [*[self._linear(self.model.hidden, self.model.vocab / self._tp)] * 2, *loss]
 
     def embedding_kernels(self) -> list[Kernel]:
+        """Look-up, or its gradient: one hidden state read and written."""
         return [Kernel(0, 2 * BF16 * self.tokens * self.model.hidden)]
 
     def model_flops(self) -> float:
@@ -288,6 +289,7 @@ class Workload:
 
     @property
     def logits(self) -> float:
+        """Elements of the logits of a micro-batch on a rank."""
         return self.tokens * self.model.vocab / self._tp
 
     @property
@@ -297,6 +299,7 @@ class Workload:
 
     @property
     def scores_bytes(self) -> float:
+        """The attention matrices of one layer in bf16; a fused kernel never stores them."""
         return 0.0 if self.model.flash_attention else BF16 * self.attention_scores
 
     @property

@@ -104,7 +104,11 @@ def run(
     json: JsonOption = None,
     all_ranks: AllRanksOption = False,
 ) -> None:
-    """Simulate one iteration: its time, what limits it, how busy each resource is, where memory peaks."""
+    """Simulate one iteration of a scenario.
+
+    Says how long each phase takes, what limits it, how busy each resource is, where memory peaks; and where the
+    scenario does not fit in memory, what ran out, who held it, and single changes with which it fits.
+    """
     from offsim.cli.commands import run_scenario
 
     run_scenario(scenario, overrides or [], scheduler, plot=plot, trace=trace, json=json, all_ranks=all_ranks)
@@ -130,7 +134,10 @@ def compare(
     json: JsonOption = None,
     all_ranks: AllRanksOption = False,
 ) -> None:
-    """Simulate a scenario under several schedulers, side by side."""
+    """Compare schedulers side by side.
+
+    Simulates the scenario under each. Options that the scenario gives are kept where a scheduler has them too.
+    """
     from offsim.cli.commands import compare_schedulers
 
     compare_schedulers(scenario, schedulers or [], overrides or [], plot=plot, json=json, all_ranks=all_ranks)
@@ -142,7 +149,10 @@ def profiles(
         str | None, typer.Argument(metavar="[NAME]", help="Show this one, or a file's.", autocompletion=_profiles)
     ] = None,
 ) -> None:
-    """List the hardware profiles, or show every value of one and where it comes from."""
+    """List hardware profiles, or show one.
+
+    Shows each value with its unit, where it comes from and what is known of its error.
+    """
     from offsim.cli.commands import show_profiles
 
     show_profiles(name)
@@ -154,7 +164,10 @@ def schedulers(
         str | None, typer.Argument(metavar="[NAME]", help="Show this one.", autocompletion=_schedulers)
     ] = None,
 ) -> None:
-    """List the schedulers, or show what one does and its options."""
+    """List schedulers, or show one.
+
+    Shows what it does and its options with type, bounds and default.
+    """
     from offsim.cli.commands import show_schedulers
 
     show_schedulers(name)
@@ -172,7 +185,11 @@ def validate(
         typer.Option(metavar="FILE", help="Draw predicted over measured times (.png, .pdf, .svg)."),
     ] = None,
 ) -> None:
-    """Predict measured runs from their configuration and compare: errors, worst cases, best choices."""
+    """Compare predictions with measured runs.
+
+    Predicts each run from its configuration alone. Shows errors per hardware and phase, the worst runs, and whether
+    the best scheduler and stride are predicted.
+    """
     from offsim.cli.commands import validate_table
 
     validate_table(runs, json=json, plot=plot)

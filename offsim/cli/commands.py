@@ -57,7 +57,7 @@ def _draw(result: Result, plot: str | None, trace: str | None) -> None:
             write_trace(trace, result.to_perfetto)
     except DoesNotFit:
         unwritten = " and ".join(path for path in (plot, trace) if path is not None)
-        note(f"nothing to draw, {unwritten} not written: memory ran out before a phase was finished")
+        note(f"nothing to draw, {unwritten} not written: memory ran out before the iteration began")
 
 
 def compare_schedulers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from offsim.cli.report import (
+    asked_line,
     batch_line,
     hardware_line,
     model_line,
@@ -74,7 +75,8 @@ def _times(comparison: Comparison, style: Style) -> str:
 
 def _verdicts(comparison: Comparison, style: Style) -> str:
     return "\n".join(
-        style.alarm(wrapped(verdict_line(result.verdict), f"{n}  ", "   "))
+        f"{style.alarm(wrapped(verdict_line(result.verdict), f'{n}  ', '   '))}\n"
+        + wrapped(asked_line(result.verdict), "   ", "   ")
         for n, result in enumerate(comparison, start=1)
         if result.verdict is not None
     )

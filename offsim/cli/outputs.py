@@ -55,7 +55,7 @@ def _check_place(path: str, where: str) -> None:
     try:
         folder = os.path.dirname(os.path.realpath(path))
         mode = os.stat(path).st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if not os.path.isdir(folder):
             kind = "file" if os.path.exists(folder) else "missing folder"
             raise InputError(f"found the {kind} '{os.path.dirname(path)}', expected a folder", where) from None

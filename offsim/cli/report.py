@@ -40,7 +40,7 @@ def report(result: Result, style: Style = PLAIN) -> str:
 def headline(result: Result) -> str:
     """How fast, what limits it and where memory peaks, in two lines."""
     if result.verdict is not None:
-        return verdict_line(result.verdict)
+        return f"{verdict_line(result.verdict)}\n{asked_line(result.verdict)}"
     return f"{_speed(result)}; limited by {limited_by(result)}\n{'; '.join(map(_peak, named_peaks(result)))}"
 
 
@@ -241,10 +241,14 @@ def verdict_line(verdict: Verdict) -> str:
     return f"does not fit: {verdict.tier} memory runs out {when}"
 
 
+def asked_line(verdict: Verdict) -> str:
+    """What was asked for in vain, and how much was taken already."""
+    used, capacity = format_memory(verdict.used_bytes), format_memory(verdict.capacity_bytes)
+    return f"{format_memory(verdict.asked_bytes)} asked for by {verdict.occupant}, {used} of {capacity} taken"
+
+
 def _verdict(verdict: Verdict, style: Style) -> str:
-    asked = f"{format_memory(verdict.asked_bytes)} for {verdict.occupant}"
-    used = f"{format_memory(verdict.used_bytes)} of {format_memory(verdict.capacity_bytes)}"
-    lines = [style.alarm(verdict_line(verdict)), labelled("asked for", asked), labelled("in use", used)]
+    lines = [style.alarm(verdict_line(verdict)), asked_line(verdict)]
     lines += _occupants(verdict.occupants, verdict.capacity_bytes, style)
     lines += ["", style.heading("single changes with which it fits")]
     rows = [

@@ -75,7 +75,7 @@ def note(text: str) -> None:
 
 def complain(error: InputError) -> None:
     """Write what is wrong with the input to standard error."""
-    _write(sys.stderr, f"{style_of(sys.stderr).alarm('error:')} {error}")
+    _write(sys.stderr, f"{style_of(sys.stderr).alarm('Error:')} {error}")
 
 
 def show_bytes(data: bytes) -> None:

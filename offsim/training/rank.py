@@ -53,10 +53,12 @@ class Rank:
 
     @property
     def gpu_memory(self) -> MemoryTier:
+        """The rank's own device memory."""
         return self.device.memory
 
     @property
     def host_memory(self) -> MemoryTier:
+        """Host memory, which the ranks of a node share."""
         return self.node.memory
 
     def stream(self, name: str) -> Stream:
@@ -326,6 +328,7 @@ class Collectives:
         self._joined = [0] * ranks
 
     def join(self, rank: Rank) -> Rendezvous | None:
+        """Return where the rank's next collective meets its peers; None where one rank stands for all."""
         if self.ranks == 1:
             return None
         count = self._joined[rank.number]

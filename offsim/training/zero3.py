@@ -47,6 +47,7 @@ class PassCosts:
 
     @classmethod
     def of(cls, rank: Rank) -> PassCosts:
+        """Work out the costs of a rank's micro-batch on its GPU."""
         workload, gpu = rank.workload, rank.profile.gpu
         all_reduce = rank.tensor_parallel_seconds(workload.hidden_bytes)
 

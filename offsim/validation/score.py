@@ -15,8 +15,9 @@ Value = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One value of one run, measured and predicted, in `unit`."""
+    """One value of the run on a line of the table, measured and predicted, in `unit`."""
 
+    line: int
     name: str
     hardware: str
     phase: str
@@ -80,8 +81,8 @@ def comparisons(validation: Validation) -> list[Comparison]:
         for phase, (unit, value) in PHASES.items():
             pair = value(prediction)
             if pair is not None:
-                name, hardware = validation.names[prediction.run.line], prediction.run.cell("hardware")
-                found.append(Comparison(name, hardware, phase, unit, *pair))
+                run = prediction.run
+                found.append(Comparison(run.line, validation.names[run.line], run.cell("hardware"), phase, unit, *pair))
     return found
 
 

@@ -1,0 +1,217 @@
+"""The validation page, from the tables that come with offsim: `python -m offsim.validation.page [DOCS FOLDER]`.
+
+Writes validation.md and the pictures that it shows.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from offsim.files import atomic_write
+from offsim.validation.plot import plot_scatter
+from offsim.validation.plot_iteration import plot_iteration
+from offsim.validation.predictions import Validation, validate_runs
+from offsim.validation.ranking import scheduler_rankings, stride_rankings
+from offsim.validation.reasons import reasons
+from offsim.validation.report import SCORE_HEADERS, WORST_HEADERS, ranking_lines, score_rows, worst_rows
+from offsim.validation.score import comparisons, worst_runs
+from offsim.validation.series import GIB, SeriesComparison, compare_series, read_series, run_of
+from offsim.validation.table import SHIPPED_RUNS, read_runs
+from offsim.views.figure import Picture, save_picture
+
+HELD_OUT = Path(__file__).with_name("held_out.json")
+"""Errors on models left out of the fit: hardware -> model -> phase -> {n, median, p90} in percent."""
+
+SCATTER, ITERATION = "validation_scatter.png", "validation_iteration.png"
+WORST = 10
+SHOWN_SERIES = ("20B", 1.0, "deep_optimizer_states")
+LARGE = 0.15
+
+_INTRODUCTION = """# Validation
+
+How far predictions are from measured runs. This page is generated (`python -m offsim.validation.page`) from the tables
+in `offsim/validation/`; its README says where they come from and how repetitions of a run differ.
+
+## How predictions are made
+
+Each row of `measured_runs.csv` is simulated from its configuration columns alone: hardware, model, parallelism, batch,
+scheduler and its options. Constants come from the hardware profile; none belongs to a model or to a run. Constants of
+the three profiles below were fitted to the same rows (see "Models left out of the fit" for what that flatters), within
+bounds that published hardware figures set. An error is predicted over measured, less 1; `median`, `p90` and `worst`
+are of errors without their sign, `bias` is the median with it. `sum` is forward + backward + step. `iteration` adds
+what the measuring itself took (a constant of the testbed), `peak after backward` is the high-water mark of GPU memory.
+`offsim validate FILE` makes the same comparison for any table with these columns.
+"""
+
+_SERIES = """## One iteration over time
+
+Three iterations of nine runs on `jlse-4xh100` were sampled every 42 ms: PCIe counters, and GPU memory as the driver
+reports it. Below is one of 20B parameters under Deep Optimizer States. Between its phases the measured iteration has
+stretches of instrumentation, which are not simulated.
+
+![Measured above predicted PCIe traffic and GPU memory](images/{picture})
+
+Counters include the protocol's overhead: request and acknowledgement packets, also those of the other direction. One
+factor, {overhead:g}, stands for all of it. The table has the predicted payload against the counters' integral divided by
+that factor, the mean of three iterations; errors above {large:.0f} % are bold. "–": no copies are predicted.
+"""
+
+_SERIES_NOTES = """
+- D2H agrees in every phase. H2D during backward reads higher than predicted where gradients are flushed
+  asynchronously, while with blocking flushes, which copy the same bytes, it agrees: acknowledgements of the D2H traffic
+  and kernel launches (forward, which copies nothing, has some too) account for a part of it.
+- The H2D of Deep Optimizer States is lower in the step and higher in the other phases than predicted, and agrees better
+  over the iteration: more of its last uploads end in forward than predicted. They also differ between iterations.
+- An integral of 5 to 10 samples (forward) is uncertain by one sample at either end.
+"""
+
+_MEMORY = """
+GPU memory: correlation of the driver's reading with the predicted course, and how much higher the reading is. The
+framework's allocator keeps what tensors gave back until it is emptied, about at each phase's end; so the prediction
+here is the most held since the phase began. During backward that is its very start, so there is nothing to correlate;
+the reading goes on rising as the allocator collects blocks of different streams and sizes. The level beyond the
+prediction is the CUDA context, communicators and those blocks.
+"""
+
+_NOT_MODELLED = """## What is not modelled
+
+- Variation: iterations of a run, and above all runs on other nodes or days, differ; a prediction is one number.
+- Instrumentation between phases, but for the constant in `iteration`.
+- Interference on shared networks, clocks that change with temperature, and stragglers: ranks and nodes are alike.
+- The caching allocator: predicted memory is what tensors hold, not what the driver reports.
+- Ranks that are not bound to cores move; `polaris-4xa100` has constants for that situation, which changes from run to
+  run.
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the page and its pictures into a folder, by default `docs`."""
+    folder = Path(arguments[0]) if arguments else Path("docs")
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    validation = validate_runs(read_runs(SHIPPED_RUNS))
+    series = compare_series(read_series(), validation.table.runs)
+    for name, picture in pictures(validation, series).items():
+        save_picture(picture, folder / "images" / name)
+    with atomic_write(folder / "validation.md") as file:
+        file.write(page(validation, series, held_out()).encode())
+
+
+def held_out() -> Mapping[str, Any]:
+    """The errors on models left out of the fit, as the fit wrote them; empty where it did not."""
+    found: Mapping[str, Any] = orjson.loads(HELD_OUT.read_bytes()) if HELD_OUT.exists() else {}
+    return found
+
+
+def pictures(validation: Validation, series: Sequence[SeriesComparison]) -> dict[str, Picture]:
+    """File name -> picture that the page shows."""
+    shown = next(c for c in series if (c.series.model, c.series.cpu_ratio, c.series.scheduler) == SHOWN_SERIES)
+    return {
+        SCATTER: plot_scatter(comparisons(validation)),
+        ITERATION: plot_iteration(shown, run_of(shown.series, validation.table.runs)),
+    }
+
+
+def page(validation: Validation, series: Sequence[SeriesComparison], left_out: Mapping[str, Any]) -> str:
+    """The page's Markdown."""
+    compared = comparisons(validation)
+    worst = [
+        (*row, reasons(validation, comparison))
+        for row, comparison in zip(worst_rows(compared, WORST), worst_runs(compared, WORST), strict=True)
+    ]
+    sections = [
+        _INTRODUCTION,
+        f"## Errors\n\n{_markdown(score_rows(compared), SCORE_HEADERS, 2)}",
+        f"![Predicted over measured values of {len(validation.predictions)} runs](images/{SCATTER})\n",
+        f"## The worst runs\n\n{_markdown(worst, (*WORST_HEADERS, 'known reasons'), 2)}",
+        _rankings(validation),
+        *([_left_out(left_out)] if left_out else []),
+        _series(series),
+        _NOT_MODELLED,
+    ]
+    return "\n".join(sections)
+
+
+def _rankings(validation: Validation) -> str:
+    lines = ["## Choosing by prediction\n", "Does what is predicted fastest turn out to be fastest?\n"]
+    for what, rankings in (
+        ("scheduler", scheduler_rankings(validation.predictions)),
+        ("stride", stride_rankings(validation.predictions)),
+    ):
+        head, *rest = ranking_lines(what, rankings)
+        lines += [f"- {head[0].upper()}{head[1:]}.", *(f"  {line[0].upper()}{line[1:]}." for line in rest)]
+    return "\n".join(lines) + "\n"
+
+
+def _left_out(report: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            hardware,
+            model,
+            phase,
+            score["n"],
+            *(f"{score[name]:.1f} %" for name in ("median", "p90")),
+        )
+        for hardware, models in report.items()
+        for model, phases in models.items()
+        for phase, score in phases.items()
+    ]
+    intro = (
+        "## Models left out of the fit\n\nEach testbed's constants fitted again without the runs of one model, which are "
+        "then predicted: what to expect of a\nmodel that was never measured. Repetitions of a run count once.\n"
+    )
+    return f"{intro}\n{_markdown(rows, ('hardware', 'left out', 'phase', 'runs', 'median', 'p90'), 3)}"
+
+
+def _series(series: Sequence[SeriesComparison]) -> str:
+    overhead = series[0].overhead
+    large = 100 * LARGE
+    parts = [_SERIES.format(picture=ITERATION, overhead=overhead, large=large), _traffic(series), _SERIES_NOTES]
+    parts += [_MEMORY, _memory(series)]
+    return "\n".join(part.strip("\n") + "\n" for part in parts)
+
+
+def _traffic(series: Iterable[SeriesComparison]) -> str:
+    rows = []
+    for comparison in series:
+        by_phase = {(entry.direction, entry.phase): entry for entry in comparison.traffic}
+        for direction in ("D2H", "H2D"):
+            cells = []
+            for phase in ("backward", "step", "iteration"):
+                entry = by_phase[direction, phase]
+                error = entry.error(comparison.overhead)
+                values = f"{entry.predicted / 1e9:.1f} / {entry.mean_counted / comparison.overhead / 1e9:.1f}"
+                text = "–" if error is None else f"{100 * error:+.0f} %"
+                cells += [values, f"**{text}**" if error is not None and abs(error) > LARGE else text]
+            rows.append((comparison.series.name if direction == "D2H" else "", direction, *cells))
+    headers = ["run", "", *(head for phase in ("backward", "step", "iteration") for head in (f"{phase} (GB)", "error"))]
+    return _markdown(rows, headers, 2)
+
+
+def _memory(series: Iterable[SeriesComparison]) -> str:
+    rows = []
+    for comparison in series:
+        courses = {course.phase: course for course in comparison.memory}
+        whole, forward = courses["iteration"], courses["forward"]
+        correlations = ["–" if c.correlation is None else f"{c.correlation:.2f}" for c in (whole, forward)]
+        levels = [f"{courses[phase].level / GIB:.1f}" for phase in ("forward", "backward", "step")]
+        rows.append((comparison.series.name, *correlations, *levels))
+    headers = ["run", "correlation, iteration", "in forward", "reading higher in forward (GiB)", "backward", "step"]
+    return _markdown(rows, headers, 1)
+
+
+def _markdown(rows: Iterable[Sequence[object]], headers: Sequence[str], left: int) -> str:
+    """A table whose first `left` columns are set left, and texts beyond the numbers too."""
+    lines = [
+        f"| {' | '.join(headers)} |",
+        "|" + "|".join("---" if i < left else "--:" for i in range(len(headers))) + "|",
+    ]
+    return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)]) + "\n"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,49 @@
+"""Why predictions of some runs are off, as far as the table of measured runs itself shows."""
+
+from __future__ import annotations
+
+from offsim.validation.predictions import Validation
+from offsim.validation.score import Comparison
+from offsim.validation.table import MeasuredRun
+
+_COLUMNS = {"forward": "fwd_ms", "backward": "bwd_ms", "step": "step_ms"}
+_VARIATION = {"forward": "fwd_cv", "backward": "bwd_cv", "step": "step_cv"}
+REPEATS_DIFFER = 0.03
+ITERATIONS_VARY = 0.05
+
+
+def reasons(validation: Validation, worst: Comparison) -> str:
+    """What is known of a large error of a phase's time: sentences, "" where nothing is."""
+    runs = {prediction.run.line: prediction.run for prediction in validation.predictions}
+    run = runs[worst.line]
+    known = [*_repeats(worst, run, list(runs.values())), *_variation(worst, run)]
+    offloaded = run.cell("scheduler") == "deep_optimizer_states"
+    if offloaded and worst.phase == "forward" and run.cell("dos_build") != "A":
+        known.append("the update's last uploads end in forward, more of them than predicted")
+    if run.cell("nodes") not in ("", "1") and worst.phase != "step":
+        known.append(f"{run.cell('nodes')} nodes: the network is shared with other jobs")
+    return "; ".join(known)
+
+
+def _repeats(worst: Comparison, run: MeasuredRun, runs: list[MeasuredRun]) -> list[str]:
+    """The same configuration measured again, where that took notably longer or shorter."""
+    column = _COLUMNS[worst.phase]
+    same = [
+        other
+        for other in runs
+        if other.line != run.line and other.scenario == run.scenario and column in other.measured
+    ]
+    different = [other for other in same if abs(other.measured[column] / worst.measured - 1) > REPEATS_DIFFER]
+    return [
+        f"the same configuration took {other.measured[column]:.0f} {worst.unit} in {other.cell('series')}"
+        for other in different[:2]
+    ]
+
+
+def _variation(worst: Comparison, run: MeasuredRun) -> list[str]:
+    """Iterations of the run that differ more than usual."""
+    try:
+        variation = float(run.cell(_VARIATION[worst.phase]))
+    except ValueError:
+        return []
+    return [f"its iterations vary by {100 * variation:.0f} %"] if variation > ITERATIONS_VARY else []
