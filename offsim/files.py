@@ -18,13 +18,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     A link is followed, the mode of the file replaced is kept. What is no plain file (a pipe, /dev/stdout) is written
     directly, as it cannot be replaced.
     """
-    # Written beside the real file, not beside a link to it: a rename works within one file system only.
-    target = Path(os.path.realpath(path))
-    old_mode = target.stat().st_mode if target.exists() else None
+    # Of the path itself: where /dev/stdout is a pipe, its real path is a name without a file.
+    old_mode = os.stat(path).st_mode if os.path.exists(path) else None
     if old_mode is not None and not stat.S_ISREG(old_mode):
         with open(path, "wb") as direct:
             yield direct
         return
+    # Written beside the real file, not beside a link to it: a rename works within one file system only.
+    target = Path(os.path.realpath(path))
     aside = target.with_name(f".offsim-{secrets.token_hex(8)}.part")
     try:
         with open(aside, "xb") as handle:

@@ -21,8 +21,7 @@ from offsim.result import PHASES
 from offsim.views.style import format_memory, format_time
 from offsim.views.tables import format_percent
 
-LABEL_WIDTH = 38
-BAR = 17
+LABEL_WIDTH, BAR = 39, 15
 COLUMNS = 6
 """As many schedulers as a table with a column for each has room for."""
 
@@ -63,14 +62,20 @@ def _times(comparison: Comparison, style: Style) -> str:
     for n, (label, result, speedup) in enumerate(
         zip(comparison.labels, comparison, comparison.speedups, strict=True), start=1
     ):
-        name, *more = textwrap.wrap(label, LABEL_WIDTH)
+        name, *more = _lines(label)
         if speedup is None:
             rows.append((n, name, None, None, "does not fit"))
         else:
             bar = style.bar(result.iteration_s / longest, BAR)
             rows.append((n, name, format_time(result.iteration_s), f"{speedup:.2f}x", bar))
-        rows += [(None, f"  {line}", None, None, None) for line in more]
+        rows += [(None, line, None, None, None) for line in more]
     return style.table(rows, ("", "scheduler", "iteration", "speed-up", ""), "rlrrl")
+
+
+def _lines(label: str) -> list[str]:
+    """A label on lines that break between options only."""
+    glued = label.replace(" ", "\xa0").replace(",\xa0", ", ")
+    return [line.replace("\xa0", " ") for line in textwrap.wrap(glued, LABEL_WIDTH, subsequent_indent="  ")]
 
 
 def _verdicts(comparison: Comparison, style: Style) -> str:

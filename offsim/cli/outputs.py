@@ -27,7 +27,7 @@ def check_outputs(
     inputs: Sequence[str | Path] = (),
 ) -> None:
     """Raise InputError for the first of the files, option -> path, that could not be written or would do damage."""
-    taken = {os.path.realpath(path): f"which is read: '{path}'" for path in inputs}
+    taken = {os.path.realpath(path): "that is read" for path in inputs if "\0" not in str(path)}
     for option, path in outputs.items():
         if path is None or (path == STDOUT and option == "--json"):
             continue
@@ -37,7 +37,7 @@ def check_outputs(
         real = os.path.realpath(path)
         if real in taken and not _is_special(path):
             raise InputError(f"found the file {taken[real]}, expected another one", where)
-        taken[real] = f"of {option} too"
+        taken[real] = f"of {option}"
 
 
 def _check_suffix(path: str, suffixes: Sequence[str], where: str) -> None:
@@ -60,7 +60,7 @@ def _check_place(path: str, where: str) -> None:
             kind = "file" if os.path.exists(folder) else "missing folder"
             raise InputError(f"found the {kind} '{os.path.dirname(path)}', expected a folder", where) from None
         if not os.path.basename(path):
-            raise InputError("found a folder's name, expected a file's", where) from None
+            raise InputError(f"found {'a folder' if path else 'an empty'} name, expected a file's", where) from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be written: {getattr(error, 'strerror', None) or error}", where) from None
     else:

@@ -56,17 +56,18 @@ stretches of instrumentation, which are not simulated.
 
 ![Measured above predicted PCIe traffic and GPU memory](images/{picture})
 
-Counters include the protocol's overhead: request and acknowledgement packets, also those of the other direction. One
-factor, {overhead:g}, stands for all of it. The table has the predicted payload against the counters' integral divided by
-that factor, the mean of three iterations; errors above {large:.0f} % are bold. "–": no copies are predicted.
+Counters include the protocol's overhead: headers, requests and acknowledgements, also those of the other direction.
+One factor, {overhead:g}, stands for all of it. The table has the predicted payload, the counters' integral divided by
+that factor (mean of three iterations) and the error; errors above {large:.0f} % are bold.
 """
 
 _SERIES_NOTES = """
-- D2H agrees in every phase. H2D during backward reads higher than predicted where gradients are flushed
+- D2H is within {d2h:.0f} % in every phase. H2D during backward reads higher than predicted where gradients are flushed
   asynchronously, while with blocking flushes, which copy the same bytes, it agrees: acknowledgements of the D2H traffic
   and kernel launches (forward, which copies nothing, has some too) account for a part of it.
-- The H2D of Deep Optimizer States is lower in the step and higher in the other phases than predicted, and agrees better
-  over the iteration: more of its last uploads end in forward than predicted. They also differ between iterations.
+- The H2D of Deep Optimizer States reads lower in the step and higher in the other phases than predicted, and agrees
+  better over the iteration: more of its last uploads end in forward than predicted, how many differs from iteration to
+  iteration.
 - An integral of 5 to 10 samples (forward) is uncertain by one sample at either end.
 """
 
@@ -120,14 +121,14 @@ def page(validation: Validation, series: Sequence[SeriesComparison], left_out: M
     """The page's Markdown."""
     compared = comparisons(validation)
     worst = [
-        (*row, reasons(validation, comparison))
+        (*row, reasons(validation, comparison) or "nothing")
         for row, comparison in zip(worst_rows(compared, WORST), worst_runs(compared, WORST), strict=True)
     ]
     sections = [
         _INTRODUCTION,
-        f"## Errors\n\n{_markdown(score_rows(compared), SCORE_HEADERS, 2)}",
+        f"## Errors\n\n{_markdown(score_rows(compared), SCORE_HEADERS, 'llrrrrr')}",
         f"![Predicted over measured values of {len(validation.predictions)} runs](images/{SCATTER})\n",
-        f"## The worst runs\n\n{_markdown(worst, (*WORST_HEADERS, 'known reasons'), 2)}",
+        f"## The worst runs\n\n{_markdown(worst, (*WORST_HEADERS, 'what the table tells of it'), 'llrrrl')}",
         _rankings(validation),
         *([_left_out(left_out)] if left_out else []),
         _series(series),
@@ -161,17 +162,24 @@ def _left_out(report: Mapping[str, Any]) -> str:
         for phase, score in phases.items()
     ]
     intro = (
-        "## Models left out of the fit\n\nEach testbed's constants fitted again without the runs of one model, which are "
-        "then predicted: what to expect of a\nmodel that was never measured. Repetitions of a run count once.\n"
+        "## Models left out of the fit\n\nConstants fitted again without the runs of one model, which are then "
+        "predicted: what to expect of a model that was\nnever measured. Repetitions of a run count once.\n"
     )
-    return f"{intro}\n{_markdown(rows, ('hardware', 'left out', 'phase', 'runs', 'median', 'p90'), 3)}"
+    return f"{intro}\n{_markdown(rows, ('hardware', 'left out', 'phase', 'runs', 'median', 'p90'), 'lllrrr')}"
 
 
 def _series(series: Sequence[SeriesComparison]) -> str:
     overhead = series[0].overhead
     large = 100 * LARGE
-    parts = [_SERIES.format(picture=ITERATION, overhead=overhead, large=large), _traffic(series), _SERIES_NOTES]
-    parts += [_MEMORY, _memory(series)]
+    d2h = max(
+        abs(error)
+        for comparison in series
+        for entry in comparison.traffic
+        if entry.direction == "D2H" and entry.phase != "iteration"
+        if (error := entry.error(overhead)) is not None
+    )
+    parts = [_SERIES.format(picture=ITERATION, overhead=overhead, large=large), _traffic(series)]
+    parts += [_SERIES_NOTES.format(d2h=100 * d2h), _MEMORY, _memory(series)]
     return "\n".join(part.strip("\n") + "\n" for part in parts)
 
 
@@ -185,11 +193,11 @@ def _traffic(series: Iterable[SeriesComparison]) -> str:
                 entry = by_phase[direction, phase]
                 error = entry.error(comparison.overhead)
                 values = f"{entry.predicted / 1e9:.1f} / {entry.mean_counted / comparison.overhead / 1e9:.1f}"
-                text = "–" if error is None else f"{100 * error:+.0f} %"
+                text = "" if error is None else f"{100 * error:+.0f} %"
                 cells += [values, f"**{text}**" if error is not None and abs(error) > LARGE else text]
             rows.append((comparison.series.name if direction == "D2H" else "", direction, *cells))
     headers = ["run", "", *(head for phase in ("backward", "step", "iteration") for head in (f"{phase} (GB)", "error"))]
-    return _markdown(rows, headers, 2)
+    return _markdown(rows, headers, "llrrrrrr")
 
 
 def _memory(series: Iterable[SeriesComparison]) -> str:
@@ -197,20 +205,18 @@ def _memory(series: Iterable[SeriesComparison]) -> str:
     for comparison in series:
         courses = {course.phase: course for course in comparison.memory}
         whole, forward = courses["iteration"], courses["forward"]
-        correlations = ["–" if c.correlation is None else f"{c.correlation:.2f}" for c in (whole, forward)]
-        levels = [f"{courses[phase].level / GIB:.1f}" for phase in ("forward", "backward", "step")]
-        rows.append((comparison.series.name, *correlations, *levels))
-    headers = ["run", "correlation, iteration", "in forward", "reading higher in forward (GiB)", "backward", "step"]
-    return _markdown(rows, headers, 1)
+        correlations = ["" if c.correlation is None else f"{c.correlation:.2f}" for c in (whole, forward)]
+        higher = [f"{courses[phase].level / GIB:.1f}" for phase in ("forward", "backward", "step")]
+        rows.append((comparison.series.name, *correlations, *higher))
+    levels = [f"{phase}: higher by (GiB)" for phase in ("forward", "backward", "step")]
+    return _markdown(rows, ["run", "correlation, iteration", "forward", *levels], "lrrrrr")
 
 
-def _markdown(rows: Iterable[Sequence[object]], headers: Sequence[str], left: int) -> str:
-    """A table whose first `left` columns are set left, and texts beyond the numbers too."""
-    lines = [
-        f"| {' | '.join(headers)} |",
-        "|" + "|".join("---" if i < left else "--:" for i in range(len(headers))) + "|",
-    ]
-    return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)]) + "\n"
+def _markdown(rows: Iterable[Sequence[object]], headers: Sequence[str], align: str) -> str:
+    """A table; `align` has "l" or "r" for each column."""
+    rule = "|".join("--:" if side == "r" else "---" for side in align)
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (headers, *rows)]
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]]) + "\n"
 
 
 if __name__ == "__main__":

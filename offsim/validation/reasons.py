@@ -1,7 +1,8 @@
-"""Why predictions of some runs are off, as far as the table of measured runs itself shows."""
+"""What the table of measured runs itself tells of a large error: repetitions that differ, iterations that vary."""
 
 from __future__ import annotations
 
+from offsim.scenario import Scenario
 from offsim.validation.predictions import Validation
 from offsim.validation.score import Comparison
 from offsim.validation.table import MeasuredRun
@@ -17,9 +18,9 @@ def reasons(validation: Validation, worst: Comparison) -> str:
     runs = {prediction.run.line: prediction.run for prediction in validation.predictions}
     run = runs[worst.line]
     known = [*_repeats(worst, run, list(runs.values())), *_variation(worst, run)]
-    offloaded = run.cell("scheduler") == "deep_optimizer_states"
-    if offloaded and worst.phase == "forward" and run.cell("dos_build") != "A":
-        known.append("the update's last uploads end in forward, more of them than predicted")
+    spills = run.cell("scheduler") == "deep_optimizer_states" and run.cell("dos_build") != "A"
+    if spills and worst.phase == "forward":
+        known.append("the update's last uploads end in forward, how many varies")
     if run.cell("nodes") not in ("", "1") and worst.phase != "step":
         known.append(f"{run.cell('nodes')} nodes: the network is shared with other jobs")
     return "; ".join(known)
@@ -28,16 +29,27 @@ def reasons(validation: Validation, worst: Comparison) -> str:
 def _repeats(worst: Comparison, run: MeasuredRun, runs: list[MeasuredRun]) -> list[str]:
     """The same configuration measured again, where that took notably longer or shorter."""
     column = _COLUMNS[worst.phase]
+    wanted = _what_matters(run, worst.phase)
     same = [
         other
         for other in runs
-        if other.line != run.line and other.scenario == run.scenario and column in other.measured
+        if other.line != run.line and _what_matters(other, worst.phase) == wanted and column in other.measured
     ]
     different = [other for other in same if abs(other.measured[column] / worst.measured - 1) > REPEATS_DIFFER]
     return [
-        f"the same configuration took {other.measured[column]:.0f} {worst.unit} in {other.cell('series')}"
+        f"the same {worst.phase} took {other.measured[column]:.0f} {worst.unit} in {other.cell('series')}"
         for other in different[:2]
     ]
+
+
+def _what_matters(run: MeasuredRun, phase: str) -> Scenario:
+    """The configuration that decides on a phase: gradient accumulation does not change the step."""
+    scenario = run.scenario
+    if phase != "step":
+        return scenario
+    training = scenario.training
+    once = training.model_copy(update={"global_batch": training.micro_batch * training.data_parallel})
+    return scenario.model_copy(update={"training": once})
 
 
 def _variation(worst: Comparison, run: MeasuredRun) -> list[str]:

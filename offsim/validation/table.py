@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from offsim.errors import InputError, KeyPath, nearest
-from offsim.packaged import is_path
 from offsim.profiles import scenario_profile
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
@@ -281,6 +280,6 @@ def _scenario(path: Path, line: int, cells: Mapping[str, str]) -> Scenario:
     try:
         scenario_profile(scenario)
     except InputError as error:
-        place = "" if is_path(scenario.hardware) else "column 'hardware': "
+        place = "column 'hardware': " if error.where == where else ""  # else it is about the profile's own file
         raise InputError(f"{place}{error.problem}", error.where) from None
     return scenario
