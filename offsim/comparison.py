@@ -119,10 +119,9 @@ def default_labels(scenarios: Sequence[Scenario]) -> list[str]:
     """Names that tell scenarios apart: those of what differs among scenario, scheduler and options."""
     names = [scenario.name for scenario in scenarios]
     schedulers = [scenario.scheduler.name for scenario in scenarios]
-    options = [
-        ", ".join(f"{key} {value}" for key, value in sorted(scenario.scheduler.options.items()))
-        for scenario in scenarios
-    ]
+    given = [scenario.scheduler.options for scenario in scenarios]
+    alike = {key for one in given for key in one if all(key in other and other[key] == one[key] for other in given)}
+    options = [", ".join(f"{key} {one[key]}" for key in sorted(one.keys() - alike)) for one in given]
     labels = ["" for _ in scenarios]
     for part in (names, schedulers, options):
         if len(set(labels)) < len(labels) and len(set(part)) > 1:

@@ -39,6 +39,10 @@ class Model(Section):
         return self
 
 
+MAX_MICRO_STEPS = 1024
+"""Each is simulated: more is a slip rather than a plan."""
+
+
 class Training(Section):
     """How the model is trained. `global_batch` counts sequences per iteration over all data-parallel ranks."""
 
@@ -60,6 +64,9 @@ class Training(Section):
         if self.global_batch % step:
             factors = f"{self.micro_batch} x {self.data_parallel}"
             raise Expected(f"a multiple of micro_batch x data_parallel ({factors})", at=("global_batch",))
+        if self.micro_steps > MAX_MICRO_STEPS:
+            most = f"at most {MAX_MICRO_STEPS} accumulation steps of micro_batch x data_parallel ({step})"
+            raise Expected(most, at=("global_batch",))
         return self
 
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong with the input is one message: where it is, what was found, what is expected. Nothing is written."""
+"""Whatever is wrong with the input is one message: where, what was found, what is expected. Nothing is written."""
 
 from __future__ import annotations
 

@@ -344,7 +344,8 @@ def test_an_interrupt_ends_without_a_traceback(
 def test_run_starts_at_once() -> None:
     script = (
         "import sys; from offsim.cli import main; assert main(['run', sys.argv[1]]) == 0; "
-        "print({name.split('.')[0] for name in sys.modules} & {'pandas', 'matplotlib', 'rich', 'scipy'}, file=sys.stderr)"
+        "loaded = {name.split('.')[0] for name in sys.modules}; "
+        "print(loaded & {'pandas', 'matplotlib', 'rich', 'scipy'}, file=sys.stderr)"
     )
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", script, SCENARIO]

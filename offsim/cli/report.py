@@ -14,7 +14,7 @@ from offsim.verdict import Verdict
 from offsim.views.style import format_memory, format_rate, format_time
 from offsim.views.tables import format_percent
 
-LIMIT_BAR, BUSY_BAR = 15, 8
+PHASE_BAR, LIMIT_BAR, BUSY_BAR = 36, 15, 8
 NAMED_FROM = 0.05
 """The share of the iteration from which on the headline names what limits it."""
 SHOWN_FROM = 0.0005
@@ -153,7 +153,7 @@ def _phases(result: Result, style: Style) -> str:
             f"{phase} ({steps} micro-steps)" if steps > 1 and phase in ("forward", "backward") else phase,
             format_time(seconds),
             format_percent(seconds / result.iteration_s),
-            style.bar(seconds / result.iteration_s, 40),
+            style.bar(seconds / result.iteration_s, PHASE_BAR),
         )
         for phase, seconds in times.items()
     ]

@@ -91,6 +91,7 @@ class FluidSharing:
 
     def _end(self, timer: _Timer) -> None:
         operation: Operation = timer.operation
+        operation.timer = None
         operation.ended_at = self.env.now
         for resource, rate in operation.usage:
             del resource.running[operation]

@@ -134,9 +134,10 @@ class Rendezvous:
         self.arrived.append(operation)
         if len(self.arrived) < self.ranks:
             return []
-        for peer in self.arrived:
+        peers, self.arrived = self.arrived, []
+        for peer in peers:
             peer.waited_for = operation.waited_for
-        return self.arrived
+        return peers
 
 
 class CopyEngine:

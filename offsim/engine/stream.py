@@ -63,6 +63,16 @@ class Engine:
             self._start(self._admitted(operation))
         return operation
 
+    def close(self) -> None:
+        """End the simulation, which leaves the records.
+
+        What refers back to what it belongs to is let go: in circles, records would stay until the garbage collector
+        finds them, and over many simulations finding them takes a third of the time.
+        """
+        for operation in self.operations:
+            operation.stream.tail = operation.stream.last_ended = None
+        del self.fluid
+
     def _admitted(self, operation: Operation) -> list[Operation]:
         """What may start now that `operation` is ready: itself, its whole collective, or nothing yet."""
         if operation.rendezvous is None and operation.engine is None:

@@ -87,6 +87,7 @@ def _train(run: Run, rank: Rank, scheduler: Scheduler) -> Process:
         flush = lambda rank, bucket, first=first, last=last: scheduler.flush(rank, bucket, first, last)  # noqa: E731
         yield from _phase(run, rank, "backward", zero3.backward(flush))
     yield from _phase(run, rank, "update", scheduler.update(rank))
+    zero3.release_vocabulary()
 
 
 def _phase(run: Run, rank: Rank, name: str, process: Process) -> Process:

@@ -86,6 +86,7 @@ class Zero3:
         gpu.allocate(BUCKET, BF16 * BUCKET_ELEMENTS)
         gpu.allocate(SCORES, workload.scores_bytes)
         self._in_flight: deque[Operation] = deque()
+        self._vocabularies = 0
 
     def _hold(self, occupant: str, nbytes: float) -> tuple[MemoryChange, ...]:
         return ((self.rank.gpu_memory, occupant, nbytes),) if nbytes else ()
@@ -96,7 +97,7 @@ class Zero3:
         checkpointing = workload.training.activation_checkpointing
         keeps = workload.hidden_bytes if checkpointing else workload.layer_activation_bytes
         transient = workload.layer_activation_bytes if checkpointing else 0.0
-        vocabulary = rank.all_gather(self.vocab_bytes, -1, allocates=self._hold(GATHERED, self.vocab_bytes))
+        vocabulary = self._gather_vocabulary(None)
         before: Operation | None = None
         gather = rank.all_gather(self.layer_bytes, 0, allocates=self._hold(GATHERED, self.gathered_bytes))
         hidden = self._hold(ACTIVATIONS, 2 * workload.hidden_bytes)
@@ -122,7 +123,7 @@ class Zero3:
                 + (self._hold(GATHERED, self.gathered_bytes) if layer < self.first_kept else ()),
             )
             gather = following
-        vocabulary = rank.all_gather(self.vocab_bytes, -1, [before], self._hold(GATHERED, self.vocab_bytes))
+        vocabulary = self._gather_vocabulary(before)
         yield rank.launch("launch head", costs.launch)
         kept, temporary = FP32 * workload.logits, (FP32 + BF16) * workload.logits
         head = rank.compute(
@@ -188,8 +189,20 @@ class Zero3:
             yield from self._flush(flush, bucket, current)
         self._in_flight.clear()
         yield rank.synchronize(rank.compute_stream, rank.reduce_stream)
-        if self.vocab_bytes:
-            rank.gpu_memory.free(GATHERED, 2 * self.vocab_bytes)
+
+    def _gather_vocabulary(self, after: Operation | None) -> Operation | None:
+        """The embedding at first, then the head, each gathered once an iteration."""
+        tied = self.rank.workload.model.tied_embeddings
+        if not self.vocab_bytes or self._vocabularies == (1 if tied else 2):
+            return None
+        self._vocabularies += 1
+        return self.rank.all_gather(self.vocab_bytes, -1, [after], self._hold(GATHERED, self.vocab_bytes))
+
+    def release_vocabulary(self) -> None:
+        """After the update: embedding and head have stayed gathered until then."""
+        if self._vocabularies:
+            self.rank.gpu_memory.free(GATHERED, self._vocabularies * self.vocab_bytes)
+            self._vocabularies = 0
 
     def _flush(self, flush: FlushBucket, bucket: Bucket, filled_by: Operation) -> Process:
         rank = self.rank

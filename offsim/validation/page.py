@@ -18,7 +18,14 @@ from offsim.validation.plot_iteration import plot_iteration
 from offsim.validation.predictions import Validation, validate_runs
 from offsim.validation.ranking import scheduler_rankings, stride_rankings
 from offsim.validation.reasons import reasons
-from offsim.validation.report import SCORE_HEADERS, WORST_HEADERS, ranking_lines, score_rows, worst_rows
+from offsim.validation.report import (
+    SCORE_HEADERS,
+    WORST_HEADERS,
+    ranking_lines,
+    score_rows,
+    signed_percent,
+    worst_rows,
+)
 from offsim.validation.score import comparisons, worst_runs
 from offsim.validation.series import GIB, SeriesComparison, compare_series, read_series, run_of
 from offsim.validation.table import SHIPPED_RUNS, read_runs
@@ -41,8 +48,8 @@ in `offsim/validation/`; its README says where they come from and how repetition
 
 Each row of `measured_runs.csv` is simulated from its configuration columns alone: hardware, model, parallelism, batch,
 scheduler and its options. Constants come from the hardware profile; none belongs to a model or to a run. Constants of
-the three profiles below were fitted to the same rows (see "Models left out of the fit" for what that flatters), within
-bounds that published hardware figures set. An error is predicted over measured, less 1; `median`, `p90` and `worst`
+the three profiles below were fitted to the same rows (see "Models left out of the fit" for what that flatters), held
+near published figures of the hardware. An error is predicted over measured, less 1; `median`, `p90` and `worst`
 are of errors without their sign, `bias` is the median with it. `sum` is forward + backward + step. `iteration` adds
 what the measuring itself took (a constant of the testbed), `peak after backward` is the high-water mark of GPU memory.
 `offsim validate FILE` makes the same comparison for any table with these columns.
@@ -63,11 +70,11 @@ that factor (mean of three iterations) and the error; errors above {large:.0f} %
 
 _SERIES_NOTES = """
 - D2H is within {d2h:.0f} % in every phase. H2D during backward reads higher than predicted where gradients are flushed
-  asynchronously, while with blocking flushes, which copy the same bytes, it agrees: acknowledgements of the D2H traffic
-  and kernel launches (forward, which copies nothing, has some too) account for a part of it.
+  asynchronously, while with blocking flushes, which upload the same bytes, it is closest. Acknowledgements of the D2H
+  traffic and kernel launches (forward, which copies nothing, has some H2D too) can account for a part of it.
 - The H2D of Deep Optimizer States reads lower in the step and higher in the other phases than predicted, and agrees
-  better over the iteration: more of its last uploads end in forward than predicted, how many differs from iteration to
-  iteration.
+  better over the iteration. More of its last uploads end in forward than predicted, how many differs from iteration to
+  iteration; what else backward carries is not known.
 - An integral of 5 to 10 samples (forward) is uncertain by one sample at either end.
 """
 
@@ -153,7 +160,7 @@ def _left_out(report: Mapping[str, Any]) -> str:
         (
             hardware,
             model,
-            phase,
+            "step" if phase == "update" else phase,
             score["n"],
             *(f"{score[name]:.1f} %" for name in ("median", "p90")),
         )
@@ -193,7 +200,7 @@ def _traffic(series: Iterable[SeriesComparison]) -> str:
                 entry = by_phase[direction, phase]
                 error = entry.error(comparison.overhead)
                 values = f"{entry.predicted / 1e9:.1f} / {entry.mean_counted / comparison.overhead / 1e9:.1f}"
-                text = "" if error is None else f"{100 * error:+.0f} %"
+                text = "" if error is None else signed_percent(error, 0)
                 cells += [values, f"**{text}**" if error is not None and abs(error) > LARGE else text]
             rows.append((comparison.series.name if direction == "D2H" else "", direction, *cells))
     headers = ["run", "", *(head for phase in ("backward", "step", "iteration") for head in (f"{phase} (GB)", "error"))]

@@ -118,6 +118,12 @@ def format_validation(validation: Validation, *, unicode: bool = True) -> str:
     return "\n\n".join(parts)
 
 
+def signed_percent(fraction: float, digits: int = 1) -> str:
+    """A fraction as "+1.2 %", "-0.3 %", "0.0 %"."""
+    text = f"{100 * fraction:+.{digits}f} %"
+    return text if text.strip("+-0. %") else text[1:]
+
+
 SCORE_HEADERS = ("hardware", "phase", "runs", "median", "p90", "worst", "bias")
 WORST_HEADERS = ("run", "phase", "measured", "predicted", "error")
 
@@ -128,14 +134,14 @@ def score_rows(compared: Sequence[Comparison]) -> list[tuple[object, ...]]:
     for hardware, phases in scores(compared).items():
         for position, (phase, score) in enumerate(phases.items()):
             shown = [f"{100 * value:.1f} %" for value in (score.median, score.p90, score.worst)]
-            rows.append((hardware if position == 0 else "", phase, score.n, *shown, f"{100 * score.bias:+.1f} %"))
+            rows.append((hardware if position == 0 else "", phase, score.n, *shown, signed_percent(score.bias)))
     return rows
 
 
 def worst_rows(compared: Sequence[Comparison], count: int = WORST) -> list[tuple[object, ...]]:
     """Cells of a table of the worst runs, as `WORST_HEADERS`."""
     return [
-        (w.name, w.phase, f"{w.measured:.0f} {w.unit}", f"{w.predicted:.0f} {w.unit}", f"{100 * w.error:+.1f} %")
+        (w.name, w.phase, f"{w.measured:.0f} {w.unit}", f"{w.predicted:.0f} {w.unit}", signed_percent(w.error))
         for w in worst_runs(compared, count)
     ]
 
@@ -149,7 +155,7 @@ def ranking_lines(what: str, rankings: Sequence[Ranking]) -> list[str]:
         f"best {what}: predicted in {agree} of {len(rankings)} series, {in_order} of {pairs} pairs in order",
         f"following the prediction costs {quantile(losses, 0.5):.1f} % in the median, {max(losses):.1f} % at most",
         *(
-            f"{wrong.name}: {wrong.best} is best, {wrong.predicted_best} is predicted, {100 * wrong.loss:+.1f} %"
+            f"{wrong.name}: {wrong.best} is best, {wrong.predicted_best} is predicted, {signed_percent(wrong.loss)}"
             for wrong in rankings
             if not wrong.agrees
         ),

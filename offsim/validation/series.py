@@ -28,6 +28,7 @@ HARDWARE = "jlse-4xh100"
 """The testbed of the shipped series."""
 
 GIB = 2.0**30
+NEGLIGIBLE_BYTES = 1e9
 WINDOW_S = 0.042
 """Between two samples."""
 PHASES = {"forward": "forward", "backward": "backward", "step": "update"}
@@ -97,9 +98,14 @@ class Traffic:
         """Mean of the iterations, in bytes."""
         return sum(self.counted) / len(self.counted)
 
+    @property
+    def matters(self) -> bool:
+        """Whether more than next to nothing is predicted."""
+        return self.predicted >= NEGLIGIBLE_BYTES
+
     def error(self, overhead: float) -> float | None:
-        """Predicted payload over counted payload, less 1; None where no copies are predicted."""
-        return self.predicted * overhead / self.mean_counted - 1.0 if self.predicted else None
+        """Predicted payload over counted payload, less 1; None where next to nothing is predicted."""
+        return self.predicted * overhead / self.mean_counted - 1.0 if self.matters else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +225,8 @@ def compare_series(all_series: Iterable[MeasuredSeries], runs: Iterable[Measured
 
 def best_overhead(traffic: Iterable[Traffic]) -> float:
     """The counters' overhead that is right for the median of all phases with predicted copies."""
-    ratios = [
-        entry.mean_counted / entry.predicted for entry in traffic if entry.predicted and entry.phase != "iteration"
-    ]
+    entries = [entry for entry in traffic if entry.matters and entry.phase != "iteration"]
+    ratios = [entry.mean_counted / entry.predicted for entry in entries]
     return quantile(ratios, 0.5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Generator, Iterator
 from itertools import pairwise
@@ -277,3 +278,29 @@ def test_many_that_wait_for_one_start_together_in_order(engine: Engine) -> None:
     waiting = [engine.enqueue(work(Stream("own"), 0.0), "update", after=[first]) for _ in range(10_000)]
     engine.env.run()
     assert times(*waiting) == [(1.0, 1.0)] * 10_000
+
+
+def test_a_closed_engine_is_freed_without_the_garbage_collector() -> None:
+    """All but SimPy's environment, which refers to itself."""
+
+    def simulate() -> None:
+        engine, link, dma = Engine(), Resource("link", 1.0), CopyEngine()
+        members = collective(2, 1.0)
+        for number in range(200):
+            stream = Stream(f"stream {number}")
+            copy = Operation(stream, "h2d", "copy", 1.0, ((link, 1.0),), engine=dma)
+            kernel = engine.enqueue(work(Stream("compute"), 2.0, [(link, 1.0)]), "update")
+            engine.enqueue(copy, "update", after=[kernel])
+            engine.enqueue(work(stream, 1.0), "update").completion(engine.env)
+        for member in members:
+            engine.enqueue(member, "update")
+        engine.env.run()
+        engine.close()
+
+    gc.collect()
+    gc.disable()
+    try:
+        simulate()
+        assert gc.collect() < 20
+    finally:
+        gc.enable()

@@ -67,7 +67,14 @@ def test_optional_columns_may_be_missing(make_table):
 
 
 def test_numbers_and_flags_are_read_as_spreadsheets_and_libraries_write_them(make_table):
-    row = {"subgroup_size": "1e6", "dp": "4.0", "swiglu": "FALSE", "untied": "0", "checkpointing": "1", "hidden": " 512 "}
+    row = {
+        "subgroup_size": "1e6",
+        "dp": "4.0",
+        "swiglu": "FALSE",
+        "untied": "0",
+        "checkpointing": "1",
+        "hidden": " 512 ",
+    }
     scenario = read_runs(make_table(row)).runs[0].scenario
     assert (scenario.training.subgroup_size, scenario.training.data_parallel, scenario.model.hidden) == (10**6, 4, 512)
     assert not scenario.model.swiglu
@@ -123,7 +130,10 @@ def test_a_misspelt_column_is_found(make_table):
             {"hardware": "polaris-4xa10"},
             "column 'hardware': unknown hardware profile 'polaris-4xa10'; did you mean 'polaris-4xa100'?",
         ),
-        ({"hardware": "./mine.yaml"}, re.compile(r"column 'hardware': no hardware profile at .*mine\.yaml or mine\.yaml")),
+        (
+            {"hardware": "./mine.yaml"},
+            re.compile(r"column 'hardware': no hardware profile at .*mine\.yaml or mine\.yaml"),
+        ),
         (
             {"scheduler": "zero3_ofload"},
             "column 'scheduler': unknown scheduler 'zero3_ofload'; did you mean 'zero3_offload'?",
@@ -228,5 +238,7 @@ def test_plain_rows(tmp_path):
 
 
 def test_reading_a_table_loads_no_heavy_library():
-    code = "import sys, offsim.validation.table; print([m for m in ('numpy', 'pandas', 'matplotlib') if m in sys.modules])"
+    code = (
+        "import sys, offsim.validation.table; print([m for m in ('numpy', 'pandas', 'matplotlib') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,42 @@
+"""Accuracy that is held: errors on the shipped table, in percent, stay below these."""
+
+import pytest
+
+from offsim.validation.ranking import scheduler_rankings, stride_rankings
+from offsim.validation.score import comparisons, scores
+
+GOOD = {"forward": (6, 20), "backward": (4, 10), "step": (2, 7), "sum": (2, 6)}
+UNBOUND = {"forward": (8, 20), "backward": (6, 15), "step": (4, 12), "sum": (5, 12)}
+HIGHEST = {"jlse-4xh100": GOOD, "polaris-4xa100-numa-bound": GOOD, "polaris-4xa100": UNBOUND}
+"""Hardware -> phase -> (median, 90th percentile)."""
+HIGHEST_MEMORY = 5
+"""Median error of the peak of GPU memory after backward."""
+
+
+@pytest.fixture(scope="module")
+def found(validation):
+    return scores(comparisons(validation))
+
+
+def test_every_measured_run_is_predicted_to_fit(validation):
+    assert [p.run.line for p in validation.predictions if not p.fits] == []
+
+
+@pytest.mark.parametrize("hardware", HIGHEST)
+@pytest.mark.parametrize("phase", GOOD)
+def test_times(found, hardware, phase):
+    median, p90 = HIGHEST[hardware][phase]
+    score = found[hardware][phase]
+    assert (100 * score.median <= median, 100 * score.p90 <= p90) == (True, True), score
+
+
+@pytest.mark.parametrize("hardware", HIGHEST)
+def test_memory(found, hardware):
+    assert 100 * found[hardware]["peak after backward"].median <= HIGHEST_MEMORY
+
+
+def test_following_predictions_costs_little(validation):
+    for rankings in (scheduler_rankings(validation.predictions), stride_rankings(validation.predictions)):
+        assert rankings
+        assert sum(ranking.agrees for ranking in rankings) >= 0.9 * len(rankings)
+        assert max(ranking.loss for ranking in rankings) < 0.03

@@ -1,0 +1,86 @@
+from io import BytesIO
+
+import pytest
+from matplotlib.figure import Figure
+
+from offsim.validation.plot import plot_scatter
+from offsim.validation.plot_iteration import median_iteration, plot_iteration
+from offsim.validation.score import PHASES, Comparison, comparisons
+from offsim.validation.series import SeriesComparison, compare_series, read_series, run_of
+from offsim.views.figure import save_picture
+
+
+def overlaps(figure: Figure) -> list[tuple[str, str]]:
+    """Texts of the figure that lie on one another."""
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    texts = [
+        text
+        for axes in figure.axes
+        for text in (*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label)
+        if text.get_text()
+    ]
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    return [
+        (texts[i].get_text(), texts[j].get_text())
+        for i in range(len(texts))
+        for j in range(i)
+        if boxes[i].overlaps(boxes[j])
+    ]
+
+
+def test_a_panel_per_phase_with_all_runs(validation):
+    compared = comparisons(validation)
+    picture = plot_scatter(compared, title="all")
+    assert [axes.get_title(loc="left") for axes in picture.axes] == list(PHASES)
+    for axes in picture.axes:
+        drawn = [line for line in axes.lines if line.get_gid()]
+        assert sum(len(line.get_xdata()) for line in drawn) == 80
+        assert axes.get_xlim() == axes.get_ylim()
+        low, high = axes.get_xlim()
+        for line in drawn:
+            for values in (line.get_xdata(), line.get_ydata()):
+                assert low < min(values)
+                assert max(values) < high
+    names = [text.get_text() for text in picture.legends[0].get_texts()]
+    assert names[:3] == ["jlse-4xh100", "polaris-4xa100", "polaris-4xa100-numa-bound"]
+    assert names[3:] == ["predicted = measured", "within 10 %"]
+    assert overlaps(picture) == []
+
+
+def test_one_value_is_enough_for_a_picture():
+    picture = plot_scatter([Comparison(2, "x", "hw", "step", "ms", 100.0, 100.0)])
+    assert len(picture.axes) == 1
+    picture.savefig(BytesIO(), format="png")
+
+
+def test_nothing_to_draw_is_said():
+    with pytest.raises(ValueError, match="nothing to draw: no value was both measured and predicted"):
+        plot_scatter([])
+
+
+@pytest.fixture(scope="module")
+def one(shipped) -> SeriesComparison:
+    series = [s for s in read_series() if s.scheduler == "deep_optimizer_states" and s.cpu_ratio == 1]
+    return compare_series(series, shipped.runs)[0]
+
+
+def test_the_median_iteration_is_shown(one):
+    lengths = sorted(iteration.time_s[-1] for iteration in one.series.iterations)
+    assert median_iteration(one).time_s[-1] == lengths[1]
+
+
+def test_measured_is_above_predicted_on_one_axis(one, shipped, tmp_path):
+    picture = plot_iteration(one, run_of(one.series, shipped.runs))
+    assert len(picture.axes) == 4
+    assert len({axes.get_xlim() for axes in picture.axes}) == 1
+    assert picture.axes[0].get_ylim() == picture.axes[2].get_ylim()
+    assert picture.axes[1].get_ylim() == picture.axes[3].get_ylim()
+    for axes in (picture.axes[0], picture.axes[2]):
+        labels = [text.get_text() for text in axes.texts if text.get_gid() == "phase"]
+        assert labels[::2] == ["forward", "backward", "step"]
+        assert {c.get_gid() for c in axes.collections} >= {"H2D", "D2H"}
+    assert overlaps(picture) == []
+    save_picture(picture, tmp_path / "one.png")
+    save_picture(plot_iteration(one, run_of(one.series, shipped.runs)), tmp_path / "two.png")
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
