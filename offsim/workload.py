@@ -19,7 +19,10 @@ FP32 = 4
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One parameter tensor of a tensor-parallel rank, before ZeRO-3 partitioning. `layer` is -1 outside the layers."""
+    """One parameter tensor of a tensor-parallel rank, before ZeRO-3 partitioning.
+
+    `layer` is -1 for the embedding, and the number of layers for what follows the last.
+    """
 
     name: str
     elements: int
@@ -142,9 +145,9 @@ class Workload:
         vocab = m.vocab * h // tp
         tensors = [Tensor("embedding", vocab, -1)]
         tensors += [Tensor(name, n, index) for index in range(m.layers) for name, n in layer]
-        tensors.append(Tensor("final norm", h, -1))
+        tensors.append(Tensor("final norm", h, m.layers))
         if not m.tied_embeddings:
-            tensors.append(Tensor("head", vocab, -1))
+            tensors.append(Tensor("head", vocab, m.layers))
         return tensors
 
     @cached_property
@@ -183,7 +186,7 @@ class Workload:
         return self.tensors[0].elements
 
     def buckets(self, bucket_elements: int) -> list[tuple[int, Bucket]]:
-        """Gradient buckets in backward order, each with the layer whose backward fills it (-1: after the last)."""
+        """Gradient buckets in backward order, each with the `layer` of the tensor that overflows it (-1: none)."""
         subgroup_of = {tensor: index for index, members in enumerate(self._grouping) for tensor in members}
         ready = [(self.tensors[i].elements, self.shares[i], subgroup_of[i]) for i in reversed(range(len(self.tensors)))]
         layers = [t.layer for t in reversed(self.tensors)]
@@ -304,22 +307,10 @@ class Workload:
 
     @property
     def layer_activation_bytes(self) -> float:
-        """What one layer keeps for its backward when nothing is recomputed."""
-        return self._attention_activation_bytes + self._mlp_activation_bytes + self.scores_bytes
+        """What one layer keeps for its backward when nothing is recomputed.
 
-    @property
-    def _attention_activation_bytes(self) -> float:
-        """Norm, query, key, value (expanded to all heads), context and residuals."""
-        return BF16 * self.tokens * (4 * self.model.hidden + 4 * self.model.hidden / self._tp)
-
-    @property
-    def _mlp_activation_bytes(self) -> float:
-        projections = 3 if self.model.swiglu else 2
-        return BF16 * self.tokens * projections * self.model.ffn_hidden / self._tp
-
-    @property
-    def layer_gradient_bytes(self) -> float:
-        """The most that a layer's backward holds at once beyond what it kept: the MLP goes before attention."""
-        while_mlp = self._mlp_activation_bytes * 2 / 3
-        while_attention = self.scores_bytes - self._mlp_activation_bytes
-        return max(while_mlp, while_attention, 0.0)
+        Norm, query, key, value (expanded to all heads), context and residuals; the MLP's projections; the scores.
+        """
+        m = self.model
+        mlp = (3 if m.swiglu else 2) * m.ffn_hidden
+        return BF16 * self.tokens * (4 * m.hidden + (4 * m.hidden + mlp) / self._tp) + self.scores_bytes

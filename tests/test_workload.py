@@ -194,6 +194,13 @@ def test_buckets_fill_from_the_last_layer_to_the_first() -> None:
     assert order[-1] == -1  # the embedding's gradient is the last
 
 
+def test_a_bucket_filled_by_the_head_alone_is_not_held_until_the_end() -> None:
+    """With a large vocabulary the head overflows a bucket before the first layer's backward."""
+    order = [layer for layer, _ in workload(vocab=128256, hidden=8192, ffn_hidden=28672).buckets(500_000_000)]
+    assert order[0] >= 39
+    assert order == sorted(order, reverse=True)
+
+
 # Kernels
 
 

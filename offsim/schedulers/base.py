@@ -43,9 +43,6 @@ class Scheduler(ABC):
     def allocate(self, rank: Rank) -> None:
         """Take the memory that optimizer state and gradients hold throughout, on GPU and host."""
 
-    def prepare_backward(self, rank: Rank, last: bool) -> None:  # noqa: B027 (optional)
-        """Called at the start of each micro-step's backward; `last` before an update."""
-
     @abstractmethod
     def flush(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Process:
         """Store the rank's share of a reduced bucket; `first` and `last` micro-step of an iteration."""

@@ -77,10 +77,6 @@ class DeepOptimizerStates(Scheduler):
         gpu.allocate(OPTIMIZER_STATE, 3 * FP32 * count(self.static))
         gpu.allocate(GRADIENTS, FP32 * count(self.static))
 
-    def prepare_backward(self, rank: Rank, last: bool) -> None:
-        if last and self.three_streams:  # the early build takes this memory as gradients arrive
-            rank.gpu_memory.allocate(STAGED_GRADIENTS, BF16 * count(self.fetched))
-
     def flush(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Process:
         accumulate_on_host(rank, sum(share for _, share in bucket.shares), first)
         if last:
@@ -92,8 +88,7 @@ class DeepOptimizerStates(Scheduler):
                     to_slot += share
                 else:
                     to_cpu += share
-            if not self.three_streams:
-                rank.gpu_memory.allocate(STAGED_GRADIENTS, BF16 * to_slot)
+            rank.gpu_memory.allocate(STAGED_GRADIENTS, BF16 * to_slot)
             drain_gradients(rank, to_cpu)
         yield from ()
 
@@ -115,7 +110,7 @@ class DeepOptimizerStates(Scheduler):
                 continue
             block.append(subgroup)
             if (subgroup.index + 2) % self.stride == 0 or subgroup is self.dynamic[-1]:
-                rank.start(self.downcast_and_upload(rank, block))
+                rank.start(self.downcast_and_upload(rank, block), rank.thread("background thread"))
                 block = []
         yield from update_resident(rank, self.static)
         yield rank.synchronize(rank.stream("bf16 upload"))

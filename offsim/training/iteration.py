@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass, field
 
 from simpy import AllOf
@@ -56,8 +55,6 @@ def run_iteration(
     collectives = Collectives(layout.simulated)
     ranks = [Rank(engine, node, number, workload, collectives) for number in range(layout.simulated)]
     run = Run(profile, workload, layout, engine, node, ranks)
-    collects = gc.isenabled()
-    gc.disable()  # records live until the end of the run: looking for garbage among them takes half its time
     try:
         processes = [engine.env.process(_train(run, rank, scheduler(options, workload))) for rank in ranks]
         engine.env.run(until=AllOf(engine.env, processes))
@@ -65,8 +62,7 @@ def run_iteration(
     except OutOfMemory as verdict:
         run.out_of_memory = verdict
     finally:
-        if collects:
-            gc.enable()
+        engine.close()
     return run
 
 
@@ -83,7 +79,6 @@ def _train(run: Run, rank: Rank, scheduler: Scheduler) -> Process:
     for step in range(steps):
         yield from _phase(run, rank, "forward", zero3.forward())
         first, last = step == 0, step == steps - 1
-        scheduler.prepare_backward(rank, last)
         flush = lambda rank, bucket, first=first, last=last: scheduler.flush(rank, bucket, first, last)  # noqa: E731
         yield from _phase(run, rank, "backward", zero3.backward(flush))
     yield from _phase(run, rank, "update", scheduler.update(rank))

@@ -73,8 +73,9 @@ class Rank:
             self._threads[name] = HostThread(name, self.number)
         return self._threads[name]
 
-    def start(self, process: Process) -> None:
-        """Run a further host thread's code."""
+    def start(self, process: Process, thread: HostThread) -> None:
+        """Run a further host thread's code; its first work waited for what the host thread did last."""
+        thread.last_ended = self.host.last_ended
         self.engine.env.process(process)
 
     def _enqueue(
@@ -97,13 +98,10 @@ class Rank:
         operations = [x.tail if isinstance(x, Stream) else x for x in awaited]
         return self._blocking(Operation(thread or self.host, "wait", "synchronize", 0.0), operations)
 
-    def wait_event(
-        self, stream: Stream, operation: Operation | None, frees: Sequence[MemoryChange] = ()
-    ) -> Operation | None:
-        """Order what is enqueued on `stream` from now on behind `operation` (cudaStreamWaitEvent)."""
-        if operation is None:
-            return None
-        return self._enqueue(Operation(stream, "wait", "wait for event", 0.0, frees=frees), [operation])
+    def wait_event(self, stream: Stream, operation: Operation | None) -> None:
+        """Order what is enqueued on `stream` from now on behind `operation` too (cudaStreamWaitEvent)."""
+        if operation is not None:
+            self._enqueue(Operation(stream, "wait", "wait for event", 0.0), [operation])
 
     def _cpu_work(
         self,
@@ -261,11 +259,9 @@ class Rank:
         name = f"all-gather layer {layer}" if layer >= 0 else "all-gather vocabulary"
         return self._ring("all_gather", name, nbytes, 1, layer, after, allocates)
 
-    def reduce_scatter(
-        self, nbytes: float, after: Iterable[Operation | None] = (), allocates: Sequence[MemoryChange] = ()
-    ) -> Operation | None:
+    def reduce_scatter(self, nbytes: float, after: Iterable[Operation | None] = ()) -> Operation | None:
         """Asynchronous reduce-scatter of a tensor of `nbytes` over data-parallel ranks."""
-        return self._ring("reduce_scatter", "reduce-scatter gradients", nbytes, 1, -1, after, allocates)
+        return self._ring("reduce_scatter", "reduce-scatter gradients", nbytes, 1, -1, after, ())
 
     def scalar_all_reduce(self) -> Operation | None:
         """Asynchronous all-reduce of one number over data-parallel ranks."""
@@ -291,10 +287,9 @@ class Rank:
         if self.node.nic is not None:
             rate = min(rate, self.node.nic.capacity / rings)
         seconds = sent / rate + interconnect.collective_latency_s * rounds
-        usage: list[tuple[Resource, float]] = [
-            (self.device.interconnect, sent / seconds),
-            (self.device.compute, interconnect.collective_gpu_share),
-        ]
+        usage: list[tuple[Resource, float]] = [(self.device.interconnect, sent / seconds)]
+        if interconnect.collective_gpu_share:
+            usage.append((self.device.compute, interconnect.collective_gpu_share))
         if self.node.nic is not None:
             usage.append((self.node.nic, sent / seconds * rings / self.node.layout.simulated))
         operation = Operation(

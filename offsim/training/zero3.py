@@ -1,8 +1,8 @@
 """Forward and backward of ZeRO-3 with parameters on the GPUs, as DeepSpeed runs them.
 
-Each layer's bf16 parameters are all-gathered one layer ahead and released after use, unless the backward pass
-needs them again within `MAX_REUSE_DISTANCE` elements. Gradients go through a bucket; what happens to a full
-bucket is the scheduler's matter.
+Layers' bf16 parameters are all-gathered ahead of use, until `MAX_LIVE` elements are gathered at once, and released
+after use; those of the last layers stay gathered between forward and backward. Gradients go through a bucket; what
+happens to a full bucket is the scheduler's matter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from offsim.training.rank import Process, Rank
 from offsim.workload import BF16, FP32, Bucket, Cost, cost
 
 BUCKET_ELEMENTS = 500_000_000
-MAX_REUSE_DISTANCE = 1_000_000_000
+MAX_LIVE = 1_000_000_000
+"""DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance, in elements."""
+PREFETCH_LAYERS = 2
+"""Layers whose gathers are issued while one is launched: each of its modules prefetches 50M elements."""
 MAX_BUCKETS_IN_FLIGHT = 2
 """DeepSpeed's max_param_reduce_events: the host waits for the oldest when more than these are unfinished."""
 
@@ -27,7 +30,7 @@ ACTIVATIONS = "activations"
 WORKING_SET = "layer working set"
 LOSS = "logits and loss"
 BUCKET = "gradient bucket"
-REDUCED = "reduced gradients (bf16)"
+REDUCED = "reduced gradients"
 SCORES = "attention score buffer"
 
 FlushBucket = Callable[[Rank, Bucket], Process]
@@ -78,9 +81,8 @@ class Zero3:
         self.layer_bytes = float(BF16 * workload.layer_elements)
         self.vocab_bytes = float(BF16 * workload.vocab_elements) if sharded else 0.0
         self.gathered_bytes = self.layer_bytes if sharded else 0.0
-        kept = -(-MAX_REUSE_DISTANCE // workload.layer_elements)
-        self.first_kept = max(self.layers - kept, 0)
-        """Layers from here on stay gathered between forward and backward."""
+        self.live = min(max(-(-MAX_LIVE // workload.layer_elements), 2), self.layers)
+        """Layers that are gathered at once; as many last ones stay so between forward and backward."""
         gpu = rank.gpu_memory
         gpu.allocate(PARAMETERS, BF16 * workload.partition)
         gpu.allocate(BUCKET, BF16 * BUCKET_ELEMENTS)
@@ -98,32 +100,26 @@ class Zero3:
         keeps = workload.hidden_bytes if checkpointing else workload.layer_activation_bytes
         transient = workload.layer_activation_bytes if checkpointing else 0.0
         vocabulary = self._gather_vocabulary(None)
-        before: Operation | None = None
-        gather = rank.all_gather(self.layer_bytes, 0, allocates=self._hold(GATHERED, self.gathered_bytes))
+        gathers = [self._gather(0, None)]
+        computed: list[Operation] = []
         hidden = self._hold(ACTIVATIONS, 2 * workload.hidden_bytes)
         current = rank.compute("embedding", costs.embedding, after=[vocabulary], allocates=hidden)
         for layer in range(self.layers):
-            following = None
-            if layer + 1 < self.layers:
-                following = rank.all_gather(
-                    self.layer_bytes,
-                    layer + 1,
-                    after=[before],
-                    allocates=self._hold(GATHERED, self.gathered_bytes),
-                )
+            for further in range(len(gathers), min(len(gathers) + PREFETCH_LAYERS, layer + self.live, self.layers)):
+                released = computed[further - self.live] if further >= self.live else None
+                gathers.append(self._gather(further, released))
             yield rank.launch(f"launch layer {layer}", costs.launch, layer)
-            before = current
             current = rank.compute(
                 f"layer {layer} forward",
                 costs.layer_forward,
                 layer,
-                after=[gather],
+                after=[gathers[layer]],
                 allocates=self._hold(ACTIVATIONS, keeps) + self._hold(WORKING_SET, transient),
                 frees=self._hold(WORKING_SET, transient)
-                + (self._hold(GATHERED, self.gathered_bytes) if layer < self.first_kept else ()),
+                + (self._hold(GATHERED, self.gathered_bytes) if layer < self.layers - self.live else ()),
             )
-            gather = following
-        vocabulary = self._gather_vocabulary(before)
+            computed.append(current)
+        vocabulary = self._gather_vocabulary(computed[-2] if self.layers > 1 else None)
         yield rank.launch("launch head", costs.launch)
         kept, temporary = FP32 * workload.logits, (FP32 + BF16) * workload.logits
         head = rank.compute(
@@ -141,7 +137,7 @@ class Zero3:
         checkpointing = workload.training.activation_checkpointing
         keeps = workload.hidden_bytes if checkpointing else workload.layer_activation_bytes
         recomputed = workload.layer_activation_bytes if checkpointing else 0.0
-        working = recomputed + workload.layer_gradient_bytes + BF16 * workload.layer_elements
+        working = self._hold(WORKING_SET, recomputed + BF16 * workload.layer_elements)
         work = costs.layer_backward
         launches = costs.launch
         if checkpointing:
@@ -149,38 +145,35 @@ class Zero3:
             work = Cost(work.seconds + forward.seconds, work.flops + forward.flops, work.nbytes + forward.nbytes)
             launches *= 2
         buckets = workload.buckets(BUCKET_ELEMENTS)
-        vocab_gradient = BF16 * workload.vocab_elements + (BF16 + FP32) * workload.logits
+        logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits)
+        head_gradient = self._hold(WORKING_SET, BF16 * workload.vocab_elements)
+        reduced = FP32 * BUCKET_ELEMENTS / workload.training.data_parallel
+        rank.gpu_memory.allocate(REDUCED, reduced)
         yield rank.launch("launch head backward", costs.launch)
-        before: Operation | None = None
         current = rank.compute(
             "head backward",
             costs.head_backward,
-            allocates=self._hold(WORKING_SET, vocab_gradient),
-            frees=self._hold(WORKING_SET, vocab_gradient) + self._hold(LOSS, FP32 * workload.logits),
+            allocates=logits_gradient + head_gradient,
+            frees=logits_gradient + self._hold(LOSS, FP32 * workload.logits),
         )
-        gather: Operation | None = None
+        while buckets and buckets[0][0] == self.layers:
+            yield from self._flush(flush, buckets.pop(0)[1], current)
+        gathers: list[Operation | None] = [None] * self.layers
         for layer in reversed(range(self.layers)):
-            following = None
-            if 0 < layer <= self.first_kept:
-                following = rank.all_gather(
-                    self.layer_bytes,
-                    layer - 1,
-                    after=[before],
-                    allocates=self._hold(GATHERED, self.gathered_bytes),
-                )
             yield rank.launch(f"launch layer {layer} backward", launches, layer)
-            before = current
             current = rank.compute(
                 f"layer {layer} backward",
                 work,
                 layer,
-                after=[gather],
-                allocates=self._hold(WORKING_SET, working),
-                frees=self._hold(WORKING_SET, working)
+                after=[gathers[layer]],
+                allocates=working,
+                frees=working
+                + (head_gradient if layer == self.layers - 1 else ())
                 + self._hold(ACTIVATIONS, keeps)
                 + self._hold(GATHERED, self.gathered_bytes),
             )
-            gather = following
+            if layer >= self.live:  # the memory that this layer gives back holds one further ahead
+                gathers[layer - self.live] = self._gather(layer - self.live, current)
             while buckets and buckets[0][0] == layer:
                 yield from self._flush(flush, buckets.pop(0)[1], current)
         hidden = 2 * workload.hidden_bytes
@@ -189,6 +182,10 @@ class Zero3:
             yield from self._flush(flush, bucket, current)
         self._in_flight.clear()
         yield rank.synchronize(rank.compute_stream, rank.reduce_stream)
+        rank.gpu_memory.free(REDUCED, reduced)
+
+    def _gather(self, layer: int, after: Operation | None) -> Operation | None:
+        return self.rank.all_gather(self.layer_bytes, layer, [after], self._hold(GATHERED, self.gathered_bytes))
 
     def _gather_vocabulary(self, after: Operation | None) -> Operation | None:
         """The embedding at first, then the head, each gathered once an iteration."""
@@ -212,10 +209,8 @@ class Zero3:
             yield rank.synchronize(self._in_flight.popleft())
         nbytes = BF16 * bucket.elements
         filled = rank.elementwise(rank.reduce_stream, "d2d", 2 * nbytes, "copy into bucket", after=[filled_by])
-        reduced = self._hold(REDUCED, BF16 * sum(share for _, share in bucket.shares))
-        reduce_scatter = rank.reduce_scatter(nbytes, [filled], allocates=reduced)
-        rank.wait_event(rank.reduce_stream, reduce_scatter)
+        rank.wait_event(rank.reduce_stream, rank.reduce_scatter(nbytes, [filled]))
         yield from flush(rank, bucket)
-        stored = rank.wait_event(rank.reduce_stream, rank.reduce_stream.tail, frees=reduced if reduce_scatter else ())
-        assert stored is not None
-        self._in_flight.append(stored)
+        last = rank.reduce_stream.tail
+        assert last is not None
+        self._in_flight.append(last)

@@ -1,6 +1,6 @@
 """The validation page, from the tables that come with offsim: `python -m offsim.validation.page [DOCS FOLDER]`.
 
-Writes validation.md and the pictures that it shows.
+Writes validation.md and the pictures that it shows, the README's table of errors, and the picture at its top.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from offsim.comparison import compare
 from offsim.files import atomic_write
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import plot_iteration
@@ -26,7 +27,7 @@ from offsim.validation.report import (
     signed_percent,
     worst_rows,
 )
-from offsim.validation.score import comparisons, worst_runs
+from offsim.validation.score import comparisons, scores, worst_runs
 from offsim.validation.series import GIB, SeriesComparison, compare_series, read_series, run_of
 from offsim.validation.table import SHIPPED_RUNS, read_runs
 from offsim.views.figure import Picture, save_picture
@@ -37,6 +38,11 @@ HELD_OUT = Path(__file__).with_name("held_out.json")
 SCATTER, ITERATION = "validation_scatter.png", "validation_iteration.png"
 WORST = 10
 SHOWN_SERIES = ("20B", 1.0, "deep_optimizer_states")
+COMPARISON = "comparison.png"
+SHOWN_SCENARIO = "dos_20b_4xh100"
+SHOWN_SCHEDULERS = ("zero3_offload", "zero3_offload_async_grads", "deep_optimizer_states")
+ACCURACY = "accuracy"
+PHASES = ("forward", "backward", "update", "sum")  # as held_out.json calls them
 LARGE = 0.15
 
 _INTRODUCTION = """# Validation
@@ -107,6 +113,47 @@ def main(arguments: Sequence[str]) -> None:
         save_picture(picture, folder / "images" / name)
     with atomic_write(folder / "validation.md") as file:
         file.write(page(validation, series, held_out()).encode())
+    save_picture(compare(SHOWN_SCENARIO, SHOWN_SCHEDULERS).plot(), folder / "images" / COMPARISON)
+    readme = folder.parent / "README.md"
+    if readme.exists():
+        text = readme.read_text(encoding="utf-8")
+        with atomic_write(readme) as file:
+            file.write(with_accuracy(text, validation, held_out()).encode())
+
+
+def with_accuracy(text: str, validation: Validation, left_out: Mapping[str, Any]) -> str:
+    """Put the tables of errors between the README's marks for them; without marks it stays as it is."""
+    before, mark, rest = text.partition(f"<!-- {ACCURACY} -->\n")
+    _, end, after = rest.partition(f"<!-- /{ACCURACY} -->")
+    return f"{before}{mark}{accuracy(validation, left_out)}{end}{after}" if end else text
+
+
+def accuracy(validation: Validation, left_out: Mapping[str, Any]) -> str:
+    """Median and 90th percentile of errors by hardware, and medians on models left out of the fit, in Markdown."""
+    scored = scores(comparisons(validation))
+    phases = ("forward", "backward", "step", "sum", "peak after backward")
+    fitted = [
+        (f"`{hardware}`", table["sum"].n, *(f"{100 * table[p].median:.1f} / {100 * table[p].p90:.1f}" for p in phases))
+        for hardware, table in scored.items()
+    ]
+    held_out = [
+        (
+            f"`{hardware}`",
+            model,
+            table["sum"]["n"],
+            *(f"{table[p]['median']:.1f} / {table[p]['p90']:.1f}" for p in PHASES),
+        )
+        for hardware, models in left_out.items()
+        for model, table in models.items()
+    ]
+    return (
+        "Absolute error of the predictions against measured runs in percent, median / 90th percentile; sum is forward\n"
+        "+ backward + step, and peak the GPU memory's high-water mark during backward:\n\n"
+        + _markdown(fitted, ("hardware", "runs", *phases[:-1], "peak"), "lrrrrrr")
+        + "\nThe profiles were fitted to these runs. Fitted again without the runs of one model, they predict that\n"
+        + "model with these errors:\n\n"
+        + _markdown(held_out, ("hardware", "left out", "runs", "forward", "backward", "step", "sum"), "llrrrrr")
+    )
 
 
 def held_out() -> Mapping[str, Any]:
