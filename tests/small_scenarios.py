@@ -104,6 +104,6 @@ def small_buckets(elements: int = 60_000, reuse: int = 100_000) -> Iterator[None
     """Buckets and reuse distances in proportion to small models: several buckets, layers gathered again."""
     with (
         patch("offsim.training.zero3.BUCKET_ELEMENTS", elements),
-        patch("offsim.training.zero3.MAX_REUSE_DISTANCE", reuse),
+        patch("offsim.training.zero3.MAX_LIVE", reuse),
     ):
         yield

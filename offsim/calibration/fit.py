@@ -94,7 +94,7 @@ def fit(recipe: Recipe, data: Sequence[Point], show: Callable[[str], None] = lam
         return np.concatenate([*errors, NOISE * z])
 
     solution = least_squares(
-        residuals, np.zeros(len(names)), loss="soft_l1", f_scale=NOISE, diff_step=0.02, x_scale=1.0, max_nfev=20
+        residuals, np.zeros(len(names)), loss="soft_l1", f_scale=NOISE, diff_step=0.02, x_scale=1.0, max_nfev=60
     )
     show(f"{recipe.name}: cost {solution.cost:.4g} after {solution.nfev} evaluations")
     return dict(zip(names, (float(v) for v in np.exp(start + solution.x * spread)), strict=True))

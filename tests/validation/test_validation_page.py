@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from offsim.validation import page
-from offsim.validation.page import ITERATION, SCATTER, held_out, main
+from offsim.validation.page import COMPARISON, ITERATION, SCATTER, held_out, main
 from offsim.validation.series import compare_series, read_series
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -27,7 +27,7 @@ def test_the_page_is_up_to_date(validation, series):
 
 def test_the_page_is_written_with_its_pictures(tmp_path):
     main([str(tmp_path)])
-    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == [ITERATION, SCATTER]
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == sorted([COMPARISON, ITERATION, SCATTER])
     assert (tmp_path / "validation.md").read_text(encoding="utf-8").startswith("# Validation\n")
 
 
