@@ -20,7 +20,7 @@ from offsim.schedulers.base import (
     update_resident,
 )
 from offsim.schedulers.zero3_offload import ACCUMULATION
-from offsim.training.rank import Process, Rank
+from offsim.training.rank import HostThread, Process, Rank
 from offsim.workload import BF16, FP32, Bucket, Subgroup, Workload
 
 SLOT = "GPU sub-group in flight (p, m, v)"
@@ -146,14 +146,13 @@ class DeepOptimizerStates(Scheduler):
         if not self.three_streams:
             yield rank.synchronize(self.updated)
 
-    def upload(self, rank: Rank, subgroup: Subgroup) -> None:
-        rank.h2d(rank.stream("bf16 upload"), BF16 * subgroup.elements, "upload parameters", subgroup.index)
+    def upload(self, rank: Rank, subgroup: Subgroup, thread: HostThread | None = None) -> None:
+        stream, nbytes = rank.stream("bf16 upload"), BF16 * subgroup.elements
+        rank.h2d(stream, nbytes, "upload parameters", subgroup.index, thread=thread)
 
     def downcast_and_upload(self, rank: Rank, block: list[Subgroup]) -> Process:
         """The background thread; nobody waits for it, so its last uploads can reach into the next forward."""
         thread = rank.thread("background thread")
         for subgroup in block:
             yield rank.downcast(subgroup.elements, subgroup.index, thread)
-            nbytes = BF16 * subgroup.elements
-            stream = rank.stream("bf16 upload")
-            rank.h2d(stream, nbytes, "upload parameters", subgroup.index, thread=thread)
+            self.upload(rank, subgroup, thread)

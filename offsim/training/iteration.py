@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from simpy import AllOf
 
@@ -78,8 +79,7 @@ def _train(run: Run, rank: Rank, scheduler: Scheduler) -> Process:
     steps = rank.workload.training.micro_steps
     for step in range(steps):
         yield from _phase(run, rank, "forward", zero3.forward())
-        first, last = step == 0, step == steps - 1
-        flush = lambda rank, bucket, first=first, last=last: scheduler.flush(rank, bucket, first, last)  # noqa: E731
+        flush = partial(scheduler.flush, first=step == 0, last=step == steps - 1)
         yield from _phase(run, rank, "backward", zero3.backward(flush))
     yield from _phase(run, rank, "update", scheduler.update(rank))
     zero3.release_vocabulary()
