@@ -16,6 +16,7 @@ from offsim.schedulers import registry
 from offsim.validation.page import held_out, with_accuracy
 from offsim.validation.predictions import validate_runs
 from offsim.validation.table import SHIPPED_RUNS, read_runs
+from tests.calibration.trace_files import write_kineto
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -36,6 +37,7 @@ def workplace(tmp_path, monkeypatch):
     """An empty folder with what the commands expect beside them."""
     (tmp_path / "scenarios").symlink_to(ROOT / "scenarios")
     shutil.copy(SHIPPED_RUNS, tmp_path / "runs.csv")
+    write_kineto(tmp_path / "trace.json.gz")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "BUILT_IN", dict(registry.BUILT_IN))
     return tmp_path

@@ -193,3 +193,30 @@ def validate(
     from offsim.cli.commands import validate_table
 
     validate_table(runs, json=json, plot=plot)
+
+
+TraceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRACE",
+        help="A trace of PyTorch's profiler (.json) or an SQLite export of Nsight Systems; either may be gzipped.",
+    ),
+]
+
+
+@app.command()
+def trace(
+    trace: TraceArgument,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw the trace as a timeline (.png, .pdf, .svg).")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Show what is in a recorded trace.
+
+    Copies by direction, memory and size with their rates, kernels by class, how busy each stream was, how much copying
+    overlaps with kernels, and how long launches take to start.
+    """
+    from offsim.cli.commands import show_trace
+
+    show_trace(trace, plot=plot, json=json)

@@ -136,3 +136,22 @@ def validate_table(table: str | None, *, json: str | None, plot: str | None) -> 
         write_picture(plot, plot_scatter(compared))
     else:
         note(f"nothing to draw, {plot} not written: no measured values in the table")
+
+
+def show_trace(source: str, *, plot: str | None, json: str | None) -> None:
+    """`offsim trace`."""
+    from offsim.calibration.traces import read_trace
+    from offsim.calibration.traces.summary import summarize
+    from offsim.cli.traces import trace_report
+
+    check_outputs({"--plot": plot, "--json": json}, suffixes=_SUFFIXES, inputs=[source])
+    trace = read_trace(source)
+    summary = summarize(trace)
+    if json != STDOUT:
+        show(trace_report(summary, style_of(sys.stdout)))
+    if json is not None:
+        write_json(json, summary.to_dict())
+    if plot is not None:
+        from offsim.calibration.traces.picture import plot_trace
+
+        write_picture(plot, plot_trace(trace, title=trace.path.name))

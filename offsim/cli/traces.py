@@ -1,0 +1,101 @@
+"""A recorded trace as text."""
+
+from __future__ import annotations
+
+from offsim.calibration.traces.summary import Summary, named
+from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.views.style import format_bytes, format_rate, format_time
+from offsim.views.tables import format_percent
+
+BAR = 20
+STREAMS = 20
+"""As many are listed; the others are counted."""
+
+
+def trace_report(summary: Summary, style: Style = PLAIN) -> str:
+    """What is in a trace, in lines of at most 80 characters."""
+    blocks = [_set_up(summary)]
+    if summary.copies:
+        blocks.append(_copies(summary, style))
+    if summary.kernels:
+        blocks.append(_kernels(summary, style))
+    if summary.streams:
+        blocks.append(_streams(summary, style))
+    return "\n\n".join([*blocks, *_last(summary)])
+
+
+def _set_up(summary: Summary) -> str:
+    trace = summary.trace
+    ranks = sorted(trace.events.loc[trace.events["device"] >= 0, "rank"].unique().tolist())
+    counts = [f"{count} {kind}" for kind, count in summary.to_dict()["events"].items()]
+    lines = {
+        "trace": f"{trace.path.name} ({trace.tool})",
+        "GPUs": named(list(trace.devices.values())) + (f", ranks {ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else ""),
+        "span": format_time(trace.span_s),
+        "events": ", ".join(counts),
+    }
+    return "\n".join(labelled(*line) for line in lines.items())
+
+
+def _copies(summary: Summary, style: Style) -> str:
+    rows: list[tuple[object, ...]] = []
+    for copies in summary.copies:
+        whole = copies.size == "all"
+        kind = f"{copies.direction or 'other'} {copies.memory or '(memory not recorded)'}" if whole else None
+        rate = None if copies.bytes_per_s is None else format_rate(copies.bytes_per_s)
+        rows.append((kind, copies.size, copies.count, format_bytes(copies.bytes), format_time(copies.seconds), rate))
+    head = ("copies", "size", "count", "bytes", "time", "rate")
+    return style.table(rows, head, "llrrrr")
+
+
+def _kernels(summary: Summary, style: Style) -> str:
+    total = sum(kernels.seconds for kernels in summary.kernels)
+    rows = [
+        (
+            kernels.kind,
+            kernels.count,
+            format_time(kernels.seconds),
+            format_percent(kernels.seconds / total) if total > 0 else None,
+            style.bar(kernels.seconds / total, BAR) if total > 0 else "",
+        )
+        for kernels in summary.kernels
+    ]
+    return style.table(rows, ("kernels", "count", "time", "share", ""), "lrrrl")
+
+
+def _streams(summary: Summary, style: Style) -> str:
+    ranks = len({use.rank for use in summary.streams}) > 1
+    rows = [
+        (
+            f"rank {use.rank}, {use.stream}" if ranks else use.stream,
+            use.count,
+            format_time(use.busy_s),
+            format_percent(use.share),
+            style.bar(use.share, BAR),
+        )
+        for use in summary.streams[:STREAMS]
+    ]
+    text = style.table(rows, ("how busy each stream was", "count", "busy", "share", ""), "lrrrl")
+    left_out = len(summary.streams) - STREAMS
+    return text + (f"\nand {left_out} more" if left_out > 0 else "")
+
+
+def _last(summary: Summary) -> list[str]:
+    lines = []
+    if summary.copying_s > 0:
+        share = format_percent(summary.overlapped_s / summary.copying_s)
+        lines.append(
+            wrapped(
+                f"Copies between host and GPU ran for {format_time(summary.copying_s)}, {share} of it while kernels of "
+                "the same GPU ran."
+            )
+        )
+    delays = summary.delays
+    if delays is not None:
+        lines.append(
+            wrapped(
+                f"Kernels began {format_time(delays.median_s)} after their launch began (median of {delays.count}; "
+                f"90th percentile {format_time(delays.p90_s)})."
+            )
+        )
+    return ["\n".join(lines)] if lines else []
