@@ -16,6 +16,7 @@ from offsim.schedulers import registry
 from offsim.validation.page import held_out, with_accuracy
 from offsim.validation.predictions import validate_runs
 from offsim.validation.table import SHIPPED_RUNS, read_runs
+from tests.calibration.synthetic_logs import whole_log
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -36,6 +37,7 @@ def workplace(tmp_path, monkeypatch):
     """An empty folder with what the commands expect beside them."""
     (tmp_path / "scenarios").symlink_to(ROOT / "scenarios")
     shutil.copy(SHIPPED_RUNS, tmp_path / "runs.csv")
+    (tmp_path / "train.log").write_text("\n".join(whole_log()) + "\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "BUILT_IN", dict(registry.BUILT_IN))
     return tmp_path
