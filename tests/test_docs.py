@@ -16,6 +16,7 @@ from offsim.schedulers import registry
 from offsim.validation.page import held_out, with_accuracy
 from offsim.validation.predictions import validate_runs
 from offsim.validation.table import SHIPPED_RUNS, read_runs
+from tests.calibration.synthetic_logs import whole_log
 from tests.calibration.trace_files import write_kineto
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,7 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "scenarios").symlink_to(ROOT / "scenarios")
     shutil.copy(SHIPPED_RUNS, tmp_path / "runs.csv")
     write_kineto(tmp_path / "trace.json.gz")
+    (tmp_path / "train.log").write_text("\n".join(whole_log()) + "\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "BUILT_IN", dict(registry.BUILT_IN))
     return tmp_path

@@ -220,3 +220,26 @@ def trace(
     from offsim.cli.commands import show_trace
 
     show_trace(trace, plot=plot, json=json)
+
+
+@app.command()
+def logs(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Logs of DeepSpeed or Megatron, also gzipped.")],
+    out: Annotated[str, typer.Option("--out", metavar="RUNS.csv", help="The table to write.")],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="COLUMN=VALUE",
+            help="Fill a column that logs cannot say, such as hardware=jlse-4xh100. May be repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Read training logs into a table of measured runs.
+
+    Takes times, memory and configuration from the lines that DeepSpeed and Megatron print: medians from the third
+    iteration on. What a log does not say stays blank and is listed.
+    """
+    from offsim.cli.commands import read_logs
+
+    read_logs(files, columns or [], out=out)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from offsim.cli.outputs import PICTURES, STDOUT, TRACES, check_outputs, write_json, write_picture, write_trace
+from offsim.cli.outputs import PICTURES, STDOUT, TRACES, check_outputs, write_json, write_picture, write_trace, writing
 from offsim.cli.terminal import note, show, style_of
 
 if TYPE_CHECKING:
@@ -155,3 +155,23 @@ def show_trace(source: str, *, plot: str | None, json: str | None) -> None:
         from offsim.calibration.traces.picture import plot_trace
 
         write_picture(plot, plot_trace(trace, title=trace.path.name))
+
+
+def read_logs(files: Sequence[str], columns: Sequence[str], *, out: str) -> None:
+    """`offsim logs`."""
+    from offsim.calibration.logs import fill, missing, read_log, write_rows
+
+    check_outputs({"--out": out}, inputs=files)
+    logs = [(file, read_log(file)) for file in files]
+    rows = [row for _, found in logs for row in found]
+    fill(rows, columns)
+    with writing("--out", out):
+        write_rows(out, rows)
+    blank = [(file, row, missing(row)) for file, found in logs for row in found]
+    style = style_of(sys.stdout)
+    times = ("fwd_ms", "bwd_ms", "step_ms", "iteration_ms", "iterations")
+    headers = ("log", "forward ms", "backward ms", "step ms", "iteration ms", "iterations", "blank")
+    show(style.table([(file, *(row[name] for name in times), len(names)) for file, row, names in blank], headers))
+    for file, _, names in blank:
+        if names:
+            note(f"{file} does not say: {', '.join(names)}; fill them with --set COLUMN=VALUE")

@@ -83,7 +83,7 @@ def _is_special(path: str) -> bool:
 
 
 @contextmanager
-def _writing(option: str, path: str) -> Iterator[None]:
+def writing(option: str, path: str) -> Iterator[None]:
     """Make what goes wrong while a file is written (a full disk) one message."""
     try:
         yield
@@ -103,7 +103,7 @@ def write_json(path: str, document: Mapping[str, Any]) -> None:
     if path == STDOUT:
         show_bytes(data)
         return
-    with _writing("--json", path), atomic_write(path) as file:
+    with writing("--json", path), atomic_write(path) as file:
         file.write(data)
 
 
@@ -111,11 +111,11 @@ def write_picture(path: str, picture: Figure) -> None:
     """Write a picture in the format that the path's suffix says."""
     from offsim.views.figure import save_picture
 
-    with _writing("--plot", path):
+    with writing("--plot", path):
         save_picture(picture, path)
 
 
 def write_trace(path: str, write: Callable[[str], None]) -> None:
     """Let `write` write a trace."""
-    with _writing("--trace", path):
+    with writing("--trace", path):
         write(path)
