@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from offsim.errors import InputError
 from offsim.hardware import HardwareProfile
 from offsim.profiles import scenario_profile
 from offsim.result import Result
@@ -25,21 +27,26 @@ def simulate(
     *,
     all_ranks: bool = False,
     profile: HardwareProfile | None = None,
+    stretch: Mapping[str, float] | None = None,
 ) -> Result:
     """Simulate one training iteration.
 
     `overrides` are `section.key=value` strings. Where all ranks of a node are in the same situation one stands for
-    all of them, unless `all_ranks`. `profile` replaces the one that the scenario names. Raises InputError for what is
+    all of them, unless `all_ranks`. `profile` replaces the one that the scenario names. `stretch` makes activities of a
+    kind, as the timeline names them, take so many times as long: {"cpu_adam": 1.3}. Raises InputError for what is
     wrong with the input; running out of memory is a result (`Result.verdict`), not an error.
     """
+    for kind, times in (stretch or {}).items():
+        if not 0 < times < math.inf:
+            raise InputError(f"stretch of {kind!r}: found {times!r}, expected a number above 0")
     chosen = load_scenario(scenario, overrides)
     hardware = profile or scenario_profile(chosen)
     _require_network(chosen, hardware)
     scheduler, options = scenario_scheduler(chosen)
-    run = run_iteration(hardware, Workload(chosen.model, chosen.training), scheduler, options, all_ranks)
+    run = run_iteration(hardware, Workload(chosen.model, chosen.training), scheduler, options, all_ranks, stretch)
 
     def attempt(changed: Scenario) -> float | None:
-        other = simulate(changed, all_ranks=all_ranks, profile=profile)
+        other = simulate(changed, all_ranks=all_ranks, profile=profile, stretch=stretch)
         return other.iteration_s if other.fits else None
 
     return Result(chosen, run, attempt)

@@ -264,3 +264,18 @@ def test_schedulers_of_other_packages(tmp_path: Path) -> None:
 def test_built_in_schedulers_are_found_by_their_names() -> None:
     for name in available_schedulers():
         assert find_scheduler(name).name == name
+
+
+def test_stretched_activities_take_so_many_times_as_long() -> None:
+    before, after = (simulate(scenario("zero3_offload"), stretch=stretch) for stretch in (None, {"cpu_adam": 3.0}))
+    alone = [result.timeline.groupby("activity")["alone_s"].sum() for result in (before, after)]
+    assert alone[1]["cpu_adam"] == pytest.approx(3 * alone[0]["cpu_adam"])
+    assert alone[1].drop("cpu_adam").to_dict() == pytest.approx(alone[0].drop("cpu_adam").to_dict())
+    assert after.durations["update"] > before.durations["update"]
+    assert after.durations["backward"] == pytest.approx(before.durations["backward"])
+
+
+@pytest.mark.parametrize("times", [0, -1.0, float("nan"), float("inf")])
+def test_activities_cannot_be_stretched_to_nothing(times: float) -> None:
+    with pytest.raises(InputError, match=r"stretch of 'cpu_adam': found .*, expected a number above 0"):
+        simulate(scenario("zero3_offload"), stretch={"cpu_adam": times})

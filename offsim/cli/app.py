@@ -177,12 +177,23 @@ def schedulers(
 def validate(
     runs: Annotated[
         str | None,
-        typer.Argument(metavar="[RUNS.csv]", help="A table of measured runs; by default the one offsim comes with."),
+        typer.Argument(
+            metavar="[RUNS.csv]",
+            help="A table of measured runs, or a folder of such tables; by default the one offsim comes with.",
+        ),
     ] = None,
     json: JsonOption = None,
     plot: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Draw predicted over measured times (.png, .pdf, .svg)."),
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a report in Markdown (.md), its pictures beside it: more errors, and the worst disagreement "
+            "activity by activity.",
+        ),
     ] = None,
 ) -> None:
     """Compare predictions with measured runs.
@@ -192,7 +203,7 @@ def validate(
     """
     from offsim.cli.commands import validate_table
 
-    validate_table(runs, json=json, plot=plot)
+    validate_table(runs, json=json, plot=plot, report=report)
 
 
 TraceArgument = Annotated[

@@ -9,13 +9,28 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from offsim.cli.outputs import PICTURES, STDOUT, TRACES, check_outputs, write_json, write_picture, write_trace, writing
+from offsim.cli.outputs import (
+    PICTURES,
+    REPORT_PICTURES,
+    REPORTS,
+    STDOUT,
+    TRACES,
+    check_has_neighbours,
+    check_outputs,
+    neighbours,
+    write_json,
+    write_picture,
+    write_report,
+    write_trace,
+    writing,
+)
 from offsim.cli.terminal import note, show, style_of
 
 if TYPE_CHECKING:
     from offsim.result import Result
+    from offsim.validation.predictions import Validation
 
-_SUFFIXES = {"--plot": PICTURES, "--trace": TRACES}
+_SUFFIXES = {"--plot": PICTURES, "--trace": TRACES, "--report": REPORTS}
 
 
 def run_scenario(
@@ -113,21 +128,36 @@ def show_schedulers(name: str | None) -> None:
     show(schedulers_report(style) if name is None else scheduler_report(name, style))
 
 
-def validate_table(table: str | None, *, json: str | None, plot: str | None) -> None:
+def validate_table(source: str | None, *, json: str | None, plot: str | None, report: str | None) -> None:
     """`offsim validate`."""
+    from offsim.validation.folder import read_tables, table_files
     from offsim.validation.predictions import validate_runs
     from offsim.validation.report import format_validation, to_json
-    from offsim.validation.table import SHIPPED_RUNS, read_runs
+    from offsim.validation.table import SHIPPED_RUNS
 
-    source = SHIPPED_RUNS if table is None else table
-    check_outputs({"--plot": plot, "--json": json}, suffixes=_SUFFIXES, inputs=[source])
-    validation = validate_runs(read_runs(source))
+    runs = SHIPPED_RUNS if source is None else source
+    outputs = {"--plot": plot, "--json": json, "--report": report}
+    if report is not None:
+        check_has_neighbours("--report", report)
+        outputs |= {f"{name} of --report": path for name, path in neighbours(report, REPORT_PICTURES).items()}
+    check_outputs(outputs, suffixes=_SUFFIXES, inputs=table_files(runs))
+    table, left_out = read_tables(runs)
+    for line in left_out:
+        note(f"left out {line}")
+    validation = validate_runs(table)
     if json != STDOUT:
         show(format_validation(validation, unicode=style_of(sys.stdout).unicode))
     if json is not None:
         write_json(json, to_json(validation))
-    if plot is None:
-        return
+    if plot is not None:
+        _draw_scatter(validation, plot)
+    if report is not None:
+        from offsim.validation.markdown_report import make_report
+
+        write_report(report, *make_report(validation, neighbours(report, REPORT_PICTURES)))
+
+
+def _draw_scatter(validation: Validation, plot: str) -> None:
     from offsim.validation.plot import plot_scatter
     from offsim.validation.score import comparisons
 

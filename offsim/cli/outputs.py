@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offsim.errors import InputError, nearest
-from offsim.files import atomic_write
+from offsim.files import atomic_write, write_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from offsim.views.figure import Picture
+
 STDOUT = "-"
 PICTURES = (".png", ".pdf", ".svg")
 TRACES = (".json", ".json.gz")
+REPORTS = (".md", ".markdown")
+REPORT_PICTURES = ("scatter", "timeline")
 
 
 def check_outputs(
@@ -82,6 +86,18 @@ def _is_special(path: str) -> bool:
         return False
 
 
+def neighbours(path: str, names: Iterable[str]) -> dict[str, str]:
+    """Name -> path of a picture beside a report, named after it: report.md has report-scatter.png."""
+    return {name: f"{os.path.splitext(path)[0]}-{name}.png" for name in names}
+
+
+def check_has_neighbours(option: str, path: str) -> None:
+    """Raise InputError where nothing can be written beside a file: a pipe, /dev/stdout."""
+    if _is_special(path) and not os.path.isdir(path):
+        problem = "found no plain file, expected one, with pictures written beside it"
+        raise InputError(problem, f"{option} '{path}'")
+
+
 @contextmanager
 def writing(option: str, path: str) -> Iterator[None]:
     """Make what goes wrong while a file is written (a full disk) one message."""
@@ -119,3 +135,11 @@ def write_trace(path: str, write: Callable[[str], None]) -> None:
     """Let `write` write a trace."""
     with writing("--trace", path):
         write(path)
+
+
+def write_report(path: str, text: str, pictures: Mapping[str, Picture]) -> None:
+    """Write a report and its pictures, name -> picture, beside it: all of them or, but for a crash, none."""
+    places = neighbours(path, pictures)
+    files = {path: text.encode(), **{places[name]: picture.to_png() for name, picture in pictures.items()}}
+    with writing("--report", path):
+        write_together({Path(place): data for place, data in files.items()})

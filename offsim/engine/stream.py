@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from simpy import Environment
 
@@ -28,9 +28,11 @@ class Stream:
 class Engine:
     """Environment, sharing and the record of all operations, in the order in which they were enqueued."""
 
-    def __init__(self) -> None:
+    def __init__(self, stretch: Mapping[str, float] | None = None) -> None:
         self.env = Environment()
         self.fluid = FluidSharing(self.env, self._finished)
+        self.stretch = stretch
+        """Kind of operation -> how many times as long it takes, at the same demands per second."""
         self.operations: list[Operation] = []
         self.iteration = 0
 
@@ -43,6 +45,9 @@ class Engine:
         for when nothing else held it back.
         """
         stream = operation.stream
+        if self.stretch is not None and operation.kind in self.stretch:
+            operation.duration *= self.stretch[operation.kind]
+            operation.remaining = operation.duration
         operation.index = len(self.operations)
         operation.enqueued_at = self.env.now
         operation.phase = phase

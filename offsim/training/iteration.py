@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -47,9 +48,10 @@ def run_iteration(
     scheduler: type[Scheduler],
     options: SchedulerOptions,
     all_ranks: bool = False,
+    stretch: Mapping[str, float] | None = None,
 ) -> Run:
     """Simulate one iteration; where the scheduler carries work over, the update before it as well."""
-    engine = Engine()
+    engine = Engine(stretch)
     training = workload.training
     layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks)
     node = Node(engine, profile, layout)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from offsim.validation.table import MeasuredRun
+from offsim.validation.table import TABLE, MeasuredRun
 
 _DETAILS: tuple[tuple[str, str], ...] = (
+    (TABLE, "{}"),
     ("subgroup_size", "sub-groups of {}"),
     ("global_batch", "global batch {}"),
     ("micro_batch", "micro-batch {}"),
@@ -22,8 +23,10 @@ def run_names(runs: Sequence[MeasuredRun]) -> dict[int, str]:
     names = {run.line: short_name(run) for run in runs}
     for column, words in _DETAILS:
         _refine(names, runs, column, words)
-    for line in [line for line, name in names.items() if Counter(names.values())[name] > 1]:
-        names[line] += f", line {line}"
+    count = Counter(names.values())
+    for run in runs:
+        if count[names[run.line]] > 1:
+            names[run.line] += f", line {run.line - run.before}"
     return names
 
 

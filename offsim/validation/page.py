@@ -14,20 +14,12 @@ import orjson
 
 from offsim.comparison import compare
 from offsim.files import atomic_write
+from offsim.validation.markdown import RANKING_QUESTION, error_table, markdown_table, ranking_list, worst_table
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import plot_iteration
 from offsim.validation.predictions import Validation, validate_runs
-from offsim.validation.ranking import scheduler_rankings, stride_rankings
-from offsim.validation.reasons import reasons
-from offsim.validation.report import (
-    SCORE_HEADERS,
-    WORST_HEADERS,
-    ranking_lines,
-    score_rows,
-    signed_percent,
-    worst_rows,
-)
-from offsim.validation.score import comparisons, scores, worst_runs
+from offsim.validation.report import signed_percent
+from offsim.validation.score import comparisons, scores
 from offsim.validation.series import GIB, SeriesComparison, compare_series, read_series, run_of
 from offsim.validation.table import SHIPPED_RUNS, read_runs
 from offsim.views.figure import Picture, save_picture
@@ -149,10 +141,10 @@ def accuracy(validation: Validation, left_out: Mapping[str, Any]) -> str:
     return (
         "Absolute error of the predictions against measured runs in percent, median / 90th percentile; sum is forward\n"
         "+ backward + step, and peak the GPU memory's high-water mark during backward:\n\n"
-        + _markdown(fitted, ("hardware", "runs", *phases[:-1], "peak"), "lrrrrrr")
+        + markdown_table(fitted, ("hardware", "runs", *phases[:-1], "peak"), "lrrrrrr")
         + "\nThe profiles were fitted to these runs. Fitted again without the runs of one model, they predict that\n"
         + "model with these errors:\n\n"
-        + _markdown(held_out, ("hardware", "left out", "runs", "forward", "backward", "step", "sum"), "llrrrrr")
+        + markdown_table(held_out, ("hardware", "left out", "runs", "forward", "backward", "step", "sum"), "llrrrrr")
     )
 
 
@@ -174,32 +166,17 @@ def pictures(validation: Validation, series: Sequence[SeriesComparison]) -> dict
 def page(validation: Validation, series: Sequence[SeriesComparison], left_out: Mapping[str, Any]) -> str:
     """The page's Markdown."""
     compared = comparisons(validation)
-    worst = [
-        (*row, reasons(validation, comparison) or "nothing")
-        for row, comparison in zip(worst_rows(compared, WORST), worst_runs(compared, WORST), strict=True)
-    ]
     sections = [
         _INTRODUCTION,
-        f"## Errors\n\n{_markdown(score_rows(compared), SCORE_HEADERS, 'llrrrrr')}",
+        f"## Errors\n\n{error_table(compared)}",
         f"![Predicted over measured values of {len(validation.predictions)} runs](images/{SCATTER})\n",
-        f"## The worst runs\n\n{_markdown(worst, (*WORST_HEADERS, 'what the table tells of it'), 'llrrrl')}",
-        _rankings(validation),
+        f"## The worst runs\n\n{worst_table(validation, compared, WORST)}",
+        f"## Choosing by prediction\n\n{RANKING_QUESTION}\n\n{ranking_list(validation)}",
         *([_left_out(left_out)] if left_out else []),
         _series(series),
         _NOT_MODELLED,
     ]
     return "\n".join(sections)
-
-
-def _rankings(validation: Validation) -> str:
-    lines = ["## Choosing by prediction\n", "Does what is predicted fastest turn out to be fastest?\n"]
-    for what, rankings in (
-        ("scheduler", scheduler_rankings(validation.predictions)),
-        ("stride", stride_rankings(validation.predictions)),
-    ):
-        head, *rest = ranking_lines(what, rankings)
-        lines += [f"- {head[0].upper()}{head[1:]}.", *(f"  {line[0].upper()}{line[1:]}." for line in rest)]
-    return "\n".join(lines) + "\n"
 
 
 def _left_out(report: Mapping[str, Any]) -> str:
@@ -219,7 +196,7 @@ def _left_out(report: Mapping[str, Any]) -> str:
         "## Models left out of the fit\n\nConstants fitted again without the runs of one model, which are then "
         "predicted: what to expect of a model that was\nnever measured. Repetitions of a run count once.\n"
     )
-    return f"{intro}\n{_markdown(rows, ('hardware', 'left out', 'phase', 'runs', 'median', 'p90'), 'lllrrr')}"
+    return f"{intro}\n{markdown_table(rows, ('hardware', 'left out', 'phase', 'runs', 'median', 'p90'), 'lllrrr')}"
 
 
 def _series(series: Sequence[SeriesComparison]) -> str:
@@ -251,7 +228,7 @@ def _traffic(series: Iterable[SeriesComparison]) -> str:
                 cells += [values, f"**{text}**" if error is not None and abs(error) > LARGE else text]
             rows.append((comparison.series.name if direction == "D2H" else "", direction, *cells))
     headers = ["run", "", *(head for phase in ("backward", "step", "iteration") for head in (f"{phase} (GB)", "error"))]
-    return _markdown(rows, headers, "llrrrrrr")
+    return markdown_table(rows, headers, "llrrrrrr")
 
 
 def _memory(series: Iterable[SeriesComparison]) -> str:
@@ -263,14 +240,7 @@ def _memory(series: Iterable[SeriesComparison]) -> str:
         higher = [f"{courses[phase].level / GIB:.1f}" for phase in ("forward", "backward", "step")]
         rows.append((comparison.series.name, *correlations, *higher))
     levels = [f"{phase}: higher by (GiB)" for phase in ("forward", "backward", "step")]
-    return _markdown(rows, ["run", "correlation, iteration", "forward", *levels], "lrrrrr")
-
-
-def _markdown(rows: Iterable[Sequence[object]], headers: Sequence[str], align: str) -> str:
-    """A table; `align` has "l" or "r" for each column."""
-    rule = "|".join("--:" if side == "r" else "---" for side in align)
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (headers, *rows)]
-    return "\n".join([lines[0], f"|{rule}|", *lines[1:]]) + "\n"
+    return markdown_table(rows, ["run", "correlation, iteration", "forward", *levels], "lrrrrr")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from offsim.validation.predictions import Prediction, Validation
 from offsim.validation.ranking import Ranking, scheduler_rankings, stride_rankings
-from offsim.validation.score import Comparison, Score, comparisons, quantile, scores, worst_runs
+from offsim.validation.score import (
+    Comparison,
+    Group,
+    Score,
+    by_hardware,
+    comparisons,
+    quantile,
+    scores,
+    scores_by,
+    worst_runs,
+)
 from offsim.validation.table import MEASURED
 from offsim.views.tables import format_table
 
@@ -128,13 +138,16 @@ SCORE_HEADERS = ("hardware", "phase", "runs", "median", "p90", "worst", "bias")
 WORST_HEADERS = ("run", "phase", "measured", "predicted", "error")
 
 
-def score_rows(compared: Sequence[Comparison]) -> list[tuple[object, ...]]:
-    """Cells of a table of errors in percent, as `SCORE_HEADERS`."""
+def score_rows(
+    compared: Sequence[Comparison], group: Callable[[Comparison], Group] = by_hardware
+) -> list[tuple[object, ...]]:
+    """Cells of a table of errors in percent: the group, where its rows begin, and what `SCORE_HEADERS` says."""
     rows: list[tuple[object, ...]] = []
-    for hardware, phases in scores(compared).items():
+    for names, phases in scores_by(compared, group).items():
         for position, (phase, score) in enumerate(phases.items()):
             shown = [f"{100 * value:.1f} %" for value in (score.median, score.p90, score.worst)]
-            rows.append((hardware if position == 0 else "", phase, score.n, *shown, signed_percent(score.bias)))
+            first = names if position == 0 else ("",) * len(names)
+            rows.append((*first, phase, score.n, *shown, signed_percent(score.bias)))
     return rows
 
 

@@ -12,6 +12,9 @@ from offsim.validation.table import TIMES
 Value = tuple[float, float]
 """(measured, predicted)"""
 
+Group = tuple[str, ...]
+"""What the runs of a group have in common: names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -24,6 +27,7 @@ class Comparison:
     unit: str
     measured: float
     predicted: float
+    scheduler: str = ""
 
     @property
     def error(self) -> float:
@@ -82,18 +86,34 @@ def comparisons(validation: Validation) -> list[Comparison]:
             pair = value(prediction)
             if pair is not None:
                 run = prediction.run
-                found.append(Comparison(run.line, validation.names[run.line], run.cell("hardware"), phase, unit, *pair))
+                name, hardware, scheduler = validation.names[run.line], run.cell("hardware"), run.cell("scheduler")
+                found.append(Comparison(run.line, name, hardware, phase, unit, *pair, scheduler))
     return found
 
 
 def scores(compared: Iterable[Comparison]) -> dict[str, dict[str, Score]]:
     """Hardware -> phase -> score, in order of names and of `PHASES`."""
-    groups: dict[tuple[str, str], list[Comparison]] = {}
+    return {hardware: phases for (hardware,), phases in scores_by(compared, by_hardware).items()}
+
+
+def by_hardware(comparison: Comparison) -> Group:
+    """The group of all runs on this hardware."""
+    return (comparison.hardware,)
+
+
+def by_scheduler(comparison: Comparison) -> Group:
+    """The group of all runs on this hardware under this scheduler."""
+    return comparison.hardware, comparison.scheduler
+
+
+def scores_by(compared: Iterable[Comparison], group: Callable[[Comparison], Group]) -> dict[Group, dict[str, Score]]:
+    """Group -> phase -> score, in order of names and of `PHASES`."""
+    groups: dict[Group, dict[str, list[Comparison]]] = {}
     for comparison in compared:
-        groups.setdefault((comparison.hardware, comparison.phase), []).append(comparison)
+        groups.setdefault(group(comparison), {}).setdefault(comparison.phase, []).append(comparison)
     return {
-        hardware: {phase: score(groups[hardware, phase]) for phase in PHASES if (hardware, phase) in groups}
-        for hardware in sorted({hardware for hardware, _ in groups})
+        name: {phase: score(groups[name][phase]) for phase in PHASES if phase in groups[name]}
+        for name in sorted(groups)
     }
 
 

@@ -71,7 +71,9 @@ MEASURED = (
     "peak_after_backward_gib",
 )
 """The measured columns that offsim predicts."""
-RESERVED = ("fits", "measured", "predicted", "verdict")
+TABLE = "table"
+"""The column that says which one a run is from, where there are several."""
+RESERVED = (TABLE, "fits", "measured", "predicted", "verdict")
 """Names that a document of predictions adds to a run's columns."""
 
 
@@ -83,6 +85,8 @@ class MeasuredRun:
     cells: Mapping[str, str]
     scenario: Scenario
     measured: Mapping[str, float]
+    before: int = 0
+    """Lines of the tables before its own, which `line` counts too."""
 
     def cell(self, column: str) -> str:
         """Return the column's cell without spaces around it; "" where the table has no such column."""
@@ -108,6 +112,16 @@ def read_runs(path: str | Path) -> RunTable:
     if not runs:
         raise InputError("found no rows below the columns' names, expected one per run", str(path))
     return RunTable(path, columns, runs)
+
+
+def missing_columns(path: Path) -> str:
+    """Why a file is no table of runs, as its first line shows; "" where it is one, be it with errors in its rows."""
+    try:
+        line, header = next(_rows(path), (1, []))
+        _columns(path, line, header)
+    except InputError as error:
+        return error.problem
+    return ""
 
 
 def in_columns(error: InputError) -> InputError:

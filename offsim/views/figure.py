@@ -38,6 +38,7 @@ TITLE_PT = 8.5
 LINE_IN = TEXT_PT * 1.25 / 72
 HATCH_LINE_PT = 0.45
 LANE_IN = 2 * LINE_IN + 0.1  # of the phases' names: bracket, two lines
+FILE_DPI = 200
 PHASE_SHADES = ("#F1F1F1", "#FFFFFF")
 # Neither clock nor version of the drawing library in a file: the same picture is the same bytes.
 FILE_METADATA: dict[str, dict[str, None]] = {
@@ -53,10 +54,14 @@ _Span = tuple[str, float, float, float]  # phase, from, to, duration: all in sec
 class Picture(Figure):
     """A figure that notebooks show by itself, also where pyplot was never imported."""
 
-    def _repr_png_(self) -> bytes:
+    def to_png(self, dpi: float = FILE_DPI) -> bytes:
+        """The bytes of a PNG file of it."""
         buffer = BytesIO()
-        _save(self, buffer, "png", 150)
+        _save(self, buffer, "png", dpi)
         return buffer.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        return self.to_png(150)
 
 
 def new_picture(width_in: float, height_in: float) -> Picture:
@@ -72,7 +77,7 @@ def _save(figure: Figure, target: IO[bytes], kind: str, dpi: float) -> None:
         figure.savefig(target, format=kind, dpi=dpi, metadata=FILE_METADATA[kind])
 
 
-def save_picture(figure: Figure, path: str | os.PathLike[str], *, dpi: float = 200) -> None:
+def save_picture(figure: Figure, path: str | os.PathLike[str], *, dpi: float = FILE_DPI) -> None:
     """Write a figure as PNG, PDF or SVG, by the path's suffix, in one step: a failure leaves the old file."""
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in FILE_METADATA:

@@ -1,0 +1,179 @@
+"""What the simulator thinks each phase of a run consists of, and what could explain that it was measured otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from offsim.engine import Operation
+from offsim.limits import CriticalPaths, PhaseSpan, Step, job_phases, spans, spent_on
+from offsim.scenario import Scenario
+from offsim.simulation import simulate
+from offsim.training.iteration import Run
+from offsim.validation.table import TIMES
+
+MEASURED_PHASES = {"forward": "forward", "backward": "backward", "update": "step"}
+"""Simulated phase -> what tables of runs call it."""
+MOST = 20.0
+"""How many times as long, or as short, activities are tried to explain a difference alone."""
+_CLOSE = 2e-3
+"""Of the phase's measured time: near enough."""
+_NARROW = 1e-3
+"""Of a factor: told no more exactly."""
+_TRIES = 40
+_COLUMNS = {phase: column for column, phase in TIMES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Activities:
+    """All activities of one kind on one rank in one phase; those that run beyond it with their part within it."""
+
+    kind: str
+    count: int
+    bytes: float
+    alone_s: float
+    """What they take with nothing else running, one after another."""
+    lost_s: float
+    """What contention adds to that."""
+    path_s: float
+    """How long the critical path runs through them, contention included."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseAccount:
+    """One phase, summed over micro-steps: measured (None: not), predicted, and what the prediction is made of."""
+
+    phase: str
+    measured_s: float | None
+    predicted_s: float
+    path: Mapping[str, float]
+    """What the critical path went to -> seconds, largest first; they add up to the prediction."""
+    activities: tuple[Activities, ...]
+    """Those on the critical path first."""
+
+    @property
+    def missing_s(self) -> float | None:
+        """Measured less predicted."""
+        return None if self.measured_s is None else self.measured_s - self.predicted_s
+
+
+def phase_accounts(run: Run, measured_ms: Mapping[str, float]) -> list[PhaseAccount]:
+    """One account per phase of a run that fits; `measured_ms` has a table's columns of the phases' times."""
+    paths = CriticalPaths(run)
+    phases: dict[str, list[PhaseSpan]] = {}
+    for phase in job_phases(run):
+        phases.setdefault(phase.name, []).append(phase)
+    accounts = []
+    for name, parts in phases.items():
+        steps = [step for part in parts for step in paths.walk(part)]
+        measured = measured_ms.get(_COLUMNS[name])
+        accounts.append(
+            PhaseAccount(
+                MEASURED_PHASES[name],
+                None if measured is None else measured / 1e3,
+                sum(part.end - part.start for part in parts),
+                spent_on(steps),
+                tuple(_activities(run.engine.operations, parts, steps)),
+            )
+        )
+    return accounts
+
+
+@dataclass(slots=True)
+class _Sums:
+    count: int = 0
+    bytes: float = 0.0
+    alone_s: float = 0.0
+    lost_s: float = 0.0
+    path_s: float = 0.0
+
+
+def _activities(operations: Iterable[Operation], parts: Iterable[PhaseSpan], steps: Iterable[Step]) -> list[Activities]:
+    """Sums by kind of what runs within parts of a phase, each on the rank that ends the part last."""
+    listed = list(operations)
+    sums: dict[str, _Sums] = {}
+    for part in parts:
+        for operation in listed:
+            if operation.stream.rank != part.rank:
+                continue
+            alone, lost = _within(operation, part.start, part.end)
+            if alone <= 0:
+                continue
+            own = sums.setdefault(operation.kind, _Sums())
+            own.count += 1
+            own.bytes += operation.bytes * alone / operation.duration
+            own.alone_s += alone
+            own.lost_s += lost
+    for step in steps:
+        if step.operation is not None:
+            sums.setdefault(step.operation.kind, _Sums()).path_s += step.end - step.start
+    found = [Activities(kind, s.count, s.bytes, s.alone_s, s.lost_s, s.path_s) for kind, s in sums.items()]
+    return sorted(found, key=lambda a: (-a.path_s, -a.alone_s, a.kind))
+
+
+def _within(operation: Operation, start: float, end: float) -> tuple[float, float]:
+    """The part of an operation's time at full speed that it does from start to end, and what it loses meanwhile."""
+    if not operation.done or operation.ended_at <= start or operation.started_at >= end:
+        return 0.0, 0.0
+    alone = lost = 0.0
+    for span in spans(operation):
+        length = min(span.end, end) - max(span.start, start)
+        if length > 0:
+            alone += span.fraction * length
+            lost += (1.0 - span.fraction) * length
+    return alone, lost
+
+
+def explanations(scenario: Scenario, accounts: Sequence[PhaseAccount]) -> dict[tuple[str, str], float | None]:
+    """Phase and kind -> how many times as long the activities take, in a simulation whose phase is as measured.
+
+    All else is as before. None where nothing from 1 / `MOST` to `MOST` times brings about the measured time.
+    """
+
+    @cache
+    def durations(kind: str, times: float) -> Mapping[str, float] | None:
+        result = simulate(scenario, stretch={kind: times})
+        return {MEASURED_PHASES[name]: s for name, s in result.durations.items()} if result.fits else None
+
+    found: dict[tuple[str, str], float | None] = {}
+    for account in accounts:
+        if account.measured_s is None:
+            continue
+        measured_s = account.measured_s
+        for activities in account.activities:
+            kind, phase = activities.kind, account.phase
+
+            def missing(times: float, kind: str = kind, phase: str = phase, wanted: float = measured_s) -> float | None:
+                simulated = durations(kind, times)
+                return None if simulated is None else (wanted - simulated[phase]) / wanted
+
+            found[phase, kind] = _root(missing, 1.0 - account.predicted_s / measured_s)
+    return found
+
+
+def _root(missing: Callable[[float], float | None], at_once: float) -> float | None:
+    """Where `missing`, which falls from `at_once` at 1, passes 0, be it in a jump; None where it does not.
+
+    False position in the Illinois variant: what is piecewise linear takes it few steps.
+    """
+    if abs(at_once) <= _CLOSE:
+        return 1.0
+    low, short = 1.0, at_once
+    high = MOST if at_once > 0 else 1.0 / MOST
+    over = missing(high)
+    if over is None or over * short > 0:
+        return None
+    for _ in range(_TRIES):
+        at = (low * over - high * short) / (over - short)
+        value = missing(at)
+        if value is None:
+            return None
+        if abs(value) <= _CLOSE or abs(high - at) <= _NARROW * at:
+            return at
+        if value * over < 0:
+            low, short = high, over
+        else:
+            short /= 2
+        high, over = at, value
+    return high
