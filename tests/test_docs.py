@@ -17,6 +17,8 @@ from offsim.validation.page import held_out, with_accuracy
 from offsim.validation.predictions import validate_runs
 from offsim.validation.table import SHIPPED_RUNS, read_runs
 from tests.calibration.synthetic_logs import whole_log
+from tests.calibration.synthetic_measurements import harness_folder
+from tests.calibration.synthetic_runs import runs_table
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -38,6 +40,8 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "scenarios").symlink_to(ROOT / "scenarios")
     shutil.copy(SHIPPED_RUNS, tmp_path / "runs.csv")
     (tmp_path / "train.log").write_text("\n".join(whole_log()) + "\n")
+    harness_folder(tmp_path / "harness")
+    runs_table(tmp_path / "mine.csv")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "BUILT_IN", dict(registry.BUILT_IN))
     return tmp_path
