@@ -35,6 +35,9 @@ class Gpu(Section):
     hbm_bytes_per_s: float = Field(gt=0, description="rate of element-wise kernels in bytes read plus written")
     adam_params_per_s: float = Field(gt=0, description="AdamW with fp32 state")
     peak_flops_per_s: float = Field(gt=0, description="datasheet bf16 dense peak, for utilisation figures only")
+    peak_hbm_bytes_per_s: float | None = Field(
+        default=None, gt=0, description="datasheet peak, to check other values by"
+    )
 
 
 class Host(Section):
@@ -67,6 +70,10 @@ class Link(Section):
     pageable_d2h_bytes_per_s: float = Field(gt=0, description="device to pageable host; blocks the host thread")
     gpus_per_uplink: int = Field(default=1, ge=1, description="GPUs behind one switch or host port")
     uplink_bytes_per_s: float | None = Field(default=None, gt=0, description="rate of that port in each direction")
+
+    peak_bytes_per_s: float | None = Field(
+        default=None, gt=0, description="datasheet peak of a direction, to check other values by"
+    )
 
     @model_validator(mode="after")
     def _shared_uplink_has_a_rate(self) -> Link:

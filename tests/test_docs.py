@@ -17,6 +17,8 @@ from offsim.validation.page import held_out, with_accuracy
 from offsim.validation.predictions import validate_runs
 from offsim.validation.table import SHIPPED_RUNS, read_runs
 from tests.calibration.synthetic_logs import whole_log
+from tests.calibration.synthetic_measurements import harness_folder
+from tests.calibration.synthetic_runs import runs_table
 from tests.calibration.trace_files import write_kineto
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +42,8 @@ def workplace(tmp_path, monkeypatch):
     shutil.copy(SHIPPED_RUNS, tmp_path / "runs.csv")
     write_kineto(tmp_path / "trace.json.gz")
     (tmp_path / "train.log").write_text("\n".join(whole_log()) + "\n")
+    harness_folder(tmp_path / "harness")
+    runs_table(tmp_path / "mine.csv")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "BUILT_IN", dict(registry.BUILT_IN))
     return tmp_path

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from offsim.calibration.fit import PHASES, Point, errors, fit, points
+from offsim.calibration.fit import PHASES, Point, Profiles, apply, errors, fit, points
 from offsim.calibration.recipes import RECIPES, Recipe
 from offsim.calibration.write import write_values
+from offsim.profiles import load_profile
 from offsim.validation.table import SHIPPED_RUNS, read_runs
 
 HELD_OUT = SHIPPED_RUNS.with_name("held_out.json")
@@ -30,14 +31,17 @@ def _summary(values: np.ndarray) -> dict[str, float]:
     }
 
 
-def _held_out(recipe: Recipe, data: list[Point]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+_Report = dict[str, dict[str, dict[str, dict[str, float]]]]
+
+
+def _held_out(recipe: Recipe, data: list[Point], profiles: Profiles) -> _Report:
     """Errors on each model when its runs are left out of the fit: hardware -> model -> phase -> summary."""
-    report: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    report: _Report = {}
     for model in sorted({point.run.cell("model") for point in data}):
         others = [point for point in data if point.run.cell("model") != model]
         held_out = [point for point in data if point.run.cell("model") == model]
-        values = fit(recipe, others, print)
-        for hardware, table in errors(recipe, values, held_out).items():
+        values = fit(recipe, others, profiles, print)
+        for hardware, table in errors(held_out, apply(recipe, values, profiles)).items():
             report.setdefault(hardware, {})[model] = {phase: _summary(found) for phase, found in table.items()}
     return report
 
@@ -45,11 +49,12 @@ def _held_out(recipe: Recipe, data: list[Point]) -> dict[str, dict[str, dict[str
 def main(arguments: list[str]) -> None:
     """Fit all recipes, and write what was found."""
     runs = read_runs(Path(arguments[0]) if arguments else SHIPPED_RUNS).runs
-    held_out: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    held_out: _Report = {}
     for recipe in RECIPES:
-        data = points(runs, recipe)
-        values = fit(recipe, data, print)
-        found = errors(recipe, values, data)
+        profiles = {name: load_profile(name) for name in recipe.profiles}
+        data = points(run for run in runs if run.scenario.hardware in recipe.profiles)
+        values = fit(recipe, data, profiles, print)
+        found = errors(data, apply(recipe, values, profiles))
         for hardware, table in found.items():
             for phase, error in table.items():
                 print(f"  {hardware:28s} {phase:9s} {_summary(error)}")
@@ -57,7 +62,7 @@ def main(arguments: list[str]) -> None:
         for constant in recipe.constants:
             print(f"  {constant.name:40s} {values[constant.name]:.4g}")
         write_values(recipe, values, report)
-        held_out |= _held_out(recipe, data)
+        held_out |= _held_out(recipe, data, profiles)
     HELD_OUT.write_bytes(orjson.dumps(held_out, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 

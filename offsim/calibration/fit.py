@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import least_squares
 
 from offsim.calibration.recipes import Recipe
+from offsim.errors import InputError
 from offsim.hardware import HardwareProfile
-from offsim.profiles import load_profile
 from offsim.schedulers import scenario_scheduler
 from offsim.training.iteration import run_iteration
 from offsim.validation.table import MeasuredRun
@@ -19,9 +19,14 @@ from offsim.workload import Workload
 PHASES = {"forward": "fwd_ms", "backward": "bwd_ms", "update": "step_ms"}
 NOISE = 0.03
 """Relative error from which a phase weighs less than quadratically: repetitions differ by about that much."""
+DIFFERENCE = 0.02
+"""Step of finite differences, in spreads of a constant: small beside them, large beside a simulation's rounding."""
 
 Values = Mapping[str, float]
 """Constant name -> value."""
+
+Profiles = Mapping[str, HardwareProfile]
+"""What runs name as their hardware -> the profile that a fit starts from."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,11 @@ class Point:
     weight: float
 
 
-def points(runs: Sequence[MeasuredRun], recipe: Recipe) -> list[Point]:
-    """Merge the repetitions of a configuration, and let each profile of the recipe weigh the same."""
+def points(runs: Iterable[MeasuredRun]) -> list[Point]:
+    """Merge the repetitions of a configuration, and let each profile weigh the same; runs need times of all phases."""
     groups: dict[str, list[MeasuredRun]] = {}
     for run in runs:
-        if run.scenario.hardware in recipe.profiles and all(column in run.measured for column in PHASES.values()):
+        if all(column in run.measured for column in PHASES.values()):
             groups.setdefault(run.scenario.model_dump_json(exclude={"name"}), []).append(run)
     hardware = [members[0].scenario.hardware for members in groups.values()]
     return [
@@ -53,56 +58,92 @@ def points(runs: Sequence[MeasuredRun], recipe: Recipe) -> list[Point]:
     ]
 
 
-def apply(recipe: Recipe, values: Values) -> dict[str, HardwareProfile]:
+def apply(recipe: Recipe, values: Values, profiles: Profiles) -> dict[str, HardwareProfile]:
     """The recipe's profiles with its constants at `values`."""
     changes: dict[str, dict[str, dict[str, float]]] = {profile: {} for profile in recipe.profiles}
     for constant in recipe.constants:
         for profile, field, factor in constant.targets:
             section, name = field.split(".")
             changes[profile].setdefault(section, {})[name] = values[constant.name] * factor
-    return {name: _changed(load_profile(name), sections) for name, sections in changes.items()}
+    return {name: changed(profiles[name], sections) for name, sections in changes.items()}
 
 
-def _changed(profile: HardwareProfile, sections: dict[str, dict[str, float]]) -> HardwareProfile:
+def changed(profile: HardwareProfile, sections: Mapping[str, Mapping[str, float]]) -> HardwareProfile:
+    """The profile with these values, section -> field -> value, in place of its own."""
     update = {name: getattr(profile, name).model_copy(update=fields) for name, fields in sections.items()}
     return profile.model_copy(update=update)
 
 
 def predict(run: MeasuredRun, profile: HardwareProfile) -> tuple[float, ...]:
-    """Seconds of each phase of `PHASES`; raises ValueError for a run that does not fit in memory."""
+    """Seconds of each phase of `PHASES`; raises InputError for a run that does not fit in memory."""
     scenario = run.scenario
     scheduler, options = scenario_scheduler(scenario)
     simulated = run_iteration(profile, Workload(scenario.model, scenario.training), scheduler, options)
     if simulated.out_of_memory is not None:
-        raise ValueError(f"line {run.line} was measured, but {simulated.out_of_memory}")
+        raise InputError(f"was measured, but {simulated.out_of_memory}", f"line {run.line}")
     phases = simulated.phases
     return tuple(sum(p.end - p.start for p in phases if p.rank == 0 and p.name == name) for name in PHASES)
 
 
-def fit(recipe: Recipe, data: Sequence[Point], show: Callable[[str], None] = lambda _: None) -> Values:
+def fit(
+    recipe: Recipe, data: Sequence[Point], profiles: Profiles, show: Callable[[str], None] = lambda _: None
+) -> Values:
     """Constants that bring predictions close to `data` without leaving the plausible (see `recipes`)."""
     names = [constant.name for constant in recipe.constants]
-    start = np.log([constant.start for constant in recipe.constants])
-    spread = np.array([constant.spread for constant in recipe.constants])
+    deviations = _deviations(recipe, data, profiles)
 
     def residuals(z: np.ndarray) -> np.ndarray:
-        profiles = apply(recipe, dict(zip(names, np.exp(start + z * spread), strict=True)))
-        errors = [
-            point.weight * np.log(np.divide(predict(point.run, profiles[point.run.scenario.hardware]), point.seconds))
-            for point in data
-        ]
-        return np.concatenate([*errors, NOISE * z])
+        return np.concatenate([deviations(z), NOISE * z])
 
+    highest = [np.log(constant.most / constant.start) / constant.spread for constant in recipe.constants]
     solution = least_squares(
-        residuals, np.zeros(len(names)), loss="soft_l1", f_scale=NOISE, diff_step=0.02, x_scale=1.0, max_nfev=60
+        residuals,
+        np.zeros(len(names)),
+        loss="soft_l1",
+        f_scale=NOISE,
+        diff_step=DIFFERENCE,
+        x_scale=1.0,
+        max_nfev=60,
+        bounds=(-np.inf, highest),
     )
     show(f"{recipe.name}: cost {solution.cost:.4g} after {solution.nfev} evaluations")
-    return dict(zip(names, (float(v) for v in np.exp(start + solution.x * spread)), strict=True))
+    return _values(recipe, solution.x)
 
 
-def errors(recipe: Recipe, values: Values, data: Sequence[Point]) -> dict[str, dict[str, np.ndarray]]:
+def sensitivities(recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles) -> np.ndarray:
+    """How much each phase of `data` (rows) changes, relatively, as each constant (columns) goes by its spread."""
+    deviations = _deviations(recipe, data, profiles)
+    z = np.array([np.log(values[c.name] / c.start) / c.spread for c in recipe.constants])
+    at = deviations(z)
+    steps = DIFFERENCE * np.eye(len(z))
+    return np.stack([(deviations(z - step) - at) / -DIFFERENCE for step in steps], axis=1)
+
+
+def _deviations(recipe: Recipe, data: Sequence[Point], profiles: Profiles) -> Callable[[np.ndarray], np.ndarray]:
+    """Weighed logarithms of predicted over measured seconds, by how many spreads constants are from their starts."""
+
+    def deviations(z: np.ndarray) -> np.ndarray:
+        changed_profiles = apply(recipe, _values(recipe, z), profiles)
+        return np.concatenate(
+            [
+                point.weight
+                * np.log(np.divide(predict(point.run, changed_profiles[point.run.scenario.hardware]), point.seconds))
+                for point in data
+            ]
+        )
+
+    return deviations
+
+
+def _values(recipe: Recipe, z: np.ndarray) -> dict[str, float]:
+    start = np.log([constant.start for constant in recipe.constants])
+    spread = np.array([constant.spread for constant in recipe.constants])
+    names = [constant.name for constant in recipe.constants]
+    return dict(zip(names, (float(v) for v in np.exp(start + z * spread)), strict=True))
+
+
+def errors(data: Sequence[Point], profiles: Profiles) -> dict[str, dict[str, np.ndarray]]:
     """Absolute relative errors by hardware and phase ("sum" is of all three)."""
-    profiles = apply(recipe, values)
     collected: dict[str, dict[str, list[float]]] = {}
     for point in data:
         predicted = predict(point.run, profiles[point.run.scenario.hardware])

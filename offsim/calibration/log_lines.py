@@ -84,7 +84,7 @@ _ARGUMENTS = (
 _NUMBER = r"(\d{1,18}(?:\.\d{1,18})?(?:[eE][-+]?\d{1,2})?)(?![\d.])"
 _WHOLE = r"(\d{1,15})"
 # "name ..... value"; DeepSpeed prints no dots behind names as long as its columns
-_SETTING = re.compile(rf"(?:^|[\s\]])({'|'.join(_ARGUMENTS)}) \.* (\S.*?)\s*$")
+_SETTING = re.compile(rf"(?:^|[\s\]])({'|'.join(_ARGUMENTS)}) \.* (\S.*)")
 _JSON = re.compile(
     r'"(train_batch_size|train_micro_batch_size_per_gpu|gradient_accumulation_steps|sub_group_size)"\s*:\s*' + _NUMBER
 )
@@ -143,7 +143,7 @@ def _settings(line: str) -> Iterator[Setting]:
         if found[1] == "zero_config":
             yield from _zero(found[2])
         else:
-            yield Setting(found[1], found[2])
+            yield Setting(found[1], found[2].rstrip())
     elif found := _JSON.search(line):
         yield Setting(found[1], found[2])
     elif found := _SUBGROUPS.search(line):

@@ -32,6 +32,9 @@ WIDEST = 3.0
 SLOWED = 0.95
 """CPU work under DMA that keeps more of its rate than this does not fill the host's memory bandwidth."""
 
+LAUNCH = "launch"
+"""Name of the estimate of a kernel launch's host time, which no field of a profile stands for alone."""
+
 _BYTES = ("h2d_pinned", "d2h_pinned", "h2d_pageable", "d2h_pageable", "duplex", "gpu_elementwise")
 _ELEMENTS = ("cpu_adam", "cpu_scale", "cpu_downcast", "cpu_upcast", "gpu_adam_fused", "gpu_adam_foreach")
 _CPU_FIELDS = {
@@ -40,8 +43,20 @@ _CPU_FIELDS = {
     "cpu_downcast": "host.downcast_params_per_s",
     "cpu_upcast": "host.upcast_params_per_s",
 }
-LAUNCH = "launch"
-"""Name of the estimate of a kernel launch's host time, which no field of a profile stands for alone."""
+
+
+_HARNESS = {
+    "duplex_pinned": ("duplex", 2.0),
+    "gpu_copy": ("gpu_elementwise", 8.0),
+    "gpu_add": ("gpu_elementwise", 12.0),
+    "gpu_downcast": ("gpu_elementwise", 6.0),
+    "gpu_upcast": ("gpu_elementwise", 6.0),
+    "gpu_adamw_fused": ("gpu_adam_fused", 1.0),
+    "gpu_adamw_foreach": ("gpu_adam_foreach", 1.0),
+    "kernel_launch": (LAUNCH, 1.0),
+}
+"""The harness's own names -> quantity, and bytes or elements per unit of its `size`: a direction's bytes, elements."""
+_CONDITIONS = {"cpu_adam": CPU_BUSY, "copies": UNDER_DMA}
 
 
 class Record(Section):
@@ -55,6 +70,7 @@ class Record(Section):
     m: float | None = Field(default=None, gt=0, le=MOST)
     n: float | None = Field(default=None, gt=0, le=MOST)
     k: float | None = Field(default=None, gt=0, le=MOST)
+    size: float | list[float] | None = None
     threads: float | None = Field(default=None, gt=0)
     condition: str = IDLE
     seconds: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
@@ -110,10 +126,27 @@ def _timed(path: str, number: int, line: bytes) -> Timed:
     if not isinstance(data, dict):
         raise InputError("found no JSON object, expected one a line", where)
     document = Document(data, {(): Mark(path, number, "")})
-    record = validate(document, Record)
+    record = _in_plain_names(validate(document, Record), where)
     return Timed(
         record.quantity, _amount(record, where), record.threads, record.condition.lower(), tuple(record.seconds)
     )
+
+
+def _in_plain_names(record: Record, where: str) -> Record:
+    """What the harness writes as `size` under names of its own, as the amounts that quantities are fitted by."""
+    if record.size is None:
+        return record
+    sizes = record.size if isinstance(record.size, list) else [record.size]
+    wanted = 3 if record.quantity == "gemm" else 1
+    if len(sizes) != wanted or not all(0 < size <= MOST for size in sizes):
+        expected = "three numbers above 0, m, n and k" if wanted == 3 else "a number above 0"
+        raise InputError(f"size: found {record.size}, expected {expected}", where)
+    quantity, factor = _HARNESS.get(record.quantity, (record.quantity, 1.0))
+    amounts: dict[str, float] = dict(zip(("m", "n", "k"), sizes, strict=True)) if wanted == 3 else {}
+    if wanted == 1:
+        amounts["bytes" if quantity in _BYTES else "elements"] = factor * sizes[0]
+    condition = _CONDITIONS.get(record.condition, record.condition)
+    return record.model_copy(update={"quantity": quantity, "condition": condition, **amounts})
 
 
 def _amount(record: Record, where: str) -> float:

@@ -7,6 +7,7 @@ models cannot pin every constant, and this keeps those that they don't where the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from offsim.training.rank import ADAM_TRAFFIC, SCALE_TRAFFIC
@@ -18,12 +19,13 @@ H100 = "jlse-4xh100"
 
 @dataclass(frozen=True)
 class Constant:
-    """A fitted value and the profile fields that it sets: (profile, dotted field, factor)."""
+    """A fitted value, the profile fields that it sets: (profile, dotted field, factor), and what it cannot exceed."""
 
     name: str
     start: float
     spread: float
     targets: tuple[tuple[str, str, float], ...]
+    most: float = math.inf
 
 
 @dataclass(frozen=True)

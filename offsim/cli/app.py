@@ -254,3 +254,31 @@ def logs(
     from offsim.cli.commands import read_logs
 
     read_logs(files, columns or [], out=out)
+
+
+@app.command()
+def calibrate(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Folders with microbenchmarks.jsonl, tables of measured runs (.csv), training logs; any mix.",
+        ),
+    ],
+    base: Annotated[
+        str,
+        typer.Option(metavar="PROFILE", help="The profile to start from, of like hardware.", autocompletion=_profiles),
+    ],
+    out: Annotated[str, typer.Option(metavar="MINE.yaml", help="The profile to write; it extends the base.")],
+    holdout: Annotated[
+        float, typer.Option(metavar="SHARE", help="The share of the runs' configurations that is kept to judge by.")
+    ] = 0.3,
+) -> None:
+    """Fit a hardware profile to your own measurements.
+
+    Microbenchmarks give the values that they time, runs the others that they depend on; the rest stays the base's.
+    Shows what was found, and errors of predictions on runs that took no part in the fit.
+    """
+    from offsim.cli.commands import calibrate_profile
+
+    calibrate_profile(files, base, out=out, holdout=holdout)

@@ -205,3 +205,24 @@ def read_logs(files: Sequence[str], columns: Sequence[str], *, out: str) -> None
     for file, _, names in blank:
         if names:
             note(f"{file} does not say: {', '.join(names)}; fill them with --set COLUMN=VALUE")
+
+
+def calibrate_profile(files: Sequence[str], base: str, *, out: str, holdout: float) -> None:
+    """`offsim calibrate`."""
+    from offsim.errors import InputError
+
+    try:
+        from offsim.calibration.calibrate import calibrate
+        from offsim.calibration.own_profile import write_profile
+        from offsim.cli.calibration import calibration_report
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "scipy":
+            raise
+        raise InputError("calibrating needs SciPy: pip install 'offsim[calibrate]'") from None
+    check_outputs({"--out": out}, suffixes={"--out": (".yaml", ".yml")}, inputs=[*files, base])
+    calibration = calibrate(files, base, holdout)
+    with writing("--out", out):
+        write_profile(out, calibration, base)
+    show(calibration_report(calibration, style_of(sys.stdout)))
+    for line in calibration.left_out:
+        note(f"not used: {line}")

@@ -216,8 +216,12 @@ def _run(path: Path, line: int, columns: tuple[str, ...], row: list[str]) -> Mea
     where = f"{path}:{line}"
     if len(row) != len(columns):
         raise InputError(f"found {len(row)} cells, expected {len(columns)}, one for each column of line 1", where)
-    cells = dict(zip(columns, row, strict=True))
-    return MeasuredRun(line, cells, _scenario(path, line, cells), _measured(where, cells))
+    return run_of(path, line, dict(zip(columns, row, strict=True)))
+
+
+def run_of(path: Path, line: int, cells: Mapping[str, str]) -> MeasuredRun:
+    """What the cells of a row say; raise InputError, at that line of the file, for the first thing wrong."""
+    return MeasuredRun(line, cells, _scenario(path, line, cells), _measured(f"{path}:{line}", cells))
 
 
 def _bad_cell(where: str, column: str, found: str, expected: str) -> InputError:

@@ -105,9 +105,9 @@ def iteration(
     ]
 
 
-def whole_log(iterations: int = 10, **times: float) -> list[str]:
+def whole_log(iterations: int = 10, zero: str = ZERO, **times: float) -> list[str]:
     """A run: slow in its first two iterations, then at 0.1 % below and above its times by turns."""
-    lines = [*megatron_arguments(), *deepspeed_configuration()]
+    lines = [*megatron_arguments(), *deepspeed_configuration(zero)]
     base = {"forward": 1256.0, "backward": 11038.7, "step": 7920.3} | times
     for number in range(1, iterations + 1):
         factor = 3.0 if number <= 2 else 1 + 0.001 * (-1) ** number

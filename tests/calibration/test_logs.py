@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import time
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,15 @@ def test_damage_is_passed_over(tmp_path: Path) -> None:
     (row,) = read_log(path)
     (tmp_path / "clean").mkdir()
     assert row == row_of(tmp_path / "clean", lines)
+
+
+@pytest.mark.parametrize("filling", [" ", "  num_layers . ", "| fwd: ", "iteration ", "[Rank 0] ", "MA 1 GB ", "9"])
+def test_long_lines_do_not_take_long(tmp_path: Path, filling: str) -> None:
+    long = f"  num_layers .... 4{filling * (190_000 // len(filling))}x"
+    began = time.monotonic()
+    row = row_of(tmp_path, [long, *whole_log()])
+    assert time.monotonic() - began < 2  # seconds, for what takes hundredths
+    assert row["layers"] == "40"
 
 
 def test_gzipped_and_cut_off(tmp_path: Path) -> None:

@@ -95,3 +95,37 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
     (tmp_path / "microbenchmarks.jsonl").write_text("\n")
     with pytest.raises(InputError, match="found an empty file"):
         read_microbenchmarks(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("harness", "plain"),
+    [
+        ({"quantity": "h2d_pinned", "size": 4096, "unit": "bytes"}, {"quantity": "h2d_pinned", "bytes": 4096}),
+        ({"quantity": "duplex_pinned", "size": 4096}, {"quantity": "duplex", "bytes": 8192}),
+        ({"quantity": "gemm", "size": [2, 3, 4]}, {"quantity": "gemm", "m": 2, "n": 3, "k": 4}),
+        ({"quantity": "gpu_add", "size": 100}, {"quantity": "gpu_elementwise", "bytes": 1200}),
+        ({"quantity": "gpu_adamw_fused", "size": 100}, {"quantity": "gpu_adam_fused", "elements": 100}),
+        ({"quantity": "kernel_launch", "size": 1}, {"quantity": "launch"}),
+        (
+            {"quantity": "cpu_adam", "size": 100, "condition": "copies"},
+            {"quantity": "cpu_adam", "elements": 100, "condition": "under dma"},
+        ),
+        (
+            {"quantity": "h2d_pinned", "size": 100, "condition": "cpu_adam"},
+            {"quantity": "h2d_pinned", "bytes": 100, "condition": "cpu busy"},
+        ),
+    ],
+)
+def test_the_harness_says_size_under_its_own_names(
+    tmp_path: Path, harness: dict[str, Any], plain: dict[str, Any]
+) -> None:
+    both = write(tmp_path / "m.jsonl", *(row | {"seconds": [1.0, 2.0]} for row in (harness, plain)))
+    first, second = read_microbenchmarks(both)
+    assert first == second
+
+
+@pytest.mark.parametrize("size", [0, -1, [1, 2], [1, 2, 0], []])
+def test_wrong_sizes(tmp_path: Path, size: object) -> None:
+    path = write(tmp_path / "m.jsonl", {"quantity": "gemm", "size": size, "seconds": [1]})
+    with pytest.raises(InputError, match=r"m.jsonl:1: size: found .*, expected three numbers above 0, m, n and k"):
+        read_microbenchmarks(path)

@@ -1,0 +1,207 @@
+"""A profile of one's own machine: measurements laid over a base profile, and how far predictions then are off."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from offsim.calibration.fit import NOISE, PHASES, Point, apply, changed, errors, fit, points, predict, sensitivities
+from offsim.calibration.logs import missing, read_log
+from offsim.calibration.microbenchmarks import Estimate, fit_microbenchmarks, read_microbenchmarks
+from offsim.calibration.plausible import check, general_recipe
+from offsim.calibration.recipes import Recipe
+from offsim.calibration.robust import CONFIDENCE
+from offsim.errors import InputError
+from offsim.hardware import HardwareProfile, Source
+from offsim.packaged import is_path
+from offsim.profiles import load_profile, scenario_profile
+from offsim.validation.table import MeasuredRun, read_runs, run_of
+
+STANDARD_ERRORS = 1.96
+"""Of a normal distribution, to either side of its mean, at `CONFIDENCE`."""
+
+
+class Found(NamedTuple):
+    """One value of the new profile."""
+
+    value: float
+    low: float
+    high: float
+    source: Source
+    error: str
+    note: str
+
+
+@dataclass
+class Calibration:
+    """What measurements made of a base profile."""
+
+    base: HardwareProfile
+    found: dict[str, Found] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+    others: tuple[Estimate, ...] = ()
+    fitted: tuple[Point, ...] = ()
+    held_out: tuple[Point, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def profile(self) -> HardwareProfile:
+        """The base with the values found in place of its own."""
+        return _with(self.base, {name: found.value for name, found in self.found.items()})
+
+
+def calibrate(files: Sequence[str], base: str, holdout: float = 0.3) -> Calibration:
+    """Fit what the files determine: harness folders or `.jsonl` files, tables of runs (`.csv`), training logs.
+
+    Microbenchmarks come first: what they time is not fitted to runs. Of the runs' configurations the share `holdout`
+    takes no part in the fit. Raises InputError for the first thing wrong with a file, or against physics in it.
+    """
+    if not 0 <= holdout < 1:
+        raise InputError(f"found {holdout:g}, expected at least 0 and less than 1", "--holdout")
+    profile = load_profile(base)
+    calibration = Calibration(profile)
+    runs: list[MeasuredRun] = []
+    for name in files:
+        path = Path(name)
+        if _is_harness(path):
+            _take_microbenchmarks(calibration, path)
+        else:
+            runs += read_runs(path).runs if _is_table(path) else _log(path, base)
+    if runs:
+        _take_runs(calibration, runs, [name for name in files if not _is_harness(Path(name))], holdout)
+    known = general_recipe(profile).constants
+    calibration.kept = tuple(constant.name for constant in known if constant.name not in calibration.found)
+    if not calibration.found:
+        raise InputError("found nothing that determines a value of the profile, expected more measurements", files[0])
+    return calibration
+
+
+def _is_harness(path: Path) -> bool:
+    return path.is_dir() or path.suffix == ".jsonl"
+
+
+def _is_table(path: Path) -> bool:
+    return path.name.endswith((".csv", ".csv.gz"))
+
+
+def _log(path: Path, base: str) -> list[MeasuredRun]:
+    """A log's runs, on the hardware that is calibrated."""
+    rows = read_log(path)
+    for row in rows:
+        row["hardware"] = str(Path(base).resolve()) if is_path(base) else base
+        if blank := missing(row):
+            hint = "make a table of it with `offsim logs` and fill them"
+            raise InputError(f"the log does not say: {', '.join(blank)}; {hint}", str(path))
+    return [run_of(path, number, row) for number, row in enumerate(rows, 1)]
+
+
+def _take_microbenchmarks(calibration: Calibration, path: Path) -> None:
+    base = calibration.base
+    for estimate in fit_microbenchmarks(read_microbenchmarks(path), base.host.cores_per_rank, str(path)):
+        if "." not in estimate.name:
+            calibration.others += (estimate,)
+            continue
+        value, low, high = estimate.interval.value, estimate.interval.low, estimate.interval.high
+        check(base, estimate.name, value, str(path))
+        error = f"{100 * CONFIDENCE:.0f} % interval {low:.4g} to {high:.4g}, {estimate.samples} samples"
+        note = f"microbenchmarks of {path.name}"
+        calibration.found[estimate.name] = Found(value, low, high, "measured", error, note)
+
+
+def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Sequence[str], holdout: float) -> None:
+    base = calibration.base
+    own = [run for run in runs if scenario_profile(run.scenario).name == base.name]
+    if not own:
+        named = sorted({run.scenario.hardware for run in runs})
+        raise InputError(f"found runs on {', '.join(named)}, expected some on {base.name}, the base", files[0])
+    if others := len(runs) - len(own):
+        calibration.left_out += (f"{others} of {len(runs)} runs, of other hardware than {base.name}",)
+    data = points(replace(run, scenario=run.scenario.model_copy(update={"hardware": base.name})) for run in own)
+    start = calibration.profile
+    data, calibration.left_out = _that_fit(data, start, calibration.left_out)
+    if not data:
+        raise InputError("found no run with times of all phases that fits in memory, expected some", files[0])
+    training, held_out = split(data, holdout)
+    calibration.fitted, calibration.held_out = tuple(training), tuple(held_out)
+    profiles = {base.name: start}
+    recipe = _influential(general_recipe(start, calibration.found), training, profiles)
+    values = fit(recipe, training, profiles)
+    judged = held_out or training
+    off = errors(judged, apply(recipe, values, profiles))[base.name]
+    kind = "held-out" if held_out else "fitted"
+    error = ", ".join(f"{phase} {100 * np.median(off[phase]):.1f} %" for phase in PHASES)
+    error = f"median {error} on {len(judged)} {kind} configurations"
+    note = f"runs of {', '.join(Path(name).name for name in files)}"
+    half = _half_widths(recipe, values, training, profiles)
+    for constant in recipe.constants:
+        value, width = values[constant.name], half[constant.name]
+        check(start, constant.name, value, files[0])
+        low, high = value / width, min(value * width, constant.most)
+        interval = f"{100 * CONFIDENCE:.0f} % interval {low:.4g} to {high:.4g}"
+        calibration.found[constant.name] = Found(value, low, high, "fitted", error, f"{note}; {interval}")
+
+
+def _that_fit(
+    data: Sequence[Point], profile: HardwareProfile, left_out: tuple[str, ...]
+) -> tuple[list[Point], tuple[str, ...]]:
+    """The points that are predicted to fit in memory, and what was left out with those that are not."""
+    fitting = []
+    for point in data:
+        try:
+            predict(point.run, profile)
+        except InputError as error:
+            left_out += (str(error),)
+        else:
+            fitting.append(point)
+    return fitting, left_out
+
+
+def split(data: Sequence[Point], holdout: float) -> tuple[list[Point], list[Point]]:
+    """Points to fit and points held out: the same configurations are held out whatever else is measured with them."""
+
+    def order(point: Point) -> str:
+        configuration = point.run.scenario.model_dump_json(exclude={"name", "hardware"})
+        return hashlib.sha256(configuration.encode()).hexdigest()
+
+    ordered = sorted(data, key=order)
+    count = min(round(holdout * len(ordered)), len(ordered) - 1)
+    return ordered[count:], ordered[:count]
+
+
+def _influential(recipe: Recipe, data: Sequence[Point], profiles: Mapping[str, HardwareProfile]) -> Recipe:
+    """Leave out the constants that these runs hardly depend on: the fit would only keep them where they are."""
+    starts = {constant.name: constant.start for constant in recipe.constants}
+    influence = np.linalg.norm(sensitivities(recipe, starts, data, profiles), axis=0)
+    kept = [constant for constant, size in zip(recipe.constants, influence, strict=True) if size > NOISE]
+    return replace(recipe, constants=tuple(kept))
+
+
+def _half_widths(
+    recipe: Recipe, values: Mapping[str, float], data: Sequence[Point], profiles: Mapping[str, HardwareProfile]
+) -> dict[str, float]:
+    """The factor that each constant may be off by, either way: from the curvature of the fit, priors included."""
+    slopes = sensitivities(recipe, values, data, profiles) / NOISE
+    covariance = np.linalg.inv(slopes.T @ slopes + np.eye(len(recipe.constants)))
+    deviations = np.sqrt(np.diag(covariance))
+    return {
+        constant.name: float(np.exp(STANDARD_ERRORS * deviation * constant.spread))
+        for constant, deviation in zip(recipe.constants, deviations, strict=True)
+    }
+
+
+def _with(profile: HardwareProfile, values: Mapping[str, float]) -> HardwareProfile:
+    sections: dict[str, dict[str, float]] = {}
+    for name, value in values.items():
+        section, key = name.split(".")
+        sections.setdefault(section, {})[key] = value
+    return changed(profile, sections)
+
+
+def phase_errors(data: Sequence[Point], profile: HardwareProfile) -> dict[str, np.ndarray]:
+    """Absolute relative errors of a profile's predictions, by phase and of their sum."""
+    return errors(data, {profile.name: profile})[profile.name]

@@ -1,0 +1,47 @@
+"""The file of a calibrated profile."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from offsim.calibration.calibrate import Calibration
+from offsim.files import atomic_write
+from offsim.packaged import is_path
+from offsim.profiles import unit_of
+
+
+def write_profile(path: str | Path, calibration: Calibration, base: str) -> None:
+    """Write what was found as a profile that extends the base, which `base` is the name or the path of."""
+    path = Path(path)
+    extends = Path(os.path.relpath(base, path.parent)).as_posix() if is_path(base) else base
+    description = f"Calibrated to measurements; the rest is {calibration.base.name}'s"
+    lines = [
+        "# Written by offsim calibrate.",
+        f"name: {_quoted(path.stem)}",
+        f"description: {_quoted(description)}",
+        f"extends: {_quoted(extends)}",
+        f"validated: {str(bool(calibration.held_out)).lower()}",
+    ]
+    sections: dict[str, list[str]] = {}
+    for name, found in sorted(calibration.found.items()):
+        section, key = name.split(".")
+        entry = (
+            f"{{value: {found.value:.4g}, unit: {_unit(key)}, source: {found.source}, "
+            f"error: {_quoted(found.error)}, note: {_quoted(found.note)}}}"
+        )
+        sections.setdefault(section, []).append(f"  {key}: {entry}")
+    for section, entries in sections.items():
+        lines += ["", f"{section}:", *entries]
+    with atomic_write(path) as file:
+        file.write("\n".join([*lines, ""]).encode())
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)  # YAML's double quotes take all of JSON's
+
+
+def _unit(field: str) -> str:
+    unit = unit_of(field)
+    return '"1"' if unit == "1" else unit

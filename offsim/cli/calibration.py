@@ -1,0 +1,57 @@
+"""What a calibration found, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from offsim.calibration.calibrate import Calibration, phase_errors
+from offsim.calibration.fit import Point
+from offsim.calibration.plausible import value_of
+from offsim.cli.terminal import PLAIN, Style, wrapped
+from offsim.hardware import HardwareProfile
+
+
+def calibration_report(calibration: Calibration, style: Style = PLAIN) -> str:
+    """What was found, what was kept, and how far predictions are off before and after."""
+    blocks = [_found(calibration, style)]
+    for estimate in calibration.others:
+        value, low, high = estimate.interval.value, estimate.interval.low, estimate.interval.high
+        blocks.append(f"{estimate.name} of a kernel: {value:.3g} s ({low:.3g} to {high:.3g})")
+    if calibration.fitted:
+        blocks.append(_errors(calibration, style))
+    if calibration.kept:
+        blocks.append(wrapped(f"kept from {calibration.base.name}: {', '.join(calibration.kept)}"))
+    return "\n\n".join(blocks)
+
+
+def _found(calibration: Calibration, style: Style) -> str:
+    rows: list[tuple[str, ...]] = []
+    sections = [name.partition(".")[0] for name in calibration.found]
+    for section in sorted(set(sections)):
+        rows.append((section, "", "", "", "", ""))
+        for name, found in sorted(calibration.found.items()):
+            if name.startswith(f"{section}."):
+                base = value_of(calibration.base, name)
+                numbers = [f"{number:.3g}" for number in (found.value, found.low, found.high)]
+                key = name.partition(".")[2]
+                rows.append((f"  {key}", "" if base is None else f"{base:.3g}", *numbers, found.source))
+    return style.table(rows, ("value", "base", "found", "low", "high", "source"), "lrrrrl")
+
+
+def _errors(calibration: Calibration, style: Style) -> str:
+    judged = {"fitted": calibration.fitted, "held out": calibration.held_out}
+    rows = [
+        (f"{len(data)} {kind}", which, *_medians(data, profile))
+        for kind, data in judged.items()
+        if data
+        for which, profile in (("base", calibration.base), ("found", calibration.profile))
+    ]
+    title = style.heading("median errors in percent")
+    headers = ("configurations", "profile", "forward", "backward", "step", "sum")
+    return f"{title}\n{style.table(rows, headers, 'llrrrr')}"
+
+
+def _medians(data: Sequence[Point], profile: HardwareProfile) -> list[str]:
+    return [f"{100 * np.median(values):.1f}" for values in phase_errors(data, profile).values()]

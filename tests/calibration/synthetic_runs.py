@@ -1,0 +1,46 @@
+"""Measured runs of a machine whose constants are known: small models, simulated."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from offsim.calibration.fit import changed, predict
+from offsim.calibration.logs import COLUMNS
+from offsim.profiles import load_profile
+from offsim.validation.table import run_of
+
+BASE = "jlse-4xh100"
+TRUTH = {
+    "host": {"module_launch_s": 4.109e-3 * 1.15, "adam_params_per_s": 7.763e9 * 0.8},
+    "link": {"pageable_h2d_bytes_per_s": 1.796e10 * 0.85, "pageable_d2h_bytes_per_s": 3.18e9 * 0.9},
+}
+"""Section -> field -> value, of what the machine has different from the base."""
+_ROW = {
+    **{"hardware": BASE, "model": "small", "seq": "1024", "vocab": "32000", "swiglu": "True", "untied": "True"},
+    **{"checkpointing": "True", "flash_attn": "True", "tp": "1", "dp": "4", "micro_batch": "1", "global_batch": "4"},
+    **{"cpu_ratio": "1", "subgroup_size": "2e7", "kv_heads": "8", "heads": "16"},
+}
+_SHAPES = ((4, 2048), (6, 2048), (4, 3072), (8, 1536))
+_SCHEDULERS = ("zero3_offload", "zero3_offload_async_grads")
+
+
+def runs_table(path: Path, hardware: str = BASE, truth: Mapping[str, Mapping[str, float]] = TRUTH) -> Path:
+    """Eight runs, one a configuration."""
+    machine = changed(load_profile(BASE), truth)
+    rows = []
+    for layers, hidden in _SHAPES:
+        for scheduler in _SCHEDULERS:
+            row = dict.fromkeys(COLUMNS, "") | _ROW
+            row |= {"layers": str(layers), "hidden": str(hidden), "ffn_hidden": str(4 * hidden), "scheduler": scheduler}
+            phases = predict(run_of(path, 1, row), machine)
+            times = dict(zip(("fwd_ms", "bwd_ms", "step_ms"), phases, strict=True))
+            rows.append(
+                row | {name: f"{1e3 * seconds:.4f}" for name, seconds in times.items()} | {"hardware": hardware}
+            )
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path

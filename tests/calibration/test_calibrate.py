@@ -1,0 +1,207 @@
+"""offsim calibrate: measurements become a profile that predicts better, and says what each value comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offsim.calibration import calibrate as module
+from offsim.calibration.calibrate import calibrate, phase_errors, split
+from offsim.calibration.fit import points
+from offsim.calibration.microbenchmarks import fit_microbenchmarks
+from offsim.calibration.plausible import FIELDS, check, general_recipe, limit, value_of
+from offsim.calibration.recipes import RECIPES
+from offsim.cli import main
+from offsim.errors import InputError
+from offsim.profiles import available_profiles, load_profile
+from offsim.scenario import load_scenario
+from offsim.simulation import simulate
+from offsim.validation.table import SHIPPED_RUNS, read_runs
+from tests.calibration.synthetic_logs import whole_log
+from tests.calibration.synthetic_measurements import harness_folder
+from tests.calibration.synthetic_runs import BASE, TRUTH, runs_table
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("measured")
+    runs_table(folder / "runs.csv")
+    harness_folder(folder / "harness")
+    return folder
+
+
+def test_runs_bring_predictions_to_the_machine(measured: Path) -> None:
+    found = calibrate([str(measured / "runs.csv")], BASE)
+    assert (len(found.fitted), len(found.held_out)) == (6, 2)
+    before = phase_errors(found.held_out, found.base)["sum"]
+    after = phase_errors(found.held_out, found.profile)["sum"]
+    assert np.median(before) > 0.03
+    assert max(after) < 0.01
+    assert found.found["host.module_launch_s"].value == pytest.approx(TRUTH["host"]["module_launch_s"], rel=0.02)
+    for section, fields in TRUTH.items():
+        for field, truth in fields.items():
+            value = found.found[f"{section}.{field}"]
+            assert value.low <= truth <= value.high
+            assert value.source == "fitted"
+    assert "interconnect.nic_bytes_per_s" not in found.found  # one node: nothing tells
+    assert "gpu.adam_params_per_s" in found.kept
+
+
+def test_any_mix_of_files_becomes_one_profile(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = measured / "mine.yaml"
+    files = [str(measured / "runs.csv"), str(measured / "harness")]
+    assert main(["calibrate", *files, "--base", BASE, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = printed.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    for part in ("h2d_bytes_per_s", "launch of a kernel", "6 fitted", "2 held out", f"kept from {BASE}: "):
+        assert part in printed.out
+    profile, base = load_profile(out), load_profile(BASE)
+    assert profile.validated
+    assert profile.link.h2d_bytes_per_s == pytest.approx(5.5e10, rel=0.05)
+    provenance = profile.provenance
+    assert provenance["link.h2d_bytes_per_s"].source == "measured"
+    assert provenance["link.h2d_bytes_per_s"].note == "microbenchmarks of harness"
+    assert "95 % interval" in provenance["link.h2d_bytes_per_s"].error
+    assert provenance["host.module_launch_s"].source == "fitted"
+    assert provenance["host.module_launch_s"].note.startswith("runs of runs.csv; 95 % interval")
+    assert "on 2 held-out configurations" in provenance["host.module_launch_s"].error
+    assert profile.gpu.memory_bytes == base.gpu.memory_bytes
+    scenario = load_scenario("zero3_20b_4xh100", [f"hardware={out}"])
+    assert simulate(scenario).iteration_s > 0
+    first = out.read_bytes()
+    assert main(["calibrate", *files, "--base", BASE, "--out", str(out)]) == 0
+    assert out.read_bytes() == first
+
+
+def test_a_profile_of_ones_own_is_a_base_too(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bases").mkdir()
+    Path("bases/own.yaml").write_text(f"name: own\nextends: {BASE}\nvalidated: false\n")
+    table = runs_table(tmp_path / "runs.csv", "bases/own.yaml")
+    assert main(["calibrate", str(table), "--base", "bases/own.yaml", "--out", "mine.yaml", "--holdout", "0"]) == 0
+    assert not load_profile("mine.yaml").validated
+    assert load_profile("mine.yaml").host.module_launch_s == pytest.approx(TRUTH["host"]["module_launch_s"], rel=0.02)
+    assert "fitted configurations" in load_profile("mine.yaml").provenance["host.module_launch_s"].error
+
+
+def test_logs_run_on_the_base(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    zero = "stage=3 offload_optimizer=None sub_group_size=1000000000"
+    log.write_text("\n".join(whole_log(zero=zero, forward=400.0, backward=1200.0, step=40.0)) + "\n")
+    (run,) = module._log(log, BASE)
+    assert (run.scenario.hardware, run.scenario.scheduler.name) == (BASE, "no_offload")
+    log.write_text("\n".join(whole_log()) + "\n")
+    with pytest.raises(InputError, match="the log does not say: scheduler; make a table of it with `offsim logs`"):
+        calibrate([str(log)], BASE)
+
+
+def test_the_same_configurations_are_held_out_whatever_else_there_is(measured: Path) -> None:
+    data = points(read_runs(measured / "runs.csv").runs)
+    _, held_out = split(data, 0.3)
+    assert split(list(reversed(data)), 0.3)[1] == held_out
+    assert split(data, 0.0)[1] == []
+    assert split(data[:1], 0.9)[1] == []
+
+
+def test_what_does_not_fit_or_is_of_other_hardware_is_not_used(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (measured / "runs.csv").read_text().splitlines()
+    huge = lines[1].replace("32000", "320000").replace(",4,2048,8192,", ",4000,2048,8192,")
+    other = lines[1].replace(BASE, "polaris-4xa100")
+    table = tmp_path / "runs.csv"
+    table.write_text("\n".join([lines[0], lines[1], huge, other]) + "\n")
+    out = tmp_path / "mine.yaml"
+    assert main(["calibrate", str(table), "--base", BASE, "--out", str(out)]) == 0
+    notes = capsys.readouterr().err.splitlines()
+    assert notes[0] == f"not used: 1 of 3 runs, of other hardware than {BASE}"
+    assert notes[1].startswith("not used: line 3: was measured, but ")
+
+
+@pytest.mark.parametrize("name", available_profiles())
+def test_shipped_profiles_keep_to_physics_and_can_be_bases(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.gpu.peak_hbm_bytes_per_s
+    assert profile.link.peak_bytes_per_s
+    for field in FIELDS:
+        if value := value_of(profile, field):
+            check(profile, field, value, "profile")
+    assert len(general_recipe(profile).constants) > 15
+
+
+def test_recipes_do_not_bound_their_constants() -> None:
+    assert all(constant.most == float("inf") for recipe in RECIPES for constant in recipe.constants)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("link.h2d_bytes_per_s", 7e10),
+        ("link.pageable_d2h_bytes_per_s", 7e10),
+        ("link.duplex_bytes_per_s", 1.4e11),
+        ("link.copy_latency_s", -1e-6),
+        ("gpu.hbm_bytes_per_s", 3.4e12),
+        ("gpu.matrix_flops_per_s", 1e15),
+        ("gpu.adam_params_per_s", 1.3e11),
+        ("interconnect.collective_gpu_share", 1.01),
+    ],
+)
+def test_physics(field: str, value: float) -> None:
+    profile = load_profile(BASE)
+    with pytest.raises(InputError, match=rf"^x: {field}: found .*, expected at (most|least)"):
+        check(profile, field, value, "x")
+    check(profile, field, min(limit(profile, field), 1e9) if value > 0 else 0.0, "x")
+
+
+def test_a_link_faster_than_its_peak_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = harness_folder(tmp_path / "harness")
+    monkeypatch.setattr(module, "fit_microbenchmarks", lambda *a: fit_microbenchmarks(*a)[:3])
+    assert main(["calibrate", str(harness), "--base", "polaris-4xa100", "--out", str(tmp_path / "mine.yaml")]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"Error: {harness}: link.h2d_bytes_per_s: found 5.")
+    assert message.endswith("at most 3.465e+10 by the datasheet peaks of polaris-4xa100; is it the right base?\n")
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["runs.csv", "--base", "jlse-4xh10"], "unknown hardware profile 'jlse-4xh10'; did you mean 'jlse-4xh100'?"),
+        (["runs.csv", "--base", "gh200"], "runs.csv: found runs on jlse-4xh100, expected some on gh200, the base"),
+        (["runs.csv", "--base", BASE, "--holdout", "1"], "--holdout: found 1, expected at least 0 and less than 1"),
+        (["runs.csv", "--base", BASE, "--holdout", "nan"], "--holdout: found nan, expected at least 0 and less than 1"),
+        (["absent.jsonl", "--base", BASE], "absent.jsonl: no such file, expected the microbenchmarks of a harness"),
+        (["absent.log", "--base", BASE], "absent.log: no such file"),
+        (["untimed.csv", "--base", BASE], "untimed.csv: found no run with times of all phases that fits in memory"),
+        (["unknown.jsonl", "--base", BASE], "unknown.jsonl: found nothing that determines a value of the profile"),
+    ],
+)
+def test_wrong_input_is_one_message(
+    measured: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    problem: str,
+) -> None:
+    monkeypatch.chdir(measured)
+    lines = Path("runs.csv").read_text().splitlines()
+    times = lines[0].split(",").index("step_ms")
+    cells = lines[1].split(",")
+    Path("untimed.csv").write_text(f"{lines[0]}\n{','.join([*cells[:times], '', *cells[times + 1 :]])}\n")
+    Path("unknown.jsonl").write_text('{"quantity": "nvme", "seconds": [1]}\n')
+    assert main(["calibrate", *arguments, "--out", "none.yaml"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"Error: {problem}")
+    assert printed.count("\n") == 1
+    assert not Path("none.yaml").exists()
+
+
+def test_outputs_are_checked_first(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", str(SHIPPED_RUNS), "--base", BASE, "--out", str(measured / "mine.json")]) == 2
+    assert "expected .yaml or .yml" in capsys.readouterr().err
