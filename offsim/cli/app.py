@@ -282,3 +282,32 @@ def calibrate(
     from offsim.cli.commands import calibrate_profile
 
     calibrate_profile(files, base, out=out, holdout=holdout)
+
+
+@app.command()
+def replay(
+    trace: TraceArgument,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=FACTOR,...",
+            help="So many times as fast: h2d, d2h, d2d, gemm, attention, gpu_adam, collective, elementwise, other, "
+            "cpu_adam, cpu.",
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROFILE", help="Copy at the link rates of this hardware profile.", autocompletion=_profiles
+        ),
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Replay a recorded trace, as it was and with changed speeds.
+
+    Rebuilds what each stream and thread waited for, checks that the replay takes as long as the trace did, and says
+    how long the same run would take with other links, CPU or GPU kernels.
+    """
+    from offsim.cli.commands import replay_trace
+
+    replay_trace(trace, scale, profile, json=json)

@@ -226,3 +226,20 @@ def calibrate_profile(files: Sequence[str], base: str, *, out: str, holdout: flo
     show(calibration_report(calibration, style_of(sys.stdout)))
     for line in calibration.left_out:
         note(f"not used: {line}")
+
+
+def replay_trace(source: str, scale: str | None, profile: str | None, *, json: str | None) -> None:
+    """`offsim replay`."""
+    from offsim.calibration.replay import parse_scales, replay
+    from offsim.calibration.traces import read_trace
+    from offsim.cli.traces import replay_report
+    from offsim.profiles import load_profile
+
+    check_outputs({"--json": json}, inputs=[source])
+    scales = parse_scales(scale) if scale is not None else None
+    hardware = load_profile(profile) if profile is not None else None
+    replayed = replay(read_trace(source), scales, hardware)
+    if json != STDOUT:
+        show(replay_report(replayed, style_of(sys.stdout)))
+    if json is not None:
+        write_json(json, replayed.to_dict())

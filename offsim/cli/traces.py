@@ -1,9 +1,11 @@
-"""A recorded trace as text."""
+"""Recorded traces and their replays as text."""
 
 from __future__ import annotations
 
+from offsim.calibration.replay import Replay
 from offsim.calibration.traces.summary import Summary, named
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.validation.report import signed_percent
 from offsim.views.style import format_bytes, format_rate, format_time
 from offsim.views.tables import format_percent
 
@@ -99,3 +101,30 @@ def _last(summary: Summary) -> list[str]:
             )
         )
     return ["\n".join(lines)] if lines else []
+
+
+def replay_report(replay: Replay, style: Style = PLAIN) -> str:
+    """How long a trace took, its replay, and the replay with changes."""
+    changes = [f"{name} {factor:g} times as fast" for name, factor in replay.scales.items()]
+    changes += [f"copies at the rates of {replay.profile}"] if replay.profile else []
+    lines = {
+        "trace": f"{replay.trace.path.name} ({replay.trace.tool})",
+        "original": format_time(replay.original.makespan_s),
+        "replayed": f"{format_time(replay.replayed.makespan_s)}, error {signed_percent(replay.error, 2)}; "
+        f"busy time of each stream within {100 * replay.busy_error:.2f} %",
+    }
+    if replay.scaled is not None:
+        taken = replay.scaled.makespan_s
+        speedup = f", {replay.replayed.makespan_s / taken:.2f} times as fast" if taken > 0 else ""
+        lines["scaled"] = f"{format_time(taken)}{speedup}, with {'; '.join(changes)}"
+    text = "\n".join(labelled(*line) for line in lines.items())
+    return f"{text}\n\n{_busy(replay, style)}"
+
+
+def _busy(replay: Replay, style: Style) -> str:
+    names = sorted(replay.original.busy_s, key=lambda name: (-replay.original.busy_s[name], name))
+    timings = [replay.original, replay.replayed, *([replay.scaled] if replay.scaled else [])]
+    rows = [(name, *(format_time(timing.busy_s[name]) for timing in timings)) for name in names[:STREAMS]]
+    head = ("busy time", "original", "replayed", "scaled")[: 1 + len(timings)]
+    text = style.table(rows, head)
+    return text + (f"\nand {len(names) - STREAMS} more" if len(names) > STREAMS else "")

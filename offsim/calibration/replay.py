@@ -1,0 +1,163 @@
+"""Run a recorded trace again on the simulator's engine: as it was, or with faster or slower links, CPU or kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from offsim.calibration.program import Program, Step, program_of
+from offsim.calibration.traces.events import Trace
+from offsim.engine import Engine, Operation, Stream
+from offsim.errors import InputError, suggestion
+from offsim.hardware import HardwareProfile
+
+SCALES = {
+    "h2d": "copies from host to device",
+    "d2h": "copies from device to host",
+    "d2d": "copies within and between devices",
+    "gemm": "matrix products and convolutions",
+    "attention": "fused attention",
+    "gpu_adam": "Adam and other multi-tensor kernels on the GPU",
+    "collective": "collectives",
+    "elementwise": "kernels that memory bandwidth bounds",
+    "other": "other kernels",
+    "cpu_adam": "optimizer steps on the CPU",
+    "cpu": "all else that host threads do, between calls too",
+}
+"""What can be scaled. A factor is a speed: 2 takes half the time."""
+_KINDS = {"adam": "gpu_adam", "gap": "cpu"}
+_FROM_RATES_BYTES = 1e6
+"""Smaller copies are bound by latency, not by the rates of a profile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long the whole took, and how long each stream and thread was busy; seconds."""
+
+    makespan_s: float
+    busy_s: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A trace as it was, replayed unchanged, and with changes where any were asked for."""
+
+    trace: Trace
+    original: Timing
+    replayed: Timing
+    scaled: Timing | None
+    scales: Mapping[str, float] = field(default_factory=dict)
+    profile: str = ""
+
+    @property
+    def error(self) -> float:
+        """Of the replayed makespan, relative to the original."""
+        return _error(self.replayed.makespan_s, self.original.makespan_s)
+
+    @property
+    def busy_error(self) -> float:
+        """The largest error of a stream's busy time, relative to its original."""
+        replayed = self.replayed.busy_s
+        return max((abs(_error(replayed[name], busy)) for name, busy in self.original.busy_s.items()), default=0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "file": self.trace.path.name,
+            "original_s": self.original.makespan_s,
+            "replayed_s": self.replayed.makespan_s,
+            "error": self.error,
+            "busy_error": self.busy_error,
+            "profile": self.profile or None,
+            "scales": dict(self.scales),
+            "scaled_s": self.scaled.makespan_s if self.scaled else None,
+            "streams": {
+                name: {
+                    "original_busy_s": busy,
+                    "replayed_busy_s": self.replayed.busy_s[name],
+                    "scaled_busy_s": self.scaled.busy_s[name] if self.scaled else None,
+                }
+                for name, busy in self.original.busy_s.items()
+            },
+        }
+
+
+def replay(trace: Trace, scales: Mapping[str, float] | None = None, profile: HardwareProfile | None = None) -> Replay:
+    """Replay a trace unchanged and, where there are scales or a profile, with their speeds.
+
+    A profile's link rates replace those of copies from 1 MB on; scales (see SCALES) make what they name so many times
+    as fast, beside that.
+    """
+    program = program_of(trace)
+    changed = None
+    if scales or profile is not None:
+        factors = dict(scales or {})
+
+        def seconds(step: Step) -> float:
+            taken = step.seconds if profile is None else _at_rates_of(profile, step)
+            return taken / factors.get(_KINDS.get(step.kind, step.kind), 1.0)
+
+        changed = run(program, seconds)
+    original = Timing(program.original_s, program.busy_s)
+    unchanged = run(program, lambda step: step.seconds)
+    return Replay(trace, original, unchanged, changed, dict(scales or {}), profile.name if profile else "")
+
+
+def parse_scales(text: str) -> dict[str, float]:
+    """Read "h2d=2,cpu_adam=1.5"; InputError for what cannot be scaled and for what is no factor."""
+    scales: dict[str, float] = {}
+    where = f"--scale '{text}'"
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise InputError(f"found '{part.strip()}', expected NAME=FACTOR such as h2d=2", where)
+        if name not in SCALES:
+            raise InputError(f"unknown '{name}'{suggestion(name, SCALES)}", where)
+        if name in scales:
+            raise InputError(f"found {name} twice, expected it once", where)
+        try:
+            scales[name] = float(value)
+        except ValueError:
+            scales[name] = 0.0
+        if not 1e-6 <= scales[name] <= 1e6:
+            raise InputError(f"{name}: found '{value}', expected a factor from 1e-6 to 1e6", where)
+    return scales
+
+
+def run(program: Program, seconds: Callable[[Step], float]) -> Timing:
+    """Run a program whose steps take these seconds."""
+    engine = Engine()
+    streams: dict[str, Stream] = {}
+    operations: list[Operation] = []
+    for step in program.steps:
+        stream = streams.get(step.stream)
+        if stream is None:
+            stream = streams[step.stream] = Stream(step.stream)
+        operation = Operation(stream, step.kind, step.kind, seconds(step))
+        operations.append(engine.enqueue(operation, "", [operations[i] for i in step.after]))
+    engine.env.run()
+    busy = dict.fromkeys(program.busy_s, 0.0)
+    ended: dict[str, float] = {}
+    for step, operation in zip(program.steps, operations, strict=True):
+        if step.work:
+            busy[step.stream] += operation.ended_at - operation.started_at
+        elif step.waits_busily:
+            busy[step.stream] += operation.started_at - ended.get(step.stream, 0.0)
+        ended[step.stream] = operation.ended_at
+    engine.close()
+    return Timing(max((operation.ended_at for operation in operations), default=0.0), busy)
+
+
+def _at_rates_of(profile: HardwareProfile, step: Step) -> float:
+    link = profile.link
+    pageable = step.memory == "pageable"
+    rates = {
+        "h2d": link.pageable_h2d_bytes_per_s if pageable else link.h2d_bytes_per_s,
+        "d2h": link.pageable_d2h_bytes_per_s if pageable else link.d2h_bytes_per_s,
+    }
+    return step.bytes / rates[step.kind] if step.kind in rates and step.bytes >= _FROM_RATES_BYTES else step.seconds
+
+
+def _error(found: float, expected: float) -> float:
+    return found / expected - 1.0 if expected > 0 else 0.0
