@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import heapq
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -113,6 +114,17 @@ class _Mark(NamedTuple):
     in_call: bool = False
 
 
+class _Sync(NamedTuple):
+    """A wait that the trace describes."""
+
+    row: int
+    launched_by: int
+    device: int
+    stream: str
+    waits_on: int
+    waits_record: int
+
+
 def program_of(trace: Trace) -> Program:
     """Rebuild the program; InputError where a trace has nothing to replay."""
     events = trace.events
@@ -196,6 +208,9 @@ class _Rank:
         self.calls = events[events["kind"] == "runtime"]
         self.syncs = whole[(whole["kind"] == "sync") & (whole["rank"] == events["rank"].iloc[0])]
         self.streams = self._gpu_streams()
+        numbered = self.calls.drop_duplicates("correlation")
+        self.recorded = dict(zip(numbered["correlation"].tolist(), numbered["start_s"].tolist(), strict=True))
+        """Correlation of a call -> its beginning."""
         self.split: dict[int, float] = {}
         """Copies that are two steps, and where: a thread waited for the first."""
         self.by_name = {stream.name: stream for stream in self.streams}
@@ -283,7 +298,7 @@ class _Rank:
         return [_Mark(start, until=float(stream.ends[j]), keys=(int(stream.rows[j]),), in_call=True)]
 
     def _synchronize(self, marks: dict[str, list[_Mark]]) -> None:
-        shown = self.syncs.drop_duplicates("launched_by").set_index("launched_by")
+        shown = {sync.launched_by: sync for sync in self._described(self.syncs)}
         for call, thread in zip(self.calls.index.tolist(), self.calls["stream"].astype(str), strict=True):
             if not _SYNCHRONIZES.search(self.names[call]):
                 continue
@@ -291,8 +306,8 @@ class _Rank:
             awaited: list[tuple[_Stream, int]] = []
             if _ALL_STREAMS.search(self.names[call]):
                 awaited = [(stream, stream.last_launched(start)) for stream in self.streams]
-            elif call in shown.index:
-                awaited = self._awaited(shown.loc[call], start)
+            elif call in shown:
+                awaited = self._awaited(shown[call], start)
             awaited = [(stream, i) for stream, i in awaited if i >= 0 and stream.ends[i] <= end + SKEW_S]
             awaited = awaited or self._ended_with(start, end)
             if awaited:
@@ -300,14 +315,17 @@ class _Rank:
                 keys = tuple(int(stream.rows[i]) for stream, i in awaited)
                 marks[thread].append(_Mark(start, until=until, keys=keys, in_call=True))
 
-    def _awaited(self, sync: pd.Series, at: float) -> list[tuple[_Stream, int]]:
+    def _described(self, rows: pd.DataFrame) -> Iterator[_Sync]:
+        columns = (rows[name].tolist() for name in _Sync._fields[1:])
+        return (_Sync(*cells) for cells in zip(rows.index.tolist(), *columns, strict=True))
+
+    def _awaited(self, sync: _Sync, at: float) -> list[tuple[_Stream, int]]:
         """What a synchronization that the trace describes waits for: an event, or a whole stream."""
-        device, by, stream = sync["device"], at, self.by_name.get(str(sync["stream"]))
-        if sync["waits_on"] != NONE:
-            stream = self.by_name.get(f"GPU {device} stream {sync['waits_on']}")
-        if sync["waits_record"] != NONE:
-            records = self.calls[self.calls["correlation"] == sync["waits_record"]]
-            by = float(records["start_s"].iloc[0]) if len(records) else at
+        by, stream = at, self.by_name.get(sync.stream)
+        if sync.waits_on != NONE:
+            stream = self.by_name.get(f"GPU {sync.device} stream {sync.waits_on}")
+        if sync.waits_record != NONE:
+            by = self.recorded.get(sync.waits_record, at)
         return [] if stream is None else [(stream, stream.last_launched(by))]
 
     def _ended_with(self, start: float, end: float) -> list[tuple[_Stream, int]]:
@@ -385,9 +403,8 @@ class _Rank:
         """Position -> activities of other streams that it waits for."""
         found: dict[int, list[tuple[_Stream, int]]] = {}
         described = self.syncs[(self.syncs["stream"] == stream.name) & (self.syncs["waits_on"] != NONE)]
-        for row, sync in described[described["name"] == "Stream Wait Event"].iterrows():
-            call = int(sync["launched_by"])
-            asked = self.start[call if call != NONE else row]
+        for sync in self._described(described[described["name"] == "Stream Wait Event"]):
+            asked = self.start[sync.launched_by if sync.launched_by != NONE else sync.row]
             i = int(np.searchsorted(stream.launched, asked))
             for other, j in self._awaited(sync, asked):
                 if i < len(stream.rows) and j >= 0 and other.ends[j] <= stream.starts[i] + SKEW_S:
