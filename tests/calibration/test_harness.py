@@ -1,0 +1,219 @@
+"""The harness runs for real on the CPU; where torch is missing only its imports are checked."""
+
+import ast
+import csv
+import gzip
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from offsim.validation.table import MEASURED, SHIPPED_RUNS, read_runs
+
+HARNESS = Path(__file__).parents[2] / "offsim" / "calibration" / "harness.py"
+SCHEDULES = [
+    "zero3_offload",
+    "zero3_offload_async_grads",
+    "zero3_offload_async_grads_cpu_ratio0.5",
+    *(f"deep_optimizer_states_stride{stride}" for stride in (2, 3, 4, 8)),
+]
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """Run the harness as a copied file, without GPU and without this repository on the path."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    environment.pop("PYTHONPATH", None)
+    command = [sys.executable, str(HARNESS), *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd="/")
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def stop_when(process: subprocess.Popen[str], ready: Callable[[], bool], how: signal.Signals) -> tuple[int, str, str]:
+    while process.poll() is None and not ready():
+        time.sleep(0.01)
+    assert process.poll() is None, process.communicate()
+    process.send_signal(how)
+    return finish(process)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of a run that was killed among the microbenchmarks, interrupted in training, and then completed."""
+    out = tmp_path_factory.mktemp("harness") / "results"
+    arguments = ("--out", out, "--quick", "--model-params", "2e5")
+    measured, trained = out / "microbenchmarks.jsonl", out / "training.csv"
+
+    assert stop_when(start(*arguments), lambda: len(lines(measured)) >= 3, signal.SIGKILL)[0] == -signal.SIGKILL
+    before = lines(measured)
+    with measured.open("a") as file:
+        file.write('{"quantity": "half a l')
+
+    status, output, errors = stop_when(start(*arguments), lambda: len(lines(trained)) >= 3, signal.SIGINT)
+    assert status == 130, errors
+    assert "the same command goes on" in errors
+    assert f"{len(before)} measurements and 0 schedules are done" in output
+    assert lines(measured)[: len(before)] == before
+    rows = lines(trained)
+    with trained.open("a") as file:
+        file.write("cpu-only,half a l")
+
+    status, output, errors = finish(start(*arguments))
+    assert status == 0, errors
+    assert re.search(r"\[\d+/\d+\] training, .*equals plain AdamW within .*\(about \d+ s left\)", output)
+    assert lines(trained)[: len(rows)] == rows
+    return out
+
+
+@needs_torch
+def test_microbenchmarks(folder: Path) -> None:
+    rows = [json.loads(line) for line in lines(folder / "microbenchmarks.jsonl")]
+    for row in rows:
+        assert list(row) == ["quantity", "size", "unit", "threads", "condition", "clock", "seconds"]
+        assert row["unit"] in ("elements", "m x n x k", "launches")
+        assert row["condition"] == "idle"
+        assert row["clock"] == "host"
+        assert 3 <= len(row["seconds"]) <= 5
+        assert all(0 < seconds < 10 for seconds in row["seconds"])
+    keys = [(row["quantity"], str(row["size"]), row["threads"], row["condition"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    cpu = {"host_copy", "host_add", "cpu_adam", "cpu_scale", "cpu_downcast", "cpu_downcast_fresh", "cpu_upcast"}
+    assert {row["quantity"] for row in rows} == cpu | {"gemm", "kernel_launch", "layer_forward_launch"}
+    assert all(len(row["size"]) == 3 for row in rows if row["quantity"] == "gemm")
+
+
+@needs_torch
+def test_training_is_a_table_of_measured_runs(folder: Path, tmp_path: Path) -> None:
+    with (folder / "training.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["schedule"] for row in rows] == SCHEDULES
+    for row in rows:
+        assert float(row["parameter_difference"]) <= float(row["parameter_tolerance"]) == 1e-6
+        for column in ("fwd_ms", "bwd_ms", "bwd_inner_ms", "bwd_allreduce_ms", "step_ms", "iteration_ms"):
+            assert float(row[column]) > 0
+        assert int(row["subgroups"]) > 3
+        assert not row["mem_before_forward_gib"]  # no GPU
+    with SHIPPED_RUNS.open(encoding="utf-8") as file:
+        shipped = next(csv.reader(file))
+    extra = {"schedule", "bucket_elements", "threads", "parameter_difference", "parameter_tolerance"}
+    assert set(rows[0]) - extra <= set(shipped)
+
+    table = tmp_path / "runs.csv"
+    table.write_text((folder / "training.csv").read_text().replace("cpu-only", "jlse-4xh100"))
+    runs = read_runs(table).runs
+    assert [run.scenario.scheduler.name for run in runs] == [row["scheduler"] for row in rows]
+    assert set(runs[0].measured) == {"fwd_ms", "bwd_ms", "step_ms", "iteration_ms"} <= set(MEASURED)
+
+
+@needs_torch
+def test_machine_and_traces(folder: Path) -> None:
+    machine = json.loads((folder / "machine.json").read_text())
+    assert machine["settings"] == {"quick": True, "model_params": 2e5, "threads": 2}
+    assert machine["gpus"] == []
+    assert machine["cpu"]["usable_cores"] >= 1
+    assert sorted(path.name for path in (folder / "traces").iterdir()) == sorted(f"{n}.json.gz" for n in SCHEDULES)
+    for name in SCHEDULES:
+        path = folder / "traces" / f"{name}.json.gz"
+        assert path.stat().st_size < 2_000_000
+        with gzip.open(path) as file:
+            annotated = [e for e in json.load(file)["traceEvents"] if e.get("cat") == "user_annotation"]
+        names = {event["name"] for event in annotated}
+        assert {"forward", "backward", "step", "flush bucket", "CPU Adam sub-group 0", "iteration 1"} <= names
+        if name == "deep_optimizer_states_stride3":
+            of_gpu = {int(n.rsplit(" ", 1)[1]) for n in names if n.startswith("GPU Adam")}
+            assert of_gpu == {int(n.rsplit(" ", 1)[1]) for n in names if n.startswith("fetch")}
+            assert all(index % 3 == 2 for index in of_gpu)
+
+
+@needs_torch
+def test_a_complete_folder_is_left_alone_and_another_measurement_refused(folder: Path) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    again = start("--out", folder, "--quick", "--model-params", "2e5")
+    other = start("--out", folder, "--quick", "--model-params", "3e5")
+    status, output, errors = finish(again)
+    assert status == 0, errors
+    assert "training," not in output
+    status, _, errors = finish(other)
+    assert status == 2
+    assert re.fullmatch(r"harness.py: .* holds results of another measurement \(settings .*\): .*\n", errors)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@needs_torch
+def test_bad_arguments(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    cases = {
+        "required: --out": [],
+        "found '0', expected 1 to": ["--out", tmp_path, "--threads", "0"],
+        "found 'big', expected a number of parameters": ["--out", tmp_path, "--model-params", "big"],
+        "unrecognized arguments: --fast": ["--out", tmp_path, "--fast"],
+        "memory and": ["--out", tmp_path, "--model-params", "1e12"],
+        "file": ["--out", tmp_path / "file", "--quick"],
+    }
+    processes = [(message, start(*arguments)) for message, arguments in cases.items()]
+    for message, process in processes:
+        status, output, errors = finish(process)
+        assert status == 2, errors
+        assert message in errors
+        assert errors.startswith("harness.py: ")
+        assert errors.count("\n") == 1
+        assert not output
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@needs_torch
+@pytest.mark.parametrize("broken", ["update", "upload", "gradient"])
+def test_a_schedule_that_computes_something_else_is_left_out(broken, tmp_path, monkeypatch, capfd) -> None:
+    from offsim.calibration import harness
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(harness, "SCHEDULES", (harness.Schedule("deep_optimizer_states", update_stride=3),))
+    monkeypatch.setattr(harness.Microbenchmarks, "all", lambda self: [])
+    cls = harness.DeepOptimizerStates
+    if broken == "update":  # the fetched state is not flushed
+        monkeypatch.setattr(cls, "flush", lambda self, group: setattr(self, "to_flush", None))
+    elif broken == "upload":
+
+        def forget(self, group, buffer):
+            return harness.Mark(None)
+
+        monkeypatch.setattr(cls, "downcast_and_upload", forget)
+    else:
+        store = cls.store
+
+        def forget_embedding(self, group, place, gradient):
+            if group.index:
+                store(self, group, place, gradient)
+
+        monkeypatch.setattr(cls, "store", forget_embedding)
+    assert harness.main(["--out", str(tmp_path / "out"), "--quick", "--model-params", "2e5"]) == 1
+    assert "left out: a parameter differs from plain AdamW by" in capfd.readouterr().out
+    assert not (tmp_path / "out" / "training.csv").exists()
+
+
+def test_only_torch_and_the_standard_library_are_imported() -> None:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(HARNESS.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            names.add((node.module or "").split(".")[0])
+    assert names - sys.stdlib_module_names == {"torch"}
