@@ -182,6 +182,7 @@ def describe_machine(device: Device, settings: dict[str, Any]) -> dict[str, Any]
         "cuda": torch.version.cuda if device.cuda else None,
         "python": platform.python_version(),
         "system": platform.platform(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "cpu": {
             "model": model[1].strip() if model else platform.processor() or platform.machine(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -208,15 +209,15 @@ def describe_gpus() -> list[dict[str, Any]]:
                 "multiprocessors": found.multi_processor_count,
                 "capability": f"{found.major}.{found.minor}",
             }
-            | query_driver(index)
+            | query_driver(f"GPU-{found.uuid}")
         )
     return gpus
 
 
-def query_driver(index: int) -> dict[str, str | None]:
+def query_driver(gpu: str) -> dict[str, str | None]:
     """Ask nvidia-smi for what CUDA does not tell; None where it does not answer."""
     keys = ("driver_version", "pcie.link.gen.max", "pcie.link.gen.current", "pcie.link.width.current")
-    query = ["nvidia-smi", f"--id={index}", f"--query-gpu={','.join(keys)}", "--format=csv,noheader"]
+    query = ["nvidia-smi", f"--id={gpu}", f"--query-gpu={','.join(keys)}", "--format=csv,noheader"]
     values: list[str | None] = [None] * len(keys)
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
@@ -1487,6 +1488,8 @@ def run(arguments: Sequence[str] | None) -> int:
     results = Results(given.out, machine)
     gpu = machine["gpus"][0]["name"] if device.cuda else "no GPU: what runs on one is left out or done by the CPU"
     print(f"{machine['cpu']['model']}, {threads} threads; {gpu}; results in {given.out}")
+    if (machine["load_average"] or 0) > 0.5:
+        print(f"note: other work runs here (load average {machine['load_average']:.1f}): times will be too long")
     well = measure_everything(results, device, plan, threads, given.quick)
     print("done" if well else "done, but for what was left out above: the same command tries it again")
     return 0 if well else 1

@@ -73,6 +73,7 @@ class Record(Section):
     size: float | list[float] | None = None
     threads: float | None = Field(default=None, gt=0)
     condition: str = IDLE
+    clock: str = "device"
     seconds: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
 
 
@@ -142,6 +143,8 @@ def _in_plain_names(record: Record, where: str) -> Record:
         expected = "three numbers above 0, m, n and k" if wanted == 3 else "a number above 0"
         raise InputError(f"size: found {record.size}, expected {expected}", where)
     quantity, factor = _HARNESS.get(record.quantity, (record.quantity, 1.0))
+    if quantity == "gemm" and record.clock == "host":
+        quantity = "cpu_gemm"  # what the harness times without a GPU says nothing of one
     amounts: dict[str, float] = dict(zip(("m", "n", "k"), sizes, strict=True)) if wanted == 3 else {}
     if wanted == 1:
         amounts["bytes" if quantity in _BYTES else "elements"] = factor * sizes[0]

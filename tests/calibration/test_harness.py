@@ -1,6 +1,7 @@
 """The harness runs for real on the CPU; where torch is missing only its imports are checked."""
 
 import ast
+import contextlib
 import csv
 import gzip
 import importlib.util
@@ -11,8 +12,10 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -206,6 +209,85 @@ def test_a_schedule_that_computes_something_else_is_left_out(broken, tmp_path, m
     assert harness.main(["--out", str(tmp_path / "out"), "--quick", "--model-params", "2e5"]) == 1
     assert "left out: a parameter differs from plain AdamW by" in capfd.readouterr().out
     assert not (tmp_path / "out" / "training.csv").exists()
+
+
+class StandInEvent:
+    def __init__(self, **options):
+        self.ms = 0.0
+
+    def record(self, stream):
+        self.ms = 1e3 * time.perf_counter()
+
+    def elapsed_time(self, later):
+        assert 0 < self.ms <= later.ms
+        return later.ms - self.ms
+
+    def synchronize(self):
+        assert self.ms
+
+
+class StandInStream:
+    def wait_event(self, event):
+        assert event.ms
+
+    def synchronize(self):
+        pass
+
+
+@needs_torch
+def test_what_only_a_gpu_runs_at_least_runs_on_a_stand_in(tmp_path, monkeypatch) -> None:
+    """Shows that the calls fit together; times and the order of streams mean nothing here."""
+    import torch
+
+    from offsim.calibration import harness
+
+    stand_ins = {
+        "Event": StandInEvent,
+        "Stream": StandInStream,
+        "current_stream": StandInStream,
+        "stream": lambda stream: contextlib.nullcontext(),
+        "synchronize": lambda: None,
+        "mem_get_info": lambda: (10**10, 10**10),
+        "empty_cache": lambda: None,
+        "_sleep": lambda cycles: None,
+        "memory_allocated": lambda: 2**30,
+        "max_memory_allocated": lambda: 2**31,
+        "reset_peak_memory_stats": lambda: None,
+        "is_available": lambda: True,
+        "get_device_name": lambda: "NVIDIA H100 80GB HBM3",
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+    device = harness.Device()
+    device.torch = torch.device("cpu")
+    monkeypatch.setattr(device, "host", lambda elements, dtype, value=0.0: torch.full((elements,), value, dtype=dtype))
+    monkeypatch.setattr(harness, "ProfilerActivity", types.SimpleNamespace(CPU=harness.ProfilerActivity.CPU, CUDA=None))
+    monkeypatch.setattr(harness, "profile", lambda activities, **options: StandInProfile())
+
+    results = harness.Results(tmp_path, {"settings": {}})
+    monkeypatch.setattr(harness, "SCHEDULES", (harness.SCHEDULES[0], harness.SCHEDULES[2], harness.SCHEDULES[4]))
+    plan = harness.choose_plan(2e5, cuda=False, quick=True)
+    assert harness.measure_everything(results, device, plan, threads=1, quick=True)
+
+    rows = [json.loads(line) for line in lines(results.microbenchmarks)]
+    found = {(row["quantity"], row["condition"]) for row in rows}
+    pinned = {"h2d_pinned", "d2h_pinned", "duplex_pinned"}
+    pageable = {"h2d_pageable", "d2h_pageable", "d2h_pageable_fresh"}
+    assert {(q, c) for q in pinned | pageable for c in ("idle", "cpu_adam")} <= found
+    assert {("cpu_adam", "copies"), ("gpu_adamw_fused", "idle"), ("gpu_adamw_foreach", "idle")} <= found
+    with results.training.open(encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    assert row["hardware"] == "nvidia-h100-80gb-hbm3"
+    assert (row["mem_before_forward_gib"], row["peak_after_step_gib"]) == ("1.0", "2.0")
+
+
+class StandInProfile(contextlib.nullcontext[Any]):
+    def __enter__(self):
+        return self
+
+    def export_chrome_trace(self, path):
+        Path(path).touch()
 
 
 def test_only_torch_and_the_standard_library_are_imported() -> None:

@@ -62,6 +62,17 @@ def test_cpu_work_that_dma_does_not_slow_leaves_the_memory_bandwidth_open(tmp_pa
     assert found["host.memory_bytes_per_s"].interval.value == pytest.approx(28 * 5e8 + 5e10, rel=0.01)
 
 
+def test_matrix_products_of_a_machine_without_gpu_say_nothing_of_one(tmp_path: Path) -> None:
+    def products(clock: str) -> list[dict[str, Any]]:
+        return [
+            {"quantity": "gemm", "size": [n, n, n], "clock": clock, "seconds": [1e-5 + 2 * n**3 / 1e14] * 5}
+            for n in (256, 1024, 4096)
+        ]
+
+    assert set(estimates(write(tmp_path / "gpu.jsonl", *products("device")))) >= {"gpu.matrix_flops_per_s"}
+    assert not estimates(write(tmp_path / "cpu.jsonl", *products("host")))
+
+
 def test_quantities_of_a_later_harness_are_passed_over(tmp_path: Path) -> None:
     rows = [copy(1e9, 0.02), {"quantity": "nvme_read", "seconds": [1.0]}, copy(1e9, 0.02, "duplex", device="x")]
     assert list(estimates(write(tmp_path / "m.jsonl", *rows))) == ["link.h2d_bytes_per_s", "link.duplex_bytes_per_s"]
