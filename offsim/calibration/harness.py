@@ -356,7 +356,7 @@ def by_events(stream: Stream, work: Callable[[], object], calls: int) -> float:
     """Seconds of the device per call. The stream is held back until all is enqueued, so launches are not in it."""
     torch.cuda.synchronize()
     with stream.use():
-        torch.cuda._sleep(2_000_000)  # cycles: about 1 ms
+        torch.cuda._sleep(5_000_000)  # cycles: about 3 ms
         start = stream.mark()
         for _ in range(calls):
             work()
