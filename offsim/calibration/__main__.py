@@ -16,9 +16,7 @@ from offsim.calibration.fit import PHASES, Point, Profiles, apply, errors, fit, 
 from offsim.calibration.recipes import RECIPES, Recipe
 from offsim.calibration.write import write_values
 from offsim.profiles import load_profile
-from offsim.validation.table import SHIPPED_RUNS, read_runs
-
-HELD_OUT = SHIPPED_RUNS.with_name("held_out.json")
+from offsim.validation.table import HELD_OUT, SHIPPED_RUNS, read_runs
 
 
 def _summary(values: np.ndarray) -> dict[str, float]:

@@ -13,10 +13,10 @@ from offsim.errors import InputError
 from offsim.hardware import HardwareProfile
 from offsim.schedulers import scenario_scheduler
 from offsim.training.iteration import run_iteration
-from offsim.validation.table import MeasuredRun
+from offsim.validation.table import TIMES, MeasuredRun
 from offsim.workload import Workload
 
-PHASES = {"forward": "fwd_ms", "backward": "bwd_ms", "update": "step_ms"}
+PHASES = {phase: column for column, phase in TIMES.items()}
 NOISE = 0.03
 """Relative error from which a phase weighs less than quadratically: repetitions differ by about that much."""
 DIFFERENCE = 0.02

@@ -83,6 +83,13 @@ class Zero3:
         self.gathered_bytes = self.layer_bytes if sharded else 0.0
         self.live = min(max(-(-MAX_LIVE // workload.layer_elements), 2), self.layers)
         """Layers that are gathered at once; as many last ones stay so between forward and backward."""
+        checkpointing = workload.training.activation_checkpointing
+        activations = workload.layer_activation_bytes
+        self.kept_bytes = workload.hidden_bytes if checkpointing else activations
+        """What a layer's forward leaves to its backward."""
+        self.recomputed_bytes = activations if checkpointing else 0.0
+        """What it holds only while it runs, and backward makes again."""
+        self.buckets = workload.buckets(BUCKET_ELEMENTS)
         gpu = rank.gpu_memory
         gpu.allocate(PARAMETERS, BF16 * workload.partition)
         gpu.allocate(BUCKET, BF16 * BUCKET_ELEMENTS)
@@ -96,9 +103,7 @@ class Zero3:
     def forward(self) -> Process:
         """One micro-step's forward pass."""
         rank, costs, workload = self.rank, self.costs, self.rank.workload
-        checkpointing = workload.training.activation_checkpointing
-        keeps = workload.hidden_bytes if checkpointing else workload.layer_activation_bytes
-        transient = workload.layer_activation_bytes if checkpointing else 0.0
+        transient = self._hold(WORKING_SET, self.recomputed_bytes)
         vocabulary = self._gather_vocabulary(None)
         gathers = [self._gather(0, None)]
         computed: list[Operation] = []
@@ -114,8 +119,8 @@ class Zero3:
                 costs.layer_forward,
                 layer,
                 after=[gathers[layer]],
-                allocates=self._hold(ACTIVATIONS, keeps) + self._hold(WORKING_SET, transient),
-                frees=self._hold(WORKING_SET, transient)
+                allocates=self._hold(ACTIVATIONS, self.kept_bytes) + transient,
+                frees=transient
                 + (self._hold(GATHERED, self.gathered_bytes) if layer < self.layers - self.live else ()),
             )
             computed.append(current)
@@ -134,17 +139,14 @@ class Zero3:
     def backward(self, flush: FlushBucket) -> Process:
         """One micro-step's backward pass."""
         rank, costs, workload = self.rank, self.costs, self.rank.workload
-        checkpointing = workload.training.activation_checkpointing
-        keeps = workload.hidden_bytes if checkpointing else workload.layer_activation_bytes
-        recomputed = workload.layer_activation_bytes if checkpointing else 0.0
-        working = self._hold(WORKING_SET, recomputed + BF16 * workload.layer_elements)
+        working = self._hold(WORKING_SET, self.recomputed_bytes + BF16 * workload.layer_elements)
         work = costs.layer_backward
         launches = costs.launch
-        if checkpointing:
+        if workload.training.activation_checkpointing:
             forward = costs.layer_forward
             work = Cost(work.seconds + forward.seconds, work.flops + forward.flops, work.nbytes + forward.nbytes)
             launches *= 2
-        buckets = workload.buckets(BUCKET_ELEMENTS)
+        buckets = deque(self.buckets)
         logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits)
         head_gradient = self._hold(WORKING_SET, BF16 * workload.vocab_elements)
         reduced = FP32 * BUCKET_ELEMENTS / workload.training.data_parallel
@@ -157,7 +159,7 @@ class Zero3:
             frees=logits_gradient + self._hold(LOSS, FP32 * workload.logits),
         )
         while buckets and buckets[0][0] == self.layers:
-            yield from self._flush(flush, buckets.pop(0)[1], current)
+            yield from self._flush(flush, buckets.popleft()[1], current)
         gathers: list[Operation | None] = [None] * self.layers
         for layer in reversed(range(self.layers)):
             yield rank.launch(f"launch layer {layer} backward", launches, layer)
@@ -169,13 +171,13 @@ class Zero3:
                 allocates=working,
                 frees=working
                 + (head_gradient if layer == self.layers - 1 else ())
-                + self._hold(ACTIVATIONS, keeps)
+                + self._hold(ACTIVATIONS, self.kept_bytes)
                 + self._hold(GATHERED, self.gathered_bytes),
             )
             if layer >= self.live:  # the memory that this layer gives back holds one further ahead
                 gathers[layer - self.live] = self._gather(layer - self.live, current)
             while buckets and buckets[0][0] == layer:
-                yield from self._flush(flush, buckets.pop(0)[1], current)
+                yield from self._flush(flush, buckets.popleft()[1], current)
         hidden = 2 * workload.hidden_bytes
         current = rank.compute("embedding backward", costs.embedding, frees=self._hold(ACTIVATIONS, hidden))
         for _, bucket in buckets:

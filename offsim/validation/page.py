@@ -21,11 +21,8 @@ from offsim.validation.predictions import Validation, validate_runs
 from offsim.validation.report import signed_percent
 from offsim.validation.score import comparisons, scores
 from offsim.validation.series import GIB, SeriesComparison, compare_series, read_series, run_of
-from offsim.validation.table import SHIPPED_RUNS, read_runs
+from offsim.validation.table import HELD_OUT, SHIPPED_RUNS, read_runs
 from offsim.views.figure import Picture, save_picture
-
-HELD_OUT = Path(__file__).with_name("held_out.json")
-"""Errors on models left out of the fit: hardware -> model -> phase -> {n, median, p90} in percent."""
 
 SCATTER, ITERATION = "validation_scatter.png", "validation_iteration.png"
 WORST = 10

@@ -118,8 +118,6 @@ class MemoryCourse:
     """None where no change is predicted."""
     level: float
     """Mean of measured less mean of predicted."""
-    measured_range: float
-    predicted_range: float
 
 
 def read_series(path: Path = SHIPPED_SERIES) -> list[MeasuredSeries]:
@@ -199,8 +197,6 @@ class SeriesComparison:
                     phase,
                     correlation=_correlation(pairs),
                     level=float(np.mean([measured.mean() - predicted.mean() for measured, predicted in pairs])),
-                    measured_range=float(np.mean([np.ptp(measured) for measured, _ in pairs])),
-                    predicted_range=float(np.mean([np.ptp(predicted) for _, predicted in pairs])),
                 )
             )
         return courses

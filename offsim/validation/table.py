@@ -24,6 +24,8 @@ from offsim.yaml_input import Document, Mark, dotted, validate
 MAX_BYTES = 64_000_000
 
 SHIPPED_RUNS = Path(__file__).with_name("measured_runs.csv")
+HELD_OUT = Path(__file__).with_name("held_out.json")
+"""Errors on models left out of the fit: hardware -> model -> phase -> {n, median, p90, worst} in percent."""
 
 # Column -> where its value goes in a scenario
 _KEYS: dict[str, tuple[str, ...]] = {
