@@ -18,11 +18,13 @@ Source = Literal["measured", "fitted", "datasheet", "derived", "assumed"]
 
 
 class Provenance(Section):
-    """Where one value of a profile comes from."""
+    """Where one value of a profile comes from, and the 95 % interval that it lies in, where one is known."""
 
     source: Source
     note: str = ""
     error: str = ""
+    low: float | None = None
+    high: float | None = None
 
 
 class Gpu(Section):

@@ -37,6 +37,8 @@ class _Entry(Provenance):
     """One value as a profile file gives it."""
 
     value: Number
+    low: Number | None = None
+    high: Number | None = None
     unit: Annotated[str, BeforeValidator(lambda unit: "1" if unit == 1 else unit)]
 
 
@@ -58,6 +60,10 @@ def _entry_type(field: str) -> Any:
     def has_unit(entry: _Entry) -> _Entry:
         if entry.unit != unit:
             raise Expected(f"'{unit}'", at=("unit",))
+        if (entry.low is None) != (entry.high is None):
+            raise Expected("both low and high, or neither", at=("low",) if entry.high is None else ("high",))
+        if entry.low is not None and entry.high is not None and not entry.low <= entry.value <= entry.high:
+            raise Expected(f"a value between low and high ({entry.low:g} and {entry.high:g})", at=("value",))
         return entry
 
     return Annotated[_Entry, BeforeValidator(is_entry), AfterValidator(has_unit)]
@@ -100,12 +106,62 @@ def load_profile(name_or_path: str | Path, relative_to: Path | None = None) -> H
 
 
 def scenario_profile(scenario: Scenario) -> HardwareProfile:
-    """Read the profile that a scenario names; InputError points to the scenario's line where the name is wrong."""
+    """Read the profile that a scenario names, with the changes that it asks for.
+
+    InputError points to the scenario's line where the name or a change is wrong.
+    """
     try:
         path = _find(scenario.hardware, scenario.folder)
     except InputError as error:
         raise scenario.document.error(("hardware",), error.problem) from None
-    return _load(path)
+    profile = _load(path)
+    return _changed(profile, scenario) if scenario.hardware_changes else profile
+
+
+def _changed(profile: HardwareProfile, scenario: Scenario) -> HardwareProfile:
+    data = profile.model_dump() | {"validated": False}
+    marks: dict[KeyPath, Mark] = {}
+    named = []
+    for section, changes in scenario.hardware_changes.items():
+        at: KeyPath = ("hardware_changes", section)
+        if section not in _SECTIONS:
+            problem = f"unknown key '{section}' in hardware_changes{suggestion(section, _SECTIONS)}"
+            raise scenario.document.error(at, problem)
+        fields = _SECTIONS[section].model_fields
+        data[section] = data[section] or {}
+        for field, change in changes.items():
+            path = (section, field)
+            if field not in fields:
+                problem = f"unknown key '{field}' in {dotted(at)}{suggestion(field, fields)}"
+                raise scenario.document.error((*at, field), problem)
+            old = data[section].get(field)
+            factor = _factor(change)
+            if factor is None and isinstance(change, str):
+                raise scenario.document.unexpected((*at, field), "a number, or a factor such as x2")
+            if factor is not None and old is None:
+                raise scenario.document.error((*at, field), f"profile '{profile.name}' has no value to multiply")
+            data[section][field] = change if factor is None else factor * old
+            named.append(f"{dotted(path)} {change if factor else format(change, 'g')}")
+            marks[path] = scenario.document.mark((*at, field))
+            data["provenance"][dotted(path)] = _provenance(profile.provenance.get(dotted(path)), factor)
+        marks[section,] = scenario.document.mark(at)
+    data["name"] = f"{profile.name} with {', '.join(named)}"
+    return validate(Document(data, marks), HardwareProfile)
+
+
+def _factor(change: float | str) -> float | None:
+    """What `x2` multiplies by; None for a value, or text that is no factor."""
+    try:
+        return float(change[1:]) if isinstance(change, str) and change.startswith("x") else None
+    except ValueError:
+        return None
+
+
+def _provenance(old: Provenance | None, factor: float | None) -> Provenance:
+    if factor is None or old is None:
+        return Provenance(source="assumed", note="set by the scenario")
+    bounds = {name: None if bound is None else factor * bound for name, bound in (("low", old.low), ("high", old.high))}
+    return old.model_copy(update={**bounds, "note": f"x{factor:g} by the scenario; {old.note}".rstrip("; ")})
 
 
 def _load(path: Path) -> HardwareProfile:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from offsim.errors import Expected, InputError, suggestion
-from offsim.fields import Count, Flag, Section
+from offsim.fields import Count, Flag, Number, Section
 from offsim.packaged import is_path, packaged_file, packaged_files
 from offsim.yaml_input import Document, document_from, read_yaml, validate, with_overrides
 
@@ -83,9 +83,13 @@ class SchedulerChoice(Section):
 
 
 class Scenario(Section):
-    """One simulation. `hardware` is a profile's name or the path of a profile file."""
+    """One simulation. `hardware` is a profile's name or the path of a profile file.
+
+    `hardware_changes` are values in place of the profile's, or factors of them as `x2`: {link: {h2d_bytes_per_s: x2}}.
+    """
 
     hardware: str = Field(min_length=1)
+    hardware_changes: dict[str, dict[str, Number | str]] = Field(default_factory=dict)
     model: Model
     training: Training
     scheduler: SchedulerChoice

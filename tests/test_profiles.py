@@ -165,6 +165,16 @@ ENTRY = "expected {{value: ..., unit: {unit}, source: measured|fitted|datasheet|
             ":5: missing key 'gpu.hbm_bytes_per_s' (rate of element-wise kernels in bytes read plus written)",
         ),
         ("gpu:\n", "gpus:\n", ":5: unknown key 'gpus'; did you mean 'gpu'?"),
+        (
+            "value: 1e12",
+            "value: 1e12, low: 9e11",
+            ":10: gpu.hbm_bytes_per_s.low: found 9e11, expected both low and high",
+        ),
+        (
+            "value: 1e12",
+            "value: 1e12, low: 2e12, high: 3e12",
+            ":10: gpu.hbm_bytes_per_s.value: found 1e12, expected a value between low and high (2e+12 and 3e+12)",
+        ),
         ("name: base", "name: other", ":1: name: found 'other', expected 'base', the file's name"),
         ("description: A small node\n", "", ":1: missing key 'description'"),
         ("gpus_per_node: 2\n", "", ":1: missing key 'gpus_per_node'"),
@@ -326,3 +336,39 @@ def test_the_module_docs_example_has_the_format_it_describes() -> None:
     data = yaml.safe_load(example.group())
     assert data.keys() == {"name", "description", "extends", "gpus_per_node", "validated", "gpu"}
     assert data["gpu"]["memory_bytes"]["unit"] == unit_of("memory_bytes")
+
+
+def changed(changes: str) -> HardwareProfile:
+    return scenario_profile(load_scenario("dos_20b_4xh100", [f"hardware_changes={changes}"]))
+
+
+def test_a_scenario_changes_values_or_multiplies_them() -> None:
+    before = load_profile("jlse-4xh100")
+    after = changed("{link: {h2d_bytes_per_s: 1e11, d2h_bytes_per_s: x2}}")
+    assert (after.link.h2d_bytes_per_s, after.link.d2h_bytes_per_s) == (1e11, 2 * before.link.d2h_bytes_per_s)
+    assert after.name == "jlse-4xh100 with link.h2d_bytes_per_s 1e+11, link.d2h_bytes_per_s x2"
+    assert not after.validated
+    assert after.provenance["link.h2d_bytes_per_s"].note == "set by the scenario"
+    assert after.provenance["link.d2h_bytes_per_s"].note.startswith("x2 by the scenario; DOS runs")
+    assert after.gpu == before.gpu
+    assert load_profile("jlse-4xh100") == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ("{lnk: {a: 1}}", "unknown key 'lnk' in hardware_changes; did you mean 'link'?"),
+        ("{gpu: {hbm_byte_per_s: 1}}", "unknown key 'hbm_byte_per_s' in hardware_changes.gpu; did you mean 'hbm_byt"),
+        (
+            "{gpu: {hbm_bytes_per_s: fast}}",
+            "hardware_changes.gpu.hbm_bytes_per_s: found 'fast', expected a number, or ",
+        ),
+        ("{gpu: {hbm_bytes_per_s: -1}}", "gpu.hbm_bytes_per_s: found -1, expected more than 0"),
+        ("{gpu: {hbm_bytes_per_s: x-1}}", "gpu.hbm_bytes_per_s: found x-1, expected more than 0"),
+        ("{link: {uplink_bytes_per_s: x2}}", "profile 'jlse-4xh100' has no value to multiply"),
+    ],
+)
+def test_what_is_wrong_in_a_scenarios_changes(changes: str, problem: str) -> None:
+    with pytest.raises(InputError) as error:
+        changed(changes)
+    assert str(error.value).startswith(f"override 'hardware_changes={changes}': {problem}")

@@ -112,7 +112,7 @@ def test_survives_pickling(file: Path) -> None:
         (
             "hardware: jlse-4xh100",
             "hardware: x\nfolder: .",
-            "3: unknown key 'folder'; expected one of: hardware, model, name, scheduler, training",
+            "3: unknown key 'folder'; expected one of: hardware, hardware_changes, model, name, scheduler, training",
         ),
         ("layers: 40", "layers: true", "4: model.layers: found true, expected a whole number"),
         ("layers: 40", "layers: 1.5", "4: model.layers: found 1.5, expected a whole number"),
@@ -179,7 +179,10 @@ def test_what_is_wrong_elsewhere(source: str | dict[str, Any], message: str) -> 
         ("trainin.micro_batch=2", "unknown key 'trainin'; did you mean 'training'?"),
         ("training.data_parallel=x", "training.data_parallel: found 'x', expected a whole number"),
         ("hardware.gpu=2", "'hardware' is a value, not a section of keys"),
-        ("folder=/", "unknown key 'folder'; expected one of: hardware, model, name, scheduler, training"),
+        (
+            "folder=/",
+            "unknown key 'folder'; expected one of: hardware, hardware_changes, model, name, scheduler, training",
+        ),
         ("model=3", "model: found 3, expected a section of keys"),
     ],
 )

@@ -15,7 +15,6 @@ from offsim.calibration.logs import missing, read_log
 from offsim.calibration.microbenchmarks import Estimate, fit_microbenchmarks, read_microbenchmarks
 from offsim.calibration.plausible import check, general_recipe
 from offsim.calibration.recipes import Recipe
-from offsim.calibration.robust import CONFIDENCE
 from offsim.errors import InputError
 from offsim.hardware import HardwareProfile, Source
 from offsim.packaged import is_path
@@ -23,7 +22,7 @@ from offsim.profiles import load_profile, scenario_profile
 from offsim.validation.table import MeasuredRun, read_runs, run_of
 
 STANDARD_ERRORS = 1.96
-"""Of a normal distribution, to either side of its mean, at `CONFIDENCE`."""
+"""Of a normal distribution, to either side of its mean, for 95 %."""
 
 
 class Found(NamedTuple):
@@ -108,9 +107,8 @@ def _take_microbenchmarks(calibration: Calibration, path: Path) -> None:
             continue
         value, low, high = estimate.interval.value, estimate.interval.low, estimate.interval.high
         check(base, estimate.name, value, str(path))
-        error = f"{100 * CONFIDENCE:.0f} % interval {low:.4g} to {high:.4g}, {estimate.samples} samples"
-        note = f"microbenchmarks of {path.name}"
-        calibration.found[estimate.name] = Found(value, low, high, "measured", error, note)
+        note = f"{estimate.samples} samples of {path.name}"
+        calibration.found[estimate.name] = Found(value, low, high, "measured", "", note)
 
 
 def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Sequence[str], holdout: float) -> None:
@@ -142,8 +140,7 @@ def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Seq
         value, width = values[constant.name], half[constant.name]
         check(start, constant.name, value, files[0])
         low, high = value / width, min(value * width, constant.most)
-        interval = f"{100 * CONFIDENCE:.0f} % interval {low:.4g} to {high:.4g}"
-        calibration.found[constant.name] = Found(value, low, high, "fitted", error, f"{note}; {interval}")
+        calibration.found[constant.name] = Found(value, low, high, "fitted", error, note)
 
 
 def _that_fit(

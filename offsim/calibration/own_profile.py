@@ -27,9 +27,10 @@ def write_profile(path: str | Path, calibration: Calibration, base: str) -> None
     sections: dict[str, list[str]] = {}
     for name, found in sorted(calibration.found.items()):
         section, key = name.split(".")
+        error = f"error: {_quoted(found.error)}, " if found.error else ""
         entry = (
-            f"{{value: {found.value:.4g}, unit: {_unit(key)}, source: {found.source}, "
-            f"error: {_quoted(found.error)}, note: {_quoted(found.note)}}}"
+            f"{{value: {found.value:.4g}, low: {found.low:.4g}, high: {found.high:.4g}, unit: {_unit(key)}, "
+            f"source: {found.source}, {error}note: {_quoted(found.note)}}}"
         )
         sections.setdefault(section, []).append(f"  {key}: {entry}")
     for section, entries in sections.items():

@@ -54,7 +54,11 @@ def _section(profile: HardwareProfile, section: str, values: BaseModel, style: S
         unit = unit_of(field)
         shown = "none" if value is None else engineering(value) + ("" if unit == "1" else f" {unit}")
         lines.append(f"  {field:<{width}}  {shown:>18}  {origin.source if origin else 'default'}")
-        known = {"": info.description, "note: ": origin and origin.note, "error: ": origin and origin.error}
+        known = {"": info.description}
+        if origin:
+            known |= {"note: ": origin.note, "error: ": origin.error}
+            if origin.low is not None and origin.high is not None:
+                known["95 % interval: "] = f"{engineering(origin.low)} to {engineering(origin.high)}"
         lines += [wrapped(f"{kind}{text}", "      ", "      ") for kind, text in known.items() if text]
     return "\n".join(lines)
 
