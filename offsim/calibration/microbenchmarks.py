@@ -23,6 +23,8 @@ FILE_NAME = "microbenchmarks.jsonl"
 MAX_BYTES = 64_000_000
 MOST = 1e18
 """Bytes or elements of one measurement: more is a slip."""
+SHORTEST_S, LONGEST_S = 1e-12, 1e6
+"""Seconds of one repetition: less and more are slips."""
 IDLE, ADAM_RUNS, COPIES_RUN = "idle", "cpu_adam", "copies"
 """Conditions: what else goes on. CPU Adam on all threads; pinned copies in both directions."""
 
@@ -58,7 +60,7 @@ class Row(Section):
     threads: _Amount
     condition: str
     clock: Literal["device", "host"]
-    seconds: list[Annotated[Number, Field(gt=0)]] = Field(min_length=1)
+    seconds: list[Annotated[Number, Field(ge=SHORTEST_S, le=LONGEST_S)]] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _size_is_of_the_quantity(self) -> Row:
