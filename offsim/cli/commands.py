@@ -58,8 +58,8 @@ def run_scenario(
     if json != STDOUT:
         show(report(result, style_of(sys.stdout), interval=interval))
     if json is not None:
-        known = {"interval": result.interval and result.interval.to_dict()} if interval and result.fits else {}
-        write_json(json, result.to_dict() | known)
+        known = result.interval if interval and result.fits else None
+        write_json(json, result.to_dict() | ({"interval": known and known.to_dict()} if interval else {}))
     _draw(result, plot, trace)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from offsim.cli.listings import engineering
-from offsim.cli.report import drawing_title, trust_lines
+from offsim.cli.report import drawing_title, trust_lines, validated
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.study.hardware_values import HardwareValue
 from offsim.study.sensitivity import COLUMNS, NOTHING, Effect, Sensitivity
@@ -30,6 +30,7 @@ def _headline(found: Sensitivity, style: Style) -> str:
     time = format_time_interval(time_s, found.interval.half_s()) if found.interval else format_time(time_s)
     lines = [
         labelled("scenario", drawing_title(found.result)),
+        labelled("validated", validated(found.result.run.profile)),
         style.heading(labelled("iteration", time)),
         *trust_lines(found.result),
     ]

@@ -50,7 +50,7 @@ class Sensitivity:
         self.result = result
         self.effects = sorted(effects, key=lambda effect: -abs(effect.elasticity["iteration"]))
 
-    @cached_property
+    @property
     def interval(self) -> Interval | None:
         """Where the times lie as far as the hardware's values are known; None where no value has an interval."""
         return self.result.interval

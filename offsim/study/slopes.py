@@ -11,7 +11,7 @@ from statistics import median
 from offsim.study.hardware_values import Times
 
 STEP = 0.01
-"""Of ln(value), either way: within what is known of most values, and wider than most bends are apart."""
+"""Of ln(value), either way: below what most values are known to, and wide enough to even out small bends."""
 UNEVEN = 0.02
 """Slopes nearby that differ by more are looked into, and told."""
 _HALVINGS = 8

@@ -63,8 +63,9 @@ def plot_tornado(
     header_in, axis_in = 0.3 if title else 0.1, 0.36
     height = header_in + ROW_IN * len(rows) + axis_in + legend_in
     picture = new_picture(width_in, height)
-    axes = axes_at(picture, left, axis_in + legend_in, width_in - left - EDGE_IN, ROW_IN * len(rows))
-    _scale(axes, rows, time_s, half_s, width_in - left - EDGE_IN)
+    panel_in = width_in - left - EDGE_IN - 0.15  # a tick's label may stand half beyond the axes
+    axes = axes_at(picture, left, axis_in + legend_in, panel_in, ROW_IN * len(rows))
+    _scale(axes, rows, time_s, half_s, panel_in)
     times = zip(rows["time_low_s"] - time_s, rows["time_high_s"] - time_s, rows["known"], strict=True)
     for place, (label, (low, high, known)) in enumerate(zip(labels, times, strict=True)):
         _label_row(axes, place, label)
