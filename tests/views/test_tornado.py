@@ -5,7 +5,6 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from offsim.views.style import format_time_interval
 from offsim.views.tornado import HIGH, LOW, plot_tornado, range_text
 
 Texts = Callable[[Figure, str], list[str]]
@@ -54,21 +53,6 @@ def test_the_interval_is_a_band_and_what_is_left_out_is_said() -> None:
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_texts_do_not_overlap(count: int, half_s: float | None, overlaps: Overlaps) -> None:
     assert overlaps(plot_tornado(ranges(*ROWS[:count]), 2.0, half_s=half_s, title="A tornado")) == []
-
-
-@pytest.mark.parametrize(
-    ("seconds", "half_s", "text"),
-    [
-        (2.2917, 0.0672, "2.29 ± 0.07 s"),
-        (2.2917, 0.31, "2.3 ± 0.3 s"),
-        (2.2917, 0.0021, "2.292 ± 0.002 s"),
-        (0.2171, 0.0123, "217 ± 12 ms"),
-        (3.1e-6, 4e-8, "3.10 ± 0.04 µs"),
-        (2.2917, 0.0, "2.29 ± 0.00 s"),
-    ],
-)
-def test_a_time_has_no_more_digits_than_are_known(seconds: float, half_s: float, text: str) -> None:
-    assert format_time_interval(seconds, half_s) == text
 
 
 def test_ranges_share_a_unit() -> None:
