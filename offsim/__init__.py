@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from offsim.result import Result
     from offsim.scenario import load_scenario
     from offsim.simulation import simulate
+    from offsim.study.sensitivity import Sensitivity, sensitivity
     from offsim.verdict import DoesNotFit
 
 __all__ = [
@@ -17,9 +18,11 @@ __all__ = [
     "DoesNotFit",
     "InputError",
     "Result",
+    "Sensitivity",
     "compare",
     "load_profile",
     "load_scenario",
+    "sensitivity",
     "simulate",
 ]
 
@@ -28,9 +31,11 @@ _MODULES = {
     "DoesNotFit": "offsim.verdict",
     "InputError": "offsim.errors",
     "Result": "offsim.result",
+    "Sensitivity": "offsim.study.sensitivity",
     "compare": "offsim.comparison",
     "load_profile": "offsim.profiles",
     "load_scenario": "offsim.scenario",
+    "sensitivity": "offsim.study.sensitivity",
     "simulate": "offsim.simulation",
 }
 

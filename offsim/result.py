@@ -6,12 +6,14 @@ Everything is made from the run's records when it is asked for: pandas, numpy an
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from offsim import limits, records
 from offsim.engine import Operation
+from offsim.hardware import HardwareProfile
 from offsim.remedies import Attempt, find_remedies
 from offsim.scenario import Scenario
 from offsim.training.iteration import Run
@@ -21,6 +23,7 @@ from offsim.views.style import format_memory, format_time
 if TYPE_CHECKING:
     import pandas as pd
 
+    from offsim.study.interval import Interval
     from offsim.views.figure import Picture
 
 PHASES = ("forward", "backward", "update")
@@ -32,9 +35,11 @@ class Result:
     A scenario that does not fit in memory has a `verdict` and no times: asking for one raises DoesNotFit.
     """
 
-    def __init__(self, scenario: Scenario, run: Run, attempt: Attempt) -> None:
+    def __init__(self, scenario: Scenario, run: Run, attempt: Attempt, on: Callable[[HardwareProfile], Result]) -> None:
         self.scenario = scenario
         self.run = run
+        self.on = on
+        """Simulate the same iteration on other hardware, in place of the scenario's."""
         self._attempt = attempt
 
     # Numbers
@@ -117,6 +122,16 @@ class Result:
                 seconds[name] = seconds.get(name, 0.0) + amount
         total = sum(seconds.values())
         return {name: s / total for name, s in sorted(seconds.items(), key=lambda item: (-item[1], item[0]))}
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """Where the times lie as far as the hardware's values are known; None where no value has an interval.
+
+        Simulates the iteration twice for each value that has one. Raises DoesNotFit.
+        """
+        from offsim.study.interval import interval_of
+
+        return interval_of(self)
 
     def _require_fit(self) -> None:
         if not self.fits:

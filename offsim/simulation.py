@@ -49,7 +49,10 @@ def simulate(
         other = simulate(changed, all_ranks=all_ranks, profile=profile, stretch=stretch)
         return other.iteration_s if other.fits else None
 
-    return Result(chosen, run, attempt)
+    def on(other: HardwareProfile) -> Result:
+        return simulate(chosen, all_ranks=all_ranks, profile=other, stretch=stretch)
+
+    return Result(chosen, run, attempt, on)
 
 
 def _require_network(scenario: Scenario, profile: HardwareProfile) -> None:

@@ -103,6 +103,12 @@ def run(
     ] = None,
     json: JsonOption = None,
     all_ranks: AllRanksOption = False,
+    interval: Annotated[
+        bool,
+        typer.Option(
+            "--interval", help="Add how sure the time is, from the intervals of hardware values: 2 simulations each."
+        ),
+    ] = False,
 ) -> None:
     """Simulate one iteration of a scenario.
 
@@ -111,7 +117,16 @@ def run(
     """
     from offsim.cli.commands import run_scenario
 
-    run_scenario(scenario, overrides or [], scheduler, plot=plot, trace=trace, json=json, all_ranks=all_ranks)
+    run_scenario(
+        scenario,
+        overrides or [],
+        scheduler,
+        plot=plot,
+        trace=trace,
+        json=json,
+        all_ranks=all_ranks,
+        interval=interval,
+    )
 
 
 @app.command()
@@ -311,3 +326,24 @@ def replay(
     from offsim.cli.commands import replay_trace
 
     replay_trace(trace, scale, profile, json=json)
+
+
+@app.command()
+def sensitivity(
+    scenario: ScenarioArgument,
+    overrides: SetOption = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Draw what each value's range does to the time (.png, .pdf, .svg)."),
+    ] = None,
+    json: JsonOption = None,
+    all_ranks: AllRanksOption = False,
+) -> None:
+    """Find which hardware values the time depends on.
+
+    Simulates the scenario with each value a little lower and higher: percent of time per percent of the value, for the
+    iteration and each phase. Where the profile has intervals, also how sure the time is.
+    """
+    from offsim.cli.commands import show_sensitivity
+
+    show_sensitivity(scenario, overrides or [], plot=plot, json=json, all_ranks=all_ranks)

@@ -42,6 +42,7 @@ def run_scenario(
     trace: str | None,
     json: str | None,
     all_ranks: bool,
+    interval: bool,
 ) -> None:
     """`offsim run`."""
     from offsim.cli.report import report
@@ -55,9 +56,10 @@ def run_scenario(
         scenario = under(scenario, scheduler)
     result = simulate(scenario, all_ranks=all_ranks)
     if json != STDOUT:
-        show(report(result, style_of(sys.stdout)))
+        show(report(result, style_of(sys.stdout), interval=interval))
     if json is not None:
-        write_json(json, result.to_dict())
+        known = result.interval if interval and result.fits else None
+        write_json(json, result.to_dict() | ({"interval": known and known.to_dict()} if interval else {}))
     _draw(result, plot, trace)
 
 
@@ -243,3 +245,26 @@ def replay_trace(source: str, scale: str | None, profile: str | None, *, json: s
         show(replay_report(replayed, style_of(sys.stdout)))
     if json is not None:
         write_json(json, replayed.to_dict())
+
+
+def show_sensitivity(
+    source: str, overrides: Sequence[str], *, plot: str | None, json: str | None, all_ranks: bool
+) -> None:
+    """`offsim sensitivity`."""
+    from offsim.cli.report import drawing_title, report
+    from offsim.cli.sensitivity import sensitivity_report
+    from offsim.simulation import simulate
+    from offsim.study.sensitivity import sensitivity_of
+
+    check_outputs({"--plot": plot, "--json": json}, suffixes=_SUFFIXES, inputs=[source])
+    result = simulate(source, overrides, all_ranks=all_ranks)
+    found = sensitivity_of(result) if result.fits else None
+    style = style_of(sys.stdout)
+    if json != STDOUT:
+        show(sensitivity_report(found, style) if found else report(result, style))
+    if json is not None:
+        write_json(json, found.to_dict() if found else result.to_dict(series=False))
+    if plot is not None and found:
+        write_picture(plot, found.plot(title=drawing_title(result)))
+    elif plot is not None:
+        note(f"nothing to draw, {plot} not written: the scenario does not fit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.hardware import HardwareProfile
@@ -11,8 +12,11 @@ from offsim.result import Result
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
 from offsim.verdict import Verdict
-from offsim.views.style import format_memory, format_rate, format_time
+from offsim.views.style import format_memory, format_rate, format_time, format_time_interval
 from offsim.views.tables import format_percent
+
+if TYPE_CHECKING:
+    from offsim.study.interval import Interval
 
 PHASE_BAR, LIMIT_BAR, BUSY_BAR = 36, 15, 8
 NAMED_FROM = 0.05
@@ -21,14 +25,14 @@ SHOWN_FROM = 0.0005
 """The share below which a table's cell stays empty."""
 
 
-def report(result: Result, style: Style = PLAIN) -> str:
-    """All of a result that fits into lines of 80 characters."""
+def report(result: Result, style: Style = PLAIN, *, interval: bool = False) -> str:
+    """All of a result that fits into lines of 80 characters; with `interval`, how sure the time is."""
     blocks = [_set_up(result)]
     if result.verdict is not None:
         blocks += [_verdict(result.verdict, style)]
     else:
         blocks += [
-            _headline(result, style),
+            _headline(result, style, interval),
             _phases(result, style),
             _limits(result, style),
             _utilization(result, style),
@@ -127,11 +131,9 @@ def _set_up(result: Result) -> str:
     return "\n".join(labelled(label, text) for label, text in lines.items())
 
 
-def _speed(result: Result) -> str:
-    return (
-        f"{format_time(result.iteration_s)}, {result.tokens_per_s:,.0f} tokens/s, "
-        f"{result.tflops_per_gpu:.1f} TFLOP/s per GPU"
-    )
+def _speed(result: Result, interval: Interval | None = None) -> str:
+    time = format_time_interval(result.iteration_s, interval.half_s()) if interval else format_time(result.iteration_s)
+    return f"{time}, {result.tokens_per_s:,.0f} tokens/s, {result.tflops_per_gpu:.1f} TFLOP/s per GPU"
 
 
 def _peak(peak: Peak) -> str:
@@ -139,8 +141,28 @@ def _peak(peak: Peak) -> str:
     return f"{peak.tier} {format_memory(peak.bytes)} of {format_memory(peak.capacity_bytes)} ({share})"
 
 
-def _headline(result: Result, style: Style) -> str:
-    lines = [labelled("iteration", _speed(result)), labelled("limited by", limited_by(result))]
+def trust_lines(result: Result) -> list[str]:
+    """How sure the time is: as far as the hardware's values are known, and as it was on measured runs."""
+    from offsim.validation.accuracy import accuracy_of
+
+    interval, accuracy = result.interval, accuracy_of(result.run.profile)
+    if interval is None:
+        lines = [labelled("interval", "none: no value of the profile has one")]
+    else:
+        low, high = map(format_time, interval.bounds_s())
+        values = plural(len(interval.swings), "hardware value")
+        lines = [labelled("interval", f"{low} to {high} (95 %), from the intervals of {values}")]
+    if accuracy is not None:
+        median, p90 = format_percent(accuracy.median), format_percent(accuracy.p90)
+        runs = plural(accuracy.runs, "measured run")
+        lines.append(labelled("errors", f"{median} (median) and {p90} (90th percentile) on {runs} of this hardware"))
+    return lines
+
+
+def _headline(result: Result, style: Style, interval: bool) -> str:
+    known = result.interval if interval else None
+    lines = [labelled("iteration", _speed(result, known)), labelled("limited by", limited_by(result))]
+    lines[1:1] = trust_lines(result) if interval else []
     lines += [labelled("" if i else "peak", _peak(peak)) for i, peak in enumerate(named_peaks(result))]
     return "\n".join(style.heading(line) if i == 0 else line for i, line in enumerate(lines))
 

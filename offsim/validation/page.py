@@ -14,6 +14,7 @@ import orjson
 
 from offsim.comparison import compare
 from offsim.files import atomic_write
+from offsim.validation.accuracy import ACCURACY as ACCURACY_FILE
 from offsim.validation.markdown import RANKING_QUESTION, error_table, markdown_table, ranking_list, worst_table
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import plot_iteration
@@ -108,6 +109,10 @@ def main(arguments: Sequence[str]) -> None:
         text = readme.read_text(encoding="utf-8")
         with atomic_write(readme) as file:
             file.write(with_accuracy(text, validation, held_out()).encode())
+    errors = folder.parent / "offsim" / "validation" / ACCURACY_FILE.name
+    if errors.exists():
+        with atomic_write(errors) as file:
+            file.write(accuracy_file(validation))
 
 
 def with_accuracy(text: str, validation: Validation, left_out: Mapping[str, Any]) -> str:
@@ -143,6 +148,16 @@ def accuracy(validation: Validation, left_out: Mapping[str, Any]) -> str:
         + "model with these errors:\n\n"
         + markdown_table(held_out, ("hardware", "left out", "runs", "forward", "backward", "step", "sum"), "llrrrrr")
     )
+
+
+def accuracy_file(validation: Validation) -> bytes:
+    """The errors by hardware as `offsim.validation.accuracy` reads them."""
+    sums = {hardware: table["sum"] for hardware, table in scores(comparisons(validation)).items()}
+    document = {
+        hardware: {"runs": score.n, "median": round(score.median, 4), "p90": round(score.p90, 4)}
+        for hardware, score in sums.items()
+    }
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def held_out() -> Mapping[str, Any]:

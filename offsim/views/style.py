@@ -145,6 +145,15 @@ def format_time(seconds: float) -> str:
     return _scaled(seconds * 1e9, 1000, ("ns", "µs", "ms", "s"))
 
 
+def format_time_interval(seconds: float, half_s: float) -> str:
+    """A time and the half-width of its interval in one unit, as "2.29 ± 0.07 s", with no more digits than are known."""
+    number, unit = format_time(seconds).split()
+    per_unit = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}[unit]
+    half = half_s / per_unit
+    digits = len(number.partition(".")[2]) if half <= 0 else max(0, -math.floor(math.log10(half)))
+    return f"{seconds / per_unit:.{digits}f} ± {half:.{digits}f} {unit}"
+
+
 def format_bytes(count: float) -> str:
     """Bytes moved, in powers of ten: "1.25 GB"."""
     return _scaled(count, 1000, ("B", "kB", "MB", "GB", "TB", "PB"))

@@ -145,6 +145,21 @@ def test_format_time(seconds: float, text: str) -> None:
     assert style.format_time(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "half_s", "text"),
+    [
+        (2.2917, 0.0672, "2.29 ± 0.07 s"),
+        (2.2917, 0.31, "2.3 ± 0.3 s"),
+        (2.2917, 0.0021, "2.292 ± 0.002 s"),
+        (0.2171, 0.0123, "217 ± 12 ms"),
+        (3.1e-6, 4e-8, "3.10 ± 0.04 µs"),
+        (2.2917, 0.0, "2.29 ± 0.00 s"),
+    ],
+)
+def test_a_time_has_no_more_digits_than_are_known(seconds: float, half_s: float, text: str) -> None:
+    assert style.format_time_interval(seconds, half_s) == text
+
+
 def test_format_bytes_counts_in_tens_and_memory_in_twos() -> None:
     assert style.format_bytes(1.25e9) == "1.25 GB"
     assert style.format_bytes(999.6e6) == "1.00 GB"
