@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from offsim.imports.draft import Draft
 from offsim.imports.keys import Section
 
@@ -26,12 +28,10 @@ def take_batches(top: Section, draft: Draft, gpus: int) -> None:
         micro = TRAINER_MICRO
         of_micro = "the default of Hugging Face's TrainingArguments; --set does"
     if train is not None:
-        known = [size for size in (micro, steps) if size is not None]
-        _check_divides(top, train, known, gpus)
+        _check_product(top, train, gpus)
         if micro is None:
-            steps = steps or 1
-            micro = train // (steps * gpus)
-        steps = steps or train // (micro * gpus)
+            micro = train // ((steps or 1) * gpus)
+        steps = train // (micro * gpus)
     assert micro is not None
     steps = steps or 1
     draft.take(top, MICRO, "training.micro_batch", micro, of_micro, assumed=assumed)
@@ -40,15 +40,10 @@ def take_batches(top: Section, draft: Draft, gpus: int) -> None:
         draft.use(top, STEPS, f"{steps} of them, by the batch sizes")
 
 
-def _check_divides(top: Section, train: int, known: list[int], gpus: int) -> None:
-    names = {MICRO: top.count(MICRO), STEPS: top.count(STEPS)}
-    factors = [name for name, size in names.items() if size is not None]
-    product = gpus
-    for size in known:
-        product *= size
-    words = " x ".join([*factors, "GPUs"])
-    sizes = " x ".join(map(str, [*known, gpus]))
-    if len(known) == 2 and train != product:
-        raise top.unexpected(TRAIN, f"{words} ({sizes} = {product})")
+def _check_product(top: Section, train: int, gpus: int) -> None:
+    sizes = {key: size for key in (MICRO, STEPS) if (size := top.count(key)) is not None} | {"GPUs": gpus}
+    words, numbers, product = " x ".join(sizes), " x ".join(map(str, sizes.values())), prod(sizes.values())
+    if len(sizes) == 3 and train != product:
+        raise top.unexpected(TRAIN, f"{words} ({numbers} = {product})")
     if train % product:
-        raise top.unexpected(TRAIN, f"a multiple of {words} ({sizes})")
+        raise top.unexpected(TRAIN, f"a multiple of {words} ({numbers})")
