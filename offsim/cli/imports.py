@@ -84,8 +84,9 @@ def _changed(scenario: Scenario) -> list[str]:
         if not mark.origin or mark.origin.startswith("override "):
             value: Any = scenario.document.data
             for part in path:
-                value = value[part]
-            lines.append(f"{dotted(path)} {value}")
+                value = value.get(part, {})  # --scheduler drops options of another
+            if not isinstance(value, dict):
+                lines.append(f"{dotted(path)} {value}")
     return lines
 
 

@@ -37,7 +37,7 @@ def take_batches(top: Section, draft: Draft, gpus: int) -> None:
     draft.take(top, MICRO, "training.micro_batch", micro, of_micro, assumed=assumed)
     draft.take(top, TRAIN, "training.global_batch", micro * steps * gpus, of_train, assumed=False)
     if STEPS in top:
-        draft.use(top, STEPS, f"{steps} of them, by the batch sizes")
+        draft.use(top, STEPS, f"{steps} micro-steps an iteration, by the batch sizes")
 
 
 def _check_product(top: Section, train: int, gpus: int) -> None:

@@ -9,10 +9,10 @@ from offsim.imports import deepspeed_keys as keys
 from offsim.imports.batches import take_batches
 from offsim.imports.draft import Draft
 from offsim.imports.keys import Section, switched_on
+from offsim.training.zero3 import BUCKET_ELEMENTS
 from offsim.yaml_input import Document
 
 SUBGROUP_SIZE = 1_000_000_000
-BUCKET_SIZE = 500_000_000
 DEFAULT = "DeepSpeed's default"
 CHECKPOINTING = "training.activation_checkpointing"
 
@@ -76,10 +76,7 @@ def _take_only(section: Section, only: Mapping[str, keys.Only], draft: Draft) ->
 
 
 def _take_stage(zero: Section, draft: Draft) -> None:
-    stage = zero.count("stage", 0)
-    if stage is None:
-        raise zero.document.error(zero.path, "missing key 'zero_optimization.stage': expected 3")
-    if stage != 3:
+    if zero.count("stage", 0) != 3:
         raise zero.unexpected("stage", "3, the only ZeRO stage that can be simulated")
     draft.use(zero, "stage", "ZeRO-3")
 
@@ -167,7 +164,7 @@ def _take_sizes(zero: Section, draft: Draft, hidden: int) -> None:
         draft.take(zero, "reduce_bucket_size", "training.reduce_bucket_size", hidden * hidden, why)
     else:
         default = "" if bucket else DEFAULT
-        draft.take(zero, "reduce_bucket_size", "training.reduce_bucket_size", bucket or BUCKET_SIZE, default)
+        draft.take(zero, "reduce_bucket_size", "training.reduce_bucket_size", bucket or BUCKET_ELEMENTS, default)
 
 
 def _take_optimizer(top: Section, draft: Draft, *, offloaded: bool) -> None:

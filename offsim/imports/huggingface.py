@@ -36,7 +36,7 @@ def read_model(document: Document, draft: Draft, *, sequence: int | None) -> int
         draft.take(config, "gradient_checkpointing", "training.activation_checkpointing", True)
     listed = {entry.key for entry in (*draft.used, *draft.assumed)}
     settings = (family.qk_norm, family.qkv_bias, family.out_bias, family.mlp_bias)
-    counted = {key for key, _ in filter(lambda value: isinstance(value, tuple), settings)}  # type: ignore[misc]
+    counted = {value[0] for value in settings if isinstance(value, tuple)}
     for key in config.values:
         if key in counted or key in OWN_KEYS.get(model_type, ()) or key == "head_dim":
             draft.use(config, key, "in the number of parameters")

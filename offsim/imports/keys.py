@@ -27,9 +27,10 @@ class Section:
         self.values: dict[str, Any] = {} if values is None else values
         if not isinstance(self.values, dict):
             raise document.unexpected(path, "a section of keys")
-        for key in self.values if known is not None else ():
-            if key not in (known or ()):
-                raise self.unknown(key, known or ())
+        if known is not None:
+            for key in self.values:
+                if key not in known:
+                    raise self.unknown(key, known)
 
     def __contains__(self, key: str) -> bool:
         return key in self.values

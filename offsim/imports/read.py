@@ -58,7 +58,7 @@ def import_scenario(
     read_deepspeed(configuration, draft, gpus=ranks, hidden=draft.data["model"]["hidden"])
     if "activation_checkpointing" not in draft.data["training"]:
         why = "layers are recomputed; --set says otherwise"
-        draft.take(Section(configuration), "activation_checkpointing", CHECKPOINTING, True, why)
+        draft.take(Section(configuration), "activation_checkpointing", CHECKPOINTING, True, why, assumed=True)
     order = ("name", "hardware", "model", "training", "scheduler")
     scenario = scenario_from(Document({key: draft.data[key] for key in order}, draft.marks), Path(), overrides)
     modelled = Workload(scenario.model, scenario.training).parameters * scenario.training.tensor_parallel

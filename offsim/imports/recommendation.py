@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from offsim.imports.deepspeed import ASYNCHRONOUS, BLOCKING, BUCKET_SIZE, RESIDENT
+from offsim.imports.deepspeed import ASYNCHRONOUS, BLOCKING, RESIDENT
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
+from offsim.training.zero3 import BUCKET_ELEMENTS
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def recommendation(scenario: Scenario) -> Recommendation:
     zero: dict[str, Any] = {
         "stage": 3,
         "sub_group_size": training.subgroup_size,
-        "reduce_bucket_size": training.reduce_bucket_size or BUCKET_SIZE,
+        "reduce_bucket_size": training.reduce_bucket_size or BUCKET_ELEMENTS,
         "overlap_comm": True,
     }
     offload, notes = _offload(scenario)

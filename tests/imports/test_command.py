@@ -39,10 +39,11 @@ def written(path: str) -> Any:
         ("--set", "training.micro_batch=1", "--set", "model.layers=3"),
         ("--set", "hardware_changes.link.h2d_bytes_per_s=x2", "--set", "hardware_changes.host.cores=5e1"),
         ("--scheduler", "deep_optimizer_states:update_stride=3"),
+        ("--set", "scheduler.cpu_ratio=0.5", "--scheduler", "no_offload"),
         ("--sequence", "512", "--gpus", "2", "--set", "name='no: # 1'"),
         ("--gpus", "4", "--set", "training.reduce_bucket_size=1e8"),
     ],
-    ids=["plain", "set", "hardware", "scheduler", "options", "bucket"],
+    ids=["plain", "set", "hardware", "scheduler", "dropped", "options", "bucket"],
 )
 def test_the_written_scenario_gives_the_same_result(more: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     if "2" in more:
