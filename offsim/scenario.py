@@ -52,6 +52,7 @@ class Training(Section):
     tensor_parallel: Count = 1
     activation_checkpointing: Flag = True
     subgroup_size: Count = 100_000_000
+    reduce_bucket_size: Count | None = Field(default=None, description="elements of the gradient bucket; 5e8 if none")
 
     @property
     def micro_steps(self) -> int:
@@ -143,6 +144,11 @@ def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: 
         path = _scenario_file(source)
         document, folder = read_yaml(path), path.parent
         document.data.setdefault("name", path.stem)
+    return scenario_from(document, folder, overrides)
+
+
+def scenario_from(document: Document, folder: Any, overrides: Sequence[str] = ()) -> Scenario:
+    """Check values and build the scenario that they say, with `overrides` applied; errors as of `load_scenario`."""
     document = with_overrides(document, overrides)
     if ("folder",) in document.marks:  # known from the file's place, not a key
         raise document.error(("folder",), f"unknown key 'folder'{suggestion('folder', _KEYS)}")

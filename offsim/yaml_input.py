@@ -7,6 +7,7 @@ YAML 1.2, in which `1e8` is a number and `010` is ten; `yes`, `no`, `on` and `of
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WHOLE = re.compile(r"[-+]?[0-9][0-9_]*")
 _NUMBER = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.inf|\.nan", re.IGNORECASE)
+_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None}
 _WORDS |= dict.fromkeys(("true", "yes", "on"), True) | dict.fromkeys(("false", "no", "off"), False)
 
@@ -114,27 +116,41 @@ def dotted(path: KeyPath) -> str:
 
 def read_yaml(path: Path) -> Document:
     """Read a YAML file; raise InputError, with the line where there is one, if it is not acceptable."""
+    return _read(path, "YAML", "a mapping (lines of 'key: value')")
+
+
+def read_json(path: Path) -> Document:
+    """Read a JSON file with an object in it, as `read_yaml` does.
+
+    Comments behind # and commas behind last items pass, as they do in DeepSpeed, which reads Hjson.
+    """
+    return _read(path, "JSON", "an object: {...}")
+
+
+def _read(path: Path, language: str, top: str) -> Document:
     origin = str(path)
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise InputError(f"no such file{_nearest_file(path)}", origin) from None
+        raise InputError(f"no such file{_nearest_file(path, language)}", origin) from None
     except IsADirectoryError:
-        raise InputError("found a folder, expected a YAML file", origin) from None
+        raise InputError(f"found a folder, expected a {language} file", origin) from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", origin) from None
     if len(raw) > MAX_BYTES:
-        raise InputError(f"found more than {MAX_BYTES} bytes, expected a small YAML file", origin)
+        raise InputError(f"found more than {MAX_BYTES} bytes, expected a small {language} file", origin)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(f"found byte 0x{raw[error.start]:02x}, expected UTF-8 text", f"{origin}:{line}") from None
-    reader = _Reader(text, origin)
+    if language == "JSON":  # writes characters beyond 16 bits as two escapes, which YAML doesn't know
+        text = _PAIR.sub(lambda pair: json.loads(f'"{pair[0]}"'), text)
+    reader = _Reader(text, origin, language=language)
     data = reader.document()
-    if not isinstance(data, dict):
-        raise InputError(f"found {_shown(data)}, expected a mapping (lines of 'key: value')", origin)
+    if not isinstance(data, dict) or (language == "JSON" and not reader.braces):
+        raise InputError(f"found {_shown(data)}, expected {top}", origin)
     return Document(data, reader.marks)
 
 
@@ -265,17 +281,21 @@ def _plain(value: Any, path: KeyPath) -> Any:
     return value
 
 
-def _nearest_file(path: Path) -> str:
-    stems = sorted(other.stem for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+def _nearest_file(path: Path, language: str) -> str:
+    suffix = f".{language.lower()}"
+    stems = sorted(other.stem for other in path.parent.glob(f"*{suffix}")) if path.parent.is_dir() else []
     near = nearest(path.stem, stems)
-    return f"; did you mean '{path.with_name(near)}.yaml'?" if near else ""
+    return f"; did you mean '{path.with_name(near)}{suffix}'?" if near else ""
 
 
 class _Reader:
     """Builds plain Python values from the parser's events, noting where each was written."""
 
-    def __init__(self, text: str, origin: str, root: KeyPath = (), has_lines: bool = True) -> None:
-        self.text, self.origin, self.root, self.has_lines = text, origin, root, has_lines
+    def __init__(
+        self, text: str, origin: str, root: KeyPath = (), has_lines: bool = True, language: str = "YAML"
+    ) -> None:
+        self.text, self.origin, self.root, self.has_lines, self.language = text, origin, root, has_lines, language
+        self.braces = False  # whether the document is written {...}
         self.marks: dict[KeyPath, Mark] = {}
         self.events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
 
@@ -286,8 +306,8 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             tabs = any("\t" in text for text in self.text.split("\n")[line - 1 : line])
-            hint = " (indent with spaces, not tabs)" if tabs else ""
-            raise self._error(line, f"not valid YAML: {error.problem}{hint}") from None
+            hint = " (indent with spaces, not tabs)" if tabs and self.language == "YAML" else ""
+            raise self._error(line, f"not valid {self.language}: {error.problem}{hint}") from None
         except yaml.reader.ReaderError as error:
             # libyaml gives the character as a number and counts its position in bytes
             character = chr(error.character) if isinstance(error.character, int) else error.character
@@ -302,6 +322,7 @@ class _Reader:
             return None
         event = next(self.events)
         self._note(self.root, event)
+        self.braces = bool(getattr(event, "flow_style", False))
         value = self._value(event, self.root)
         next(self.events)  # the document's end
         if not isinstance(following := next(self.events), yaml.StreamEndEvent):

@@ -260,7 +260,7 @@ def test_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run"], "Missing argument"),
+        (["run"], "expected SCENARIO"),
         (["run", SCENARIO, "--plto", "x.png"], "--plot"),
         (["rnu", SCENARIO], "run"),
         (["run", SCENARIO, "more"], "more"),

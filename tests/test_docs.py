@@ -21,6 +21,7 @@ from tests.calibration.synthetic_logs import whole_log
 from tests.calibration.synthetic_measurements import harness_folder
 from tests.calibration.synthetic_runs import runs_table
 from tests.calibration.trace_files import write_kineto
+from tests.imports.files import write as write_configurations
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -45,6 +46,8 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "train.log").write_text("\n".join(whole_log()) + "\n")
     harness_folder(tmp_path / "harness")
     runs_table(tmp_path / "mine.csv")
+    write_configurations(tmp_path)
+    shutil.copy(ROOT / "scenarios" / "dos_20b_4xh100.yaml", tmp_path / "my_run.yaml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "BUILT_IN", dict(registry.BUILT_IN))
     return tmp_path

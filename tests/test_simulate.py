@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
-from small_scenarios import profile, scenario
+from small_scenarios import profile, scenario, small_buckets
 
 import offsim
 from offsim import InputError, compare, simulate
 from offsim.comparison import Comparison, default_labels
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers import available_schedulers, find_scheduler, with_scheduler
+from offsim.training.zero3 import MAX_LIVE
 
 
 @pytest.fixture
@@ -36,6 +37,14 @@ def test_sources_give_the_same(file: Path) -> None:
     times = [simulate(source).iteration_s for source in (file, str(file), scenario("zero3_offload"), loaded, built)]
     assert len(set(times)) == 1
     assert simulate(file).name == "small"
+
+
+def test_the_gradient_bucket_is_as_large_as_the_scenario_says(file: Path) -> None:
+    given = simulate(file, ["training.reduce_bucket_size=60_000"])
+    assert given.peaks[0].occupants["gradient bucket"] == 2 * 60_000
+    with small_buckets(60_000, reuse=MAX_LIVE):
+        assert given.iteration_s == simulate(file).iteration_s
+    assert given.iteration_s != simulate(file).iteration_s
 
 
 def test_overrides(file: Path) -> None:

@@ -83,7 +83,14 @@ def offsim(
 
 @app.command()
 def run(
-    scenario: ScenarioArgument,
+    scenario: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SCENARIO]",
+            help="A YAML file, or the name of a scenario that comes with offsim.",
+            autocompletion=_scenarios,
+        ),
+    ] = None,
     overrides: SetOption = None,
     scheduler: Annotated[
         str | None,
@@ -109,18 +116,45 @@ def run(
             "--interval", help="Add how sure the time is, from the intervals of hardware values: 2 simulations each."
         ),
     ] = False,
+    deepspeed: Annotated[
+        str | None,
+        typer.Option(metavar="DS_CONFIG.json", help="Instead of a scenario: DeepSpeed's configuration, as it is."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="CONFIG.json", help="With --deepspeed: the config.json of a Hugging Face model."),
+    ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(metavar="PROFILE", help="With --deepspeed: what it runs on.", autocompletion=_profiles),
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(metavar="COUNT", help="With --deepspeed: GPUs of the job; by default one node's.")
+    ] = None,
+    sequence: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", help="With --deepspeed: length of a sequence; by default at most 2048."),
+    ] = None,
+    emit_scenario: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the scenario, with where its values come from (.yaml)."),
+    ] = None,
 ) -> None:
     """Simulate one iteration of a scenario.
 
     Says how long each phase takes, what limits it, how busy each resource is, where memory peaks; and where the
-    scenario does not fit in memory, what ran out, who held it, and single changes with which it fits.
+    scenario does not fit in memory, what ran out, who held it, and single changes with which it fits. With
+    --deepspeed, --model and --hardware it makes the scenario from these, and lists what became of each key.
     """
     from offsim.cli.commands import run_scenario
+    from offsim.cli.imports import Files
 
     run_scenario(
         scenario,
         overrides or [],
         scheduler,
+        files=Files(deepspeed, model, hardware, gpus, sequence),
+        emit_scenario=emit_scenario,
         plot=plot,
         trace=trace,
         json=json,

@@ -13,6 +13,7 @@ from offsim.cli.outputs import (
     PICTURES,
     REPORT_PICTURES,
     REPORTS,
+    SCENARIOS,
     STDOUT,
     TRACES,
     check_has_neighbours,
@@ -27,17 +28,20 @@ from offsim.cli.outputs import (
 from offsim.cli.terminal import note, show, style_of
 
 if TYPE_CHECKING:
+    from offsim.cli.imports import Files
     from offsim.result import Result
     from offsim.validation.predictions import Validation
 
-_SUFFIXES = {"--plot": PICTURES, "--trace": TRACES, "--report": REPORTS}
+_SUFFIXES = {"--plot": PICTURES, "--trace": TRACES, "--report": REPORTS, "--emit-scenario": SCENARIOS}
 
 
 def run_scenario(
-    source: str,
+    source: str | None,
     overrides: Sequence[str],
     scheduler: str | None,
     *,
+    files: Files,
+    emit_scenario: str | None,
     plot: str | None,
     trace: str | None,
     json: str | None,
@@ -45,21 +49,28 @@ def run_scenario(
     interval: bool,
 ) -> None:
     """`offsim run`."""
+    from offsim.cli.imports import account, scenario_of, write_scenario
     from offsim.cli.report import report
     from offsim.cli.schedulers import under
-    from offsim.scenario import load_scenario
     from offsim.simulation import simulate
 
-    check_outputs({"--plot": plot, "--trace": trace, "--json": json}, suffixes=_SUFFIXES, inputs=[source])
-    scenario = load_scenario(source, overrides)
+    outputs = {"--plot": plot, "--trace": trace, "--json": json, "--emit-scenario": emit_scenario}
+    check_outputs(outputs, suffixes=_SUFFIXES, inputs=files.inputs if source is None else [source])
+    scenario, draft = scenario_of(source, files, overrides)
     if scheduler is not None:
         scenario = under(scenario, scheduler)
     result = simulate(scenario, all_ranks=all_ranks)
+    if draft is not None and json != STDOUT:
+        show(f"{account(draft, scenario, style_of(sys.stdout))}\n")
+    elif draft is not None:
+        note(account(draft, scenario, style_of(sys.stderr)))
     if json != STDOUT:
         show(report(result, style_of(sys.stdout), interval=interval))
     if json is not None:
         known = result.interval if interval and result.fits else None
         write_json(json, result.to_dict() | ({"interval": known and known.to_dict()} if interval else {}))
+    if emit_scenario is not None:
+        write_scenario(emit_scenario, scenario, draft)
     _draw(result, plot, trace)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 STDOUT = "-"
 PICTURES = (".png", ".pdf", ".svg")
 TRACES = (".json", ".json.gz")
+SCENARIOS = (".yaml", ".yml")
 REPORTS = (".md", ".markdown")
 REPORT_PICTURES = ("scatter", "timeline")
 

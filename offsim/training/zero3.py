@@ -17,6 +17,7 @@ from offsim.training.rank import Process, Rank
 from offsim.workload import BF16, FP32, Bucket, Cost, cost
 
 BUCKET_ELEMENTS = 500_000_000
+"""DeepSpeed's reduce_bucket_size where the scenario gives none."""
 MAX_LIVE = 1_000_000_000
 """DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance, in elements."""
 PREFETCH_LAYERS = 2
@@ -89,10 +90,11 @@ class Zero3:
         """What a layer's forward leaves to its backward."""
         self.recomputed_bytes = activations if checkpointing else 0.0
         """What it holds only while it runs, and backward makes again."""
-        self.buckets = workload.buckets(BUCKET_ELEMENTS)
+        self.bucket_elements = workload.training.reduce_bucket_size or BUCKET_ELEMENTS
+        self.buckets = workload.buckets(self.bucket_elements)
         gpu = rank.gpu_memory
         gpu.allocate(PARAMETERS, BF16 * workload.partition)
-        gpu.allocate(BUCKET, BF16 * BUCKET_ELEMENTS)
+        gpu.allocate(BUCKET, BF16 * self.bucket_elements)
         gpu.allocate(SCORES, workload.scores_bytes)
         self._in_flight: deque[Operation] = deque()
         self._vocabularies = 0
@@ -149,7 +151,7 @@ class Zero3:
         buckets = deque(self.buckets)
         logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits)
         head_gradient = self._hold(WORKING_SET, BF16 * workload.vocab_elements)
-        reduced = FP32 * BUCKET_ELEMENTS / workload.training.data_parallel
+        reduced = FP32 * self.bucket_elements / workload.training.data_parallel
         rank.gpu_memory.allocate(REDUCED, reduced)
         yield rank.launch("launch head backward", costs.launch)
         current = rank.compute(

@@ -1,0 +1,83 @@
+"""A scenario in the making, with an account of every key that it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from offsim.errors import KeyPath
+from offsim.imports.keys import NOT_GIVEN, Section
+from offsim.yaml_input import Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of an imported file (or an option of the command line), its value and what became of it."""
+
+    key: str
+    found: str
+    became: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.found} -> {self.became}"
+
+
+@dataclass
+class Draft:
+    """Values of a scenario, where each came from, and lists that together name every key that was read."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    marks: dict[KeyPath, Mark] = field(default_factory=dict)
+    sources: dict[KeyPath, str] = field(default_factory=dict)
+    """What to write behind a value when the scenario is written to a file."""
+    used: list[Entry] = field(default_factory=list)
+    assumed: list[Entry] = field(default_factory=list)
+    """What no file decides."""
+    ignored: list[Entry] = field(default_factory=list)
+    """Keys that do not change the time of an iteration."""
+    not_modelled: list[Entry] = field(default_factory=list)
+    """What the prediction stands for instead."""
+
+    def take(
+        self, section: Section, key: str, target: str, value: Any, why: str = "", *, assumed: bool | None = None
+    ) -> None:
+        """Set `target`, `section.key` of the scenario, from a key of a file; `why` where it is not simply the key's.
+
+        It counts as assumed where the file does not have the key, unless `assumed` says otherwise.
+        """
+        given = key in section
+        mark = section.document.mark(section.at(key))
+        if assumed is None:
+            assumed = not given
+        self._set(
+            target, value, section.name(key), section.shown(key), why, mark if given else mark._replace(line=0), assumed
+        )
+
+    def option(self, option: str, target: str, value: Any, found: str, why: str) -> None:
+        """Set `target` from an option of the command line."""
+        self._set(target, value, option, found, why, Mark(option, 0, ""), found == NOT_GIVEN)
+
+    def _set(self, target: str, value: Any, key: str, found: str, why: str, mark: Mark, assumed: bool) -> None:
+        section, _, name = target.rpartition(".")
+        path: KeyPath = (section, name) if section else (name,)
+        (self.data.setdefault(section, {}) if section else self.data)[name] = value
+        self.marks[path] = Mark(mark.origin, mark.line, "")
+        if section:
+            self.marks.setdefault((section,), Mark(mark.origin, 0, ""))
+        self.sources[path] = f"{mark.where} {key}: {found}" if mark.line else f"{key}: {found}"
+        became = f"{target} {str(value).lower() if isinstance(value, bool) else value}"
+        entry = Entry(key, found, f"{became} ({why})" if why else became)
+        (self.assumed if assumed else self.used).append(entry)
+
+    def use(self, section: Section, key: str, meaning: str) -> None:
+        """List a key that is modelled without being a value of the scenario, or its default."""
+        listed = self.used if key in section else self.assumed
+        listed.append(Entry(section.name(key), section.shown(key), meaning))
+
+    def ignore(self, section: Section, key: str, why: str) -> None:
+        """List a key without effect on the time of an iteration."""
+        self.ignored.append(Entry(section.name(key), section.shown(key), why))
+
+    def leave(self, section: Section, key: str, instead: str) -> None:
+        """List a key that is not modelled, and what is simulated instead."""
+        self.not_modelled.append(Entry(section.name(key), section.shown(key), instead))

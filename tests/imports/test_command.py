@@ -1,0 +1,193 @@
+"""`offsim run --deepspeed ...`: what it prints and writes, and that wrong input is one message."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offsim.cli import main
+from offsim.packaged import packaged_file
+from tests.imports.files import DS_CONFIG, LLAMA_2_7B, changed, write
+
+FILES = ("--deepspeed", "ds_config.json", "--model", "config.json", "--hardware", "jlse-4xh100")
+SMALL = changed(LLAMA_2_7B, num_hidden_layers=2)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, model=SMALL)
+    return tmp_path
+
+
+def run(*arguments: str) -> None:
+    assert main(["run", *arguments]) == 0
+
+
+def written(path: str) -> Any:
+    return json.loads(Path(path).read_text())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("--set", "training.micro_batch=1", "--set", "model.layers=3"),
+        ("--set", "hardware_changes.link.h2d_bytes_per_s=x2", "--set", "hardware_changes.host.cores=5e1"),
+        ("--scheduler", "deep_optimizer_states:update_stride=3"),
+        ("--set", "scheduler.cpu_ratio=0.5", "--scheduler", "no_offload"),
+        ("--sequence", "512", "--gpus", "2", "--set", "name='no: # 1'"),
+        ("--gpus", "4", "--set", "training.reduce_bucket_size=1e8"),
+    ],
+    ids=["plain", "set", "hardware", "scheduler", "dropped", "options", "bucket"],
+)
+def test_the_written_scenario_gives_the_same_result(more: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    if "2" in more:
+        write(Path(), changed(DS_CONFIG, train_batch_size=8), SMALL)
+    run(*FILES, *more, "--emit-scenario", "mine.yaml", "--json", "first.json")
+    first = capsys.readouterr().out
+    run("mine.yaml", "--json", "second.json")
+    assert written("first.json") == written("second.json")
+    assert first.endswith(capsys.readouterr().out)
+
+
+def test_the_written_scenario_says_where_its_values_come_from() -> None:
+    run(*FILES, "--set", "training.micro_batch=1", "--emit-scenario", "mine.yaml")
+    lines = Path("mine.yaml").read_text().splitlines()
+    line = 1 + next(i for i, text in enumerate(Path("ds_config.json").read_text().splitlines()) if "sub_group" in text)
+    found = next(text for text in lines if "subgroup_size" in text).split("#")
+    assert found[0].strip() == "subgroup_size: 100_000_000"
+    assert found[1].strip() == f"ds_config.json:{line} zero_optimization.sub_group_size: 100000000.0"
+    assert any(text.endswith("# override 'training.micro_batch=1'") for text in lines)
+
+
+def test_a_profile_of_ones_own_is_found_from_the_written_scenario(capsys: pytest.CaptureFixture[str]) -> None:
+    source = packaged_file("hardware_profiles", "jlse-4xh100")
+    assert source is not None
+    shutil.copy(source, "jlse-4xh100.yaml")
+    Path("below").mkdir()
+    run(*FILES[:-1], "./jlse-4xh100.yaml", "--emit-scenario", "below/mine.yaml", "--json", "first.json")
+    run("below/mine.yaml", "--json", "second.json")
+    assert written("first.json")["iteration_s"] == written("second.json")["iteration_s"]
+
+
+def test_any_scenario_can_be_written() -> None:
+    run("dos_20b_4xh100", "--set", "scheduler.update_stride=3", "--emit-scenario", "mine.yaml", "--json", "first.json")
+    run("mine.yaml", "--json", "second.json")
+    assert written("first.json") == written("second.json")
+
+
+def test_the_lists_come_first(capsys: pytest.CaptureFixture[str]) -> None:
+    run(*FILES, "--set", "training.micro_batch=1")
+    printed = capsys.readouterr().out
+    titles = ("taken from the files", "assumed", "ignored", "not modelled", "changed on the command line", "scenario  ")
+    places = [printed.index(f"\n{title}") if title != titles[0] else printed.index(title) for title in titles]
+    assert places == sorted(places)
+    assert "training.micro_batch 1" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_json_alone_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    run(*FILES, "--json", "-")
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["name"] == "Llama-2-7b-hf"
+    assert printed.err.startswith("taken from the files\n")
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    before = sorted(Path().rglob("*"))
+    assert main(["run", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+    return printed.err.removeprefix("Error: ").strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "found no scenario, expected SCENARIO, or --deepspeed, --model and --hardware"),
+        (("mine", *FILES), "found the scenario 'mine' and --deepspeed, expected one or the other"),
+        (
+            ("dos_20b_4xh100", "--gpus", "2"),
+            "found the scenario 'dos_20b_4xh100' and --gpus, expected one or the other",
+        ),
+        (FILES[:2], "found --deepspeed without --model and --hardware, expected SCENARIO, or"),
+        ((*FILES, "--gpus", "0"), "--gpus: found 0, expected at least 1"),
+        ((*FILES, "--sequence", "-1"), "--sequence: found -1, expected at least 1"),
+        ((*FILES[:-1], "jlse-4xh10"), "--hardware 'jlse-4xh10': unknown hardware profile 'jlse-4xh10'; did you mean"),
+        ((*FILES[:-1], "no/such.yaml"), "--hardware 'no/such.yaml': no hardware profile at no/such.yaml"),
+        ((*FILES[2:], "--deepspeed", "ds_confg.json"), "ds_confg.json: no such file; did you mean 'ds_config.json'?"),
+        ((*FILES, "--model", "./missing"), "missing: no such file"),
+        ((*FILES, "--set", "training.micro_batch=3"), "training.global_batch: found 16, expected a multiple of"),
+        ((*FILES, "--emit-scenario", "mine.json"), "--emit-scenario 'mine.json': found the suffix '.json', expected"),
+        ((*FILES, "--json", "config.json"), "--json 'config.json': found the file that is read, expected another one"),
+    ],
+)
+def test_wrong_options(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str) -> None:
+    assert message in complaint(capsys, *arguments)
+
+
+BATCHES = '{\n"train_batch_size": 16,\n"zero_optimization": {"stage": 3},\n"bf16": {"enabled": true}'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "ds_config.json: found nothing, expected an object: {...}"),
+        ("[1, 2]", "ds_config.json: found a list, expected an object: {...}"),
+        ("train_batch_size: 16", "ds_config.json: found a section of keys, expected an object: {...}"),
+        ("{\n", "ds_config.json:2: not valid JSON: "),
+        (f"{BATCHES}\n", "ds_config.json:5: not valid JSON: "),
+        (f'{BATCHES}, "steps_per_print": NaN, "train_batch_size": 3}}', "ds_config.json:4: duplicate key"),
+        (
+            BATCHES.replace(": 16", ": NaN") + "}",
+            "ds_config.json:2: train_batch_size: found 'NaN', expected a n",
+        ),
+        (
+            BATCHES.replace(": 16", ": Infinity") + "}",
+            "ds_config.json:2: train_batch_size: found 'Infinity', expected a num",
+        ),
+        (
+            BATCHES.replace(": 16", ": 1e400") + "}",
+            "ds_config.json:2: found 1e400, expected a number of ordinary size",
+        ),
+        (BATCHES.replace(": 16", ": " + "9" * 40) + "}", "ds_config.json:2: found "),
+        (
+            BATCHES.replace(": 16", ': 4e6, "gradient_accumulation_steps": 1e6') + "}",
+            "ds_config.json:2: training.global_batch: found ",
+        ),
+        (BATCHES.replace("3}", "2}") + "}", "ds_config.json:3: zero_optimization.stage: found 2, expected 3"),
+        ('{"a": ' * 100 + "1" + "}" * 100, "ds_config.json:1: found more than 16 levels, expected fewer"),
+        (
+            '{"a": "' + "x" * 1_000_000 + '"}',
+            "ds_config.json: found more than 1000000 bytes, expected a small JSON file",
+        ),
+        ('{"a": *b}', "ds_config.json:1: found the alias *b"),
+        ('{"a": !!python/object:os.system 1}', "ds_config.json:1: found the tag "),
+        ("\x00", "ds_config.json:1: found the character"),
+    ],
+    ids=range(17),
+)
+def test_wrong_files(capsys: pytest.CaptureFixture[str], content: str, message: str) -> None:
+    write(Path(), content, SMALL)
+    found = complaint(capsys, *FILES, "--json", "out.json", "--emit-scenario", "out.yaml")
+    assert found.startswith(message)
+    assert len(found) < 400
+
+
+def test_comments_and_trailing_commas_are_read_as_deepspeed_does(capsys: pytest.CaptureFixture[str]) -> None:
+    write(Path(), BATCHES + ",  # half of the bytes\n\t}\n", changed(SMALL, _name_or_path="\N{GRINNING FACE}"))
+    run(*FILES)
+    assert "no_offload" in capsys.readouterr().out
+
+
+def test_an_error_points_to_the_file_that_a_value_is_from(capsys: pytest.CaptureFixture[str]) -> None:
+    write(Path(), model=changed(SMALL, num_attention_heads=33, num_key_value_heads=33))
+    message = complaint(capsys, *FILES)
+    assert message == "config.json:11: model.heads: found 33, expected a divisor of model.hidden (4096)"
