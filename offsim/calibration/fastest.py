@@ -20,17 +20,26 @@ def fastest(rates: np.ndarray, weights: np.ndarray | None = None) -> Interval:
 
     `weights` say how much work each rate stands for.
     """
-    logs = np.log(np.asarray(rates, dtype=float))
-    order = np.argsort(logs)
-    logs, count = logs[order], len(logs)
-    shares = np.ones(count) if weights is None else np.asarray(weights, dtype=float)[order]
-    value = _undisturbed(logs, shares)
+    logs, shares = _ordered(rates, weights)
+    count, value = len(logs), _undisturbed(logs, shares)
     draw = np.random.default_rng(SEED)
     times = (draw.multinomial(count, np.full(count, 1 / count)) for _ in range(RESAMPLES))
     drawn = [_undisturbed(logs[drawn > 0], (shares * drawn)[drawn > 0]) for drawn in times]
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(drawn, [tail, 100 - tail])
     return Interval(*(float(part) for part in np.exp([value, min(low, value), max(high, value)])))
+
+
+def shortest(seconds: np.ndarray) -> float:
+    """The median of undisturbed times."""
+    return float(np.exp(-_undisturbed(*_ordered(1 / np.asarray(seconds, dtype=float)))))
+
+
+def _ordered(rates: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms in their order, and their weights."""
+    order = np.argsort(rates)
+    shares = np.ones(len(order)) if weights is None else np.asarray(weights, dtype=float)[order]
+    return np.log(np.asarray(rates, dtype=float)[order]), shares
 
 
 def _undisturbed(logs: np.ndarray, weights: np.ndarray) -> float:

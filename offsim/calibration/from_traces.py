@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from offsim.calibration.fastest import shortest
 from offsim.calibration.microbenchmarks import LAUNCH, WIDEST, Estimate
 from offsim.calibration.robust import fit_seconds
 from offsim.calibration.trace_copies import link
@@ -95,17 +96,17 @@ def _matrix_products(matrix: dict[tuple[int, ...], list[float]]) -> Found:
     Shapes differ more in how well they run than repetitions of one do: each counts as one measurement.
     """
     flops = np.array([2.0 * float(np.prod(sides)) for sides in matrix])
-    counts = np.array([len(times) for times in matrix.values()], dtype=int)
-    amount, seconds = np.repeat(flops, counts), np.array([time for times in matrix.values() for time in times])
+    amount = np.repeat(flops, np.array([len(repeated) for repeated in matrix.values()], dtype=int))
+    seconds = np.array([time for repeated in matrix.values() for time in repeated])
     long = seconds >= LONG_S
     if long.sum() < FEWEST:
         return
     if len(matrix) < FEWEST:
         yield from rate("gpu.matrix_flops_per_s", amount[long], seconds[long])
         return
-    medians = [float(np.median(times)) for times in matrix.values()]
-    start = [float(max(flops / medians)), min(medians) / 2]
-    found = fit_seconds(lambda v: v[1] + flops / v[0], start, [[median] for median in medians])
+    times = [shortest(np.array(repeated)) for repeated in matrix.values()]
+    start = [float(max(flops / times)), min(times) / 2]
+    found = fit_seconds(lambda v: v[1] + flops / v[0], start, [[time] for time in times])
     for field, interval in zip(("gpu.matrix_flops_per_s", "gpu.kernel_latency_s"), found, strict=True):
         yield field, interval, len(seconds)
 

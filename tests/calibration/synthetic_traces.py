@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.calibration.trace_files import Json, on_gpu
+from tests.calibration.trace_files import Json, call, on_gpu
 
 TRUTH = {
     "link.h2d_bytes_per_s": 5.5e10,
@@ -47,29 +47,18 @@ class Recording:
         *,
         at_us: float | None = None,
         stream: int = 7,
-        exact: bool = False,
+        undisturbed: bool = False,
         **args: object,
     ) -> float:
-        """Add a GPU activity with its launch, and return when it began; `exact` ones are not disturbed."""
-        took = 1e6 * seconds
-        if not exact:
-            took *= np.exp(self.draw.normal(0, self.noise))
-            took *= self.draw.uniform(1.2, 4) if self.draw.random() < self.slowed else 1
+        """Add a GPU activity with its launch, and return when it began; `undisturbed` ones are not slowed."""
+        took = 1e6 * seconds * np.exp(self.draw.normal(0, self.noise))
+        if not undisturbed and self.draw.random() < self.slowed:
+            took *= self.draw.uniform(1.2, 4)
         at = self.now_us + 20 if at_us is None else at_us
         self.calls += 1
         launch = 6 * np.exp(self.draw.normal(0, self.noise))
-        self.events.append(
-            {
-                "ph": "X",
-                "cat": "cuda_runtime",
-                "name": "cudaLaunchKernel" if cat == "kernel" else "cudaMemcpyAsync",
-                "pid": 9,
-                "tid": 10,
-                "ts": self.now_us,
-                "dur": round(launch, 3),
-                "args": {"correlation": self.calls},
-            }
-        )
+        called = "cudaLaunchKernel" if cat == "kernel" else "cudaMemcpyAsync"
+        self.events.append(call(called, self.now_us, round(launch, 3), self.calls))
         self.events.append(on_gpu(cat, name, round(at, 3), round(took, 3), self.calls, stream, **args))
         self.now_us = max(self.now_us, at + took) + 5
         return at
@@ -112,8 +101,8 @@ def copies(run: Recording) -> None:
                 run.copy(direction, "Pinned", nbytes, 3e-6 + nbytes / rate)
             run.copy(direction, "Pageable", 500, 1e-6)
             run.copy(direction, "Pageable", 50 * MB, 50 * MB / pageable)
-        at = run.copy("HtoD", "Pinned", 100 * MB, 100 * MB / 4.9e10, exact=True)
-        run.copy("DtoH", "Pinned", 100 * MB, 100 * MB / 4.9e10, exact=True, at_us=at, stream=8)
+        at = run.copy("HtoD", "Pinned", 100 * MB, 100 * MB / 4.9e10, undisturbed=True)
+        run.copy("DtoH", "Pinned", 100 * MB, 100 * MB / 4.9e10, undisturbed=True, at_us=at, stream=8)
 
 
 def operators(run: Recording) -> None:
