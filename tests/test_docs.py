@@ -20,6 +20,7 @@ from offsim.validation.table import SHIPPED_RUNS, read_runs
 from tests.calibration.synthetic_logs import whole_log
 from tests.calibration.synthetic_measurements import harness_folder
 from tests.calibration.synthetic_runs import runs_table
+from tests.calibration.synthetic_traces import training
 from tests.calibration.trace_files import write_kineto
 from tests.imports.files import write as write_configurations
 
@@ -43,6 +44,7 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "scenarios").symlink_to(ROOT / "scenarios")
     shutil.copy(SHIPPED_RUNS, tmp_path / "runs.csv")
     write_kineto(tmp_path / "trace.json.gz")
+    write_kineto(tmp_path / "training_trace.json.gz", training())
     (tmp_path / "train.log").write_text("\n".join(whole_log()) + "\n")
     harness_folder(tmp_path / "harness")
     runs_table(tmp_path / "mine.csv")

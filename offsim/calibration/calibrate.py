@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +13,12 @@ import numpy as np
 from offsim.calibration.estimate import Estimate
 from offsim.calibration.estimates import fit_microbenchmarks
 from offsim.calibration.fit import NOISE, PHASES, Point, apply, changed, errors, fit, points, predict, sensitivities
+from offsim.calibration.from_traces import fit_trace
 from offsim.calibration.logs import missing, read_log
 from offsim.calibration.microbenchmarks import read_microbenchmarks
 from offsim.calibration.plausible import check, general_recipe, value_of
 from offsim.calibration.recipes import Recipe
+from offsim.calibration.traces.read import NAMES, read_trace
 from offsim.errors import InputError
 from offsim.hardware import HardwareProfile, Source
 from offsim.packaged import is_path
@@ -25,6 +27,9 @@ from offsim.validation.table import MeasuredRun, read_runs, run_of
 
 STANDARD_ERRORS = 1.96
 """Of a normal distribution, to either side of its mean, for 95 %."""
+
+TOGETHER = {"gpu.kernel_latency_s": "gpu.matrix_flops_per_s"}
+"""Value -> the one that it was fitted with: both are taken from one trace, first from one that tells both."""
 
 
 class Found(NamedTuple):
@@ -58,24 +63,32 @@ class Calibration:
 
 
 def calibrate(files: Sequence[str], base: str, holdout: float = 0.3) -> Calibration:
-    """Fit what the files determine: harness folders or `.jsonl` files, tables of runs (`.csv`), training logs.
+    """Fit what the files determine: harness folders or `.jsonl` files, traces, tables of runs (`.csv`), training logs.
 
-    Microbenchmarks come first: what they time is not fitted to runs. Of the runs' configurations the share `holdout`
-    takes no part in the fit. Raises InputError for the first thing wrong with a file, or against physics in it.
+    Microbenchmarks come first, then traces: what these tell is not fitted to runs. Of the runs' configurations the
+    share `holdout` takes no part in the fit. Raises InputError for the first thing wrong with a file, or against
+    physics in it.
     """
     if not 0 <= holdout < 1:
         raise InputError(f"found {holdout:g}, expected at least 0 and less than 1", "--holdout")
     profile = load_profile(base)
     calibration = Calibration(profile)
     runs: list[MeasuredRun] = []
+    traces: list[Path] = []
+    of_runs: list[str] = []
     for name in files:
         path = Path(name)
         if _is_harness(path):
-            _take_microbenchmarks(calibration, path)
+            microbenchmarks = read_microbenchmarks(path)
+            _take(calibration, fit_microbenchmarks(microbenchmarks, profile.host.cores_per_rank, str(path)))
+        elif path.name.endswith(NAMES):
+            traces.append(path)
         else:
+            of_runs.append(name)
             runs += read_runs(path).runs if _is_table(path) else _log(path, base)
+    _take_traces(calibration, traces)
     if runs:
-        _take_runs(calibration, runs, [name for name in files if not _is_harness(Path(name))], holdout)
+        _take_runs(calibration, runs, of_runs, holdout)
     known = general_recipe(profile).constants
     calibration.kept = tuple(constant.name for constant in known if constant.name not in calibration.found)
     if not calibration.found:
@@ -102,16 +115,33 @@ def _log(path: Path, base: str) -> list[MeasuredRun]:
     return [run_of(path, number, row) for number, row in enumerate(rows, 1)]
 
 
-def _take_microbenchmarks(calibration: Calibration, path: Path) -> None:
+def _take(calibration: Calibration, estimates: Iterable[Estimate]) -> None:
     base = calibration.base
-    for estimate in fit_microbenchmarks(read_microbenchmarks(path), base.host.cores_per_rank, str(path)):
+    for estimate in estimates:
         name, value = estimate.name, estimate.interval.value
         if "." not in name or (estimate.at_least and (value_of(base, name) or 0) >= value):
             calibration.others += (estimate,)
             continue
-        check(base, name, value, str(path))
+        check(base, name, value, estimate.file)
         low, high = estimate.interval.low, estimate.interval.high
         calibration.found[name] = Found(value, low, high, estimate.source, "", estimate.origin, estimate.at_least)
+
+
+def _take_traces(calibration: Calibration, paths: Sequence[Path]) -> None:
+    """What microbenchmarks did not determine, each value from the trace that leaves the least of it open."""
+    known = {*calibration.found, *(estimate.name for estimate in calibration.others)}
+    best: dict[str, list[Estimate]] = {}
+    for path in paths:
+        groups: dict[str, list[Estimate]] = {}
+        for estimate in fit_trace(read_trace(path), calibration.base.gpus_per_node):
+            if "." in estimate.name:
+                check(calibration.base, estimate.name, estimate.interval.value, estimate.file)
+            name = TOGETHER.get(estimate.name, estimate.name)
+            if not known & {name, estimate.name}:
+                groups.setdefault(name, []).append(estimate)
+        for name, group in groups.items():
+            best[name] = min(best.get(name, group), group, key=lambda g: (-len(g), g[0].interval.spread))
+    _take(calibration, (estimate for group in best.values() for estimate in group))
 
 
 def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Sequence[str], holdout: float) -> None:

@@ -311,7 +311,7 @@ def calibrate(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="Folders with microbenchmarks.jsonl, tables of measured runs (.csv), training logs; any mix.",
+            help="Folders with microbenchmarks.jsonl, traces, tables of measured runs (.csv), training logs; any mix.",
         ),
     ],
     base: Annotated[
@@ -325,7 +325,8 @@ def calibrate(
 ) -> None:
     """Fit a hardware profile to your own measurements.
 
-    Microbenchmarks give the values that they time, runs the others that they depend on; the rest stays the base's.
+    Microbenchmarks and traces give the values that they time, runs the others that they depend on; the rest stays the
+    base's.
     Shows what was found, and errors of predictions on runs that took no part in the fit.
     """
     from offsim.cli.commands import calibrate_profile

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from offsim.calibration.traces.work import Work
 from offsim.errors import InputError
 
 MAX_EVENTS = 30_000_000
@@ -38,6 +39,8 @@ class Trace:
     devices: Mapping[int, str]
     """The GPUs that did something -> their names, "" where the trace has none."""
     events: pd.DataFrame
+    works: Mapping[int, Work] = field(default_factory=dict)
+    """Rows of operators and collectives -> how much they worked on, where the trace says it."""
 
     @property
     def span_s(self) -> float:
@@ -74,6 +77,7 @@ class EventTable:
             name: array("q")
             for name in ("process", "device", "start", "end", "bytes", "correlation", "waits_on", "waits_record")
         }
+        self._works: dict[int, Work] = {}
 
     def __len__(self) -> int:
         return len(self._numbers["start"])
@@ -94,11 +98,14 @@ class EventTable:
         correlation: int = NONE,
         waits_on: int = NONE,
         waits_record: int = NONE,
+        work: Work | None = None,
     ) -> None:
         """Append an event."""
         if len(self) >= MAX_EVENTS:
             raise InputError(f"found more than {MAX_EVENTS} events, expected a shorter trace", str(self.path))
         words, numbers = self._words, self._numbers
+        if work:
+            self._works[len(self)] = work
         words["stream"].add(stream)
         words["kind"].add(kind)
         words["name"].add(name)
@@ -145,7 +152,9 @@ class EventTable:
         used = sorted(set(events.loc[events["kind"].isin(GPU_KINDS), "device"].tolist()))
         # Programs may see GPUs under other numbers than the list has: where all there are alike, the name is known.
         usual = next(iter(names.values())) if len(set(names.values())) == 1 else ""
-        return Trace(self.path, tool, {device: names.get(device, usual) for device in used}, events)
+        rows = np.argsort(order)
+        works = {int(rows[number]): work for number, work in self._works.items()}
+        return Trace(self.path, tool, {device: names.get(device, usual) for device in used}, events, works)
 
 
 def _launches(process: np.ndarray, correlation: np.ndarray, kind: pd.Categorical[str]) -> np.ndarray:

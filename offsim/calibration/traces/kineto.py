@@ -12,6 +12,7 @@ from typing import Any
 
 from offsim.calibration.traces.events import NONE, EventTable, Trace
 from offsim.calibration.traces.stream import TraceJson
+from offsim.calibration.traces.work import work_of
 from offsim.errors import InputError
 
 # Category -> kind; in lower case, as old files write "Kernel" and new ones "kernel".
@@ -96,6 +97,7 @@ def _add(table: EventTable, event: Mapping[str, Any]) -> None:
         correlation=_id(args.get("correlation")),
         waits_on=_id(args.get("wait_on_stream")),
         waits_record=_id(args.get("wait_on_cuda_event_record_corr_id")),
+        work=work_of(kind, name, args),
     )
 
 

@@ -23,6 +23,8 @@ _MANY = 64 * 10**6
 _GZIP = b"\x1f\x8b"
 _SQLITE = b"SQLite format 3\0"
 _REPORTS = (".nsys-rep", ".qdrep")
+NAMES = (".json", ".json.gz", ".sqlite", ".sqlite.gz", *_REPORTS)
+"""How names of traces end, where files of several kinds are told apart by name."""
 _EXPECTED = "expected a trace: JSON of Kineto, or an SQLite export of Nsight Systems"
 
 
