@@ -47,6 +47,12 @@ class Validation:
         return run_names(self.table.runs)
 
     @property
+    def profile(self) -> str:
+        """The profile that was chosen in place of what the table names; "" where none was."""
+        chosen = (run.scenario.hardware for run in self.table.runs if run.scenario.hardware != run.cell("hardware"))
+        return next(chosen, "")
+
+    @property
     def predicted_columns(self) -> tuple[str, ...]:
         """The columns of the table that are predicted; all that can be where it has none of them."""
         return tuple(column for column in MEASURED if column in self.table.columns) or MEASURED
