@@ -18,7 +18,7 @@ from offsim.validation.plot_accounts import plot_accounts
 from offsim.validation.predictions import Validation
 from offsim.validation.report import do_not_fit, signed_percent
 from offsim.validation.score import Comparison, by_scheduler, comparisons, worst_runs
-from offsim.validation.side_by_side import Pair, by_phase, plot_side_by_side, traced_iteration
+from offsim.validation.side_by_side import Pair, pairs, plot_side_by_side, traced_iteration
 from offsim.validation.traced import TracedIteration
 from offsim.views.figure import Picture
 from offsim.views.style import format_bytes, format_time, look_of
@@ -84,8 +84,8 @@ def worst_disagreement(validation: Validation) -> Disagreement | None:
     result = simulate(run.scenario)
     accounts = phase_accounts(result.run, run.measured)
     traced = traced_iteration(validation.table, run)
-    pairs = by_phase(traced, accounts) if traced is not None else {}
-    return Disagreement(worst, result, accounts, explanations(run.scenario, accounts), traced, pairs)
+    paired = {} if traced is None else {account.phase: pairs(traced, account) for account in accounts}
+    return Disagreement(worst, result, accounts, explanations(run.scenario, accounts), traced, paired)
 
 
 def make_report(validation: Validation, files: Mapping[str, str]) -> tuple[str, dict[str, Picture]]:
@@ -168,21 +168,21 @@ def _disagreement(found: Disagreement, picture: str) -> str:
     return "\n".join(parts)
 
 
-def _account(account: PhaseAccount, explained: Explanations, pairs: Sequence[Pair]) -> str:
+def _account(account: PhaseAccount, explained: Explanations, beside: Sequence[Pair]) -> str:
     path = [
         (name, format_time(seconds), format_percent(seconds / account.predicted_s))
         for name, seconds in account.path.items()
         if seconds > 0
     ]
-    if pairs:
-        table = differences(pairs, lambda kind: _explains(account, kind, explained))
+    if beside:
+        table = differences(beside, lambda kind: _explains(account, kind, explained))
     else:
         rows = [_activities(account, activities, explained) for activities in account.activities]
         headers = ("activity", "count", "bytes", "alone", "lost", "on the path", "explains it")
         table = markdown_table(rows, headers, "lrrrrrr")
     parts = [
         f"### {account.phase}\n",
-        _wrapped(f"{_difference(account, explained)} {furthest(account.phase, pairs)}") + "\n",
+        _wrapped(f"{_difference(account, explained)} {furthest(account.phase, beside)}") + "\n",
         markdown_table(path, ("critical path", "time", "share"), "lrr"),
         table,
     ]

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from offsim.errors import InputError
 from offsim.limits import PhaseSpan, job_phases
+from offsim.profiles import scenario_profile
 from offsim.result import Result
 from offsim.simulation import simulate
 from offsim.validation.names import run_names
@@ -48,9 +49,9 @@ class Validation:
 
     @property
     def profile(self) -> str:
-        """The profile that was chosen in place of what the table names; "" where none was."""
-        chosen = (run.scenario.hardware for run in self.table.runs if run.scenario.hardware != run.cell("hardware"))
-        return next(chosen, "")
+        """Name of the profile that was chosen in place of what the table names; "" where none was."""
+        run = self.table.runs[0]
+        return "" if run.scenario.hardware == run.cell("hardware") else scenario_profile(run.scenario).name
 
     @property
     def predicted_columns(self) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,11 +56,6 @@ def pairs(traced: TracedIteration, account: PhaseAccount) -> list[Pair]:
     kinds = dict.fromkeys([*simulated, *measured])
     found = [Pair(kind, measured.get(kind), simulated.get(kind)) for kind in kinds]
     return sorted(found, key=lambda pair: -abs(pair.difference_s))
-
-
-def by_phase(traced: TracedIteration, accounts: Sequence[PhaseAccount]) -> Mapping[str, list[Pair]]:
-    """Phase -> its activities."""
-    return {account.phase: pairs(traced, account) for account in accounts}
 
 
 def plot_side_by_side(traced: TracedIteration, result: Result, *, title: str | None = None) -> Picture:
