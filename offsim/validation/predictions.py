@@ -50,8 +50,8 @@ class Validation:
     @property
     def profile(self) -> str:
         """Name of the profile that was chosen in place of what the table names; "" where none was."""
-        run = self.table.runs[0]
-        return "" if run.scenario.hardware == run.cell("hardware") else scenario_profile(run.scenario).name
+        chosen = (run.scenario for run in self.table.runs if run.scenario.hardware != run.cell("hardware"))
+        return next((scenario_profile(scenario).name for scenario in chosen), "")
 
     @property
     def predicted_columns(self) -> tuple[str, ...]:
