@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,13 @@ from offsim.calibration.traces.read import NAMES, read_trace
 from offsim.errors import InputError
 from offsim.hardware import HardwareProfile, Source
 from offsim.packaged import is_path
-from offsim.profiles import load_profile, scenario_profile
+from offsim.profiles import load_profile, scenario_profile, unit_of
 from offsim.validation.table import MeasuredRun, read_runs, run_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from offsim.views.figure import Picture
 
 STANDARD_ERRORS = 1.96
 """Of a normal distribution, to either side of its mean, for 95 %."""
@@ -60,6 +65,33 @@ class Calibration:
     def profile(self) -> HardwareProfile:
         """The base with the values found in place of its own."""
         return _with(self.base, {name: found.value for name, found in self.found.items()})
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per value found, by its field in the profile; `base` is the base profile's, NaN where it has none."""
+        import pandas as pd
+
+        rows = {
+            name: (
+                value_of(self.base, name),
+                found.value,
+                found.low,
+                found.high,
+                unit_of(name),
+                found.source,
+                found.note,
+            )
+            for name, found in sorted(self.found.items())
+        }
+        columns = ["base", "found", "low", "high", "unit", "source", "note"]
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        return table.astype(dict.fromkeys(columns[:4], float))
+
+    def plot(self) -> Picture:
+        """Draw each value found, with its interval, as a multiple of the base profile's."""
+        from offsim.calibration.plot_found import plot_found
+
+        return plot_found(self.table, base=self.base.name)
 
 
 def calibrate(files: Sequence[str], base: str, holdout: float = 0.3) -> Calibration:

@@ -228,8 +228,13 @@ def validate(
         str | None,
         typer.Argument(
             metavar="[RUNS.csv]",
-            help="A table of measured runs, or a folder of such tables; by default the one offsim comes with.",
+            help="A table of measured runs, or a folder of such tables, as harness.py writes it; by default the one "
+            "offsim comes with.",
         ),
+    ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(metavar="PROFILE", help="Predict with this hardware profile instead of those the table names."),
     ] = None,
     json: JsonOption = None,
     plot: Annotated[
@@ -252,7 +257,7 @@ def validate(
     """
     from offsim.cli.commands import validate_table
 
-    validate_table(runs, json=json, plot=plot, report=report)
+    validate_table(runs, hardware, json=json, plot=plot, report=report)
 
 
 TraceArgument = Annotated[

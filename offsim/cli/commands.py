@@ -141,7 +141,9 @@ def show_schedulers(name: str | None) -> None:
     show(schedulers_report(style) if name is None else scheduler_report(name, style))
 
 
-def validate_table(source: str | None, *, json: str | None, plot: str | None, report: str | None) -> None:
+def validate_table(
+    source: str | None, hardware: str | None, *, json: str | None, plot: str | None, report: str | None
+) -> None:
     """`offsim validate`."""
     from offsim.validation.folder import read_tables, table_files
     from offsim.validation.predictions import validate_runs
@@ -154,7 +156,7 @@ def validate_table(source: str | None, *, json: str | None, plot: str | None, re
         check_has_neighbours("--report", report)
         outputs |= {f"{name} of --report": path for name, path in neighbours(report, REPORT_PICTURES).items()}
     check_outputs(outputs, suffixes=_SUFFIXES, inputs=table_files(runs))
-    table, left_out = read_tables(runs)
+    table, left_out = read_tables(runs, hardware)
     for line in left_out:
         note(f"left out {line}")
     validation = validate_runs(table)

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from offsim.errors import InputError
-from offsim.validation.table import TABLE, RunTable, missing_columns, read_runs
+from offsim.packaged import is_path
+from offsim.profiles import load_profile
+from offsim.validation.table import TABLE, NoProfile, RunTable, missing_columns, read_runs
 
 SUFFIXES = (".csv", ".csv.gz")
 
@@ -30,19 +32,34 @@ def table_files(path: str | Path) -> list[Path]:
     return found
 
 
-def read_tables(path: str | Path) -> tuple[RunTable, list[str]]:
+def read_tables(path: str | Path, hardware: str | None = None) -> tuple[RunTable, list[str]]:
     """Read a table of runs, or a folder of them as one, and say which of the folder's files are none, and why.
 
-    Of several tables each run has a cell with the name of its own. Raises InputError for the first thing wrong in a
-    file that has the columns of a table of runs.
+    Of several tables each run has a cell with the name of its own. `hardware` is the profile to predict with, if not
+    those that the tables name. Raises InputError for the first thing wrong in a file that has the columns of a table of
+    runs.
     """
+    if hardware is not None:
+        try:
+            load_profile(hardware)
+        except InputError as error:
+            raise InputError(error.problem, error.where or f"--hardware '{hardware}'") from None
+        if is_path(hardware):  # a table's paths are relative to its folder
+            hardware = str(Path(hardware).resolve())
+    try:
+        return _read_tables(path, hardware)
+    except NoProfile as error:
+        raise InputError(f"{error.problem}; --hardware PROFILE says which to predict with", error.where) from None
+
+
+def _read_tables(path: str | Path, hardware: str | None) -> tuple[RunTable, list[str]]:
     path = Path(path)
     files = table_files(path)
     if files == [path]:
-        return read_runs(path), []
+        return read_runs(path, hardware), []
     missing = {file: missing_columns(file) for file in files}
     left_out = [f"{file}: no table of runs, {problem}" for file, problem in missing.items() if problem]
-    tables = [read_runs(file) for file, problem in missing.items() if not problem]
+    tables = [read_runs(file, hardware) for file, problem in missing.items() if not problem]
     if not tables:
         problem = f"found no table of runs among {len(files)} CSV files, the first is {left_out[0]}"
         raise InputError(problem, str(path))

@@ -12,11 +12,14 @@ from offsim.result import Result
 from offsim.simulation import simulate
 from offsim.validation.accounts import MOST, Activities, PhaseAccount, explanations, phase_accounts
 from offsim.validation.markdown import RANKING_QUESTION, error_table, markdown_table, ranking_list, worst_table
+from offsim.validation.markdown_traced import HOW_TO_READ, differences, furthest, introduction
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_accounts import plot_accounts
 from offsim.validation.predictions import Validation
 from offsim.validation.report import do_not_fit, signed_percent
 from offsim.validation.score import Comparison, by_scheduler, comparisons, worst_runs
+from offsim.validation.side_by_side import Pair, pairs, plot_side_by_side, traced_iteration
+from offsim.validation.traced import TracedIteration
 from offsim.views.figure import Picture
 from offsim.views.style import format_bytes, format_time, look_of
 from offsim.views.tables import format_percent
@@ -37,11 +40,19 @@ simulated one, with the measured phases drawn above it one after another. Where 
 seen, only which differences would be enough.
 """
 
-_HOW_TO_READ = f"""\
+_CRITICAL_PATH = """\
 The critical path is what a phase's end waited for, back to its beginning; time that an activity on it loses to others
-counts to the resource that they share. Of the activities by kind, `alone` is what they take together with nothing else
-running, `lost` what contention adds, `on the path` how long the critical path runs through them; those that run in two
-phases count in both, each with its part. `explains it` is how many times as long all activities of the kind would have
+counts to the resource that they share.
+"""
+
+_ACTIVITIES = """\
+Of the activities by kind, `alone` is what they take together with nothing else running, `lost` what contention adds,
+`on the path` how long the critical path runs through them; those that run in two phases count in both, each with its
+part.
+"""
+
+_EXPLAINS = f"""\
+`explains it` is how many times as long all activities of the kind would have
 to take for the phase to take what was measured, everything else as it is: the iteration is simulated again until it
 does. "no" means that nothing from 1/{MOST:g} to {MOST:g} times would do. Several small differences can do as much.
 """
@@ -55,10 +66,16 @@ class Disagreement:
     result: Result
     accounts: Sequence[PhaseAccount]
     explanations: Explanations
+    traced: TracedIteration | None
+    pairs: Mapping[str, Sequence[Pair]]
+    """Phase -> measured beside simulated activities; empty without a trace."""
 
 
 def worst_disagreement(validation: Validation) -> Disagreement | None:
-    """Look into the run with the largest error of forward, backward or step; None where none was measured."""
+    """Look into the run with the largest error of forward, backward or step; None where none was measured.
+
+    Raises InputError for a trace of that run which cannot be read, or has no iteration.
+    """
     found = worst_runs(comparisons(validation), 1)
     if not found:
         return None
@@ -66,7 +83,9 @@ def worst_disagreement(validation: Validation) -> Disagreement | None:
     run = next(run for run in validation.table.runs if run.line == worst.line)
     result = simulate(run.scenario)
     accounts = phase_accounts(result.run, run.measured)
-    return Disagreement(worst, result, accounts, explanations(run.scenario, accounts))
+    traced = traced_iteration(validation.table, run)
+    paired = {} if traced is None else {account.phase: pairs(traced, account) for account in accounts}
+    return Disagreement(worst, result, accounts, explanations(run.scenario, accounts), traced, paired)
 
 
 def make_report(validation: Validation, files: Mapping[str, str]) -> tuple[str, dict[str, Picture]]:
@@ -89,12 +108,18 @@ def make_report(validation: Validation, files: Mapping[str, str]) -> tuple[str, 
     else:
         parts.append("Nothing to compare with: no measured values in the table.\n")
     if disagreement is not None:
-        pictures["timeline"] = plot_accounts(disagreement.result, disagreement.accounts, title=disagreement.worst.name)
+        pictures["timeline"] = _timeline(disagreement)
         parts += [
             f"## The worst runs\n\n{worst_table(validation, compared, WORST)}",
             _disagreement(disagreement, _link(files["timeline"])),
         ]
     return "\n".join(parts), pictures
+
+
+def _timeline(found: Disagreement) -> Picture:
+    if found.traced is not None:
+        return plot_side_by_side(found.traced, found.result, title=found.worst.name)
+    return plot_accounts(found.result, found.accounts, title=found.worst.name)
 
 
 def _link(path: str) -> str:
@@ -103,12 +128,13 @@ def _link(path: str) -> str:
 
 def _introduction(validation: Validation) -> str:
     name, count = validation.table.path.name, len(validation.predictions)
+    profile = f"{validation.profile}, whatever the table names" if validation.profile else "that the run names"
     lines = [
         f"# Predicted against measured: {name}",
         "",
         _wrapped(
             f"{count} {'run' if count == 1 else 'runs'}, each simulated from its configuration columns alone. "
-            "Constants come from the hardware profile that the run names; nothing is fitted here."
+            f"Constants come from the hardware profile {profile}; nothing is fitted here."
         ),
     ]
     if missing := do_not_fit(validation):
@@ -127,36 +153,50 @@ def _disagreement(found: Disagreement, picture: str) -> str:
             + (f" Forward and backward are summed over {steps} micro-steps." if steps > 1 else "")
         )
         + "\n",
-        _NO_TRACE,
-        f"![The simulated iteration below the measured phases]({picture})\n",
-        _HOW_TO_READ,
-        *(_account(account, found.explanations) for account in found.accounts),
+    ]
+    if found.traced is None:
+        parts += [_NO_TRACE, f"![The simulated iteration below the measured phases]({picture})\n"]
+        reading = [f"{_CRITICAL_PATH}{_ACTIVITIES}{_EXPLAINS}"]
+    else:
+        text = f"{introduction(found.traced, found.accounts)} {furthest(worst.phase, found.pairs[worst.phase])}"
+        parts += [_wrapped(text) + "\n", f"![The measured iteration above the simulated one]({picture})\n"]
+        reading = [HOW_TO_READ, f"{_CRITICAL_PATH}{_EXPLAINS}"]
+    parts += [
+        *(_wrapped(paragraph) + "\n" for paragraph in reading),
+        *(_account(account, found.explanations, found.pairs.get(account.phase, ())) for account in found.accounts),
     ]
     return "\n".join(parts)
 
 
-def _account(account: PhaseAccount, explained: Explanations) -> str:
+def _account(account: PhaseAccount, explained: Explanations, beside: Sequence[Pair]) -> str:
     path = [
         (name, format_time(seconds), format_percent(seconds / account.predicted_s))
         for name, seconds in account.path.items()
         if seconds > 0
     ]
-    rows = [_activities(account, activities, explained) for activities in account.activities]
-    headers = ("activity", "count", "bytes", "alone", "lost", "on the path", "explains it")
+    if beside:
+        table = differences(beside, lambda kind: _explains(account, kind, explained))
+    else:
+        rows = [_activities(account, activities, explained) for activities in account.activities]
+        headers = ("activity", "count", "bytes", "alone", "lost", "on the path", "explains it")
+        table = markdown_table(rows, headers, "lrrrrrr")
     parts = [
         f"### {account.phase}\n",
-        _wrapped(_difference(account, explained)) + "\n",
+        _wrapped(f"{_difference(account, explained)} {furthest(account.phase, beside)}") + "\n",
         markdown_table(path, ("critical path", "time", "share"), "lrr"),
-        markdown_table(rows, headers, "lrrrrrr"),
+        table,
     ]
     return "\n".join(parts)
 
 
+def _explains(account: PhaseAccount, kind: str, explained: Explanations) -> str:
+    if account.measured_s is None:
+        return ""
+    times = explained[account.phase, kind]
+    return "no" if times is None else _times(times)
+
+
 def _activities(account: PhaseAccount, activities: Activities, explained: Explanations) -> tuple[object, ...]:
-    cell = ""
-    if account.measured_s is not None:
-        times = explained[account.phase, activities.kind]
-        cell = "no" if times is None else _times(times)
     return (
         look_of(activities.kind).label,
         activities.count,
@@ -164,7 +204,7 @@ def _activities(account: PhaseAccount, activities: Activities, explained: Explan
         format_time(activities.alone_s),
         _time_or_nothing(activities.lost_s),
         _time_or_nothing(activities.path_s),
-        cell,
+        _explains(account, activities.kind, explained),
     )
 
 

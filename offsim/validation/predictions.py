@@ -7,6 +7,7 @@ from functools import cached_property
 
 from offsim.errors import InputError
 from offsim.limits import PhaseSpan, job_phases
+from offsim.profiles import scenario_profile
 from offsim.result import Result
 from offsim.simulation import simulate
 from offsim.validation.names import run_names
@@ -45,6 +46,12 @@ class Validation:
     def names(self) -> dict[int, str]:
         """Line -> a name of the run that no other run of the table has."""
         return run_names(self.table.runs)
+
+    @property
+    def profile(self) -> str:
+        """Name of the profile that was chosen in place of what the table names; "" where none was."""
+        chosen = (run.scenario for run in self.table.runs if run.scenario.hardware != run.cell("hardware"))
+        return next((scenario_profile(scenario).name for scenario in chosen), "")
 
     @property
     def predicted_columns(self) -> tuple[str, ...]:

@@ -49,6 +49,7 @@ def _summary(validation: Validation) -> dict[str, Any]:
     compared = comparisons(validation)
     return {
         "runs": len(validation.predictions),
+        "profile": validation.profile or None,
         "do_not_fit": do_not_fit(validation),
         "errors": {
             hardware: {phase: _score(score) for phase, score in phases.items()}
@@ -111,6 +112,8 @@ def format_validation(validation: Validation, *, unicode: bool = True) -> str:
     compared = comparisons(validation)
     runs = validation.predictions
     parts = [f"{len(runs)} runs of {validation.table.path.name}, predicted from their configuration alone"]
+    if validation.profile:
+        parts[0] += f", on {validation.profile}"
     if missing := do_not_fit(validation):
         parts.append("predicted not to fit in memory:\n" + "\n".join(f"  {name}" for name in missing))
     if compared:

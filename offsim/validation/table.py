@@ -73,6 +73,8 @@ MEASURED = (
     "peak_after_backward_gib",
 )
 """The measured columns that offsim predicts."""
+WITHOUT_GPU = "cpu-only"
+"""What the harness calls the hardware where it finds no GPU."""
 TABLE = "table"
 """The column that says which one a run is from, where there are several."""
 RESERVED = (TABLE, "fits", "measured", "predicted", "verdict")
@@ -104,13 +106,20 @@ class RunTable:
     runs: tuple[MeasuredRun, ...]
 
 
-def read_runs(path: str | Path) -> RunTable:
-    """Read a table of measured runs; raise InputError, with the line and the column, for the first thing wrong."""
+class NoProfile(InputError):
+    """A row's cell `hardware` names nothing that can be predicted with."""
+
+
+def read_runs(path: str | Path, hardware: str | None = None) -> RunTable:
+    """Read a table of measured runs; raise InputError, with the line and the column, for the first thing wrong.
+
+    `hardware` is the profile to predict with in place of those that the rows name.
+    """
     path = Path(path)
     rows = _rows(path)
     line, header = next(rows, (1, []))
     columns = _columns(path, line, header)
-    runs = tuple(_run(path, line, columns, row) for line, row in rows)
+    runs = tuple(_run(path, line, columns, row, hardware) for line, row in rows)
     if not runs:
         raise InputError("found no rows below the columns' names, expected one per run", str(path))
     return RunTable(path, columns, runs)
@@ -214,16 +223,17 @@ def _columns(path: Path, line: int, header: list[str]) -> tuple[str, ...]:
     return columns
 
 
-def _run(path: Path, line: int, columns: tuple[str, ...], row: list[str]) -> MeasuredRun:
+def _run(path: Path, line: int, columns: tuple[str, ...], row: list[str], hardware: str | None) -> MeasuredRun:
     where = f"{path}:{line}"
     if len(row) != len(columns):
         raise InputError(f"found {len(row)} cells, expected {len(columns)}, one for each column of line 1", where)
-    return run_of(path, line, dict(zip(columns, row, strict=True)))
+    return run_of(path, line, dict(zip(columns, row, strict=True)), hardware)
 
 
-def run_of(path: Path, line: int, cells: Mapping[str, str]) -> MeasuredRun:
+def run_of(path: Path, line: int, cells: Mapping[str, str], hardware: str | None = None) -> MeasuredRun:
     """What the cells of a row say; raise InputError, at that line of the file, for the first thing wrong."""
-    return MeasuredRun(line, cells, _scenario(path, line, cells), _measured(f"{path}:{line}", cells))
+    used = cells if hardware is None else {**cells, "hardware": hardware}
+    return MeasuredRun(line, cells, _scenario(path, line, used), _measured(f"{path}:{line}", cells))
 
 
 def _bad_cell(where: str, column: str, found: str, expected: str) -> InputError:
@@ -297,9 +307,14 @@ def _scenario(path: Path, line: int, cells: Mapping[str, str]) -> Scenario:
         scenario_scheduler(scenario)
     except InputError as error:
         raise in_columns(error) from None
+    if scenario.hardware == WITHOUT_GPU:
+        raise NoProfile(
+            f"column 'hardware': found '{WITHOUT_GPU}', measured without a GPU: no profile stands for it", where
+        )
     try:
         scenario_profile(scenario)
     except InputError as error:
-        place = "column 'hardware': " if error.where == where else ""  # else it is about the profile's own file
-        raise InputError(f"{place}{error.problem}", error.where) from None
+        if error.where != where:  # it is about the profile's own file
+            raise
+        raise NoProfile(f"column 'hardware': {error.problem}", where) from None
     return scenario

@@ -89,11 +89,14 @@ def plot_comparison(
     *,
     rank: int = 0,
     width_in: float = PAPER_WIDTH_IN,
+    row_in: float = 0.135,
+    numbers: bool = False,
     title: str | None = None,
 ) -> Picture:
     """Draw several schedules, each (label, timeline, phases), below one another on one time axis.
 
     Each panel begins with its first phase; its iteration time stands at its end, with the speed-up over the first.
+    `row_in` is the height of a stream in inches; `numbers` tells sub-groups where there is room.
     """
     if not results:
         raise ValueError("nothing to compare: results is empty")
@@ -110,7 +113,7 @@ def plot_comparison(
     left = max(left_margin(names) for names in streams)
     handles = legend_handles(pd.concat([rows for _, rows, _ in panels]))
     columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], width_in - 2 * EDGE_IN)
-    row_in, axis_in = 0.135, 0.34
+    axis_in = 0.34
     headers = [header_height_in(phases) + 0.3 for _, _, phases in panels]
     bodies = [row_in * len(names) for names in streams]
     title_in = 0.22 if title else 0.0
@@ -126,7 +129,7 @@ def plot_comparison(
         axes = axes_at(picture, left, top, axes_width, bodies[i])
         time_axis(axes, 0.0, span, label="time since the iteration began ({unit})" if i == len(panels) - 1 else None)
         draw_phases(axes, phases, origin_s=origins[i])
-        draw_activities(axes, rows, streams[i], origin_s=origins[i])
+        draw_activities(axes, rows, streams[i], origin_s=origins[i], numbers=numbers)
         title_at(picture, label, left, top + bodies[i] + headers[i] - 0.11)
         axes.axvline(totals[i], color="black", linewidth=0.9, zorder=4)
         mark = axes.text(

@@ -27,6 +27,9 @@ KERNEL_CLASSES = (*_KERNELS, "other")
 ADAM_NAME = re.compile("adam", re.IGNORECASE)
 """Of annotations and operators that may be an optimizer's step on the CPU."""
 
+WAITS = re.compile("synchronize", re.IGNORECASE)
+"""Of calls that wait for a GPU."""
+
 COPY_CLASSES = {"H2D": "h2d", "D2H": "d2h", "D2D": "d2d", "H2H": "h2h"}
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 
-from offsim.calibration.traces.classes import ADAM_NAME, gpu_classes
+from offsim.calibration.traces.classes import ADAM_NAME, WAITS, gpu_classes
 from offsim.calibration.traces.events import GPU_KINDS, Trace
 from offsim.calibration.traces.summary import merged
 from offsim.views.figure import PAPER_WIDTH_IN, Picture
@@ -19,7 +17,6 @@ _RESOLUTION = 3000
 """Bars closer than the span over this, less than a printed dot, are drawn as one: it bounds their number."""
 MAX_PHASES = 40
 
-_SYNCHRONIZE = re.compile("synchronize", re.IGNORECASE)
 _STEP = "ProfilerStep#"
 _COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce")
 _KINDS = {
@@ -48,9 +45,9 @@ def timeline_of(trace: Trace) -> pd.DataFrame:
     calls = events[events["kind"] == "runtime"]
     optimizer = [name for name in events["name"].cat.categories if ADAM_NAME.search(str(name))]
     adam = events[events["kind"].isin(["annotation", "cpu_op"]) & events["name"].isin(optimizer)]
-    waits = calls["name"].astype(str).str.contains(_SYNCHRONIZE) & (calls["end_s"] > calls["start_s"])
+    waits = calls["name"].astype(str).str.contains(WAITS) & (calls["end_s"] > calls["start_s"])
     parts = [
-        on_gpu.assign(activity=_gpu_activities(on_gpu)),
+        on_gpu.assign(activity=gpu_activities(on_gpu)),
         # An optimizer that launches kernels is a loop of launches; without any GPU stream in it, it is the CPU's work.
         _without_calls(adam, calls).assign(activity="cpu_adam"),
         calls.assign(activity=np.where(waits, "wait", "launch")),
@@ -71,7 +68,8 @@ def timeline_of(trace: Trace) -> pd.DataFrame:
     )
 
 
-def _gpu_activities(rows: pd.DataFrame) -> list[str]:
+def gpu_activities(rows: pd.DataFrame) -> list[str]:
+    """The simulator's kind of each activity of a GPU."""
     found = []
     for kind, name in zip(gpu_classes(rows), rows["name"].astype(str), strict=True):
         if kind == "collective":
