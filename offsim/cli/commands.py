@@ -62,8 +62,8 @@ def run_scenario(
 
 
 def _draw(result: Result, plot: str | None, trace: str | None) -> None:
-    from offsim.cli.report import drawing_title, headline
     from offsim.verdict import DoesNotFit
+    from offsim.wording import drawing_title, headline
 
     try:
         if plot is not None:
