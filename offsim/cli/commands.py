@@ -243,3 +243,24 @@ def replay_trace(source: str, scale: str | None, profile: str | None, *, json: s
         show(replay_report(replayed, style_of(sys.stdout)))
     if json is not None:
         write_json(json, replayed.to_dict())
+
+
+def report_scenarios(sources: Sequence[str], schedulers: Sequence[str], overrides: Sequence[str], *, html: str) -> None:
+    """`offsim report`."""
+    from offsim.cli.schedulers import under
+    from offsim.cli.terminal import wrapped
+    from offsim.comparison import compare
+    from offsim.scenario import load_scenario
+    from offsim.wording import headline
+
+    check_outputs({"--html": html}, suffixes={"--html": (".html", ".htm")}, inputs=sources)
+    scenarios = [load_scenario(source, overrides) for source in sources]
+    if schedulers:
+        scenarios = [under(scenario, text) for scenario in scenarios for text in schedulers]
+    comparison = compare(scenarios)
+    style = style_of(sys.stdout)
+    for label, result in zip(comparison.labels, comparison, strict=True):
+        lines = [wrapped(line, "  ", "    ") for line in headline(result).splitlines()]
+        show("\n".join([style.heading(label), *lines]))
+    with writing("--html", html):
+        comparison.to_html(html)
