@@ -318,7 +318,7 @@ def report(
     scenarios: Annotated[
         list[str],
         typer.Argument(
-            metavar="SCENARIO...",
+            metavar="SCENARIO",
             help="YAML files, or names of scenarios that come with offsim.",
             autocompletion=_scenarios,
         ),

@@ -257,7 +257,8 @@ def report_scenarios(sources: Sequence[str], schedulers: Sequence[str], override
     scenarios = [load_scenario(source, overrides) for source in sources]
     if schedulers:
         scenarios = [under(scenario, text) for scenario in scenarios for text in schedulers]
-    comparison = compare(scenarios)
+    labels = [scenario.name for scenario in scenarios] if len(scenarios) == 1 else []
+    comparison = compare(scenarios, labels=labels)
     style = style_of(sys.stdout)
     for label, result in zip(comparison.labels, comparison, strict=True):
         lines = [wrapped(line, "  ", "    ") for line in headline(result).splitlines()]

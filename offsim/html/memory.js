@@ -138,6 +138,10 @@ function stretchesOf(plot, end) {
 function heldAt(plot, x) {
   const { data } = plot;
   const end = data.time[data.count - 1];
-  const stretch = stretchesOf(plot, Math.max(end, view.high)).find(([x0, x1]) => x0 <= x && x <= x1);
-  return stretch ? { instant: stretch[2], time: plot.time(x) } : null;
+  const used = (i) => data.levels[(i + 1) * data.width - 1];
+  // A spike of a pixel can be hit: of what is within a pixel or so, the most that was used.
+  const near = stretchesOf(plot, Math.max(end, view.high)).filter(([x0, x1]) => x0 <= x + 1.5 && x - 1.5 <= x1);
+  if (!near.length) return null;
+  const [, , instant] = near.reduce((most, one) => (used(one[2]) > used(most[2]) ? one : most));
+  return { instant, time: plot.time(x) };
 }

@@ -46,7 +46,8 @@ def page(comparison: Comparison, *, rank: int = 0) -> str:
     drawn = _drawn(comparison, kinds, rank)
     single = len(comparison) == 1
     return _template().render(
-        title=comparison[0].name if single else " vs. ".join(comparison.labels),
+        title=_title(comparison),
+        labels=comparison.labels,
         comparison=None if single else comparison_table(comparison),
         differences=None if single else differences(comparison),
         facts=[facts_of(label, result) for label, result in zip(comparison.labels, comparison, strict=True)],
@@ -63,6 +64,14 @@ def page(comparison: Comparison, *, rank: int = 0) -> str:
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
         version=_version(),
     )
+
+
+def _title(comparison: Comparison) -> str:
+    names = {result.name for result in comparison}
+    if len(comparison) == 1:
+        return comparison[0].name
+    compared = f"{len(comparison)} scenarios compared"
+    return f"{names.pop()}: {compared}" if len(names) == 1 else compared
 
 
 def _template() -> jinja2.Template:
