@@ -13,7 +13,6 @@ from typing import Any
 
 import jinja2
 import jinja2.utils
-from markupsafe import Markup
 
 from offsim.comparison import Comparison
 from offsim.files import atomic_write
@@ -59,8 +58,8 @@ def page(comparison: Comparison, *, rank: int = 0) -> str:
         slowed=any(any(figure["timeline"]["alone"]) for figure in drawn["figures"] if figure["timeline"]),
         rank=rank,
         data=_in_script(drawn | {"summary": comparison.figures()}),
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=script,
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
         version=_version(),
     )
@@ -162,7 +161,7 @@ def _notes(figures: list[dict[str, Any]]) -> list[str]:
     return notes
 
 
-def _in_script(document: dict[str, Any]) -> Markup:
+def _in_script(document: dict[str, Any]) -> str:
     """JSON that cannot end the script element that it is in, whatever the names in it."""
     return jinja2.utils.htmlsafe_json_dumps(document, dumps=json.dumps, separators=(",", ":"), allow_nan=False)
 

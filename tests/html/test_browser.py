@@ -279,6 +279,25 @@ def test_paper_has_everything_open_and_all_of_the_time(one: Chrome) -> None:
     assert one.execute_script(closed) > 0
 
 
+@pytest.mark.parametrize("name", ["one", "both", "too large"])
+def test_nothing_is_cut_off_on_paper(chrome: Chrome, pages: dict[str, str], name: str) -> None:
+    chrome.get(pages[name])
+    # A4 within the page's margins.
+    size = {"width": 688, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        chrome.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+        beyond = """
+            return [...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > 689)
+              .map((e) => e.outerHTML.slice(0, 80));
+        """
+        assert chrome.execute_script(beyond) == []
+    finally:
+        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_it_prints(one: Chrome, result: Result) -> None:
     sheets = printed(one)
     text = unicodedata.normalize("NFKC", " ".join(" ".join(sheets).split()))  # a font may join letters
