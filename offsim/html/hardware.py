@@ -74,7 +74,7 @@ def _hardware(result: Result, users: tuple[str, ...]) -> Hardware:
         sections.setdefault(value.section, []).append(value)
     counts = Counter(value.source for value in values)
     shipped = _shipped(result)
-    errors, left_out = (None, None) if shipped is None else (_errors(shipped), _left_out(shipped))
+    errors, measured = (None, "") if shipped is None else _errors(shipped)
     return Hardware(
         profile.name,
         profile.description,
@@ -83,9 +83,9 @@ def _hardware(result: Result, users: tuple[str, ...]) -> Hardware:
         f"{len(values)} values: "
         + ", ".join(f"{counts[source]} {source}" for source in (*get_args(Source), "default") if counts[source]),
         profile.validated,
-        tuple(_trust(profile, values, shipped, errors)),
+        tuple(_trust(profile, values, shipped, measured)),
         errors,
-        left_out,
+        None if shipped is None else _left_out(shipped),
     )
 
 
@@ -129,11 +129,13 @@ def _shipped(result: Result) -> str | None:
     return base.name if base.name in available_profiles() and base == load_profile(base.name) else None
 
 
-def _trust(profile: HardwareProfile, values: Sequence[Value], shipped: str | None, errors: Table | None) -> list[str]:
+def _trust(profile: HardwareProfile, values: Sequence[Value], shipped: str | None, measured: str) -> list[str]:
     said = [_sentence(validated(profile).partition(": ")[2])]
-    if errors is not None and shipped != profile.name:
-        said.append(f"The errors below are those of {shipped}; what the changes to it do was not compared.")
-    if errors is None:
+    if measured:
+        said.append(measured)
+        if shipped != profile.name:
+            said.append(f"The errors below are those of {shipped}; what the changes to it do was not compared.")
+    else:
         known = dict.fromkeys(value.error for value in values if value.error)
         said += [f"Known errors of fitted values: {error}." for error in known]
     with_interval = sum(bool(value.interval) for value in values)
@@ -148,15 +150,17 @@ def _sentence(text: str) -> str:
 
 
 @cache
-def _errors(hardware: str) -> Table | None:
-    """Errors of predictions on the measured runs that offsim comes with; None where none is on this hardware."""
+def _errors(hardware: str) -> tuple[Table | None, str]:
+    """Errors on the measured runs that offsim comes with, and which those are; nothing where there are none."""
     from offsim.validation.predictions import Validation, predict
     from offsim.validation.score import comparisons, scores
     from offsim.validation.table import SHIPPED_RUNS, read_runs
 
     table = read_runs(SHIPPED_RUNS)
     runs = [run for run in table.runs if run.cell("hardware") == hardware]
-    scored = scores(comparisons(Validation(table, tuple(predict(run) for run in runs)))).get(hardware, {})
+    if not runs:
+        return None, ""
+    scored = scores(comparisons(Validation(table, tuple(predict(run) for run in runs))))[hardware]
     rows = [
         (
             Cell(phase),
@@ -166,7 +170,9 @@ def _errors(hardware: str) -> Table | None:
         for phase in SCORED
         if phase in scored
     ]
-    return Table(("error of", "runs", "median", "90th percentile", "worst"), rows) if rows else None
+    models, schedulers = (sorted({run.cell(column) for run in runs}) for column in ("model", "scheduler"))
+    which = f"The {plural(len(runs), 'measured run')} are of {', '.join(models)} under {', '.join(schedulers)}."
+    return Table(("error of", "runs", "median", "90th percentile", "worst"), rows), which
 
 
 def _left_out(hardware: str) -> Table | None:

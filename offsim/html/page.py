@@ -56,7 +56,7 @@ def page(comparison: Comparison, *, rank: int = 0) -> str:
         occupants=[occupant["name"] for occupant in drawn["occupants"]],
         notes=_notes(drawn["figures"]),
         slowed=any(any(figure["timeline"]["alone"]) for figure in drawn["figures"] if figure["timeline"]),
-        rank=rank,
+        rank=rank if any(len(result.peaks) > 2 for result in comparison) else None,
         data=_in_script(drawn | {"summary": comparison.figures()}),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=script,

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from base64 import b64encode
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from offsim import __path__ as package
 from offsim.cli import main
 from offsim.comparison import Comparison, compare
-from offsim.html.page import page
+from offsim.html.page import DARK_SURFACE, page
 from offsim.profiles import load_profile, unit_of
 from offsim.result import Result
 from offsim.simulation import simulate
@@ -26,7 +27,7 @@ from offsim.validation.page import held_out
 from offsim.validation.predictions import validate_runs
 from offsim.validation.score import comparisons, scores
 from offsim.validation.table import SHIPPED_RUNS, read_runs
-from offsim.views.style import engineering, format_memory, format_time
+from offsim.views.style import engineering, format_memory, format_time, luminance, rgb
 
 ROOT = Path(package[0]).parent
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028'\"&amp;{{ 7*7 }}"
@@ -158,11 +159,14 @@ def test_what_does_not_fit_has_a_verdict_and_remedies_instead_of_times() -> None
 
 def test_errors_are_those_of_the_validation(text: str) -> None:
     rows = Reader(text).rows
-    scored = scores(comparisons(validate_runs(read_runs(SHIPPED_RUNS))))["jlse-4xh100"]
+    table = read_runs(SHIPPED_RUNS)
+    runs = tuple(run for run in table.runs if run.cell("hardware") == "jlse-4xh100")
+    scored = scores(comparisons(validate_runs(replace(table, runs=runs))))["jlse-4xh100"]
     for phase in ("forward", "backward", "step", "sum", "peak after backward"):
         score = scored[phase]
         errors = [f"{100 * size:.1f} %" for size in (score.median, score.p90, score.worst)]
         assert [phase, str(score.n), *errors] in rows
+    assert "The 12 measured runs are of 13B, 20B, 7B under deep_optimizer_states, zero3_offload" in text
     for model, errors in held_out()["jlse-4xh100"].items():
         row = next(row for row in rows if row[0] == model)
         assert row[-1] == f"{errors['sum']['median']:.1f} / {errors['sum']['p90']:.1f} %"
@@ -207,6 +211,21 @@ def test_nothing_is_loaded_and_only_our_script_may_run(text: str) -> None:
     policy = next(value for _, name, value in reader.attributes if name == "content" and "default-src" in value)
     digest = b64encode(sha256(script.encode()).digest()).decode()
     assert policy.startswith(f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}';")
+
+
+def test_dark_colours_are_made_for_the_ground_they_are_on(text: str) -> None:
+    assert f"--plot: {DARK_SURFACE.lower()}" in text
+    for kind in Reader(text).data["kinds"]:
+        assert (luminance(rgb(kind["dark"][0])) + 0.05) / (luminance(rgb(DARK_SURFACE)) + 0.05) > 2.95  # rounded
+
+
+def test_all_ranks_are_told_apart(result: Result) -> None:
+    every = simulate("dos_20b_4xh100", all_ranks=True)
+    text = page(Comparison([every], ["all"]), rank=2)
+    assert "What each stream did, rank 2" in text
+    (figure,) = Reader(text).data["figures"]
+    assert [tier["tier"] for tier in figure["memory"]] == ["GPU 2", "host"]
+    assert len(figure["timeline"]["took"]) == len(Reader(page_of(result)).data["figures"][0]["timeline"]["took"])
 
 
 def test_the_page_is_well_formed_and_has_a_language(text: str) -> None:
