@@ -77,7 +77,7 @@ def _hardware(result: Result, users: tuple[str, ...]) -> Hardware:
     errors, measured = (None, "") if shipped is None else _errors(shipped)
     return Hardware(
         profile.name,
-        profile.description,
+        "; ".join(filter(None, [profile.description, f"{plural(profile.gpus_per_node, 'GPU')} a node"])),
         users,
         sections,
         f"{len(values)} values: "
@@ -90,7 +90,7 @@ def _hardware(result: Result, users: tuple[str, ...]) -> Hardware:
 
 
 def _values(profile: HardwareProfile) -> list[Value]:
-    values = [Value("node", "gpus_per_node", str(profile.gpus_per_node), "", "datasheet", "GPUs of a node", "", "", "")]
+    values = []
     for section in type(profile).model_fields:
         given = getattr(profile, section)
         if not isinstance(given, BaseModel):
@@ -140,8 +140,8 @@ def _trust(profile: HardwareProfile, values: Sequence[Value], shipped: str | Non
         said += [f"Known errors of fitted values: {error}." for error in known]
     with_interval = sum(bool(value.interval) for value in values)
     if with_interval:
-        given = f"{with_interval} of {plural(len(values), 'value')} have a 95 % interval, in the table of values"
-        said.append(f"{given}; the times on this page are those of the values themselves.")
+        known_of = f"95 % intervals are known of {with_interval} of {plural(len(values), 'value')}, in the table below"
+        said.append(f"{known_of}; the times on this page are those of the values themselves.")
     return said
 
 
