@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +68,12 @@ class Comparison:
 
         shown = zip(self.labels, self.results, strict=True)
         return plot_comparison([(label, r.timeline, r.phases) for label, r in shown if r.fits], **options)
+
+    def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
+        """Write a page that compares them, as `Result.to_html` does for one, their timelines on one scale."""
+        from offsim.html.page import write_page
+
+        write_page(path, self, rank=rank)
 
     def to_dict(self, *, series: bool = False) -> dict[str, Any]:
         """Everything as plain values for JSON."""

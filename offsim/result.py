@@ -299,6 +299,15 @@ class Result:
         metadata = {"name": self.name, "scenario": self.scenario.model_dump(mode="json"), **self.figures()}
         write_trace(path, self.timeline, self.memory, self.bandwidth, phases=self.phases, metadata=metadata)
 
+    def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
+        """Write a page that needs nothing else: times, what limits them, timeline and memory, where values come from.
+
+        Timeline and GPU memory are those of `rank`.
+        """
+        from offsim.comparison import Comparison
+
+        Comparison([self], [self.name]).to_html(path, rank=rank)
+
     def _require_phases(self) -> None:
         """A run that ended before it began has nothing to draw, one that ended later has."""
         if self.phases.empty:

@@ -387,3 +387,35 @@ def sensitivity(
     from offsim.cli.commands import show_sensitivity
 
     show_sensitivity(scenario, overrides or [], plot=plot, json=json, all_ranks=all_ranks)
+
+
+@app.command()
+def report(
+    scenarios: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCENARIO",
+            help="YAML files, or names of scenarios that come with offsim.",
+            autocompletion=_scenarios,
+        ),
+    ],
+    html: Annotated[str, typer.Option("--html", metavar="FILE", help="The page to write (.html).")],
+    schedulers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scheduler",
+            metavar="NAME[:OPTION=VALUE,...]",
+            autocompletion=_schedulers,
+            help="Simulate each scenario under this one instead; may be repeated.",
+        ),
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Write a page about one scenario or several, to send around.
+
+    One HTML file that needs no network: times, what limits each phase, timelines to zoom into, memory over time, and
+    where every hardware value comes from.
+    """
+    from offsim.cli.commands import report_scenarios
+
+    report_scenarios(scenarios, schedulers or [], overrides or [], html=html)

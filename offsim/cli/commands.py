@@ -75,8 +75,8 @@ def run_scenario(
 
 
 def _draw(result: Result, plot: str | None, trace: str | None) -> None:
-    from offsim.cli.report import drawing_title, headline
     from offsim.verdict import DoesNotFit
+    from offsim.wording import drawing_title, headline
 
     try:
         if plot is not None:
@@ -264,10 +264,11 @@ def show_sensitivity(
     source: str, overrides: Sequence[str], *, plot: str | None, json: str | None, all_ranks: bool
 ) -> None:
     """`offsim sensitivity`."""
-    from offsim.cli.report import drawing_title, report
+    from offsim.cli.report import report
     from offsim.cli.sensitivity import sensitivity_report
     from offsim.simulation import simulate
     from offsim.study.sensitivity import sensitivity_of
+    from offsim.wording import drawing_title
 
     check_outputs({"--plot": plot, "--json": json}, suffixes=_SUFFIXES, inputs=[source])
     result = simulate(source, overrides, all_ranks=all_ranks)
@@ -281,3 +282,25 @@ def show_sensitivity(
         write_picture(plot, found.plot(title=drawing_title(result)))
     elif plot is not None:
         note(f"nothing to draw, {plot} not written: the scenario does not fit")
+
+
+def report_scenarios(sources: Sequence[str], schedulers: Sequence[str], overrides: Sequence[str], *, html: str) -> None:
+    """`offsim report`."""
+    from offsim.cli.schedulers import under
+    from offsim.cli.terminal import wrapped
+    from offsim.comparison import compare
+    from offsim.scenario import load_scenario
+    from offsim.wording import headline
+
+    check_outputs({"--html": html}, suffixes={"--html": (".html", ".htm")}, inputs=sources)
+    scenarios = [load_scenario(source, overrides) for source in sources]
+    if schedulers:
+        scenarios = [under(scenario, text) for scenario in scenarios for text in schedulers]
+    labels = [scenario.name for scenario in scenarios] if len(scenarios) == 1 else []
+    comparison = compare(scenarios, labels=labels)
+    style = style_of(sys.stdout)
+    for label, result in zip(comparison.labels, comparison, strict=True):
+        lines = [wrapped(line, "  ", "    ") for line in headline(result).splitlines()]
+        show("\n".join([style.heading(label), *lines]))
+    with writing("--html", html):
+        comparison.to_html(html)

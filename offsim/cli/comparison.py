@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import textwrap
 
-from offsim.cli.report import (
+from offsim.cli.report import share_table
+from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.comparison import Comparison
+from offsim.result import PHASES
+from offsim.views.style import format_memory, format_time
+from offsim.views.tables import format_percent
+from offsim.wording import (
     asked_line,
     batch_line,
     hardware_line,
     model_line,
     named_peaks,
     options_of,
-    share_table,
     validated,
     verdict_line,
 )
-from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
-from offsim.comparison import Comparison
-from offsim.result import PHASES
-from offsim.views.style import format_memory, format_time
-from offsim.views.tables import format_percent
 
 LABEL_WIDTH, BAR = 39, 15
 COLUMNS = 6

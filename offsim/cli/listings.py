@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import math
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from offsim.cli.report import plural, validated
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.errors import InputError
 from offsim.hardware import HardwareProfile
 from offsim.profiles import available_profiles, load_profile, unit_of
 from offsim.schedulers.base import Scheduler
 from offsim.schedulers.registry import available_schedulers, find_scheduler
+from offsim.views.style import engineering
+from offsim.wording import plural, validated
 
 
 def profiles_report(style: Style = PLAIN) -> str:
@@ -61,15 +61,6 @@ def _section(profile: HardwareProfile, section: str, values: BaseModel, style: S
                 known["95 % interval: "] = f"{engineering(origin.low)} to {engineering(origin.high)}"
         lines += [wrapped(f"{kind}{text}", "      ", "      ") for kind, text in known.items() if text]
     return "\n".join(lines)
-
-
-def engineering(value: float) -> str:
-    """A number as people write it: 6, 0.25, 55.2e9, 12e-6; all its digits up to six."""
-    if value == 0 or 0.01 <= abs(value) < 10_000:
-        return f"{value:.6g}"
-    power = 3 * math.floor(math.log10(abs(value)) / 3)
-    mantissa = f"{value / 10.0**power:.6g}"
-    return f"{mantissa}e{power}"
 
 
 def schedulers_report(style: Style = PLAIN) -> str:

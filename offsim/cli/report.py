@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
-from offsim.hardware import HardwareProfile
-from offsim.records import Peak, kept_operations, phase_columns
+from offsim.records import kept_operations
 from offsim.result import Result
-from offsim.scenario import Scenario
-from offsim.schedulers.registry import scenario_scheduler
 from offsim.verdict import Verdict
-from offsim.views.style import format_memory, format_rate, format_time, format_time_interval
+from offsim.views.style import format_memory, format_rate, format_time
 from offsim.views.tables import format_percent
+from offsim.wording import (
+    asked_line,
+    batch_line,
+    flags_of,
+    hardware_line,
+    limited_by,
+    model_line,
+    named_peaks,
+    options_of,
+    peak_line,
+    peak_time,
+    plural,
+    speed_line,
+    validated,
+    verdict_line,
+)
 
 if TYPE_CHECKING:
-    from offsim.study.interval import Interval
+    pass
 
 PHASE_BAR, LIMIT_BAR, BUSY_BAR = 36, 15, 8
-NAMED_FROM = 0.05
-"""The share of the iteration from which on the headline names what limits it."""
 SHOWN_FROM = 0.0005
 """The share below which a table's cell stays empty."""
 
@@ -41,79 +52,6 @@ def report(result: Result, style: Style = PLAIN, *, interval: bool = False) -> s
     return "\n\n".join(blocks)
 
 
-def headline(result: Result) -> str:
-    """How fast, what limits it and where memory peaks, in two lines."""
-    if result.verdict is not None:
-        return f"{verdict_line(result.verdict)}\n{asked_line(result.verdict)}"
-    return f"{_speed(result)}; limited by {limited_by(result)}\n{'; '.join(map(_peak, named_peaks(result)))}"
-
-
-def drawing_title(result: Result) -> str:
-    """What a picture shows: scenario, scheduler, hardware."""
-    return f"{result.name}: {result.scenario.scheduler.name} on {hardware_line(result)}"
-
-
-def limited_by(result: Result, most: int = 4) -> str:
-    """What most of the iteration's critical path went to."""
-    shares = [(name, share) for name, share in result.limited_by.items() if share >= NAMED_FROM][:most]
-    return ", ".join(f"{name} {format_percent(share)}" for name, share in shares)
-
-
-def named_peaks(result: Result) -> list[Peak]:
-    """The peak of the fullest GPU and that of the host, the GPU under a name that says which it is."""
-    *gpus, host = result.peaks
-    fullest = max(gpus, key=lambda peak: peak.bytes)
-    alike = len({peak.bytes for peak in gpus}) == 1
-    name = ("GPU" if result.gpus == 1 else "each GPU") if alike else f"{fullest.tier}, the fullest"
-    gpu = Peak(name, fullest.bytes, fullest.capacity_bytes, fullest.time_s, fullest.occupants)
-    return [gpu, Peak("host memory", host.bytes, host.capacity_bytes, host.time_s, host.occupants)]
-
-
-def options_of(scenario: Scenario) -> str:
-    """The scheduler's options with what they are where the scenario does not give them."""
-    _, options = scenario_scheduler(scenario)
-    given = options.model_dump()
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in given.items()
-    )
-
-
-def plural(count: int, noun: str) -> str:
-    """Count things: 1 GPU, 4 GPUs."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def hardware_line(result: Result) -> str:
-    """GPUs, nodes, profile."""
-    nodes = result.run.layout.nodes
-    spread = f", {nodes} nodes" if nodes > 1 else ""
-    return f"{plural(result.gpus, 'GPU')} of {result.run.profile.name}{spread}"
-
-
-def validated(profile: HardwareProfile) -> str:
-    """Whether predictions for this hardware were compared with measurements."""
-    answer, were = ("yes", "were") if profile.validated else ("no", "were not")
-    return f"{answer}: predictions on this hardware {were} compared with measured runs"
-
-
-def model_line(scenario: Scenario, parameters: int) -> str:
-    """The model in a line."""
-    model = scenario.model
-    return (
-        f"{parameters / 1e9:.3g}e9 parameters, {model.layers} layers, hidden {model.hidden}, sequence {model.sequence}"
-    )
-
-
-def batch_line(scenario: Scenario) -> str:
-    """What makes up an iteration's batch."""
-    training = scenario.training
-    tensor = f", tensor parallel {training.tensor_parallel}" if training.tensor_parallel > 1 else ""
-    return (
-        f"{plural(training.global_batch, 'sequence')} an iteration: data parallel {training.data_parallel}, "
-        f"{plural(training.micro_steps, 'micro-step')} of {training.micro_batch}{tensor}"
-    )
-
-
 def _set_up(result: Result) -> str:
     scenario = result.scenario
     scheduler = scenario.scheduler.name
@@ -129,16 +67,6 @@ def _set_up(result: Result) -> str:
         "batch": batch_line(scenario),
     }
     return "\n".join(labelled(label, text) for label, text in lines.items())
-
-
-def _speed(result: Result, interval: Interval | None = None) -> str:
-    time = format_time_interval(result.iteration_s, interval.half_s()) if interval else format_time(result.iteration_s)
-    return f"{time}, {result.tokens_per_s:,.0f} tokens/s, {result.tflops_per_gpu:.1f} TFLOP/s per GPU"
-
-
-def _peak(peak: Peak) -> str:
-    share = format_percent(peak.bytes / peak.capacity_bytes)
-    return f"{peak.tier} {format_memory(peak.bytes)} of {format_memory(peak.capacity_bytes)} ({share})"
 
 
 def trust_lines(result: Result) -> list[str]:
@@ -161,9 +89,9 @@ def trust_lines(result: Result) -> list[str]:
 
 def _headline(result: Result, style: Style, interval: bool) -> str:
     known = result.interval if interval else None
-    lines = [labelled("iteration", _speed(result, known)), labelled("limited by", limited_by(result))]
+    lines = [labelled("iteration", speed_line(result, known)), labelled("limited by", limited_by(result))]
     lines[1:1] = trust_lines(result) if interval else []
-    lines += [labelled("" if i else "peak", _peak(peak)) for i, peak in enumerate(named_peaks(result))]
+    lines += [labelled("" if i else "peak", peak_line(peak)) for i, peak in enumerate(named_peaks(result))]
     return "\n".join(style.heading(line) if i == 0 else line for i, line in enumerate(lines))
 
 
@@ -230,9 +158,7 @@ def _capacity(capacity: float, unit: str) -> str:
 def _memory(result: Result, style: Style) -> str:
     blocks = []
     for peak in named_peaks(result):
-        phase = _phase_at(result, peak.time_s)
-        when = f"at {format_time(peak.time_s)}, in {phase}" if peak.time_s > 0 else "from the start on"
-        title = style.heading(f"{_peak(peak)}, {when}" if peak.occupants else _peak(peak))
+        title = style.heading(f"{peak_line(peak)}, {peak_time(result, peak)}" if peak.occupants else peak_line(peak))
         blocks.append("\n".join([title, *_occupants(peak.occupants, peak.capacity_bytes, style)]))
     return "\n\n".join(blocks)
 
@@ -246,46 +172,14 @@ def _occupants(occupants: Mapping[str, float], capacity: float, style: Style) ->
         yield line.rstrip()
 
 
-def _phase_at(result: Result, time_s: float) -> str:
-    phases = phase_columns(result.run)
-    rows: Sequence[tuple[str, float]] = list(zip(phases["phase"], phases["end_s"], strict=True))
-    return next((name for name, end in rows if time_s <= end), rows[-1][0])
-
-
-def verdict_line(verdict: Verdict) -> str:
-    """Which memory ran out, and when."""
-    if verdict.phase == "set-up":
-        when = "in set-up"
-    elif verdict.time_s < 0:
-        when = f"{format_time(-verdict.time_s)} before the iteration, in the {verdict.phase} before it"
-    else:
-        when = f"at {format_time(verdict.time_s)}, in {verdict.phase}"
-    return f"does not fit: {verdict.tier} memory runs out {when}"
-
-
-def asked_line(verdict: Verdict) -> str:
-    """What was asked for in vain, and how much was taken already."""
-    used, capacity = format_memory(verdict.used_bytes), format_memory(verdict.capacity_bytes)
-    return f"{format_memory(verdict.asked_bytes)} asked for by {verdict.occupant}, {used} of {capacity} taken"
-
-
 def _verdict(verdict: Verdict, style: Style) -> str:
     lines = [style.alarm(verdict_line(verdict)), asked_line(verdict)]
     lines += _occupants(verdict.occupants, verdict.capacity_bytes, style)
     lines += ["", style.heading("single changes with which it fits")]
     rows = [
-        (_flags(remedy.change), f"{format_time(remedy.iteration_s)} an iteration", plural(remedy.gpus, "GPU"))
+        (flags_of(remedy.change), f"{format_time(remedy.iteration_s)} an iteration", plural(remedy.gpus, "GPU"))
         for remedy in verdict.remedies
     ]
     width = max((len(row[0]) for row in rows), default=0)
     lines += [f"  {flags:<{width}}  {time:>21}  {gpus}" for flags, time, gpus in rows]
     return "\n".join(lines if rows else [*lines, wrapped("none of those tried", "  ", "  ")])
-
-
-def _flags(change: str) -> str:
-    """A change as it is given on the command line."""
-    flags = []
-    for part in change.split(", "):
-        key, _, value = part.partition("=")
-        flags.append(f"--scheduler {value}" if key == "scheduler.name" else f"--set {part}")
-    return " ".join(flags)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from offsim.cli.listings import engineering
-from offsim.cli.report import drawing_title, trust_lines, validated
+from offsim.cli.report import trust_lines
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.study.hardware_values import HardwareValue
 from offsim.study.sensitivity import COLUMNS, NOTHING, Effect, Sensitivity
 from offsim.study.slopes import UNEVEN
-from offsim.views.style import format_time, format_time_interval
+from offsim.views.style import engineering, format_time, format_time_interval
+from offsim.wording import drawing_title, validated
 
 SHOWN_FROM = 0.0005
 """The elasticity below which a cell stays empty."""

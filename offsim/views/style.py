@@ -172,3 +172,12 @@ def memory_unit(count: float) -> tuple[str, float]:
 def format_rate(bytes_per_s: float) -> str:
     """Bytes per second, in powers of ten: "55.2 GB/s"."""
     return format_bytes(bytes_per_s) + "/s"
+
+
+def engineering(value: float) -> str:
+    """A number as people write it: 6, 0.25, 55.2e9, 12e-6; all its digits up to six."""
+    if value == 0 or 0.01 <= abs(value) < 10_000:
+        return f"{value:.6g}"
+    power = 3 * math.floor(math.log10(abs(value)) / 3)
+    mantissa = f"{value / 10.0**power:.6g}"
+    return f"{mantissa}e{power}"

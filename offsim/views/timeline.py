@@ -162,7 +162,7 @@ def draw_activities(
     end = rows["end_s"].to_numpy(dtype=float) - origin_s
     kinds = rows["activity"].to_numpy(dtype=object)
     subgroup = rows["subgroup"].to_numpy(dtype=int)
-    light = _every_second(place, subgroup) | _every_second(place, rows["layer"].to_numpy(dtype=int))
+    light = every_second(place, subgroup) | every_second(place, rows["layer"].to_numpy(dtype=int))
     for kind in ordered_kinds(kinds.tolist()):
         look, mine = look_of(kind), kinds == kind
         bar = WAIT_BAR if kind == "wait" else BAR
@@ -176,7 +176,7 @@ def draw_activities(
             over = _add_boxes(axes, corners, facecolors="none", edgecolors="#00000090", linewidths=0.0, zorder=2.1)
             over.set_hatch(look.hatch)
             over.set_hatch_linewidth(HATCH_LINE_PT)
-    slowed = _slowed(rows)
+    slowed = slowed_rows(rows)
     lost_from = start + rows["alone_s"].to_numpy(dtype=float)
     lost = _boxes(lost_from[slowed], end[slowed], place[slowed] + BAR / 2, place[slowed] + BAR / 2 + LOST_BAR)
     _add_boxes(axes, lost, facecolors="black", linewidths=0.0, zorder=2.2, gid="lost")
@@ -223,7 +223,7 @@ def _number_subgroups(
             number.set_path_effects([patheffects.withStroke(linewidth=2.0, foreground=background)])
 
 
-def _every_second(place: np.ndarray, index: np.ndarray) -> np.ndarray:
+def every_second(place: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Which activities belong to every second sub-group or layer among those of their own stream.
 
     Not the odd indices: under an update stride of 2 a stream has only odd ones, or only even ones.
@@ -249,7 +249,7 @@ def _add_boxes(axes: Axes, corners: np.ndarray, **look: Any) -> PolyCollection:
     return boxes
 
 
-def _slowed(rows: pd.DataFrame) -> np.ndarray:
+def slowed_rows(rows: pd.DataFrame) -> np.ndarray:
     """Which activities took notably longer than with nothing else running."""
     alone = rows["alone_s"].to_numpy(dtype=float)
     took = (rows["end_s"] - rows["start_s"]).to_numpy(dtype=float)
@@ -281,7 +281,7 @@ def left_margin(streams: Sequence[str]) -> float:
 def legend_handles(rows: pd.DataFrame) -> list[Patch]:
     """A legend entry for each kind of activity that occurs."""
     handles = [swatch(*_swatch_of(kind)) for kind in ordered_kinds(rows["activity"].tolist())]
-    if bool(_slowed(rows).any()):
+    if bool(slowed_rows(rows).any()):
         line = Rectangle((0, 0), 1, 1, facecolor="black", linewidth=0.0, label="lost to contention")
         handles.append(line)
     return handles

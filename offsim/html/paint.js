@@ -1,0 +1,91 @@
+// Colours of the theme and of what is drawn, hatches, and text that fits.
+
+const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
+const SMALL = FONT.replace("12px", "11px");
+const BOLD = `600 ${FONT}`;
+const theme = {};
+
+function readTheme() {
+  const style = getComputedStyle(document.documentElement);
+  for (const name of ["ink", "muted", "line", "plot", "band", "dark"]) {
+    theme[name] = style.getPropertyValue(`--${name}`).trim();
+  }
+  theme.shades = theme.dark === "1" ? "dark" : "light";
+  hatches.clear();
+}
+
+const hatches = new Map();
+
+/** A pattern of lines or dots in the ink of hatches, for /, \, x, +, - and . */
+function hatch(context, mark) {
+  if (hatches.has(mark)) return hatches.get(mark);
+  const size = 6;
+  const scale = 2;
+  const tile = document.createElement("canvas");
+  tile.width = tile.height = size * scale;
+  const pen = tile.getContext("2d");
+  pen.scale(scale, scale);
+  pen.strokeStyle = pen.fillStyle = "#00000090";
+  pen.lineWidth = 0.9;
+  const line = (x0, y0, x1, y1) => {
+    pen.beginPath();
+    pen.moveTo(x0, y0);
+    pen.lineTo(x1, y1);
+    pen.stroke();
+  };
+  if ("/x".includes(mark)) [-size, 0, size].forEach((x) => line(x, size, x + size, 0));
+  if ("\\x".includes(mark)) [-size, 0, size].forEach((x) => line(x, 0, x + size, size));
+  if ("+-".includes(mark)) line(0, 3, size, 3);
+  if (mark === "+") line(3, 0, 3, size);
+  if (mark === ".") pen.fillRect(2, 2, 1.6, 1.6);
+  const pattern = context.createPattern(tile, "repeat");
+  pattern.setTransform(new DOMMatrix().scale(1 / scale));
+  hatches.set(mark, pattern);
+  return pattern;
+}
+
+/** Black or white, whichever is easier to read on this colour. */
+function inkOn(colour) {
+  const [red, green, blue] = [1, 3, 5].map((i) => {
+    const c = parseInt(colour.slice(i, i + 2), 16) / 255;
+    return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  });
+  return (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05) ** 2 > 0.0525 ? "#000" : "#fff";
+}
+
+const widths = new Map();
+
+function textWidth(context, text) {
+  const key = `${context.font}|${text}`;
+  if (!widths.has(key)) {
+    if (widths.size > 20000) widths.clear();
+    widths.set(key, context.measureText(text).width);
+  }
+  return widths.get(key);
+}
+
+/** The first of the texts that fits into the width, else "". */
+const fitting = (context, texts, width) => texts.find((text) => textWidth(context, text) <= width) || "";
+
+/** The text, or as much of it as fits, with an ellipsis. */
+function shortened(context, text, width) {
+  for (let length = text.length; textWidth(context, text) > width && length > 1; length -= 1) {
+    text = `${text.slice(0, length - 1).trimEnd()}…`;
+  }
+  return text;
+}
+
+/** A legend's swatch. */
+function drawSwatch(canvas, look) {
+  const ratio = 2;
+  canvas.width = 22 * ratio;
+  canvas.height = 12 * ratio;
+  const context = canvas.getContext("2d");
+  context.scale(ratio, ratio);
+  context.fillStyle = look[theme.shades][0];
+  context.fillRect(0, 0, 22, 12);
+  if (look.hatch) {
+    context.fillStyle = hatch(context, look.hatch);
+    context.fillRect(0, 0, 22, 12);
+  }
+}

@@ -1,0 +1,95 @@
+// The tip beside the pointer: a title and lines of (name, text). Texts only: nothing in it is read as HTML.
+
+const tip = document.getElementById("tip");
+
+function showTip({ title, colour, lines }, x, y, aloud = false) {
+  tip.replaceChildren();
+  const head = tip.appendChild(document.createElement("strong"));
+  if (colour) {
+    const swatch = head.appendChild(document.createElement("i"));
+    swatch.style.background = colour;
+  }
+  head.append(title);
+  const list = tip.appendChild(document.createElement("dl"));
+  for (const [name, text] of lines) {
+    list.appendChild(document.createElement("dt")).textContent = name;
+    list.appendChild(document.createElement("dd")).textContent = text;
+  }
+  tip.hidden = false;
+  const { width, height } = tip.getBoundingClientRect();
+  const right = x + 16 + width > window.innerWidth - 8;
+  const below = y + 16 + height > window.innerHeight - 8;
+  tip.style.left = `${Math.max(8, right ? x - 16 - width : x + 16)}px`;
+  tip.style.top = `${Math.max(8, below ? y - 16 - height : y + 16)}px`;
+  if (aloud) document.getElementById("said").textContent = [title, ...lines.map((line) => line.join(": "))].join("; ");
+}
+
+function hideTip() {
+  tip.hidden = true;
+}
+
+let hinted = 0;
+
+/** Say, for a moment, how the wheel zooms. */
+function showHint() {
+  const hint = document.getElementById("hint");
+  hint.hidden = false;
+  clearTimeout(hinted);
+  hinted = setTimeout(() => {
+    hint.hidden = true;
+  }, 1600);
+}
+
+const between = (start, end) => {
+  const span = Math.max(Math.min(end - start, view.span), 1);
+  const [from, to] = [start, end].map((time) => format.instant(time, span, timeUnit(view.span)));
+  return `${from} to ${to}`;
+};
+
+function phaseTip(phase) {
+  const lines = [["time", between(phase.start, phase.end)], ["took", phase.text], ["click", "shows this phase alone"]];
+  return { title: phase.name, colour: "", lines };
+}
+
+function activityTip(data, i, looks) {
+  const look = looks[data.kind[i]];
+  const took = data.end[i] - data.start[i];
+  const many = data.merged ? data.merged[i] : 1;
+  const lines = [["stream", data.streams[data.row[i]]]];
+  if (many > 1) lines.push(["merged", `${many} activities; zooming in does not show them apart`]);
+  else lines.push(["activity", look.label]);
+  lines.push(["time", between(data.start[i], data.end[i])], ["took", format.time(took)]);
+  if (data.alone[i]) {
+    const slower = (took / data.alone[i]).toFixed(2);
+    lines.push(["alone", `${format.time(data.alone[i])}: it took ${slower} times as long`]);
+  }
+  if (data.limit[i]) lines.push(["slowed by", data.limits[data.limit[i]]]);
+  if (data.bytes[i]) {
+    const rate = took > 0 && many === 1 ? ` at ${format.rate(data.bytes[i] / (took / 1e9))}` : "";
+    lines.push(["moved", `${format.bytes(data.bytes[i])}${rate}`]);
+  }
+  if (data.subgroup[i] >= 0) lines.push(["sub-group", `${data.subgroup[i]}`]);
+  if (data.layer[i] >= 0) lines.push(["layer", `${data.layer[i]}`]);
+  if (data.waited[i]) lines.push(["asked for", `${format.time(data.waited[i])} before it began`]);
+  const by = data.by[i];
+  if (by >= 0) {
+    const name = data.names[data.name[by]] || looks[data.kind[by]].label;
+    lines.push(["released by", `${name} (${data.streams[data.row[by]]})`]);
+  } else if (many === 1) {
+    lines.push(["released by", by === -1 ? "nothing: it began at once" : "an activity that is not shown"]);
+  }
+  const title = many > 1 ? `${many} activities` : data.names[data.name[i]] || look.label;
+  return { title, colour: look[theme.shades][data.light[i]], lines };
+}
+
+function memoryTip(data, { instant, time }, occupants) {
+  const levels = data.levels.subarray(instant * data.width, (instant + 1) * data.width);
+  const used = levels[data.width - 1];
+  const lines = [["time", format.instant(time, view.span)]];
+  lines.push(["taken", `${format.memory(used)}, ${format.percent(used / data.capacity)} of ${format.memory(data.capacity)}`]);
+  for (let k = data.width - 2; k >= 0; k -= 1) {
+    const held = levels[k + 1] - levels[k];
+    if (held > 0) lines.push([occupants[data.occupants[k]].label, format.memory(held)]);
+  }
+  return { title: `${data.tier} memory`, colour: "", lines };
+}
