@@ -1,0 +1,1 @@
+"""Many scenarios: what is the best of them, and what decides."""
