@@ -65,6 +65,8 @@ class _Ledger(Engine):
         self._seen: list[bool] = []
         self._work: dict[Stream | CopyEngine | Resource, float] = {}
         self._first = 0
+        self._changes: dict[Stream, list[Operation]] = {}
+        self._touched_by: dict[str, set[Stream]] = {}
 
     def enqueue(
         self, operation: Operation, phase: str, after: Iterable[Operation | None] = (), issuer: Stream | None = None
@@ -74,12 +76,23 @@ class _Ledger(Engine):
         operation.index = len(self._behind)
         operation.ended_at = max([self.clock.reached, *(one.ended_at for one in behind)]) + operation.duration
         stream.tail = operation
+        if operation.allocates or operation.frees:
+            self._changes.setdefault(stream, []).append(operation)
+            for _, occupant, _ in (*operation.allocates, *operation.frees):
+                self._touched_by.setdefault(occupant, set()).add(stream)
         self._behind.append(behind)
         self._seen.append(False)
         if stream is self.host:
             self.clock.reached = operation.ended_at
             self._see(operation)
         return operation
+
+    def close(self) -> None:
+        """Let go of what refers back to what it belongs to, as `Engine.close` does."""
+        for behind in self._behind:
+            for operation in behind:
+                operation.stream.tail = None
+        self._behind.clear()
 
     def _see(self, operation: Operation) -> None:
         """It has ended, and so has all that it waited for."""
@@ -100,6 +113,17 @@ class _Ledger(Engine):
             work[operation.engine] = work.get(operation.engine, 0.0) + seconds
         for resource, rate in operation.usage:
             work[resource] = work.get(resource, 0.0) + seconds * rate / resource.capacity
+
+    def most_held(self) -> float:
+        """Bytes that one stream's operations hold at least at some time, of what only they take and give back."""
+        most = 0.0
+        for stream, operations in self._changes.items():
+            held = 0.0
+            for operation in operations:
+                held += sum(n for _, name, n in operation.allocates if self._touched_by[name] == {stream})
+                most = max(most, held)
+                held -= sum(n for _, name, n in operation.frees if self._touched_by[name] == {stream})
+        return most
 
     def end_phase(self, started: float) -> None:
         """The host thread is through with a phase: not before the resource with most work was."""
@@ -123,12 +147,16 @@ def lower_bound(scenario: Scenario, profile: HardwareProfile) -> Bound:
         scheduler = cls(options, workload)
         zero3 = Zero3(rank, PassCosts.of(rank))
         scheduler.allocate(rank)
+        throughout = rank.gpu_memory.used
         for name, process in phase_processes(rank, zero3, scheduler):
             rank.phase = name
             started = ledger.clock.reached
             for _ in process:
                 pass
             ledger.end_phase(started)
+        held = max(rank.gpu_memory.peak, throughout + ledger.most_held())
     except OutOfMemory:
         return Bound(float("inf"), float("inf"), fits=False)
-    return Bound(ledger.clock.reached, rank.gpu_memory.peak)
+    finally:
+        ledger.close()
+    return Bound(ledger.clock.reached, held, fits=held <= rank.gpu_memory.capacity)
