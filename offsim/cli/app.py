@@ -419,3 +419,56 @@ def report(
     from offsim.cli.commands import report_scenarios
 
     report_scenarios(scenarios, schedulers or [], overrides or [], html=html)
+
+
+@app.command()
+def tune(
+    scenario: ScenarioArgument,
+    overrides: SetOption = None,
+    over: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME,...",
+            help="What to choose among: scheduler, update_stride, cpu_ratio, subgroup_size, micro_batch (all of them "
+            "if not given), activation_checkpointing.",
+        ),
+    ] = None,
+    tries: Annotated[
+        list[str] | None,
+        typer.Option("--try", metavar="NAME=VALUE,...", help="Values to try in place of the usual. May be repeated."),
+    ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="iteration_time: the global batch stays; tokens_per_s: it grows with the micro-batch, and the "
+            "accumulation steps stay.",
+        ),
+    ] = "iteration_time",
+    headroom: Annotated[float, typer.Option(help="Share of each memory that must stay free.")] = 0.05,
+    budget: Annotated[int | None, typer.Option(help="Simulate at most so many settings.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; as many as cores if not given.")] = None,
+    with_upgrades: Annotated[
+        bool, typer.Option("--upgrades/--no-upgrades", help="Say what better hardware would buy.")
+    ] = True,
+    json: JsonOption = None,
+) -> None:
+    """Find the fastest setting that fits in both memories, and what better hardware would buy.
+
+    Lower bounds rule out most settings without simulating them; what is found is what simulating all would find.
+    """
+    import os
+
+    from offsim.cli.tuning import tune_scenario
+
+    tune_scenario(
+        scenario,
+        overrides or (),
+        over,
+        tries or (),
+        objective,
+        headroom=headroom,
+        budget=budget,
+        jobs=jobs or os.cpu_count() or 1,
+        with_upgrades=with_upgrades,
+        json=json,
+    )

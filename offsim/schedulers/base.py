@@ -34,6 +34,9 @@ class Scheduler(ABC):
     Options: ClassVar[type[SchedulerOptions]] = SchedulerOptions
     carries_over: ClassVar[bool] = False
     """Whether an update leaves work to the next iteration, so that a preceding update must be simulated."""
+    fixed_work: ClassVar[bool] = False
+    """Whether the work that the host thread commands does not depend on when other work ends, as it does where a
+    scheduler decides at run time. Of such a scheduler the least time that an iteration takes is known beforehand."""
 
     def __init__(self, options: SchedulerOptions, workload: Workload) -> None:
         self.workload = workload

@@ -46,6 +46,7 @@ class DeepOptimizerStates(Scheduler):
     name = "deep_optimizer_states"
     Options = DeepOptimizerStatesOptions
     carries_over = True
+    fixed_work = True
 
     def __init__(self, options: DeepOptimizerStatesOptions, workload: Workload) -> None:
         super().__init__(options, workload)

@@ -1,1 +1,1 @@
-"""Many simulations of one question: what a prediction depends on, and how sure it is."""
+"""Many simulations as one study: sweeps, tuning, sensitivities."""

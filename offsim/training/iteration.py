@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -70,21 +70,26 @@ def run_iteration(
 
 
 def _train(run: Run, rank: Rank, scheduler: Scheduler) -> Process:
-    env = run.engine.env
     zero3 = Zero3(rank, PassCosts.of(rank))
     scheduler.allocate(rank)
     if scheduler.carries_over:
         rank.phase = "update"
         yield from scheduler.update(rank)
-        run.started_at = env.now
+        run.started_at = run.engine.env.now
     run.engine.iteration = 1
+    for name, process in phase_processes(rank, zero3, scheduler):
+        yield from _phase(run, rank, name, process)
+    zero3.release_vocabulary()
+
+
+def phase_processes(rank: Rank, zero3: Zero3, scheduler: Scheduler) -> Iterator[tuple[str, Process]]:
+    """The phases of an iteration in order, each with the host thread's code that runs it."""
     steps = rank.workload.training.micro_steps
     for step in range(steps):
-        yield from _phase(run, rank, "forward", zero3.forward())
+        yield "forward", zero3.forward()
         flush = partial(scheduler.flush, first=step == 0, last=step == steps - 1)
-        yield from _phase(run, rank, "backward", zero3.backward(flush))
-    yield from _phase(run, rank, "update", scheduler.update(rank))
-    zero3.release_vocabulary()
+        yield "backward", zero3.backward(flush)
+    yield "update", scheduler.update(rank)
 
 
 def _phase(run: Run, rank: Rank, name: str, process: Process) -> Process:

@@ -1,0 +1,203 @@
+"""`offsim tune`: what was found as text and JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+from offsim.cli.outputs import STDOUT, check_outputs, write_json
+from offsim.cli.terminal import Style, labelled, show, style_of
+from offsim.errors import InputError
+from offsim.scenario import load_scenario
+from offsim.study.space import DEFAULT, Settings
+from offsim.study.tune import Mapper, Outcome, Question, Tuning, tune
+from offsim.study.upgrades import Upgrade, upgrades
+from offsim.views.style import format_memory, format_time
+from offsim.views.tables import format_percent
+from offsim.wording import NAMED_FROM, plural
+from offsim.yaml_input import Document, with_overrides
+
+FRONT_ROWS = 8
+COLUMNS = {
+    "scheduler": "scheduler",
+    "update_stride": "stride",
+    "cpu_ratio": "ratio",
+    "subgroup_size": "sub-group",
+    "micro_batch": "batch",
+    "activation_checkpointing": "checkpoint",
+}
+
+
+def tune_scenario(
+    source: str,
+    overrides: Sequence[str],
+    over: str | None,
+    tries: Sequence[str],
+    objective: str,
+    *,
+    headroom: float,
+    budget: int | None,
+    jobs: int,
+    with_upgrades: bool,
+    json: str | None,
+) -> None:
+    """Tune, print, write."""
+    check_outputs({"--json": json}, inputs=[source])
+    scenario = load_scenario(source, overrides)
+    if objective not in ("iteration_time", "tokens_per_s"):
+        raise InputError(f"found '{objective}', expected iteration_time or tokens_per_s", "--objective")
+    names = DEFAULT if over is None else [name.strip() for name in over.split(",") if name.strip()]
+    question = Question(names, _values(tries), objective, headroom, budget)  # type: ignore[arg-type]  # checked above
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        mapper: Mapper = map if jobs == 1 else partial(pool.map, chunksize=4)
+        tuning = tune(scenario, question, mapper)
+        bought = upgrades(scenario, question, mapper) if with_upgrades and tuning.best else []
+    if json != STDOUT:
+        show(tuning_report(scenario.name, tuning, bought, style_of(sys.stdout)))
+    if json is not None:
+        write_json(json, tuning_json(tuning, bought))
+
+
+def _values(tries: Sequence[str]) -> dict[str, list[Any]]:
+    """`update_stride=2,3` as values to try."""
+    values: dict[str, list[Any]] = {}
+    for text in tries:
+        name, equals, listed = text.partition("=")
+        if not equals:
+            raise InputError("expected DIMENSION=VALUE,VALUE,..., such as update_stride=2,3", f"--try '{text}'")
+        values[name.strip()] = with_overrides(Document(), [f"values=[{listed}]"]).data["values"]
+    return values
+
+
+def tuning_report(name: str, tuning: Tuning, bought: Sequence[Upgrade], style: Style) -> str:
+    """All of it in lines of 80 characters."""
+    blocks = [_set_up(name, tuning)]
+    best = tuning.best
+    if best is None:
+        blocks.append(style.alarm("none of the settings tried fits in memory"))
+        return "\n\n".join(blocks)
+    blocks.append(_best(best, tuning, style))
+    blocks.append(f"{style.heading('the fastest')}\n{_table(tuning.fastest, style)}")
+    if len(tuning.front) > 1:
+        title = "the fastest with less and less GPU memory"
+        blocks.append(f"{style.heading(title)}\n{_table(_thinned(tuning.front), style)}")
+    if bought:
+        blocks.append(_upgrades(best, bought, style))
+    return "\n\n".join(blocks)
+
+
+def _set_up(name: str, tuning: Tuning) -> str:
+    question = tuning.question
+    tried = len(tuning.outcomes)
+    counted = f"{plural(tried, 'setting')} simulated, {tuning.ruled_out} ruled out by lower bounds"
+    if tuning.left_out:
+        counted += (
+            f", {tuning.left_out} left out by the budget: none of them exceeds "
+            f"{tuning.left_out_tokens_per_s:,.0f} tokens/s"
+        )
+    return "\n".join(
+        [
+            labelled("scenario", name),
+            labelled("over", ", ".join(dict.fromkeys((*question.over, *question.values)))),
+            labelled("objective", question.objective.replace("_", " ").replace(" per s", "/s")),
+            labelled("tried", counted),
+            labelled("headroom", f"{format_percent(question.headroom)} of each memory stay free"),
+        ]
+    )
+
+
+def _best(best: Outcome, tuning: Tuning, style: Style) -> str:
+    given = tuning.given
+    before = f"{given.tokens_per_s:,.0f} tokens/s, {format_time(given.iteration_s)}" if given.fits else "does not fit"
+    gain = f" ({best.tokens_per_s / given.tokens_per_s:.2f}x)" if given.fits else ""
+    limits = [f"{name} {format_percent(share)}" for name, share in best.limited_by.items() if share >= NAMED_FROM]
+    speed = f"{best.tokens_per_s:,.0f} tokens/s{gain}, {format_time(best.iteration_s)} an iteration"
+    lines = [
+        style.heading(labelled("best", ", ".join(f"{key} {_shown(v)}" for key, v in best.settings.items()))),
+        labelled("", speed),
+        labelled("as given", before),
+        labelled("limited by", ", ".join(limits[:4])),
+        labelled("memory", f"GPU {format_memory(best.gpu_bytes)}, host {format_memory(best.host_bytes)}"),
+    ]
+    return "\n".join(lines)
+
+
+def _table(outcomes: Sequence[Outcome], style: Style) -> str:
+    keys = [key for key in COLUMNS if any(key in outcome.settings for outcome in outcomes)]
+    headers = [*(COLUMNS[key] for key in keys), "time", "tokens/s", "GiB"]
+    rows = [
+        (
+            *(_shown(outcome.settings.get(key, "")) for key in keys),
+            format_time(outcome.iteration_s),
+            f"{outcome.tokens_per_s:,.0f}",
+            f"{outcome.gpu_bytes / 2**30:.1f}",
+        )
+        for outcome in outcomes
+    ]
+    return style.table(rows, headers, "".join("l" if key == "scheduler" else "r" for key in keys) + "rrr")
+
+
+def _thinned(front: Sequence[Outcome]) -> list[Outcome]:
+    """The ends of the front, and what lies evenly between them by its memory."""
+    if len(front) <= FRONT_ROWS:
+        return list(front)
+    most, least = front[0].gpu_bytes, front[-1].gpu_bytes
+    marks = [most - (most - least) * i / (FRONT_ROWS - 1) for i in range(FRONT_ROWS)]
+    near = {min(range(len(front)), key=lambda i, m=mark: abs(front[i].gpu_bytes - m)) for mark in marks}  # type: ignore[misc]
+    return [front[i] for i in sorted(near)]
+
+
+def _upgrades(best: Outcome, bought: Sequence[Upgrade], style: Style) -> str:
+    rows = []
+    for upgrade in bought:
+        found = upgrade.tuning.best or best
+        changed = {key: value for key, value in found.settings.items() if best.settings.get(key) != value}
+        then = ", ".join(f"{COLUMNS[key]} {_shown(value)}" for key, value in changed.items()) or "as the best"
+        rows.append(
+            (upgrade.name, format_time(found.iteration_s), f"{found.tokens_per_s / best.tokens_per_s:.2f}x", then)
+        )
+    title = style.heading("what one upgrade would buy, with the settings tuned to it")
+    return f"{title}\n{style.table(rows, ('upgrade', 'time', 'gain', 'then with'), 'lrrl')}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value >= 1_000_000:
+        return f"{value:.4g}".replace("e+0", "e")
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def tuning_json(tuning: Tuning, bought: Sequence[Upgrade]) -> dict[str, Any]:
+    """Everything as plain values."""
+    return {
+        "given": _outcome_json(tuning.given),
+        "best": _outcome_json(tuning.best) if tuning.best else None,
+        "fastest": [_outcome_json(outcome) for outcome in tuning.fastest],
+        "front": [_outcome_json(outcome) for outcome in tuning.front],
+        "simulated": len(tuning.outcomes),
+        "ruled_out": tuning.ruled_out,
+        "left_out": tuning.left_out,
+        "upgrades": {
+            upgrade.name: _outcome_json(upgrade.tuning.best) if upgrade.tuning.best else None for upgrade in bought
+        },
+    }
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    settings: Settings = outcome.settings
+    limited_by: Mapping[str, float] = outcome.limited_by
+    return {
+        "settings": settings,
+        "fits": outcome.fits,
+        "iteration_s": outcome.iteration_s if outcome.fits else None,
+        "tokens_per_s": outcome.tokens_per_s if outcome.fits else None,
+        "gpu_peak_bytes": outcome.gpu_bytes,
+        "host_peak_bytes": outcome.host_bytes,
+        "limited_by": dict(limited_by),
+        "scenario": outcome.scenario.model_dump(mode="json"),
+    }

@@ -1,0 +1,196 @@
+"""The fastest setting that fits: branch and bound over schedulers, their options and the training set-up.
+
+Candidates are simulated in the order of their lower bounds. One that cannot be among the fastest, nor on the front of
+time against GPU memory, is never simulated: the answer is that of simulating them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, Literal
+
+from offsim.errors import InputError
+from offsim.profiles import scenario_profile
+from offsim.scenario import Scenario, load_scenario
+from offsim.simulation import Source, simulate
+from offsim.study.bounds import lower_bound
+from offsim.study.space import DEFAULT, Candidate, Settings, candidates, values_of
+
+Objective = Literal["iteration_time", "tokens_per_s"]
+
+FASTEST = 5
+"""How many of the fastest settings are known for certain."""
+HEADROOM = 0.05
+"""Share of each memory that a setting leaves free: predicted peaks are off by up to about that much (README)."""
+TOGETHER = 16
+"""Candidates that are simulated before what they show rules out others, in however many processes."""
+ROUNDING = 1 + 1e-9
+
+Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""As `map`: an executor's runs candidates in other processes."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A setting and what simulating it showed. One that does not fit takes forever."""
+
+    settings: Settings
+    scenario: Scenario
+    fits: bool
+    iteration_s: float
+    tokens_per_s: float
+    gpu_bytes: float
+    host_bytes: float
+    limited_by: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to tune.
+
+    `over` are dimensions (`offsim.study.space`), `values` what to try of some of them. With the objective
+    "iteration_time" the global batch stays and micro-batches divide it; with "tokens_per_s" the accumulation steps
+    stay and the global batch grows with the micro-batch. At most `budget` settings are simulated. `fastest` settings
+    are known for certain, and the front of time against GPU memory where `with_front`.
+    """
+
+    over: Sequence[str] = DEFAULT
+    values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    objective: Objective = "iteration_time"
+    headroom: float = HEADROOM
+    budget: int | None = None
+    fastest: int = FASTEST
+    with_front: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise InputError for numbers out of range."""
+        if self.budget is not None and self.budget < 1:
+            raise InputError(f"found {self.budget}, expected at least 1", "--budget")
+        if not 0 <= self.headroom < 1:
+            raise InputError(f"found {self.headroom:g}, expected at least 0 and less than 1", "--headroom")
+
+
+@dataclass
+class Tuning:
+    """What tuning found."""
+
+    question: Question
+    given: Outcome
+    """The scenario as it is."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    """Of all settings that were simulated."""
+    ruled_out: int = 0
+    """Settings whose lower bounds are above what was found."""
+    left_out: int = 0
+    """Settings that the budget did not reach."""
+    left_out_tokens_per_s: float = 0.0
+    """What those cannot exceed."""
+
+    @property
+    def fastest(self) -> list[Outcome]:
+        """The fastest settings that fit, none twice under another name."""
+        distinct: dict[tuple[float, float, float], Outcome] = {}
+        for outcome in sorted((o for o in self.outcomes if o.fits), key=_slowness):
+            distinct.setdefault((outcome.tokens_per_s, outcome.gpu_bytes, outcome.host_bytes), outcome)
+        return list(distinct.values())[: self.question.fastest]
+
+    @property
+    def best(self) -> Outcome | None:
+        """The fastest setting that fits; None where none does."""
+        return next(iter(self.fastest), None)
+
+    @property
+    def front(self) -> list[Outcome]:
+        """Settings that no other beats in both tokens per second and GPU memory, the fastest first."""
+        front: list[Outcome] = []
+        for outcome in sorted((o for o in self.outcomes if o.fits), key=lambda o: (_slowness(o), o.gpu_bytes)):
+            if not front or outcome.gpu_bytes < front[-1].gpu_bytes:
+                front.append(outcome)
+        return front
+
+
+def _slowness(outcome: Outcome) -> float:
+    return -outcome.tokens_per_s
+
+
+def tune(scenario: Source, question: Question | None = None, mapper: Mapper = map) -> Tuning:
+    """Find the settings with the most tokens per second that fit in both memories with headroom.
+
+    Raises InputError for unknown dimensions and values that cannot be.
+    """
+    asked = question or Question()
+    chosen = load_scenario(scenario)
+    grow = asked.objective == "tokens_per_s"
+    listed = list(candidates(chosen, values_of(chosen, asked.over, asked.values, grow), grow))
+    evaluate = partial(evaluated, headroom=asked.headroom)
+    tuning = Tuning(asked, evaluate(Candidate({}, chosen)))
+    promises: Iterable[_Promise] = mapper(partial(_promise, headroom=asked.headroom), listed)
+    search = _open(sorted(promises, key=lambda promise: -promise.tokens_per_s), tuning)
+    left = len(listed) if asked.budget is None else asked.budget
+    while together := [promise.candidate for promise in islice(search, min(TOGETHER, left))]:
+        left -= len(together)
+        tuning.outcomes += mapper(evaluate, together)
+    remaining = list(search)
+    tuning.left_out = len(remaining)
+    tuning.left_out_tokens_per_s = max((promise.tokens_per_s for promise in remaining), default=0.0)
+    return tuning
+
+
+def evaluated(candidate: Candidate, headroom: float) -> Outcome:
+    """Simulate a candidate."""
+    result = simulate(candidate.scenario)
+    fits = result.fits and all(peak.bytes <= (1 - headroom) * peak.capacity_bytes for peak in result.peaks)
+    return Outcome(
+        candidate.settings,
+        candidate.scenario,
+        fits,
+        result.iteration_s if fits else float("inf"),
+        result.tokens_per_s if fits else 0.0,
+        result.gpu_peak_bytes,
+        result.host_peak_bytes,
+        result.limited_by if fits else {},
+    )
+
+
+@dataclass(frozen=True)
+class _Promise:
+    """The most tokens per second that a candidate can reach, and the least GPU memory that it can do with."""
+
+    candidate: Candidate
+    tokens_per_s: float
+    gpu_bytes: float
+    fits: bool
+
+
+def _promise(candidate: Candidate, headroom: float) -> _Promise:
+    scenario = candidate.scenario
+    profile = scenario_profile(scenario)
+    bound = lower_bound(scenario, profile)
+    tokens = scenario.training.global_batch * scenario.model.sequence
+    rate = tokens / bound.iteration_s * ROUNDING if bound.iteration_s else float("inf")
+    room = (1 - headroom) * (profile.gpu.memory_bytes - profile.gpu.reserved_bytes)
+    nbytes = bound.gpu_bytes / ROUNDING
+    return _Promise(candidate, rate, nbytes, bound.fits and nbytes <= room)
+
+
+def _open(waiting: Iterable[_Promise], tuning: Tuning) -> Iterator[_Promise]:
+    """Those that are not ruled out by what was simulated until they are asked for."""
+    for promise in waiting:
+        if promise.fits and (_may_be_fast(promise, tuning) or _may_be_on_front(promise, tuning)):
+            yield promise
+        else:
+            tuning.ruled_out += 1
+
+
+def _may_be_fast(promise: _Promise, tuning: Tuning) -> bool:
+    fastest = tuning.fastest
+    return len(fastest) < tuning.question.fastest or promise.tokens_per_s >= fastest[-1].tokens_per_s
+
+
+def _may_be_on_front(promise: _Promise, tuning: Tuning) -> bool:
+    return tuning.question.with_front and not any(
+        known.tokens_per_s >= promise.tokens_per_s and known.gpu_bytes <= promise.gpu_bytes for known in tuning.front
+    )
