@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from offsim.errors import InputError
+from offsim.hardware import HardwareProfile
 from offsim.limits import PhaseSpan, job_phases
 from offsim.result import Result
 from offsim.simulation import simulate
@@ -57,10 +58,10 @@ def validate_runs(table: RunTable) -> Validation:
     return Validation(table, tuple(predict(run) for run in table.runs))
 
 
-def predict(run: MeasuredRun) -> Prediction:
-    """Simulate one run."""
+def predict(run: MeasuredRun, profile: HardwareProfile | None = None) -> Prediction:
+    """Simulate one run, on `profile` in place of the one that it names where that is given."""
     try:
-        result = simulate(run.scenario)
+        result = simulate(run.scenario, profile=profile)
     except InputError as error:
         raise in_columns(error) from None
     if result.verdict is not None:
