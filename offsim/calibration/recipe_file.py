@@ -116,8 +116,8 @@ def _constants(document: Document, profiles: tuple[str, ...]) -> tuple[Constant,
         if most < given.start:
             raise document.unexpected((*at, "most"), f"at least the start ({given.start:g})")
         of = tuple(given.profiles or profiles)
-        factors = {given.field: 1.0, **given.also}
-        targets = tuple((profile, field, factor) for profile in of for field, factor in factors.items())
+        factors = [(given.field, 1.0), *given.also.items()]
+        targets = tuple((profile, field, factor) for profile in of for field, factor in factors)
         for profile, field, _ in targets:
             if (profile, field) in set_by:
                 first = document.mark(set_by[profile, field]).line

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 
 from offsim.errors import InputError
 from offsim.hardware import HardwareProfile
@@ -102,9 +104,7 @@ def _within(series: list[tuple[float, float]], phase: PhaseSpan) -> list[float]:
 
 def _least_at(series: list[tuple[float, float]], time: float) -> int:
     """The last of the least used entries at this instant; the last entry before where there is none."""
-    until = 0
-    while until < len(series) and series[until][0] <= time:
-        until += 1
+    until = bisect_right(series, time, key=itemgetter(0))
     first = until - 1
     while first > 0 and series[first - 1][0] == series[until - 1][0] == time:
         first -= 1
