@@ -53,6 +53,9 @@ class Host(Section):
     adam_params_per_s: float = Field(gt=0, description="CPU Adam of a rank with nothing else running")
     scale_params_per_s: float = Field(gt=0, description="gradient scaling (read 4, write 4 B) of a rank, alone")
     downcast_params_per_s: float = Field(gt=0, description="fp32 -> bf16 of a rank, alone")
+    fresh_downcast_params_per_s: float | None = Field(
+        default=None, gt=0, description="into fresh pages, as the serial update; none: downcast_params_per_s"
+    )
     upcast_params_per_s: float = Field(gt=0, description="bf16 -> fp32 of a rank, alone")
     module_launch_s: float = Field(
         ge=0, description="host thread time to run one transformer layer's forward hooks and launches"

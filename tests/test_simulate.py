@@ -85,6 +85,17 @@ def test_several_nodes_need_a_network(file: Path) -> None:
     assert simulate(file, overrides, profile=profile()).run.layout.nodes == 2
 
 
+def test_only_the_serial_update_converts_into_fresh_pages() -> None:
+    fresh, staged = 1e9, 5e9
+    node = profile(host={"downcast_params_per_s": staged, "fresh_downcast_params_per_s": fresh})
+
+    serial, as_before = (simulate(scenario("zero3_offload"), profile=on) for on in (node, profile()))
+    owned = serial.run.workload.partition
+    assert serial.iteration_s - as_before.iteration_s == pytest.approx(owned / fresh - owned / staged)
+    overlapped, as_before = (simulate(scenario("deep_optimizer_states"), profile=on) for on in (node, profile()))
+    assert overlapped.durations == as_before.durations
+
+
 def test_public_names() -> None:
     for name in offsim.__all__:
         assert getattr(offsim, name).__name__ == name

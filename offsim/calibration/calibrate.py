@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from offsim.calibration.estimate import Estimate
+from offsim.calibration.estimates import fit_microbenchmarks
 from offsim.calibration.fit import (
     NOISE,
     PHASES,
@@ -25,8 +27,8 @@ from offsim.calibration.fit import (
     sensitivities,
 )
 from offsim.calibration.logs import missing, read_log
-from offsim.calibration.microbenchmarks import Estimate, fit_microbenchmarks, read_microbenchmarks
-from offsim.calibration.plausible import check, general_recipe
+from offsim.calibration.microbenchmarks import read_microbenchmarks
+from offsim.calibration.plausible import check, general_recipe, value_of
 from offsim.calibration.recipe import Recipe
 from offsim.errors import InputError
 from offsim.hardware import HardwareProfile, Source
@@ -47,6 +49,7 @@ class Found(NamedTuple):
     source: Source
     error: str
     note: str
+    at_least: bool = False
 
 
 @dataclass
@@ -115,13 +118,13 @@ def _log(path: Path, base: str) -> list[MeasuredRun]:
 def _take_microbenchmarks(calibration: Calibration, path: Path) -> None:
     base = calibration.base
     for estimate in fit_microbenchmarks(read_microbenchmarks(path), base.host.cores_per_rank, str(path)):
-        if "." not in estimate.name:
+        name, value = estimate.name, estimate.interval.value
+        if "." not in name or (estimate.at_least and (value_of(base, name) or 0) >= value):
             calibration.others += (estimate,)
             continue
-        value, low, high = estimate.interval.value, estimate.interval.low, estimate.interval.high
-        check(base, estimate.name, value, str(path))
-        note = f"{estimate.samples} samples of {path.name}"
-        calibration.found[estimate.name] = Found(value, low, high, "measured", "", note)
+        check(base, name, value, str(path))
+        low, high = estimate.interval.low, estimate.interval.high
+        calibration.found[name] = Found(value, low, high, estimate.source, "", estimate.origin, estimate.at_least)
 
 
 def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Sequence[str], holdout: float) -> None:
@@ -140,7 +143,8 @@ def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Seq
     training, held_out = split(data, holdout)
     calibration.fitted, calibration.held_out = tuple(training), tuple(held_out)
     profiles = {base.name: start}
-    recipe = _influential(general_recipe(start, calibration.found), training, profiles)
+    known = [name for name, found in calibration.found.items() if not found.at_least]
+    recipe = _influential(general_recipe(start, known), training, profiles)
     values = fit(recipe, training, profiles)
     judged = held_out or training
     off = errors(judged, apply(recipe, values, profiles))[base.name]

@@ -23,6 +23,7 @@ FIELDS = (
     "host.adam_params_per_s",
     "host.scale_params_per_s",
     "host.downcast_params_per_s",
+    "host.fresh_downcast_params_per_s",
     "host.upcast_params_per_s",
     "host.module_launch_s",
     "host.subgroup_launch_s",

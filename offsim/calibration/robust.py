@@ -29,6 +29,11 @@ class Interval:
         """The upper over the lower bound."""
         return self.high / self.low
 
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """Value, low and high."""
+        return self.value, self.low, self.high
+
 
 Model = Callable[[np.ndarray], np.ndarray]
 """Constants -> seconds of each timed case."""
@@ -69,3 +74,22 @@ def _fit(model: Model, start: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
     solution = least_squares(residuals, start, loss="soft_l1", f_scale=NOISE, bounds=(start - 30, start + 30))
     return np.asarray(solution.x)
+
+
+def medians(cases: Sequence[Sequence[float]]) -> list[Interval]:
+    """The median of each case's repetitions, where those of all cases scatter alike.
+
+    The intervals are those of medians of as many repetitions redrawn from the residuals of all cases.
+    """
+    logs = [np.log(np.asarray(times, dtype=float)) for times in cases]
+    # About their own median they are smaller than the errors were.
+    residuals = [(times - np.median(times)) * (len(times) / max(len(times) - 1, 1)) ** 0.5 for times in logs]
+    draw = np.random.default_rng(SEED)
+    tail = 50 * (1 - CONFIDENCE)
+    found = []
+    for times in logs:
+        errors = np.median(draw.choice(np.concatenate(residuals), (10 * RESAMPLES, len(times))), axis=1)
+        low, high = np.percentile(errors, [tail, 100 - tail])
+        value, below, above = np.exp(np.median(times) + np.array([0, min(low, 0), max(high, 0)]))
+        found.append(Interval(float(value), float(below), float(above)))
+    return found

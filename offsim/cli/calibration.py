@@ -11,14 +11,16 @@ from offsim.calibration.fit import Point
 from offsim.calibration.plausible import value_of
 from offsim.cli.terminal import PLAIN, Style, wrapped
 from offsim.hardware import HardwareProfile
+from offsim.profiles import unit_of
 
 
 def calibration_report(calibration: Calibration, style: Style = PLAIN) -> str:
-    """What was found, what was kept, and how far predictions are off before and after."""
+    """What was found and from what, what was kept, and how far predictions are off before and after."""
     blocks = [_found(calibration, style)]
     for estimate in calibration.others:
-        value, low, high = estimate.interval.value, estimate.interval.low, estimate.interval.high
-        blocks.append(f"{estimate.name} of a kernel: {value:.3g} s ({low:.3g} to {high:.3g})")
+        value, low, high = (f"{number:.3g}" for number in estimate.interval.numbers)
+        found = f"{value} {unit_of(estimate.name)} ({low} to {high})"
+        blocks.append(wrapped(f"{estimate.name}: {found}, {estimate.origin}"))
     if calibration.fitted:
         blocks.append(_errors(calibration, style))
     if calibration.kept:
@@ -28,16 +30,22 @@ def calibration_report(calibration: Calibration, style: Style = PLAIN) -> str:
 
 def _found(calibration: Calibration, style: Style) -> str:
     rows: list[tuple[str, ...]] = []
+    notes: list[str] = []  # of the rows; a section's has none
     sections = [name.partition(".")[0] for name in calibration.found]
     for section in sorted(set(sections)):
         rows.append((section, "", "", "", "", ""))
+        notes.append("")
         for name, found in sorted(calibration.found.items()):
             if name.startswith(f"{section}."):
                 base = value_of(calibration.base, name)
                 numbers = [f"{number:.3g}" for number in (found.value, found.low, found.high)]
                 key = name.partition(".")[2]
                 rows.append((f"  {key}", "" if base is None else f"{base:.3g}", *numbers, found.source))
-    return style.table(rows, ("value", "base", "found", "low", "high", "source"), "lrrrrl")
+                notes.append(wrapped(found.note, "    ", "    "))
+    table = style.table(rows, ("value", "base", "found", "low", "high", "source"), "lrrrrl")
+    headers, rule, *lines = table.splitlines()
+    below = (part for pair in zip(lines, notes, strict=True) for part in pair if part)
+    return "\n".join([headers, rule, *below])
 
 
 def _errors(calibration: Calibration, style: Style) -> str:

@@ -61,6 +61,6 @@ class Zero3Offload(Scheduler):
         for subgroup in self.on_cpu:
             yield rank.scale(subgroup.elements, subgroup.index)
             yield rank.cpu_adam(subgroup.elements, subgroup.index)
-            yield rank.downcast(subgroup.elements, subgroup.index)
+            yield rank.downcast(subgroup.elements, subgroup.index, fresh=True)
             yield rank.pageable_h2d(upload, BF16 * subgroup.elements, "upload parameters", subgroup.index)
         yield from update_resident(rank, self.on_gpu)

@@ -130,9 +130,10 @@ class Rank:
         rate = self.profile.host.scale_params_per_s
         return self._cpu_work("scaling", f"scale gradients {subgroup}", elements, rate, SCALE_TRAFFIC, subgroup, None)
 
-    def downcast(self, elements: float, subgroup: int, thread: HostThread | None = None) -> Event:
-        """Blocking the thread: fp32 -> bf16 on the CPU."""
-        rate = self.profile.host.downcast_params_per_s
+    def downcast(self, elements: float, subgroup: int, thread: HostThread | None = None, fresh: bool = False) -> Event:
+        """Blocking the thread: fp32 -> bf16 on the CPU, into a staging buffer or `fresh` pages."""
+        host = self.profile.host
+        rate = (fresh and host.fresh_downcast_params_per_s) or host.downcast_params_per_s
         return self._cpu_work(
             "conversion", f"fp32 to bf16 {subgroup}", elements, rate, DOWNCAST_TRAFFIC, subgroup, thread
         )

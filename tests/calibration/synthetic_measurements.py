@@ -1,8 +1,9 @@
-"""Microbenchmarks of a machine whose constants are known."""
+"""Microbenchmarks of a machine whose constants are known, as the harness writes them."""
 
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,35 @@ TRUTH = {
     "link.copy_latency_s": 1e-5,
     "link.duplex_bytes_per_s": 9.8e10,
     "link.pageable_h2d_bytes_per_s": 1.1e10,
+    "link.pageable_d2h_bytes_per_s": 2.5e9,
     "gpu.matrix_flops_per_s": 6e14,
     "gpu.kernel_latency_s": 8e-6,
     "gpu.hbm_bytes_per_s": 2.4e12,
     "gpu.adam_params_per_s": 8.5e10,
     "host.adam_params_per_s": 4.5e9,
     "host.scale_params_per_s": 14 * 0.6e9,
-    "host.memory_bytes_per_s": 0.7 * (28 * 4.5e9 + 5.5e10),
-    "launch": 6e-6,
+    "host.downcast_params_per_s": 0.6 * 8 * 0.7e9,  # of one pass, read 4 and write 2 B, where the schedules move 10 B
+    "host.fresh_downcast_params_per_s": 3e9,
+    "host.upcast_params_per_s": 14 * 0.5e9,
+    "host.memory_bytes_per_s": 0.7 * (28 * 4.5e9 + 9.8e10),
+    "host.module_launch_s": 3e-4,
+    "kernel_launch_s": 6e-6,
 }
 THREADS = 14
+"""Of a rank; more and fewer are measured."""
+MEASURED_THREADS = (1, 2, 4, 8, 16, 24)
+_CPU = {
+    "host_copy": (1e9, 13e9),
+    "host_add": (0.7e9, 9e9),
+    "cpu_adam": (0.4e9, 4.5e9),
+    "cpu_scale": (0.6e9, 12e9),
+    "cpu_downcast": (0.7e9, 8 * 0.7e9),
+    "cpu_downcast_fresh": (1e9, 3e9),
+    "cpu_upcast": (0.5e9, 8e9),
+}
+"""Quantity -> elements per second of a thread, and of any number."""
+_IN_CACHE = 5
+"""How many times as fast a kernel is that works in cache."""
 
 
 def measured(seed: int, noise: float = 0.03, outliers: float = 0.05, repetitions: int = 8) -> list[dict[str, object]]:
@@ -30,32 +50,48 @@ def measured(seed: int, noise: float = 0.03, outliers: float = 0.05, repetitions
     draw = np.random.default_rng(seed)
     records: list[dict[str, object]] = []
 
-    def add(quantity: str, seconds: float, **what: object) -> None:
+    def add(
+        quantity: str,
+        size: int | list[int],
+        unit: str,
+        seconds: float,
+        threads: int = MEASURED_THREADS[-1],
+        condition: str = "idle",
+        clock: str = "device",
+    ) -> None:
         times = seconds * np.exp(draw.normal(0, noise, repetitions))
         times[draw.random(repetitions) < outliers] *= draw.uniform(2, 10)
-        records.append({"quantity": quantity, "condition": "idle", **what, "seconds": times.tolist()})
+        row = {"quantity": quantity, "size": size, "unit": unit, "threads": threads, "condition": condition}
+        records.append({**row, "clock": clock, "seconds": times.tolist()})
 
-    for size in (2**power for power in range(12, 31, 3)):
-        for name, rate, latency in (
-            ("h2d_pinned", 5.5e10, 1e-5),
-            ("d2h_pinned", 5e10, 1e-5),
-            ("duplex", 9.8e10, 1.2e-5),
-            ("h2d_pageable", 1.1e10, 2e-5),
-            ("gpu_elementwise", 2.4e12, 6e-6),
-        ):
-            add(name, latency + size / rate, bytes=size)
+    sizes = (10**6, 10**7, 10**8)
+    cases = [(sizes[-1], threads, "idle") for threads in MEASURED_THREADS[:-1]]
+    cases += [(size, MEASURED_THREADS[-1], "idle") for size in sizes] + [(sizes[-1], MEASURED_THREADS[-1], "copies")]
+    for size, threads, condition in cases:
+        for quantity, (each, most) in _CPU.items():
+            rate = min(threads * each, most) * (0.7 if condition == "copies" else 1) * (_IN_CACHE if size < 5e7 else 1)
+            add(quantity, size, "elements", 2e-5 + size / rate, threads, condition, "host")
+    for condition, share in (("idle", 1.0), ("cpu_adam", 0.7)):
+        for size in (2**12, 2**16, 2**20, 2**24, 2**26, 2**28, 2**30):
+            for quantity, rate, latency in (
+                ("h2d_pinned", 5.5e10, 1e-5),
+                ("d2h_pinned", 5e10, 1e-5),
+                ("duplex_pinned", 4.9e10, 1.2e-5),  # of a direction
+                ("h2d_pageable", 1.1e10, 2e-5),
+                ("d2h_pageable", 1.2e10, 2e-5),
+                ("d2h_pageable_fresh", 2.5e9 * (_IN_CACHE if size < 2**25 else 1), 2e-5),
+            ):
+                add(quantity, size, "bytes", latency + size / (share * rate), condition=condition)
+    for size in (10**6, 10**7, 10**8, 4 * 10**8):
+        faster = _IN_CACHE if size < 5e7 else 1
+        for quantity, traffic in (("gpu_copy", 8), ("gpu_add", 12), ("gpu_downcast", 6), ("gpu_upcast", 6)):
+            add(quantity, size, "elements", 8e-6 + traffic * size / (2.4e12 * faster))
+        add("gpu_adamw_fused", size, "elements", 8e-6 + size / (8.5e10 * faster))
+        add("gpu_adamw_foreach", size, "elements", 8e-6 + size / (3e10 * faster))
     for side in (256, 512, 1024, 2048, 4096, 8192):
-        add("gemm", 8e-6 + 2 * side**3 / 6e14, m=side, n=side, k=side)
-    for elements in (10**6, 10**7, 10**8):
-        add("gpu_adam_fused", 8e-6 + elements / 8.5e10, elements=elements)
-        add("gpu_adam_foreach", 8e-6 + elements / 3e10, elements=elements)
-        for threads in (1, 4, 8, 16, 32):
-            add("cpu_adam", 2e-5 + elements / min(threads * 0.4e9, 4.5e9), elements=elements, threads=threads)
-            add("cpu_scale", 2e-5 + elements / min(threads * 0.6e9, 15e9), elements=elements, threads=threads)
-        add("cpu_adam", 2e-5 + elements / (0.7 * 4.5e9), elements=elements, threads=32, condition="under dma")
-    for size in (2**power for power in range(24, 31, 2)):
-        add("h2d_pinned", 1e-5 + size / (0.7 * 5.5e10), bytes=size, condition="cpu busy")
-    add("launch", 6e-6)
+        add("gemm", [side] * 3, "m x n x k", 8e-6 + 2 * prod([side] * 3) / 6e14)
+    add("kernel_launch", 1, "launches", TRUTH["kernel_launch_s"], clock="host")
+    add("layer_forward_launch", 1, "launches", TRUTH["host.module_launch_s"], clock="host")
     return records
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from offsim.calibration import calibrate as module
 from offsim.calibration.calibrate import calibrate, phase_errors, split
+from offsim.calibration.estimates import fit_microbenchmarks
 from offsim.calibration.fit import points
-from offsim.calibration.microbenchmarks import fit_microbenchmarks
 from offsim.calibration.plausible import FIELDS, check, general_recipe, limit, value_of
 from offsim.cli import main
 from offsim.errors import InputError
@@ -18,9 +18,12 @@ from offsim.profiles import available_profiles, load_profile
 from offsim.scenario import load_scenario
 from offsim.simulation import simulate
 from offsim.validation.table import SHIPPED_RUNS, read_runs
+from tests.calibration.rows import row, write
 from tests.calibration.synthetic_logs import whole_log
 from tests.calibration.synthetic_measurements import harness_folder
 from tests.calibration.synthetic_runs import BASE, TRUTH, runs_table
+
+TWO_CORE_VM = Path(__file__).with_name("two_core_vm.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +59,21 @@ def test_any_mix_of_files_becomes_one_profile(measured: Path, capsys: pytest.Cap
     assert printed.err == ""
     lines = printed.out.splitlines()
     assert max(map(len, lines)) <= 80
-    for part in ("h2d_bytes_per_s", "launch of a kernel", "6 fitted", "2 held out", f"kept from {BASE}: "):
+    for part in (
+        "h2d_bytes_per_s",
+        "    56 samples of harness",
+        "kernel_launch_s: ",
+        "6 fitted",
+        "2 held out",
+        f"kept from {BASE}: ",
+    ):
         assert part in printed.out
     profile, base = load_profile(out), load_profile(BASE)
     assert profile.validated
     assert profile.link.h2d_bytes_per_s == pytest.approx(5.5e10, rel=0.05)
     provenance = profile.provenance
     assert provenance["link.h2d_bytes_per_s"].source == "measured"
-    assert provenance["link.h2d_bytes_per_s"].note.endswith("samples of harness")
+    assert provenance["link.h2d_bytes_per_s"].note == "56 samples of harness"
     for name in ("link.h2d_bytes_per_s", "host.module_launch_s"):
         low, high = provenance[name].low, provenance[name].high
         assert low is not None
@@ -78,6 +88,30 @@ def test_any_mix_of_files_becomes_one_profile(measured: Path, capsys: pytest.Cap
     first = out.read_bytes()
     assert main(["calibrate", *files, "--base", BASE, "--out", str(out)]) == 0
     assert out.read_bytes() == first
+
+
+def test_bounds_raise_the_base_and_are_reported_otherwise(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine.yaml"
+    base = load_profile(BASE).host
+    assert main(["calibrate", str(TWO_CORE_VM), "--base", BASE, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert "host.memory_bytes_per_s: 7.52e+10 B/s (" in printed
+    assert "a lower bound; 10 samples of two_core_vm.jsonl; cpu_adam with 2 threads" in printed
+    assert "kept from jlse-4xh100: gpu.matrix_flops_per_s" in printed
+    host = load_profile(out).host
+    assert host.memory_bytes_per_s == base.memory_bytes_per_s
+    assert host.fresh_downcast_params_per_s == pytest.approx(1.17e9, rel=0.01)
+
+    slower = 1.2 * base.module_launch_s
+    launches = row("layer_forward_launch", 1, slower, slower, clock="host")
+    rows = write(tmp_path / "slow.jsonl", launches, row("h2d_pinned", 4096, 1e-5))
+    alone = calibrate([str(rows)], BASE).found["host.module_launch_s"]
+    assert alone.value == pytest.approx(slower)
+    assert alone.note.startswith("a lower bound; 2 samples of slow.jsonl; forward of a plain layer")
+    both = calibrate([str(rows), str(measured / "runs.csv")], BASE)
+    assert both.found["host.module_launch_s"].source == "fitted"
 
 
 def test_a_profile_of_ones_own_is_a_base_too(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from offsim.calibration.microbenchmarks import UNITS, read_microbenchmarks
 from offsim.validation.table import MEASURED, SHIPPED_RUNS, read_runs
 
 HARNESS = Path(__file__).parents[2] / "offsim" / "calibration" / "harness.py"
@@ -273,6 +274,8 @@ def test_what_only_a_gpu_runs_at_least_runs_on_a_stand_in(tmp_path, monkeypatch)
     assert harness.measure_everything(results, device, plan, threads=1, quick=True)
 
     rows = [json.loads(line) for line in lines(results.microbenchmarks)]
+    assert len(read_microbenchmarks(results.folder)) == len(rows)
+    assert {row["quantity"] for row in rows} == UNITS.keys()
     found = {(row["quantity"], row["condition"]) for row in rows}
     pinned = {"h2d_pinned", "d2h_pinned", "duplex_pinned"}
     pageable = {"h2d_pageable", "d2h_pageable", "d2h_pageable_fresh"}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offsim.calibration.robust import Interval, fit_seconds
+from offsim.calibration.robust import Interval, fit_seconds, medians
 
 SIZES = np.array([2.0**power for power in range(12, 31, 2)])
 
@@ -25,6 +25,23 @@ def test_intervals_cover_the_truth() -> None:
         covered = [fit[index].low <= truth <= fit[index].high for fit in fits]
         assert sum(covered) >= 16  # 19 are promised; 16 or fewer happen once in 100 times
         assert max(fit[index].spread for fit in fits) < 1.1
+
+
+def test_intervals_of_medians_cover_the_truth() -> None:
+    truths = np.array([1e-3, 2e-2, 0.5])
+    covered = 0
+    for seed in range(100):
+        draw = np.random.default_rng(seed)
+        times = truths[:, None] * np.exp(draw.normal(0, 0.03, (3, 7)))
+        times[draw.random(times.shape) < 0.05] *= 5
+        found = medians(times.tolist())
+        covered += sum(one.low <= truth <= one.high for one, truth in zip(found, truths, strict=True))
+        assert [one.value for one in found] == pytest.approx(np.median(times, axis=1))
+    assert covered / 300 == pytest.approx(0.95, abs=0.04)
+
+
+def test_a_single_time_is_its_own_median() -> None:
+    assert medians([[0.25]])[0].numbers == pytest.approx((0.25, 0.25, 0.25))
 
 
 @settings(max_examples=15, deadline=None)
