@@ -102,7 +102,7 @@ def load_profile(name_or_path: str | Path, relative_to: Path | None = None) -> H
     A relative path is looked up in the folder `relative_to`, then in the current one. Raises InputError naming the
     file, the line and the dotted key of the first thing wrong.
     """
-    return _load(_find(name_or_path, relative_to))
+    return _load(profile_file(name_or_path, relative_to))
 
 
 def scenario_profile(scenario: Scenario) -> HardwareProfile:
@@ -111,7 +111,7 @@ def scenario_profile(scenario: Scenario) -> HardwareProfile:
     InputError points to the scenario's line where the name or a change is wrong.
     """
     try:
-        path = _find(scenario.hardware, scenario.folder)
+        path = profile_file(scenario.hardware, scenario.folder)
     except InputError as error:
         raise scenario.document.error(("hardware",), error.problem) from None
     profile = _load(path)
@@ -183,7 +183,8 @@ def _stamp(file: Path) -> _Stamp:
         return file, -1
 
 
-def _find(name_or_path: str | Path, relative_to: Path | None) -> Path:
+def profile_file(name_or_path: str | Path, relative_to: Path | None = None) -> Path:
+    """Return the file that `load_profile` reads for the same arguments; raise InputError where there is none."""
     name = str(name_or_path)
     if not is_path(name):
         if path := packaged_file("hardware_profiles", name):
@@ -209,7 +210,7 @@ def _chain(path: Path) -> dict[Path, Document]:
         if not head.extends:
             return chain
         try:
-            path = _find(head.extends, path.parent)
+            path = profile_file(head.extends, path.parent)
         except InputError as error:
             raise document.error(("extends",), error.problem) from None
         if path.resolve() in chain:

@@ -12,17 +12,30 @@ import numpy as np
 
 from offsim.calibration.estimate import Estimate
 from offsim.calibration.estimates import fit_microbenchmarks
-from offsim.calibration.fit import NOISE, PHASES, Point, apply, changed, errors, fit, points, predict, sensitivities
+from offsim.calibration.fit import (
+    NOISE,
+    PHASES,
+    Point,
+    apply,
+    changed,
+    errors,
+    fit,
+    intervals,
+    points,
+    predict,
+    runs_on,
+    sensitivities,
+)
 from offsim.calibration.from_traces import fit_trace
 from offsim.calibration.logs import missing, read_log
 from offsim.calibration.microbenchmarks import read_microbenchmarks
 from offsim.calibration.plausible import check, general_recipe, value_of
-from offsim.calibration.recipes import Recipe
+from offsim.calibration.recipe import Recipe
 from offsim.calibration.traces.read import NAMES, read_trace
 from offsim.errors import InputError
 from offsim.hardware import HardwareProfile, Source
 from offsim.packaged import is_path
-from offsim.profiles import load_profile, scenario_profile, unit_of
+from offsim.profiles import load_profile, unit_of
 from offsim.validation.table import MeasuredRun, read_runs, run_of
 
 if TYPE_CHECKING:
@@ -30,8 +43,8 @@ if TYPE_CHECKING:
 
     from offsim.views.figure import Picture
 
-STANDARD_ERRORS = 1.96
-"""Of a normal distribution, to either side of its mean, for 95 %."""
+HOLDOUT = 0.3
+"""The share of the configurations that takes no part in the fit where nothing else is asked for."""
 
 TOGETHER = {"gpu.kernel_latency_s": "gpu.matrix_flops_per_s"}
 """Value -> the one that it was fitted with: both are taken from one trace, first from one that tells both."""
@@ -94,7 +107,7 @@ class Calibration:
         return plot_found(self.table, base=self.base.name)
 
 
-def calibrate(files: Sequence[str], base: str, holdout: float = 0.3) -> Calibration:
+def calibrate(files: Sequence[str], base: str, holdout: float = HOLDOUT) -> Calibration:
     """Fit what the files determine: harness folders or `.jsonl` files, traces, tables of runs (`.csv`), training logs.
 
     Microbenchmarks come first, then traces: what these tell is not fitted to runs. Of the runs' configurations the
@@ -178,13 +191,13 @@ def _take_traces(calibration: Calibration, paths: Sequence[Path]) -> None:
 
 def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Sequence[str], holdout: float) -> None:
     base = calibration.base
-    own = [run for run in runs if scenario_profile(run.scenario).name == base.name]
+    own = runs_on(runs, [base.name])
     if not own:
         named = sorted({run.scenario.hardware for run in runs})
         raise InputError(f"found runs on {', '.join(named)}, expected some on {base.name}, the base", files[0])
     if others := len(runs) - len(own):
         calibration.left_out += (f"{others} of {len(runs)} runs, of other hardware than {base.name}",)
-    data = points(replace(run, scenario=run.scenario.model_copy(update={"hardware": base.name})) for run in own)
+    data = points(own)
     start = calibration.profile
     data, calibration.left_out = _that_fit(data, start, calibration.left_out)
     if not data:
@@ -201,12 +214,9 @@ def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Seq
     error = ", ".join(f"{phase} {100 * np.median(off[phase]):.1f} %" for phase in PHASES)
     error = f"median {error} on {len(judged)} {kind} configurations"
     note = f"runs of {', '.join(Path(name).name for name in files)}"
-    half = _half_widths(recipe, values, training, profiles)
-    for constant in recipe.constants:
-        value, width = values[constant.name], half[constant.name]
-        check(start, constant.name, value, files[0])
-        low, high = value / width, min(value * width, constant.most)
-        calibration.found[constant.name] = Found(value, low, high, "fitted", error, note)
+    for name, found in intervals(recipe, values, training, profiles).items():
+        check(start, name, found.value, files[0])
+        calibration.found[name] = Found(found.value, found.low, found.high, "fitted", error, note)
 
 
 def _that_fit(
@@ -242,19 +252,6 @@ def _influential(recipe: Recipe, data: Sequence[Point], profiles: Mapping[str, H
     influence = np.linalg.norm(sensitivities(recipe, starts, data, profiles), axis=0)
     kept = [constant for constant, size in zip(recipe.constants, influence, strict=True) if size > NOISE]
     return replace(recipe, constants=tuple(kept))
-
-
-def _half_widths(
-    recipe: Recipe, values: Mapping[str, float], data: Sequence[Point], profiles: Mapping[str, HardwareProfile]
-) -> dict[str, float]:
-    """The factor that each constant may be off by, either way: from the curvature of the fit, priors included."""
-    slopes = sensitivities(recipe, values, data, profiles) / NOISE
-    covariance = np.linalg.inv(slopes.T @ slopes + np.eye(len(recipe.constants)))
-    deviations = np.sqrt(np.diag(covariance))
-    return {
-        constant.name: float(np.exp(STANDARD_ERRORS * deviation * constant.spread))
-        for constant, deviation in zip(recipe.constants, deviations, strict=True)
-    }
 
 
 def _with(profile: HardwareProfile, values: Mapping[str, float]) -> HardwareProfile:

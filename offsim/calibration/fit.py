@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import least_squares
 
-from offsim.calibration.recipes import Recipe
+from offsim.calibration.recipe import Recipe
+from offsim.calibration.robust import Interval
 from offsim.errors import InputError
 from offsim.hardware import HardwareProfile
-from offsim.schedulers import scenario_scheduler
-from offsim.training.iteration import run_iteration
+from offsim.profiles import scenario_profile
+from offsim.validation import predictions
 from offsim.validation.table import TIMES, MeasuredRun
-from offsim.workload import Workload
 
 PHASES = {phase: column for column, phase in TIMES.items()}
 NOISE = 0.03
 """Relative error from which a phase weighs less than quadratically: repetitions differ by about that much."""
 DIFFERENCE = 0.02
 """Step of finite differences, in spreads of a constant: small beside them, large beside a simulation's rounding."""
+STANDARD_ERRORS = 1.96
+"""Of a normal distribution, to either side of its mean, for 95 %."""
 
 Values = Mapping[str, float]
 """Constant name -> value."""
@@ -36,6 +38,16 @@ class Point:
     run: MeasuredRun
     seconds: tuple[float, ...]
     weight: float
+
+
+def runs_on(runs: Iterable[MeasuredRun], profiles: Collection[str]) -> list[MeasuredRun]:
+    """The runs on these profiles, which they then name as their hardware whether they had a name or a path."""
+    named = ((run, scenario_profile(run.scenario).name) for run in runs)
+    return [
+        replace(run, scenario=run.scenario.model_copy(update={"hardware": name}))
+        for run, name in named
+        if name in profiles
+    ]
 
 
 def points(runs: Iterable[MeasuredRun]) -> list[Point]:
@@ -76,19 +88,16 @@ def changed(profile: HardwareProfile, sections: Mapping[str, Mapping[str, float]
 
 def predict(run: MeasuredRun, profile: HardwareProfile) -> tuple[float, ...]:
     """Seconds of each phase of `PHASES`; raises InputError for a run that does not fit in memory."""
-    scenario = run.scenario
-    scheduler, options = scenario_scheduler(scenario)
-    simulated = run_iteration(profile, Workload(scenario.model, scenario.training), scheduler, options)
-    if simulated.out_of_memory is not None:
-        raise InputError(f"was measured, but {simulated.out_of_memory}", f"line {run.line}")
-    phases = simulated.phases
-    return tuple(sum(p.end - p.start for p in phases if p.rank == 0 and p.name == name) for name in PHASES)
+    prediction = predictions.predict(run, profile)
+    if prediction.verdict is not None:
+        raise InputError(f"was measured, but {prediction.verdict}", f"line {run.line}")
+    return tuple(prediction.values[column] / 1e3 for column in PHASES.values())
 
 
 def fit(
     recipe: Recipe, data: Sequence[Point], profiles: Profiles, show: Callable[[str], None] = lambda _: None
 ) -> Values:
-    """Constants that bring predictions close to `data` without leaving the plausible (see `recipes`)."""
+    """Constants that bring predictions close to `data` without leaving the plausible (see `recipe`)."""
     names = [constant.name for constant in recipe.constants]
     deviations = _deviations(recipe, data, profiles)
 
@@ -113,10 +122,33 @@ def fit(
 def sensitivities(recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles) -> np.ndarray:
     """How much each phase of `data` (rows) changes, relatively, as each constant (columns) goes by its spread."""
     deviations = _deviations(recipe, data, profiles)
-    z = np.array([np.log(values[c.name] / c.start) / c.spread for c in recipe.constants])
+    z = _spreads(recipe, values)
     at = deviations(z)
     steps = DIFFERENCE * np.eye(len(z))
     return np.stack([(deviations(z - step) - at) / -DIFFERENCE for step in steps], axis=1)
+
+
+def covariance(recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles) -> np.ndarray:
+    """Covariance of the fitted constants, in their spreads, from the curvature of the fit: start and data count.
+
+    What lies far from the prediction counts less, as in the fit itself.
+    """
+    z = _spreads(recipe, values)
+    residuals = np.concatenate([_deviations(recipe, data, profiles)(z) / NOISE, z])
+    slopes = np.concatenate([sensitivities(recipe, values, data, profiles) / NOISE, np.eye(len(z))])
+    slopes /= (1 + residuals[:, np.newaxis] ** 2) ** 0.25
+    inverse: np.ndarray = np.linalg.inv(slopes.T @ slopes)
+    return inverse
+
+
+def intervals(recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles) -> dict[str, Interval]:
+    """The 95 % interval of each constant on its own, whatever the others are."""
+    deviations = np.sqrt(np.diag(covariance(recipe, values, data, profiles)))
+    found = {}
+    for constant, deviation in zip(recipe.constants, deviations, strict=True):
+        value, factor = values[constant.name], float(np.exp(STANDARD_ERRORS * deviation * constant.spread))
+        found[constant.name] = Interval(value, value / factor, max(value, min(value * factor, constant.most)))
+    return found
 
 
 def _deviations(recipe: Recipe, data: Sequence[Point], profiles: Profiles) -> Callable[[np.ndarray], np.ndarray]:
@@ -133,6 +165,10 @@ def _deviations(recipe: Recipe, data: Sequence[Point], profiles: Profiles) -> Ca
         )
 
     return deviations
+
+
+def _spreads(recipe: Recipe, values: Values) -> np.ndarray:
+    return np.array([np.log(values[constant.name] / constant.start) / constant.spread for constant in recipe.constants])
 
 
 def _values(recipe: Recipe, z: np.ndarray) -> dict[str, float]:

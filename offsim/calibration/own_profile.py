@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from offsim.calibration.calibrate import Calibration
+from offsim.calibration.calibrate import Calibration, Found
 from offsim.files import atomic_write
 from offsim.packaged import is_path
 from offsim.profiles import unit_of
@@ -19,28 +19,33 @@ def write_profile(path: str | Path, calibration: Calibration, base: str) -> None
     description = f"Calibrated to measurements; the rest is {calibration.base.name}'s"
     lines = [
         "# Written by offsim calibrate.",
-        f"name: {_quoted(path.stem)}",
-        f"description: {_quoted(description)}",
-        f"extends: {_quoted(extends)}",
+        f"name: {quoted(path.stem)}",
+        f"description: {quoted(description)}",
+        f"extends: {quoted(extends)}",
         f"validated: {str(bool(calibration.held_out)).lower()}",
     ]
     sections: dict[str, list[str]] = {}
     for name, found in sorted(calibration.found.items()):
         section, key = name.split(".")
-        error = f"error: {_quoted(found.error)}, " if found.error else ""
-        entry = (
-            f"{{value: {found.value:.4g}, low: {found.low:.4g}, high: {found.high:.4g}, unit: {_unit(key)}, "
-            f"source: {found.source}, {error}note: {_quoted(found.note)}}}"
-        )
-        sections.setdefault(section, []).append(f"  {key}: {entry}")
+        sections.setdefault(section, []).append(f"  {key}: {entry(key, found)}")
     for section, entries in sections.items():
         lines += ["", f"{section}:", *entries]
     with atomic_write(path) as file:
         file.write("\n".join([*lines, ""]).encode())
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text)  # YAML's double quotes take all of JSON's
+def entry(field: str, found: Found) -> str:
+    """A profile's entry of a value."""
+    texts = {"error": found.error, "note": found.note}
+    return (
+        f"{{value: {found.value:.4g}, low: {found.low:.4g}, high: {found.high:.4g}, unit: {_unit(field)}, "
+        f"source: {found.source}{''.join(f', {name}: {quoted(text)}' for name, text in texts.items() if text)}}}"
+    )
+
+
+def quoted(text: str) -> str:
+    """A text as YAML's double quotes give it, which take all of JSON's."""
+    return json.dumps(text)
 
 
 def _unit(field: str) -> str:

@@ -316,23 +316,32 @@ def calibrate(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="Folders with microbenchmarks.jsonl, traces, tables of measured runs (.csv), training logs; any mix.",
+            help="Folders with microbenchmarks.jsonl, traces, tables of measured runs (.csv), training logs, in any "
+            "mix; or recipes (.yaml).",
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="MINE.yaml", help="The profile to write; it extends the base. With recipes, a folder for theirs."
         ),
     ],
     base: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="PROFILE", help="The profile to start from, of like hardware.", autocompletion=_profiles),
-    ],
-    out: Annotated[str, typer.Option(metavar="MINE.yaml", help="The profile to write; it extends the base.")],
+    ] = None,
     holdout: Annotated[
-        float, typer.Option(metavar="SHARE", help="The share of the runs' configurations that is kept to judge by.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="The share of the runs' configurations that is kept to judge by; by default 0.3."
+        ),
+    ] = None,
 ) -> None:
     """Fit a hardware profile to your own measurements.
 
     Microbenchmarks and traces give the values that they time, runs the others that they depend on; the rest stays the
-    base's.
-    Shows what was found, and errors of predictions on runs that took no part in the fit.
+    base's. Shows what was found, and errors of predictions on runs that took no part in the fit. A recipe says all that
+    itself: which values of which profiles are fitted together, to which runs, and from where.
     """
     from offsim.cli.commands import calibrate_profile
 

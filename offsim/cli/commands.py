@@ -222,20 +222,26 @@ def read_logs(files: Sequence[str], columns: Sequence[str], *, out: str) -> None
             note(f"{file} does not say: {', '.join(names)}; fill them with --set COLUMN=VALUE")
 
 
-def calibrate_profile(files: Sequence[str], base: str, *, out: str, holdout: float) -> None:
+def calibrate_profile(files: Sequence[str], base: str | None, *, out: str, holdout: float | None) -> None:
     """`offsim calibrate`."""
     from offsim.errors import InputError
 
     try:
-        from offsim.calibration.calibrate import calibrate
+        from offsim.calibration.calibrate import HOLDOUT, calibrate
         from offsim.calibration.own_profile import write_profile
         from offsim.cli.calibration import calibration_report
+        from offsim.cli.recipes import is_recipe, refit_profiles
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "scipy":
             raise
         raise InputError("calibrating needs SciPy: pip install 'offsim[calibrate]'") from None
+    if any(map(is_recipe, files)):
+        refit_profiles(files, out, {"--base": base, "--holdout": holdout})
+        return
+    if base is None:
+        raise InputError("not given, expected the profile to start from", "--base")
     check_outputs({"--out": out}, suffixes={"--out": (".yaml", ".yml")}, inputs=[*files, base])
-    calibration = calibrate(files, base, holdout)
+    calibration = calibrate(files, base, HOLDOUT if holdout is None else holdout)
     with writing("--out", out):
         write_profile(out, calibration, base)
     show(calibration_report(calibration, style_of(sys.stdout)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 
 from offsim.errors import InputError
+from offsim.hardware import HardwareProfile
 from offsim.limits import PhaseSpan, job_phases
 from offsim.profiles import scenario_profile
 from offsim.result import Result
@@ -64,10 +67,10 @@ def validate_runs(table: RunTable) -> Validation:
     return Validation(table, tuple(predict(run) for run in table.runs))
 
 
-def predict(run: MeasuredRun) -> Prediction:
-    """Simulate one run."""
+def predict(run: MeasuredRun, profile: HardwareProfile | None = None) -> Prediction:
+    """Simulate one run, on `profile` in place of the one that it names where that is given."""
     try:
-        result = simulate(run.scenario)
+        result = simulate(run.scenario, profile=profile)
     except InputError as error:
         raise in_columns(error) from None
     if result.verdict is not None:
@@ -108,9 +111,7 @@ def _within(series: list[tuple[float, float]], phase: PhaseSpan) -> list[float]:
 
 def _least_at(series: list[tuple[float, float]], time: float) -> int:
     """The last of the least used entries at this instant; the last entry before where there is none."""
-    until = 0
-    while until < len(series) and series[until][0] <= time:
-        until += 1
+    until = bisect_right(series, time, key=itemgetter(0))
     first = until - 1
     while first > 0 and series[first - 1][0] == series[until - 1][0] == time:
         first -= 1

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from offsim.errors import InputError, KeyPath, nearest
+from offsim.packaged import packaged_folder
 from offsim.profiles import scenario_profile
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
@@ -24,7 +25,7 @@ from offsim.yaml_input import Document, Mark, dotted, validate
 MAX_BYTES = 64_000_000
 
 SHIPPED_RUNS = Path(__file__).with_name("measured_runs.csv")
-HELD_OUT = Path(__file__).with_name("held_out.json")
+HELD_OUT = packaged_folder("hardware_profiles") / "held_out.json"
 """Errors on models left out of the fit: hardware -> model -> phase -> {n, median, p90, worst} in percent."""
 
 # Column -> where its value goes in a scenario

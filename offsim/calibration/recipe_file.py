@@ -1,0 +1,137 @@
+"""Reading recipes: YAML files that say which constants of which profiles are fitted to which measured runs.
+
+    name: my-cluster
+    runs: runs.csv                 # beside this file; without it, the table that comes with offsim
+    profiles: [my-node]            # names, or paths from here; fitted together
+    leave_out: model               # the column whose values are left out one by one, to judge the fit by
+    constants:
+      - {field: link.h2d_bytes_per_s, start: 2.2e10, spread: 0.1}
+      - {field: host.adam_params_per_s, start: 5.4e9, spread: 0.2, also: {host.scale_params_per_s: 3.5}}
+
+`also` names fields that are so many times the constant, `profiles` of a constant those that it is of where that is not
+all of them, and `most` what it cannot exceed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from offsim.calibration.fit import Point, points, runs_on
+from offsim.calibration.plausible import FIELDS
+from offsim.calibration.recipe import Constant, Recipe
+from offsim.errors import InputError, KeyPath, suggestion
+from offsim.fields import Number, Section
+from offsim.hardware import HardwareProfile
+from offsim.profiles import load_profile, profile_file
+from offsim.validation.table import SHIPPED_RUNS, RunTable, read_runs
+from offsim.yaml_input import Document, read_yaml, validate
+
+Positive = Annotated[Number, Field(gt=0)]
+
+
+class _Constant(Section):
+    field: str = Field(description="what is fitted, such as link.h2d_bytes_per_s")
+    start: Positive = Field(description="its published or physical value")
+    spread: Positive = Field(description="how far its natural logarithm may plausibly be from the start's")
+    also: dict[str, Positive] = Field(default_factory=dict)
+    profiles: list[str] = Field(default_factory=list)
+    most: Number | None = None
+
+
+class _File(Section):
+    name: str = Field(min_length=1, description="the recipe's")
+    runs: str = ""
+    profiles: list[str] = Field(description="those that are fitted together")
+    leave_out: str = Field(description="the column whose values are left out one by one")
+    constants: list[dict[str, Any]] = Field(description="what is fitted")
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe and what it is applied to: profiles, their files, and points, which the column `leave_out` groups."""
+
+    recipe: Recipe
+    profiles: Mapping[str, HardwareProfile]
+    files: Mapping[str, Path]
+    data: tuple[Point, ...]
+    leave_out: str
+
+
+def read_recipe(path: str | Path) -> RecipeFile:
+    """Read a recipe, its profiles and its runs; raise InputError, with the line, for the first thing wrong."""
+    path = Path(path)
+    document = read_yaml(path)
+    file = validate(document, _File)
+    files = _profiles(document, file, path.parent)
+    profiles = {name: load_profile(profile) for name, profile in files.items()}
+    recipe = Recipe(file.name, tuple(files), _constants(document, tuple(files)))
+    table = read_runs(path.parent / file.runs if file.runs else SHIPPED_RUNS)
+    data = points(runs_on(table.runs, profiles))
+    for index, name in enumerate(profiles):
+        if all(point.run.scenario.hardware != name for point in data):
+            problem = f"profiles: found no run on {name} with times of all phases in {table.path}, expected some"
+            raise document.error(("profiles", index), problem)
+    _check_left_out(document, file.leave_out, table, data)
+    return RecipeFile(recipe, profiles, files, tuple(data), file.leave_out)
+
+
+def _profiles(document: Document, file: _File, folder: Path) -> dict[str, Path]:
+    if not file.profiles:
+        raise document.unexpected(("profiles",), "the names of the profiles to fit")
+    files: dict[str, Path] = {}
+    for index, written in enumerate(file.profiles):
+        at: KeyPath = ("profiles", index)
+        try:
+            found = profile_file(written, folder)
+        except InputError as error:
+            raise document.error(at, error.problem) from None
+        if found.stem in files:
+            raise document.unexpected(at, "each profile once")
+        files[found.stem] = found
+    return files
+
+
+def _constants(document: Document, profiles: tuple[str, ...]) -> tuple[Constant, ...]:
+    if not document.data["constants"]:
+        raise document.unexpected(("constants",), "what to fit")
+    constants = []
+    set_by: dict[tuple[str, str], KeyPath] = {}
+    for index, data in enumerate(document.data["constants"]):
+        at: KeyPath = ("constants", index)
+        given = validate(document, _Constant, data, at)
+        for field, place in ((given.field, (*at, "field")), *((name, (*at, "also", name)) for name in given.also)):
+            if field not in FIELDS:
+                raise document.error(place, f"unknown value '{field}' of a profile{suggestion(field, FIELDS)}")
+        for number, name in enumerate(given.profiles):
+            if name not in profiles:
+                problem = f"unknown profile '{name}' of the recipe{suggestion(name, profiles)}"
+                raise document.error((*at, "profiles", number), problem)
+        most = math.inf if given.most is None else given.most
+        if most < given.start:
+            raise document.unexpected((*at, "most"), f"at least the start ({given.start:g})")
+        of = tuple(given.profiles or profiles)
+        factors = [(given.field, 1.0), *given.also.items()]
+        targets = tuple((profile, field, factor) for profile in of for field, factor in factors)
+        for profile, field, _ in targets:
+            if (profile, field) in set_by:
+                first = document.mark(set_by[profile, field]).line
+                raise document.error(at, f"found {field} of {profile} again; the first is on line {first}")
+            set_by[profile, field] = at
+        name = f"{given.field} ({', '.join(of)})"
+        constants.append(Constant(name, given.start, given.spread, targets, most))
+    return tuple(constants)
+
+
+def _check_left_out(document: Document, column: str, table: RunTable, data: Iterable[Point]) -> None:
+    if column not in table.columns:
+        problem = f"unknown column '{column}' of {table.path}{suggestion(column, table.columns)}"
+        raise document.error(("leave_out",), problem)
+    if len({point.run.cell(column) for point in data}) < 2:
+        problem = f"leave_out: found one '{column}' in the runs, expected several to leave out one by one"
+        raise document.error(("leave_out",), problem)
