@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from offsim.result import Result
     from offsim.scenario import load_scenario
     from offsim.simulation import simulate
+    from offsim.study.sweep import sweep
     from offsim.verdict import DoesNotFit
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "load_profile",
     "load_scenario",
     "simulate",
+    "sweep",
 ]
 
 _MODULES = {
@@ -32,6 +34,7 @@ _MODULES = {
     "load_profile": "offsim.profiles",
     "load_scenario": "offsim.scenario",
     "simulate": "offsim.simulation",
+    "sweep": "offsim.study.sweep",
 }
 
 

@@ -1,0 +1,5 @@
+"""Many simulations as one study: sweeps over scenarios, hardware and schedulers."""
+
+from offsim.study.table import read_results
+
+__all__ = ["read_results"]
