@@ -62,7 +62,8 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _match(folder: Path, content: dict[str, Any], resume: bool) -> None:
-    if not (folder / MANIFEST).exists():
+    journal = folder / JOURNAL
+    if not journal.exists() or not journal.stat().st_size:
         return
     before = read_manifest(folder).get("sweep")
     same = json.loads(json.dumps(content, default=str)) == before

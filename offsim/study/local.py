@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -22,7 +23,7 @@ IN_FLIGHT = 2
 """Payloads that a worker holds: one that it works on and one for when it is done."""
 
 MAX_DEATHS = 2
-DIED = f"the worker process died {MAX_DEATHS} times while it simulated this point (out of memory?)"
+DIED = "the worker process died each time it simulated this point (out of memory?)"
 
 _STARTED, _OUTCOME, _REFUSED = b"s", b"o", b"r"
 
@@ -151,9 +152,14 @@ class _Pool:
 def _work(pipe: Connection) -> None:
     """Simulate what comes through the pipe until it closes: when all is done, or its other end died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is interrupted and stops its workers
+    # A simulation leaves cycles, all of them garbage at its end: one collection then costs a fifth of a point's time less
+    # than many while it runs.
+    gc.disable()
+    gc.freeze()
     with suppress(EOFError, OSError):
         pipe.send_bytes(_STARTED)
         while True:
+            gc.collect()
             payload = pipe.recv_bytes()
             try:
                 answer = _OUTCOME + simulate_point(payload)
