@@ -141,7 +141,7 @@ def _changed(profile: HardwareProfile, scenario: Scenario) -> HardwareProfile:
             if factor is not None and old is None:
                 raise scenario.document.error((*at, field), f"profile '{profile.name}' has no value to multiply")
             data[section][field] = change if factor is None else factor * old
-            named.append(f"{dotted(path)} {change if factor else format(change, 'g')}")
+            named.append(f"{dotted(path)} {format(change, 'g') if factor is None else change}")
             marks[path] = scenario.document.mark((*at, field))
             data["provenance"][dotted(path)] = _provenance(profile.provenance.get(dotted(path)), factor)
         marks[section,] = scenario.document.mark(at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,14 @@ def check_value(name: str, value: Any, mark: Mark, schedulers: Collection[str], 
 def _check_single(document: Document, path: KeyPath, model: type[BaseModel], value: Any) -> None:
     """Check one field of a model by itself, without what the other fields have to do with it."""
     name = str(path[-1])
+    validate(document, _single(model, name), data={name: value}, at=path[:-1])
+
+
+@cache
+def _single(model: type[BaseModel], name: str) -> type[BaseModel]:
     info = model.model_fields[name]
     fields: dict[str, Any] = {name: (info.annotation, info)}
-    validate(document, create_model("_Single", __base__=Section, **fields), data={name: value}, at=path[:-1])
+    return create_model("_Single", __base__=Section, **fields)
 
 
 def _section(document: Document, path: KeyPath, value: Any) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from offsim.errors import Expected, KeyPath
 from offsim.fields import Count, Number, Section
 from offsim.yaml_input import Document, validate
 
-MAX_VALUES = 1_000_000
+MAX_VALUES = 100_000
 
 
 class _Range(Section):
