@@ -77,7 +77,9 @@ def _match(folder: Path, content: dict[str, Any], resume: bool) -> None:
 
 
 def _listed(base: Any) -> set[str]:
-    return {str(one) for one in (base if isinstance(base, list) else [base])}
+    """Names of the scenarios that a sweep starts from."""
+    listed = base if isinstance(base, list) else [base]
+    return {str(one.get("name", "scenario") if isinstance(one, dict) else one) for one in listed}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-ROWS_PER_GROUP = 5_000
+ROWS_PER_GROUP = 1_000
 
 _FIGURES = {
     "scheduler": "string",
