@@ -24,9 +24,8 @@ from pathlib import Path
 from offsim.study.sweep import run_sweep
 from offsim.study.sweep_file import read_sweep
 
-if __name__ == "__main__":
-    done = run_sweep(read_sweep(json.loads(sys.argv[1])), Path(sys.argv[2]), jobs=2).simulated
-    print(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+done = run_sweep(read_sweep(json.loads(sys.argv[1])), Path(sys.argv[2]), jobs=2).simulated
+print(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
@@ -73,9 +72,7 @@ def test_share_of_a_point_that_is_not_simulating(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("count", [1_000, 20_000])
 def test_memory_of_the_driver(count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script = tmp_path / "driver.py"
-    script.write_text(DRIVER)
-    arguments = [sys.executable, str(script), json.dumps(small(count)), str(tmp_path / "out")]
+    arguments = [sys.executable, "-c", DRIVER, json.dumps(small(count)), str(tmp_path / "out")]
     begin = perf_counter()
     done, kilobytes = map(int, subprocess.run(arguments, check=True, capture_output=True).stdout.split())
     seconds = perf_counter() - begin

@@ -54,13 +54,18 @@ def _progress(total: int) -> Iterator[Callable[[Progress], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("points, {task.speed:,.0f}/s,"), TimeRemainingColumn())
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("points, {task.fields[rate]:,.0f}/s,"),
+        TimeRemainingColumn(),
+    )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total, speed=0.0)
+        task = bar.add_task("", total=total, rate=0.0)
         begun = monotonic()
 
         def report(progress: Progress) -> None:
-            bar.update(task, completed=progress.done, speed=progress.simulated / max(monotonic() - begun, 1e-9))
+            bar.update(task, completed=progress.done, rate=progress.simulated / max(monotonic() - begun, 1e-9))
 
         yield report
 

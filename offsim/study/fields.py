@@ -15,7 +15,7 @@ from offsim.hardware import HardwareProfile
 from offsim.packaged import is_path
 from offsim.profiles import factor_of, load_profile
 from offsim.scenario import Model, Training
-from offsim.schedulers.registry import available_schedulers, find_scheduler
+from offsim.schedulers.registry import BUILT_IN, find_scheduler
 from offsim.yaml_input import Document, Mark, dotted, validate
 
 _HARDWARE = {
@@ -41,7 +41,7 @@ def check_field(document: Document, at: KeyPath, name: str, schedulers: Collecti
     known = field_names(schedulers)
     if name in known:
         return
-    elsewhere = [other for other in available_schedulers() if name in field_names([other])]
+    elsewhere = [other for other in BUILT_IN if name in field_names([other])]
     if elsewhere:
         problem = f"'{name}' is no option of {' or '.join(schedulers)}, only of {' and '.join(elsewhere)}"
         raise document.error(at, problem)

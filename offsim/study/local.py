@@ -6,11 +6,13 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any
 
 from offsim.errors import InputError
@@ -99,7 +101,8 @@ class _Pool:
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, self._work), daemon=True)
-        process.start()
+        with _no_main_module():
+            process.start()
         theirs.close()
         return _Worker(process, ours)
 
@@ -125,10 +128,7 @@ class _Pool:
         if not worker.started:
             self._failed_starts += 1
             if self._failed_starts > 2 * self._jobs:
-                raise InputError(
-                    "worker processes end as they start; in a script of your own, call offsim.sweep under "
-                    "`if __name__ == '__main__':`"
-                )
+                raise InputError("worker processes end as they start")
         elif worker.held:
             key, _ = worker.held[0]
             self._deaths[key] = self._deaths.get(key, 0) + 1
@@ -150,6 +150,17 @@ class _Pool:
             worker.process.kill()
         for worker in list(self._workers):
             self._end(worker)
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keep new processes from running the user's script once more: they need nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve(pipe: Connection, work: Callable[[bytes], bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,7 +48,7 @@ class _Resolver:
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
         self._version = offsim_version().encode()
-        self._bases = [_written(base) for base in sweep.bases]
+        self._bases = [base.model_dump(exclude={"name"}) for base in sweep.bases]
         # A section before its parts; the scheduler before its options.
         places = [
             (column.split("."), number, place)
@@ -64,15 +65,15 @@ class _Resolver:
             _, options = scenario_scheduler(scenario)
             profile = self._profile_of(scenario.hardware, orjson.dumps(scenario.hardware_changes), position[0] or 0)
         except InputError as error:
-            values = orjson.dumps(data, option=orjson.OPT_SORT_KEYS, default=str)
+            values = json.dumps(data, sort_keys=True, default=str).encode()
             return Point(_hash(self._version, values, error.problem.encode()), error=error.problem)
         what = {
             "model": scenario.model.model_dump(),
             "training": scenario.training.model_dump(),
             "scheduler": {"name": scenario.scheduler.name, **options.model_dump()},
         }
-        payload = b"\n".join([self._version, profile, orjson.dumps(what, option=orjson.OPT_SORT_KEYS)])
-        return Point(_hash(payload), payload)
+        parts = (self._version, profile, orjson.dumps(what, option=orjson.OPT_SORT_KEYS))
+        return Point(_hash(*parts), b"\n".join(parts))
 
     def _data(self, position: Position) -> dict[str, Any]:
         data = dict(self._bases[position[0] or 0])
@@ -100,16 +101,8 @@ class _Resolver:
         return orjson.dumps(profile, option=orjson.OPT_SORT_KEYS)
 
 
-def _written(base: Scenario) -> dict[str, Any]:
-    """What a scenario says: options that it doesn't give are left to the scheduler that a point is under."""
-    return base.model_dump(exclude={"name"})
-
-
 def _hash(*parts: bytes) -> bytes:
-    digest = sha256()
-    for part in parts:
-        digest.update(b"%d:" % len(part) + part if len(parts) > 1 else part)
-    return digest.digest()
+    return sha256(b"\n".join(parts)).digest()
 
 
 def cells(sweep: Sweep, position: Position) -> Mapping[str, Any]:

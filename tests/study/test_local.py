@@ -1,11 +1,14 @@
 """Workers that die: what they were at is tried once more, all else is not harmed."""
 
+import subprocess
+import sys
+
 import orjson
 import pytest
 
 from offsim import InputError
 from offsim.study.local import DIED, outcomes
-from tests.study.sweeps import dies_of_bombs
+from tests.study.sweeps import dies_of_bombs, small_sweep
 
 
 def refuses(payload):
@@ -55,3 +58,13 @@ def test_tasks_are_taken_as_workers_become_free():
 def test_a_worker_that_refuses_ends_all():
     with pytest.raises(InputError, match="not here"):
         list(outcomes(numbered([b"echo"] * 9), 2, refuses))
+
+
+@pytest.mark.parametrize("how", ["file", "stdin"])
+def test_a_script_needs_no_guard(how, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(f"import offsim\nprint(len(offsim.sweep({small_sweep()!r}, jobs=2)))\n")
+    with script.open() as file:
+        arguments, stdin = ([str(script)], None) if how == "file" else (["-"], file)
+        run = subprocess.run([sys.executable, *arguments], stdin=stdin, capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == ("6\n", "")
