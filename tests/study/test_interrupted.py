@@ -80,7 +80,7 @@ def test_workers_are_killed_in_mid_sweep(whole, tmp_path):
     killed = []
 
     def kill(progress):
-        if progress.simulated in (20, 60, 61):
+        if progress.simulated in (20, 60, 100):
             worker = multiprocessing.active_children()[0]
             os.kill(worker.pid, signal.SIGKILL)
             killed.append(worker.pid)
