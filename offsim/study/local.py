@@ -93,7 +93,7 @@ class _Pool:
                     return
                 if number >= len(self._workers):
                     self._workers.append(self._start())
-                worker = self._workers[min(number, len(self._workers) - 1)]
+                worker = self._workers[number]
                 worker.held.append(task)
                 with suppress(OSError):  # it died: heard of at once
                     worker.pipe.send_bytes(task[1])
