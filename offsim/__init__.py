@@ -12,34 +12,41 @@ if TYPE_CHECKING:
     from offsim.simulation import simulate
     from offsim.study.sensitivity import Sensitivity, sensitivity
     from offsim.study.sweep import sweep
+    from offsim.study.tune import Question, Tuning, tune
     from offsim.verdict import DoesNotFit
 
 __all__ = [
     "Comparison",
     "DoesNotFit",
     "InputError",
+    "Question",
     "Result",
     "Sensitivity",
+    "Tuning",
     "compare",
     "load_profile",
     "load_scenario",
     "sensitivity",
     "simulate",
     "sweep",
+    "tune",
 ]
 
 _MODULES = {
     "Comparison": "offsim.comparison",
     "DoesNotFit": "offsim.verdict",
     "InputError": "offsim.errors",
+    "Question": "offsim.study.tune",
     "Result": "offsim.result",
     "Sensitivity": "offsim.study.sensitivity",
+    "Tuning": "offsim.study.tune",
     "compare": "offsim.comparison",
     "load_profile": "offsim.profiles",
     "load_scenario": "offsim.scenario",
     "sensitivity": "offsim.study.sensitivity",
     "simulate": "offsim.simulation",
     "sweep": "offsim.study.sweep",
+    "tune": "offsim.study.tune",
 }
 
 

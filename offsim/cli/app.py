@@ -465,9 +465,8 @@ def tune(
 
     Lower bounds rule out most settings without simulating them; what is found is what simulating all would find.
     """
-    import os
-
     from offsim.cli.tuning import tune_scenario
+    from offsim.study.local import cores
 
     tune_scenario(
         scenario,
@@ -477,7 +476,7 @@ def tune(
         objective,
         headroom=headroom,
         budget=budget,
-        jobs=jobs or os.cpu_count() or 1,
+        jobs=jobs or cores(),
         with_upgrades=with_upgrades,
         json=json,
     )

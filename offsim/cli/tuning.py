@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
 from offsim.cli.outputs import STDOUT, check_outputs, write_json
-from offsim.cli.terminal import Style, labelled, show, style_of
+from offsim.cli.terminal import Style, labelled, show, style_of, wrapped
 from offsim.errors import InputError
+from offsim.imports.recommendation import recommendation
 from offsim.scenario import load_scenario
 from offsim.study.space import DEFAULT, Settings
 from offsim.study.tune import Mapper, Outcome, Question, Tuning, tune
@@ -87,6 +89,7 @@ def tuning_report(name: str, tuning: Tuning, bought: Sequence[Upgrade], style: S
         blocks.append(f"{style.heading(title)}\n{_table(_thinned(tuning.front), style)}")
     if bought:
         blocks.append(_upgrades(best, bought, style))
+    blocks.append(_to_set(best, style))
     return "\n\n".join(blocks)
 
 
@@ -164,6 +167,13 @@ def _upgrades(best: Outcome, bought: Sequence[Upgrade], style: Style) -> str:
     return f"{title}\n{style.table(rows, ('upgrade', 'time', 'gain', 'then with'), 'lrrl')}"
 
 
+def _to_set(best: Outcome, style: Style) -> str:
+    said = recommendation(best.scenario)
+    title = style.heading("to train with the best setting: keys of DeepSpeed's configuration")
+    notes = [wrapped(note, "- ", "  ") for note in said.notes]
+    return "\n".join([title, said.to_json().rstrip(), *notes])
+
+
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -177,6 +187,7 @@ def tuning_json(tuning: Tuning, bought: Sequence[Upgrade]) -> dict[str, Any]:
     return {
         "given": _outcome_json(tuning.given),
         "best": _outcome_json(tuning.best) if tuning.best else None,
+        "deepspeed": asdict(recommendation(tuning.best.scenario)) if tuning.best else None,
         "fastest": [_outcome_json(outcome) for outcome in tuning.fastest],
         "front": [_outcome_json(outcome) for outcome in tuning.front],
         "simulated": len(tuning.outcomes),

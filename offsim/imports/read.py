@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from offsim.errors import InputError
 from offsim.imports.deepspeed import CHECKPOINTING, read_deepspeed
@@ -16,6 +17,9 @@ from offsim.scenario import Scenario, scenario_from
 from offsim.workload import Workload
 from offsim.yaml_input import Document, read_json
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -23,6 +27,21 @@ class Imported:
 
     scenario: Scenario
     draft: Draft
+
+    @property
+    def account(self) -> pd.DataFrame:
+        """A row per key: `list` it is on (taken, assumed, ignored, not modelled), `found`, and what it `became`."""
+        import pandas as pd
+
+        draft = self.draft
+        lists = {
+            "taken": draft.used,
+            "assumed": draft.assumed,
+            "ignored": draft.ignored,
+            "not modelled": draft.not_modelled,
+        }
+        rows = [(name, e.key, e.found, e.became) for name, entries in lists.items() for e in entries]
+        return pd.DataFrame(rows, columns=["list", "key", "found", "became"])
 
 
 def import_scenario(

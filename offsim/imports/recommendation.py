@@ -67,8 +67,8 @@ def _offload(scenario: Scenario) -> tuple[dict[str, Any], list[str]]:
     if name == "deep_optimizer_states":
         stride = getattr(options, "update_stride", None)
         note = (
-            f"needs the build of DeepSpeed of Deep Optimizer States (doi 10.1145/3652892.3700781), with every "
-            f"{stride}th sub-group updated on the GPU (update stride {stride}); {stock}"
+            f"needs the build of DeepSpeed of Deep Optimizer States (doi 10.1145/3652892.3700781), with one "
+            f"sub-group in {stride} updated on the GPU (update stride {stride}); {stock}"
         )
         return offload, [note]
     return offload, [f"needs a build with the scheduler {name}; {stock}"]

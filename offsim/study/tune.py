@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from offsim.errors import InputError
 from offsim.profiles import scenario_profile
@@ -18,6 +18,11 @@ from offsim.scenario import Scenario, load_scenario
 from offsim.simulation import Source, simulate
 from offsim.study.bounds import lower_bound
 from offsim.study.space import DEFAULT, Candidate, Settings, candidates, values_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from offsim.views.figure import Picture
 
 Objective = Literal["iteration_time", "tokens_per_s"]
 
@@ -73,7 +78,7 @@ class Question:
             raise InputError(f"found {self.headroom:g}, expected at least 0 and less than 1", "--headroom")
 
 
-@dataclass
+@dataclass(repr=False)
 class Tuning:
     """What tuning found."""
 
@@ -90,12 +95,20 @@ class Tuning:
     """What those cannot exceed."""
 
     @property
+    def fitting(self) -> list[Outcome]:
+        """Settings that fit, the fastest first; of those equal in time and GPU memory, the one with least host memory.
+
+        Equal are settings that differ in name only, as strides do that are larger than the number of sub-groups.
+        """
+        distinct: dict[tuple[float, float], Outcome] = {}
+        for outcome in sorted((o for o in self.outcomes if o.fits), key=lambda o: (_slowness(o), o.host_bytes)):
+            distinct.setdefault((outcome.tokens_per_s, outcome.gpu_bytes), outcome)
+        return list(distinct.values())
+
+    @property
     def fastest(self) -> list[Outcome]:
-        """The fastest settings that fit, none twice under another name."""
-        distinct: dict[tuple[float, float, float], Outcome] = {}
-        for outcome in sorted((o for o in self.outcomes if o.fits), key=_slowness):
-            distinct.setdefault((outcome.tokens_per_s, outcome.gpu_bytes, outcome.host_bytes), outcome)
-        return list(distinct.values())[: self.question.fastest]
+        """The first of those that fit, which are known for certain."""
+        return self.fitting[: self.question.fastest]
 
     @property
     def best(self) -> Outcome | None:
@@ -106,10 +119,31 @@ class Tuning:
     def front(self) -> list[Outcome]:
         """Settings that no other beats in both tokens per second and GPU memory, the fastest first."""
         front: list[Outcome] = []
-        for outcome in sorted((o for o in self.outcomes if o.fits), key=lambda o: (_slowness(o), o.gpu_bytes)):
+        for outcome in sorted(self.fitting, key=lambda o: (_slowness(o), o.gpu_bytes)):
             if not front or outcome.gpu_bytes < front[-1].gpu_bytes:
                 front.append(outcome)
         return front
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each of `fitting` and for each setting simulated that does not fit, with columns as of a sweep.
+
+        `on_front` tells the rows of `front`; pictures of sweeps (`offsim.views.sweeps`) draw it.
+        """
+        from offsim.study.tuning_table import tuning_table
+
+        return tuning_table(self)
+
+    def plot_front(self, **options: Any) -> Picture:
+        """Time against GPU memory; options as of `offsim.views.sweeps.plot_front`."""
+        from offsim.views.sweeps import plot_front
+
+        return plot_front(self.table, **{"title": self.given.scenario.name, **options})
+
+    def __repr__(self) -> str:
+        from offsim.study.tuning_table import tuning_text
+
+        return tuning_text(self)
 
 
 def _slowness(outcome: Outcome) -> float:

@@ -5,7 +5,7 @@ Where further axes vary, the best row of each place is shown, and the picture sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,10 +31,14 @@ from offsim.views.figure import (
     title_at,
 )
 from offsim.views.style import ink_on
+from offsim.views.sweep_axes import column_of, label, ordered, positions, short, shown, varied
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4B2E83", "#8F5F5F")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 NOT_FITTING = "#EEEEEE"
+HATCH = "#999999"
+MOST_NAMED = 4
+LEVEL: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.0, "marker": "none"}
 
 
 class Quantity(NamedTuple):
@@ -66,26 +70,45 @@ def plot_heatmap(
     width_in: float = PAPER_WIDTH_IN,
     title: str | None = None,
 ) -> Picture:
-    """Draw a column over two axes of the table; the best place is framed, those where nothing fits are hatched."""
-    best = _best(table, [x, y], value).dropna(subset=[x, y])
-    columns, rows = _ordered(table[x]), _ordered(table[y])
+    """Draw a column over two axes of the table: the best place is framed, those where nothing fits are hatched.
+
+    A place that the table does not have is empty. An axis may be named by its last part, if only one ends in it.
+    """
+    x, y = column_of(table, x), column_of(table, y)
+    best = _best(table, [x, y], value)
+    placed = table.dropna(subset=[x, y])
+    columns, rows = ordered(placed[x]), ordered(placed[y])
+    if not columns:
+        raise ValueError(f"no row of the sweep table has both {x} and {y}: nothing to draw")
     quantity = QUANTITIES[value]
     grid = np.full((len(rows), len(columns)), np.nan)
     for at_x, at_y, amount in zip(best[x], best[y], best[value], strict=True):
-        grid[rows.index(at_y), columns.index(at_x)] = amount * quantity.scale
-    left = max(text_width_in(_text(name), TEXT_PT) for name in rows) + 0.32
+        if at_x in columns and at_y in rows:
+            grid[rows.index(at_y), columns.index(at_x)] = amount * quantity.scale
+    outside = placed[placed["fits"].eq(False)]
+    too_big = {(rows.index(at_y), columns.index(at_x)) for at_x, at_y in zip(outside[x], outside[y], strict=True)}
+    hatched = {place for place in too_big if np.isnan(grid[place])}
+    left = EDGE_IN + LINE_IN + max(text_width_in(shown(name), TEXT_PT) for name in rows) + 0.16
     cell_in = min(0.34, 4.0 / len(rows))
+    grid_in = cell_in * len(rows)
     header_in = (0.22 if title else 0.04) + LINE_IN * 1.4
-    height = header_in + cell_in * len(rows) + 0.42
+    height = header_in + grid_in + 0.42
     bar_in = 0.62
     picture = new_picture(width_in, height)
-    axes = axes_at(picture, left, 0.42, width_in - left - EDGE_IN - bar_in, cell_in * len(rows))
-    _draw_cells(axes, grid, quantity)
+    axes = axes_at(picture, left, 0.42, width_in - left - EDGE_IN - bar_in, grid_in)
+    _draw_cells(axes, grid, hatched, quantity)
     _name_ticks(axes, columns, rows)
-    axes.set_xlabel(x, fontsize=TEXT_PT, labelpad=2)
-    axes.set_ylabel(y, fontsize=TEXT_PT, labelpad=2)
-    _subtitle(picture, f"{quantity.label}{_over(table, [x, y])}", left, height - header_in + LINE_IN * 1.3)
-    _colour_bar(picture, grid, quantity, width_in - EDGE_IN - bar_in + 0.12, 0.42, cell_in * len(rows))
+    axes.set_xlabel(label(table, x, width_in - left - 1.5), fontsize=TEXT_PT, labelpad=2)
+    name = label(table, y, height - 0.2)
+    # A name longer than the rows are high stays within the picture.
+    half_in = text_width_in(name, TEXT_PT) / 2 + 0.06
+    middle = max(min(0.42 + grid_in / 2, height - half_in), half_in)
+    place = (EDGE_IN / width_in, middle / height)
+    picture.text(*place, name, rotation=90, ha="left", va="center", fontsize=TEXT_PT, gid="y label")
+    _subtitle(picture, f"{quantity.label}{_over(placed, [x, y])}", left, height - header_in + LINE_IN * 1.3)
+    _colour_bar(picture, grid, quantity, width_in - EDGE_IN - bar_in + 0.12, 0.42, grid_in)
+    if hatched:
+        _explain_hatch(picture)
     if title:
         title_at(picture, title, EDGE_IN, height - 0.04)
     return picture
@@ -105,32 +128,35 @@ def plot_lines(
 
     What does not have the axis, as a scheduler without the option, is a dashed level.
     """
+    x, by = column_of(table, x), column_of(table, by)
     best = _best(table, [x, by], value)
-    places = _ordered(table[x])
-    positions = _positions(places)
+    places = ordered(table[x])
+    at = dict(zip(places, positions(places), strict=True))
     quantity = QUANTITIES[value]
-    lines = _ordered(table[by])
-    columns, legend_in = legend_rows([_text(name) for name in lines], width_in - 0.6)
+    lines = ordered(table[by])
+    columns, legend_in = legend_rows([shown(name) for name in lines], width_in - 0.6)
     header_in = (0.22 if title else 0.04) + LINE_IN * 1.4
     picture = new_picture(width_in, height_in)
     bottom = 0.36 + legend_in
     axes = axes_at(picture, 0.55, bottom, width_in - 0.55 - EDGE_IN, height_in - bottom - header_in)
+    looks = []
     for index, name in enumerate(lines):
         own = best[best[by] == name]
         for level in own.loc[own[x].isna(), value] * quantity.scale:
-            axes.axhline(level, color=_look(index)["color"], linewidth=1.0, linestyle=(0, (4, 2)), gid=_text(name))
+            axes.axhline(level, **(_look(index) | LEVEL), gid=shown(name))
         own = own.dropna(subset=[x])
-        at = [positions[places.index(place)] for place in own[x]]
-        points = sorted(zip(at, own[value] * quantity.scale, strict=True))
+        points = sorted(zip((at[place] for place in own[x]), own[value] * quantity.scale, strict=True))
         if points:
-            axes.plot(*np.transpose(points), gid=_text(name), **_look(index))
-    axes.set_ylim(0, None)
-    axes.xaxis.set_major_locator(FixedLocator(positions))
-    axes.xaxis.set_major_formatter(FixedFormatter([_text(place) for place in places]))
+            axes.plot(*np.transpose(points), gid=shown(name), **_look(index))
+        looks.append(_look(index) | ({} if points else LEVEL))
+    axes.set_ylim(0, 1.08 * quantity.scale * best[value].max() if len(best) else 1.0)
+    axes.xaxis.set_major_locator(FixedLocator(list(at.values())))
+    axes.xaxis.set_major_formatter(FixedFormatter([shown(place) for place in at]))
     axes.xaxis.set_minor_locator(NullLocator())
-    _finish(axes, x, quantity.label)
+    _finish(axes, label(table, x, width_in - 1.0), quantity.label)
     _subtitle(picture, f"{quantity.label}{_over(table, [x, by])}", 0.55, height_in - header_in + LINE_IN * 1.3)
-    _legend(picture, lines, columns)
+    handles = [Line2D([], [], label=shown(name), **look) for name, look in zip(lines, looks, strict=True)]
+    _legend(picture, handles, columns)
     if title:
         title_at(picture, title, EDGE_IN, height_in - 0.04)
     return picture
@@ -144,36 +170,33 @@ def plot_front(
     height_in: float = 3.2,
     title: str | None = None,
 ) -> Picture:
-    """Draw iteration time against GPU memory, a mark per row, and the front that no row beats in both."""
+    """Draw iteration time against GPU memory, a mark per row, and the front that no row beats in both.
+
+    Neither axis begins at zero.
+    """
+    by = column_of(table, by)
     require_columns(table, "sweep", ["fits", by, "iteration_s", "gpu_peak_bytes"])
     fitting = table[table["fits"].eq(True)]
-    names = _ordered(table[by])
-    columns, legend_in = legend_rows([*(_text(name) for name in names), "the front"], width_in - 0.6)
+    names = ordered(table[by])
+    columns, legend_in = legend_rows([*(shown(name) for name in names), "the front"], width_in)
     picture = new_picture(width_in, height_in)
     bottom, header_in = 0.36 + legend_in, 0.24 if title else 0.06
     axes = axes_at(picture, 0.55, bottom, width_in - 0.55 - EDGE_IN, height_in - bottom - header_in)
     memory = QUANTITIES["gpu_peak_bytes"]
+    handles = []
     for index, name in enumerate(names):
         own = fitting[fitting[by] == name]
-        look = _look(index) | {"linestyle": "none", "markersize": 3.6, "alpha": 0.75}
-        axes.plot(own["gpu_peak_bytes"] * memory.scale, own["iteration_s"], gid=_text(name), **look)
+        look = _look(index) | {"linestyle": "none", "alpha": 0.85, "label": shown(name)}
+        handles += axes.plot(own["gpu_peak_bytes"] * memory.scale, own["iteration_s"], gid=shown(name), **look)
     front = front_of(fitting)
     if len(front):
-        axes.step(
-            front["gpu_peak_bytes"] * memory.scale,
-            front["iteration_s"],
-            where="post",
-            color="black",
-            linewidth=0.8,
-            zorder=1,
-            gid="front",
-        )
-    axes.set_ylim(0, None)
-    axes.set_xlim(0, None)
+        reached = front["gpu_peak_bytes"] * memory.scale
+        look = {"color": "black", "linewidth": 0.8, "zorder": 1, "label": "the front"}
+        handles += axes.step(reached, front["iteration_s"], where="post", gid="front", **look)
+    axes.margins(0.04, 0.08)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8))
     _finish(axes, memory.label, QUANTITIES["iteration_s"].label)
-    front_line = Line2D([], [], color="black", linewidth=0.8, label="the front")
-    _legend(picture, names, columns, front_line, linestyle="none")
+    _legend(picture, handles, columns)
     if title:
         title_at(picture, title, EDGE_IN, height_in - 0.04)
     return picture
@@ -181,9 +204,9 @@ def plot_front(
 
 def front_of(table: pd.DataFrame) -> pd.DataFrame:
     """Rows that no other beats in both iteration time and GPU memory, those with the least memory first."""
-    ordered = table.sort_values(["gpu_peak_bytes", "iteration_s"], kind="stable")
-    fastest_before = ordered["iteration_s"].cummin().shift(fill_value=np.inf)
-    return ordered[ordered["iteration_s"] < fastest_before]
+    ranked = table.sort_values(["gpu_peak_bytes", "iteration_s"], kind="stable")
+    fastest_before = ranked["iteration_s"].cummin().shift(fill_value=np.inf)
+    return ranked[ranked["iteration_s"] < fastest_before]
 
 
 def _best(table: pd.DataFrame, axes: Sequence[str], value: str) -> pd.DataFrame:
@@ -192,45 +215,16 @@ def _best(table: pd.DataFrame, axes: Sequence[str], value: str) -> pd.DataFrame:
         raise ValueError(f"cannot draw {value!r}; expected one of {', '.join(QUANTITIES)}")
     require_columns(table, "sweep", [*axes, value, "fits"])
     fitting = table[table["fits"].eq(True) & table[value].notna()]
-    ordered = fitting.sort_values(value, ascending=not QUANTITIES[value].more_is_better, kind="stable")
-    return ordered.drop_duplicates(list(axes))
+    ranked = fitting.sort_values(value, ascending=not QUANTITIES[value].more_is_better, kind="stable")
+    return ranked.drop_duplicates(list(axes))
 
 
 def _over(table: pd.DataFrame, drawn: Sequence[str]) -> str:
     """What else varies: of it the best is shown."""
-    axes = [name for name in table.attrs.get("axes", ()) if name not in drawn and name in table.columns]
-    varied = [name for name in axes if table[name].astype(str).nunique() > 1]
-    return f", the best over {', '.join(varied)}" if varied else ""
-
-
-def _ordered(values: pd.Series[Any]) -> list[Any]:
-    """The values that occur: numbers by size, factors such as x2 by theirs, others in the order first seen."""
-    present = list(dict.fromkeys(values[values.notna()].tolist()))
-    numbers = [_number(value) for value in present]
-    if None in numbers:
-        return present
-    return [value for _, value in sorted(zip(numbers, present, strict=True), key=lambda pair: pair[0] or 0.0)]
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value[1:] if isinstance(value, str) and value.startswith("x") else value)
-    except (TypeError, ValueError):
-        return None
-
-
-def _positions(places: Sequence[Any]) -> list[float]:
-    """Where to draw places of an axis: numbers by their value, others one beside the other."""
-    numbers = [_number(place) for place in places]
-    if any(number is None for number in numbers):
-        return [float(index) for index in range(len(places))]
-    return [number or 0.0 for number in numbers]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float | int) and not isinstance(value, bool):
-        return f"{value:.4g}".replace("e+0", "e")
-    return str(value)
+    names = [short(name) for name in varied(table, drawn)]
+    if len(names) > MOST_NAMED:
+        names = [*names[: MOST_NAMED - 1], f"{len(names) - MOST_NAMED + 1} more"]
+    return f", the best over {', '.join(names)}" if names else ""
 
 
 def _look(index: int) -> dict[str, Any]:
@@ -257,10 +251,9 @@ def _subtitle(picture: Picture, text: str, left_in: float, top_in: float) -> Non
     picture.text(left_in / width, top_in / height, text, ha="left", va="top", fontsize=TEXT_PT, gid="subtitle")
 
 
-def _legend(picture: Picture, names: Sequence[Any], columns: int, *more: Line2D, **look: Any) -> None:
-    handles = [Line2D([], [], label=_text(name), **(_look(index) | look)) for index, name in enumerate(names)]
+def _legend(picture: Picture, handles: Sequence[Line2D], columns: int) -> None:
     picture.legend(
-        handles=[*handles, *more],
+        handles=handles,
         loc="lower center",
         ncols=columns,
         fontsize=TEXT_PT,
@@ -271,7 +264,7 @@ def _legend(picture: Picture, names: Sequence[Any], columns: int, *more: Line2D,
     )
 
 
-def _draw_cells(axes: Axes, grid: np.ndarray, quantity: Quantity) -> None:
+def _draw_cells(axes: Axes, grid: np.ndarray, hatched: Collection[tuple[int, int]], quantity: Quantity) -> None:
     low, high = _range(grid)
     colours = colormaps["viridis_r" if not quantity.more_is_better else "viridis"]
     rows, columns = grid.shape
@@ -279,10 +272,12 @@ def _draw_cells(axes: Axes, grid: np.ndarray, quantity: Quantity) -> None:
     for row in range(rows):
         for column in range(columns):
             amount = grid[row, column]
-            if np.isnan(amount):
+            if (row, column) in hatched:
                 patch = Rectangle((column, row), 1, 1, facecolor=NOT_FITTING, edgecolor="white", hatch="////")
-                patch.set_hatch_linewidth(0.3)
+                patch.set_hatchcolor(HATCH)
+                patch.set_hatch_linewidth(0.4)
                 axes.add_patch(patch)
+            if np.isnan(amount):
                 continue
             colour = colours((amount - low) / (high - low) if high > low else 0.5)[:3]
             axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.6))
@@ -308,8 +303,8 @@ def _range(grid: np.ndarray) -> tuple[float, float]:
 
 def _name_ticks(axes: Axes, columns: Sequence[Any], rows: Sequence[Any]) -> None:
     every = -(-len(columns) // 16)
-    axes.set_xticks([index + 0.5 for index in range(0, len(columns), every)], [_text(c) for c in columns[::every]])
-    axes.set_yticks([index + 0.5 for index in range(len(rows))], [_text(row) for row in rows])
+    axes.set_xticks([index + 0.5 for index in range(0, len(columns), every)], [shown(c) for c in columns[::every]])
+    axes.set_yticks([index + 0.5 for index in range(len(rows))], [shown(row) for row in rows])
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -331,11 +326,8 @@ def _colour_bar(
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
     for spine in axes.spines.values():
         spine.set_visible(False)
-    if np.any(np.isnan(grid)):
-        picture.legend(
-            handles=[Patch(facecolor=NOT_FITTING, edgecolor="#888888", hatch="////", label="does not fit")],
-            loc="lower right",
-            fontsize=SMALL_PT,
-            frameon=False,
-            borderaxespad=0.2,
-        )
+
+
+def _explain_hatch(picture: Picture) -> None:
+    patch = Patch(facecolor=NOT_FITTING, edgecolor=HATCH, hatch="////", linewidth=0.4, label="does not fit")
+    picture.legend(handles=[patch], loc="lower right", fontsize=SMALL_PT, frameon=False, borderaxespad=0.2)

@@ -28,6 +28,8 @@ from offsim.views.style import format_time
 COLUMNS = ("name", "unit", "low", "high", "known", "time_low_s", "time_high_s")
 LOW, HIGH, BAND = "#E69F00", "#0072B2", "#EBEBEB"
 HATCH = "//////"
+NEXT_TO_NOTHING = 1e-3
+"""A bar this much shorter than the longest is only counted."""
 _PREFIXES = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 ROW_IN, BAR, GAP_IN = 0.29, 0.62, 0.05
 
@@ -49,7 +51,8 @@ def plot_tornado(
     require_columns(ranges, "ranges", COLUMNS)
     reach = (ranges[["time_low_s", "time_high_s"]] - time_s).abs().max(axis="columns")
     order = reach.sort_values(ascending=False, kind="stable").index
-    rows, left_out = ranges.loc[order[:most]], order[most:]
+    count = min(most, int((reach >= NEXT_TO_NOTHING * reach.max()).sum()))
+    rows, left_out = ranges.loc[order[:count]], order[count:]
     handles = [swatch(LOW, "", "value at its low end"), swatch(HIGH, "", "value at its high end")]
     hatched = rows["known"].any() and not rows["known"].all()
     if hatched:
