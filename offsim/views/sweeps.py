@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from offsim.schedulers.registry import available_schedulers
 from offsim.views.figure import (
     EDGE_IN,
     LINE_IN,
@@ -140,7 +141,7 @@ def plot_lines(
     bottom = 0.36 + legend_in
     axes = axes_at(picture, 0.55, bottom, width_in - 0.55 - EDGE_IN, height_in - bottom - header_in)
     looks = []
-    for index, name in enumerate(lines):
+    for index, name in zip(_colours_of(lines), lines, strict=True):
         own = best[best[by] == name]
         for level in own.loc[own[x].isna(), value] * quantity.scale:
             axes.axhline(level, **(_look(index) | LEVEL), gid=shown(name))
@@ -184,7 +185,7 @@ def plot_front(
     axes = axes_at(picture, 0.55, bottom, width_in - 0.55 - EDGE_IN, height_in - bottom - header_in)
     memory = QUANTITIES["gpu_peak_bytes"]
     handles = []
-    for index, name in enumerate(names):
+    for index, name in zip(_colours_of(names), names, strict=True):
         own = fitting[fitting[by] == name]
         look = _look(index) | {"linestyle": "none", "alpha": 0.85, "label": shown(name)}
         handles += axes.plot(own["gpu_peak_bytes"] * memory.scale, own["iteration_s"], gid=shown(name), **look)
@@ -225,6 +226,12 @@ def _over(table: pd.DataFrame, drawn: Sequence[str]) -> str:
     if len(names) > MOST_NAMED:
         names = [*names[: MOST_NAMED - 1], f"{len(names) - MOST_NAMED + 1} more"]
     return f", the best over {', '.join(names)}" if names else ""
+
+
+def _colours_of(names: Sequence[Any]) -> list[int]:
+    """The place of each name's colour: a scheduler has the same in all pictures."""
+    known = available_schedulers()
+    return [known.index(name) for name in names] if set(names) <= set(known) else list(range(len(names)))
 
 
 def _look(index: int) -> dict[str, Any]:

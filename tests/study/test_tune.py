@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from offsim.profiles import scenario_profile
 from offsim.scenario import load_scenario
 from offsim.study.space import candidates, values_of
 from offsim.study.tune import Outcome, Question, Tuning, evaluated, tune
+from offsim.study.tuning_table import upgrades_table
 from offsim.study.upgrades import UPGRADES, upgraded, upgrades
 from offsim.validation.table import SHIPPED_RUNS, TIMES, MeasuredRun, read_runs
 
@@ -133,6 +135,30 @@ def settings(found: Outcome, values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.settings.items() if key in values}
 
 
+def test_equal_settings_are_one_and_the_table_has_all() -> None:
+    with small_buckets():
+        values = {"update_stride": [2, 50, 60], "scheduler": ["deep_optimizer_states"]}
+        found = tune(SMALL, Question(over=(), values=values))  # fewer sub-groups than 50: none for the GPU
+        assert {outcome.settings["update_stride"] for outcome in found.outcomes} == {2, 50, 60}
+    assert {o.settings["update_stride"] for o in found.fitting} in ({2, 50}, {2, 60})
+    table = found.table
+    assert table["tokens_per_s"].tolist() == speeds(found.fitting)
+    assert table.loc[table["on_front"], "gpu_peak_bytes"].tolist() == [o.gpu_bytes for o in found.front]
+    assert table.attrs["axes"] == ["scheduler", "update_stride"]
+
+
+def test_what_does_not_fit_is_in_the_table_without_times() -> None:
+    found = tune("dos_20b_4xh100", Question(over=("cpu_ratio",), headroom=0.3))
+    table = found.table
+    outside = table[~table["fits"]]
+    assert len(outside) == len(table) - len(found.fitting) > 0
+    assert outside["iteration_s"].isna().all()
+    assert set(table["scheduler"]) == {"deep_optimizer_states"}  # though it is no dimension
+    (front,) = (line for line in found.plot_front().axes[0].lines if line.get_gid() == "front")
+    assert len(front.get_xydata()) == len(found.front)
+    assert repr(found).startswith("dos_20b_4xh100: ")
+
+
 def test_upgrades_multiply_what_the_scenario_has_already_changed() -> None:
     base = load_scenario("dos_20b_4xh100", ["hardware_changes.link.h2d_bytes_per_s=x3"])
     before = scenario_profile(load_scenario("dos_20b_4xh100")).link
@@ -144,13 +170,17 @@ def test_upgrades_multiply_what_the_scenario_has_already_changed() -> None:
 
 def test_more_gpu_memory_buys_what_does_not_fit_without() -> None:
     question = Question(over=("scheduler",))
-    bought = {upgrade.name: upgrade.tuning for upgrade in upgrades("dos_70b_dgx_h200", question)}
-    assert list(bought) == list(UPGRADES)
-    now, then = tune("dos_70b_dgx_h200", question).best, bought["GPU memory x2"].best
+    bought = upgrades("dos_70b_dgx_h200", question)
+    tuning = tune("dos_70b_dgx_h200", question)
+    now, then = tuning.best, {upgrade.name: upgrade.tuning.best for upgrade in bought}["GPU memory x2"]
     assert now is not None
     assert then is not None
     assert (now.settings["scheduler"], then.settings["scheduler"]) == ("deep_optimizer_states", "no_offload")
     assert then.tokens_per_s > now.tokens_per_s
+    table = upgrades_table(tuning, bought)
+    assert table.index.tolist() == ["as it is", *UPGRADES]
+    assert table["gain"].tolist() == [t / now.tokens_per_s for t in table["tokens_per_s"]]
+    assert table.loc["GPU memory x2", "tokens_per_s"] == then.tokens_per_s
 
 
 @pytest.mark.parametrize(
@@ -193,4 +223,7 @@ def test_processes_do_not_change_what_is_printed(tmp_path: Path, capsys: pytest.
     assert max(map(len, texts[0].splitlines())) <= 80
     for part in ("as given", "the fastest", "GPU memory x2", "limited by"):
         assert part in texts[0]
-    assert documents[0]["best"]["iteration_s"] <= documents[0]["given"]["iteration_s"]
+    best, keys = documents[0]["best"], documents[0]["deepspeed"]["keys"]
+    assert best["iteration_s"] <= documents[0]["given"]["iteration_s"]
+    assert keys["train_micro_batch_size_per_gpu"] == best["settings"]["micro_batch"]
+    assert json.loads(re.search(r"^{$.*^}$", texts[0], re.DOTALL | re.MULTILINE)[0]) == keys  # type: ignore[index]

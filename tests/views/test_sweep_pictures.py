@@ -12,7 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.patches import Rectangle
 
+import offsim
+from offsim.views.figure import Picture
+from offsim.views.sweep_axes import shown
 from offsim.views.sweeps import front_of, plot_front, plot_heatmap, plot_lines
+from tests.study.sweeps import small_sweep
 
 
 @pytest.fixture
@@ -92,8 +96,73 @@ def test_the_front_is_what_no_row_beats(points: list[tuple[int, int]]) -> None:
     assert found == {(float(a), float(b)) for a, b in set(points) - beaten}
 
 
+@pytest.fixture(scope="module")
+def swept() -> pd.DataFrame:
+    """A real table, with axes that change together."""
+    spec = small_sweep()
+    link = "hardware_changes.link"
+    spec["axes"]["scheduler.cpu_ratio"] = [0.5, 1]
+    spec["axes"]["both ways"] = {"zip": {f"{link}.{way}_bytes_per_s": ["x1", "x2"] for way in ("h2d", "d2h")}}
+    del spec["axes"][f"{link}.h2d_bytes_per_s"]
+    return offsim.sweep(spec, jobs=1)
+
+
+def texts(picture: Picture, gid: str) -> list[str]:
+    return [text.get_text() for text in picture.texts if text.get_gid() == gid]
+
+
+def test_a_real_sweep_is_drawn_by_short_names(swept: pd.DataFrame) -> None:
+    now = swept[swept["hardware_changes.link.h2d_bytes_per_s"] == "x1"]
+    picture = plot_heatmap(now, "update_stride", "cpu_ratio")
+    assert picture.axes[0].get_xlabel() == "update_stride"
+    assert texts(picture, "y label") == ["cpu_ratio"]
+    assert texts(picture, "subtitle") == ["iteration (s)"]  # of the schedulers only one has strides
+    drawn = {text.get_text() for text in picture.axes[0].texts}
+    strided = now[now["scheduler.update_stride"].notna()]
+    assert drawn == {f"{seconds:.2f}" for seconds in strided["iteration_s"]}
+
+
+def test_axes_that_change_together_are_one_and_the_scheduler_is_no_axis_beside_itself(swept: pd.DataFrame) -> None:
+    picture = plot_lines(swept, "link.h2d_bytes_per_s")
+    assert picture.axes[0].get_xlabel() == "link.h2d_bytes_per_s, link.d2h_bytes_per_s"
+    assert texts(picture, "subtitle") == ["iteration (s), the best over update_stride, cpu_ratio"]
+    assert texts(plot_lines(swept, "update_stride"), "subtitle") == [
+        "iteration (s), the best over cpu_ratio, link.h2d_bytes_per_s"
+    ]
+
+
+def test_what_varies_is_said_where_joining_tables_lost_the_axes(swept: pd.DataFrame) -> None:
+    joined = pd.concat([swept[::2], swept[1::2].assign(other=1)])
+    joined.attrs.clear()
+    assert texts(plot_lines(joined, "update_stride"), "subtitle") == [
+        "iteration (s), the best over cpu_ratio, link.h2d_bytes_per_s"
+    ]
+
+
+def test_places_that_are_not_in_the_table_are_empty_rather_than_hatched(table: pd.DataFrame) -> None:
+    skipped = table[~((table["stride"] == 3) & (table["ratio"] == 1.0))]
+    patches = [patch for patch in plot_heatmap(skipped, "stride", "ratio").axes[0].patches if patch.get_gid() != "best"]
+    places = {patch.get_xy(): bool(patch.get_hatch()) for patch in patches if isinstance(patch, Rectangle)}
+    assert (1, 1) not in places
+    assert [place for place, hatched in places.items() if hatched] == [(0, 0)]
+
+
+def test_a_scheduler_has_one_colour_in_all_pictures(swept: pd.DataFrame) -> None:
+    def colours(picture: Picture) -> dict[str, Any]:
+        return {str(line.get_gid()): line.get_color() for line in picture.axes[0].lines if line.get_gid() != "front"}
+
+    assert colours(plot_front(swept[::-1])) == colours(plot_lines(swept, "cpu_ratio"))
+
+
+@pytest.mark.parametrize("number", [1e8, 16384, 0.625, 3, 2.05e10])
+def test_numbers_of_an_axis_are_not_rounded(number: float) -> None:
+    assert float(shown(number)) == number
+
+
 def test_what_cannot_be_drawn(table: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="expected one of iteration_s, forward_s"):
         plot_heatmap(table, "stride", "ratio", "seconds")
     with pytest.raises(ValueError, match="no column strid"):
         plot_lines(table, "strid")
+    with pytest.raises(ValueError, match="no row of the sweep table has both stride and ratio"):
+        plot_heatmap(table[table["scheduler"] == "none"], "stride", "ratio")
