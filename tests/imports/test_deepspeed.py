@@ -58,6 +58,14 @@ def test_every_key_is_in_one_of_the_lists() -> None:
     assert leaves(DS_CONFIG) <= listed
 
 
+def test_the_account_has_all_lists(tmp_path: Path) -> None:
+    deepspeed, model = write(tmp_path)
+    made = import_scenario(deepspeed, model, "jlse-4xh100")
+    account = made.account
+    assert leaves(DS_CONFIG) | {"--gpus"} <= set(account["key"])
+    assert account.loc[account["list"] == "assumed", "key"].tolist() == [entry.key for entry in made.draft.assumed]
+
+
 def test_defaults_are_deepspeeds() -> None:
     zero = {"stage": 3, "offload_optimizer": {"device": "cpu"}}
     draft = read({"train_batch_size": 8, "fp16": {"enabled": True}, "zero_optimization": zero})
