@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from offsim.scenario import load_scenario
     from offsim.simulation import simulate
     from offsim.study.sensitivity import Sensitivity, sensitivity
+    from offsim.study.sweep import sweep
     from offsim.verdict import DoesNotFit
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "load_scenario",
     "sensitivity",
     "simulate",
+    "sweep",
 ]
 
 _MODULES = {
@@ -37,6 +39,7 @@ _MODULES = {
     "load_scenario": "offsim.scenario",
     "sensitivity": "offsim.study.sensitivity",
     "simulate": "offsim.simulation",
+    "sweep": "offsim.study.sweep",
 }
 
 

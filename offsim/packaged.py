@@ -30,3 +30,14 @@ def packaged_file(folder: str, name: str) -> Path | None:
 def is_path(name: str) -> bool:
     """Tell a path from the name of a packaged file."""
     return "/" in name or "\\" in name or name.endswith((".yaml", ".yml"))
+
+
+@cache
+def offsim_version() -> str:
+    """Return the version of the installed package; "source" where it runs from its source tree alone."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("offsim")
+    except PackageNotFoundError:
+        return "source"

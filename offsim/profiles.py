@@ -139,13 +139,13 @@ def _changed(profile: HardwareProfile, scenario: Scenario) -> HardwareProfile:
                 problem = f"unknown key '{field}' in {dotted(at)}{suggestion(field, fields)}"
                 raise scenario.document.error((*at, field), problem)
             old = data[section].get(field)
-            factor = _factor(change)
+            factor = factor_of(change)
             if factor is None and isinstance(change, str):
                 raise scenario.document.unexpected((*at, field), "a number, or a factor such as x2")
             if factor is not None and old is None:
                 raise scenario.document.error((*at, field), f"profile '{profile.name}' has no value to multiply")
             data[section][field] = change if factor is None else factor * old
-            named.append(f"{dotted(path)} {change if factor else format(change, 'g')}")
+            named.append(f"{dotted(path)} {format(change, 'g') if factor is None else change}")
             marks[path] = scenario.document.mark((*at, field))
             if factor is None:
                 data[SECTION] = without(data[SECTION], [dotted(path)])
@@ -155,7 +155,7 @@ def _changed(profile: HardwareProfile, scenario: Scenario) -> HardwareProfile:
     return validate(Document(data, marks), HardwareProfile)
 
 
-def _factor(change: float | str) -> float | None:
+def factor_of(change: float | str) -> float | None:
     """What `x2` multiplies by; None for a value, or text that is no factor."""
     try:
         return float(change[1:]) if isinstance(change, str) and change.startswith("x") else None

@@ -481,3 +481,32 @@ def tune(
         with_upgrades=with_upgrades,
         json=json,
     )
+
+
+@app.command()
+def sweep(
+    sweep: Annotated[
+        str,
+        typer.Argument(metavar="SWEEP", help="A YAML file, or the name of a sweep that comes with offsim."),
+    ],
+    out: Annotated[str, typer.Option(metavar="RESULTS", help="The folder to keep results in.")],
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Worker processes; by default as many as cores.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue in a folder that has results; nothing is simulated twice.")
+    ] = False,
+    max_points: Annotated[int, typer.Option(min=1, metavar="N", help="Refuse sweeps of more points.")] = 100_000,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler, such as tcp://host:8786."),
+    ] = None,
+) -> None:
+    """Simulate every combination of many values.
+
+    A sweep names a scenario and values to try of scheduler, hardware, model and training; all combinations become one
+    Parquet table in the folder. Whatever interrupts it, --resume continues.
+    """
+    from offsim.cli.sweeps import sweep_file
+
+    sweep_file(sweep, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask)

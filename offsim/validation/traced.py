@@ -13,6 +13,8 @@ from offsim.errors import InputError
 from offsim.validation.harness_names import COLUMNS, named_work, on_gpu, on_host
 
 PHASES = ("forward", "backward", "step")
+ROUNDING_S = 2e-9
+"""How far rounding to the nanoseconds of a trace may bring an activity into the phase beside its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ class TracedIteration:
         rows = self.activities[self.activities["activity"] != "wait"]
         took = rows["end_s"] - rows["start_s"]
         inside = (rows["end_s"].clip(upper=end) - rows["start_s"].clip(lower=start)).clip(lower=0.0)
-        rows = rows.assign(seconds=inside, bytes=rows["bytes"] * (inside / took.where(took > 0, 1.0)))[inside > 0]
+        rows = rows.assign(seconds=inside, bytes=rows["bytes"] * (inside / took.where(took > 0, 1.0)))[
+            inside > ROUNDING_S
+        ]
         found = []
         for kind, mine in rows.groupby("activity"):
             kernels = mine[mine["kernels"] != ""].groupby("kernels")["seconds"].sum().sort_values(ascending=False)

@@ -28,6 +28,8 @@ from tests.calibration.trace_files import (
     write_nsight,
 )
 
+HARNESS = Path(__file__).parents[2] / "notebooks" / "harness_cpu"
+
 
 def trace_of(folder: Path, events: list[Json]) -> Trace:
     return read_trace(write_kineto(folder / "a.json", events))
@@ -226,6 +228,13 @@ def test_replay_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert found["scaled_s"] < found["replayed_s"]
     assert found["streams"]["GPU 0 stream 20"]["original_busy_s"] == pytest.approx(200e-6)
     assert main(["replay", str(path), "--scale", "h2d"]) == 2
+
+
+@pytest.mark.parametrize("path", sorted(HARNESS.glob("traces/*.gz")), ids=lambda path: path.name)
+def test_traces_of_the_harness_are_replayed_as_they_were(path: Path) -> None:
+    found = replay(read_trace(path))
+    assert abs(found.error) < 0.02
+    assert found.busy_error < 0.02
 
 
 @needs_real_traces

@@ -1,0 +1,81 @@
+"""How fast sweeps are and how much memory their driver takes; run with `pytest benchmarks/test_sweep.py`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+import pytest
+
+from offsim.study.point import points
+from offsim.study.sweep import run_sweep
+from offsim.study.sweep_file import read_sweep
+from offsim.study.worker import simulate_point
+from tests.small_scenarios import scenario
+
+DRIVER = """
+import json, resource, sys
+from pathlib import Path
+
+from offsim.study.sweep import run_sweep
+from offsim.study.sweep_file import read_sweep
+
+done = run_sweep(read_sweep(json.loads(sys.argv[1])), Path(sys.argv[2]), jobs=2).simulated
+print(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def large(count: int) -> dict[str, Any]:
+    """The 20B model on 4 GPUs, half of the points under each of two schedules."""
+    axes = {
+        "scheduler.name": ["zero3_offload", "deep_optimizer_states"],
+        "hardware_changes.link.h2d_bytes_per_s": {"from": 1e10, "to": 1e11, "count": count // 10, "scale": "log"},
+        "scheduler.cpu_ratio": {"from": 0.6, "to": 1, "count": 5},
+    }
+    return {"base": "dos_20b_4xh100", "axes": axes}
+
+
+def small(count: int) -> dict[str, Any]:
+    """A model whose points take milliseconds."""
+    axes = {
+        "hardware_changes.link.h2d_bytes_per_s": {"from": 1e10, "to": 1e11, "count": count // 10, "scale": "log"},
+        "scheduler.cpu_ratio": {"from": 0, "to": 1, "count": 10},
+    }
+    return {"base": scenario(), "axes": axes}
+
+
+def test_a_thousand_points_of_20b(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin = perf_counter()
+    done = run_sweep(read_sweep(large(1000)), tmp_path / "out", jobs=2).simulated
+    seconds = perf_counter() - begin
+    assert done == 1000
+    with capsys.disabled():
+        print(f"  1,000 points of 20B on 2 cores: {seconds:.1f} s, {done / seconds / 2:.1f} points/s and core")
+
+
+def test_share_of_a_point_that_is_not_simulating(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = read_sweep(large(100))
+    begin = process_time()
+    tasks = list(points(plan))
+    made = process_time()
+    for task in tasks:
+        simulate_point(task.payload)
+    simulated = process_time()
+    with capsys.disabled():
+        driver, worker = (1e3 * t / len(tasks) for t in (made - begin, simulated - made))
+        print(f"  CPU time of a point of 20B: {driver:.2f} ms in the driver, {worker:.2f} ms in a worker")
+
+
+@pytest.mark.parametrize("count", [1_000, 20_000])
+def test_memory_of_the_driver(count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [sys.executable, "-c", DRIVER, json.dumps(small(count)), str(tmp_path / "out")]
+    begin = perf_counter()
+    done, kilobytes = map(int, subprocess.run(arguments, check=True, capture_output=True).stdout.split())
+    seconds = perf_counter() - begin
+    assert done == count
+    with capsys.disabled():
+        print(f"  {count:,} points of a small model: driver {kilobytes / 1024:.0f} MiB at most, {seconds:.1f} s")

@@ -1,0 +1,110 @@
+"""`offsim sweep`: progress while it runs, a summary at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from offsim.cli.terminal import Style, note, show, style_of
+from offsim.study.folder import TABLE
+from offsim.study.sweep import Progress, run_sweep
+from offsim.study.sweep_file import read_sweep
+from offsim.study.table import read_results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SECONDS_BETWEEN_LINES = 5.0
+SHOWN = 5
+
+
+def sweep_file(source: str, *, out: str, jobs: int | None, resume: bool, max_points: int, dask: str | None) -> None:
+    """`offsim sweep`."""
+    plan = read_sweep(source)
+    last = Progress(plan.count)
+
+    try:
+        with _progress(plan.count) as report:
+
+            def follow(progress: Progress) -> None:
+                nonlocal last
+                last = progress
+                report(progress)
+
+            finished = run_sweep(
+                plan, Path(out), jobs=jobs, resume=resume, max_points=max_points, dask=dask, report=follow
+            )
+    except KeyboardInterrupt:
+        note(f"interrupted: {last.done:,} of {last.total:,} points are in {out}; --resume continues")
+        raise
+    show(_summary(read_results(out), finished, out, style_of(sys.stdout)))
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[Progress], None]]:
+    """Show how far it is on standard error: a bar on a terminal, else a line every few seconds."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("points, {task.fields[rate]:,.0f}/s,"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total, rate=0.0)
+        begun = monotonic()
+
+        def report(progress: Progress) -> None:
+            bar.update(task, completed=progress.done, rate=progress.simulated / max(monotonic() - begun, 1e-9))
+
+        yield report
+
+
+def _lines() -> Callable[[Progress], None]:
+    begun = shown = monotonic()
+
+    def report(progress: Progress) -> None:
+        nonlocal shown
+        now = monotonic()
+        if now - shown >= SECONDS_BETWEEN_LINES:
+            shown = now
+            rate = progress.simulated / (now - begun)
+            left = (progress.total - progress.done) / rate
+            note(f"{progress.done:,} of {progress.total:,} points, {rate:,.0f}/s, about {left:,.0f} s left")
+
+    return report
+
+
+def _summary(table: pd.DataFrame, progress: Progress, out: str, style: Style) -> str:
+    failed = int(table["error"].notna().sum())
+    unfit = int((table["fits"] == False).sum())  # noqa: E712 (null where a point failed)
+    kept = progress.total - progress.simulated
+    parts = [f"{progress.total:,} points: {progress.simulated:,} simulated", f"{kept:,} known already" if kept else ""]
+    parts += [f"{unfit:,} do not fit" if unfit else "", f"{failed:,} failed" if failed else ""]
+    lines = [", ".join(filter(None, parts)), f"table: {Path(out) / TABLE}"]
+    if failed:
+        first = table[table["error"].notna()].iloc[0]
+        lines.append(f"the first that failed: {first['error']}")
+    fastest = table.dropna(subset=["tokens_per_s"]).nlargest(SHOWN, "tokens_per_s", keep="first")
+    if len(fastest):
+        axes = [name for name in table.attrs["axes"] if table[name].nunique(dropna=False) > 1]
+        rows = [[*(_cell(row[name]) for name in axes), f"{row['tokens_per_s']:,.0f}"] for _, row in fastest.iterrows()]
+        headers = [*(name.rpartition(".")[2] for name in axes), "tokens/s"]
+        lines += ["", "most tokens per second", style.table(rows, headers, "l" * len(axes) + "r")]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:  # NaN
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)

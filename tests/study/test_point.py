@@ -1,0 +1,64 @@
+"""Points are known by their content: all that their result depends on, and nothing else."""
+
+import pytest
+
+from offsim.study import point
+from offsim.study.point import points
+from offsim.study.sweep_file import read_sweep
+from tests.small_scenarios import scenario
+
+
+def only(base, **axes):
+    (found,) = points(read_sweep({"base": base, "axes": {name.replace("__", "."): [v] for name, v in axes.items()}}))
+    assert found.payload
+    return found.id
+
+
+DOS = {"name": "deep_optimizer_states", "update_stride": 2}
+
+
+def test_the_same_simulation_has_the_same_id():
+    plain = only(scenario())
+    assert only({**scenario(), "name": "called something"}) == plain
+    assert only(scenario(training={"global_batch": 8}), training__global_batch=4) == plain
+    assert only(scenario({"name": "zero3_offload", "cpu_ratio": 1})) == plain  # the default
+    assert only(scenario(), scheduler__cpu_ratio=1.0) == plain
+    assert only(scenario("deep_optimizer_states"), scheduler__update_stride=2) == only(scenario(DOS))
+
+
+def test_options_that_the_other_scheduler_does_not_know_are_dropped():
+    dos = {**DOS, "cpu_ratio": 0.5}
+    other = only(scenario(dos), scheduler__name="zero3_offload")
+    assert other == only(scenario({"name": "zero3_offload", "cpu_ratio": 0.5}))
+    assert only(scenario(dos), scheduler={"name": "zero3_offload"}) == only(scenario())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        scenario(training={"global_batch": 8}),
+        scenario(model={"layers": 5}),
+        scenario("zero3_offload_async_grads"),
+        scenario({"name": "zero3_offload", "cpu_ratio": 0.5}),
+        scenario(hardware="gh200"),
+        {**scenario(), "hardware_changes": {"link": {"h2d_bytes_per_s": 1e9}}},
+    ],
+)
+def test_another_simulation_has_another_id(changed):
+    assert only(changed) != only(scenario())
+
+
+def test_the_profile_counts_not_its_name(tmp_path):
+    def with_profile(text):
+        (tmp_path / "mine.yaml").write_text(f"{{name: mine, extends: jlse-4xh100, validated: false, {text}}}")
+        return only({**scenario(hardware="mine.yaml"), "folder": str(tmp_path)})
+
+    plain = with_profile("link: {}")
+    assert with_profile('description: "other words"') == plain
+    assert with_profile("link: {copy_latency_s: {value: 1, unit: s, source: assumed}}") != plain
+
+
+def test_the_version_counts(monkeypatch):
+    before = only(scenario())
+    monkeypatch.setattr(point, "offsim_version", lambda: "another")
+    assert only(scenario()) != before
