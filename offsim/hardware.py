@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from offsim.correlations import Correlation
 from offsim.errors import Expected
 from offsim.fields import Section
 
@@ -114,7 +115,7 @@ class Measurement(Section):
 
 
 class HardwareProfile(Section):
-    """A node type and where each of its values comes from."""
+    """A node type, where each of its values comes from, and how the errors of their logarithms are correlated."""
 
     name: str
     description: str
@@ -127,3 +128,4 @@ class HardwareProfile(Section):
     storage: Storage | None = None
     measurement: Measurement = Measurement(iteration_overhead_s=0.0)
     provenance: dict[str, Provenance] = Field(default_factory=dict)
+    correlations: dict[tuple[str, str], Correlation] = Field(default_factory=dict)

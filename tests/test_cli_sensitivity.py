@@ -19,7 +19,7 @@ SCENARIO = "zero3_20b_4xh100"
 def uncertain(tmp_path: Path) -> str:
     """The option that takes a copy of the scenario's profile in which rates of the host are known to 5 %."""
     text = available_profiles()["jlse-4xh100"].read_text(encoding="utf-8").replace("jlse-4xh100", "uncertain")
-    text = re.sub(r" (low|high): [^,}]*,", "", text)
+    text = re.sub(r" (low|high): [^,}]*,", "", text).partition("\ncorrelations:")[0]
 
     def known(match: re.Match[str]) -> str:
         value = float(match[2])

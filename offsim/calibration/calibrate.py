@@ -18,6 +18,8 @@ from offsim.calibration.fit import (
     Point,
     apply,
     changed,
+    correlations,
+    covariance,
     errors,
     fit,
     intervals,
@@ -32,6 +34,7 @@ from offsim.calibration.microbenchmarks import read_microbenchmarks
 from offsim.calibration.plausible import check, general_recipe, value_of
 from offsim.calibration.recipe import Recipe
 from offsim.calibration.traces.read import NAMES, read_trace
+from offsim.correlations import Triangle
 from offsim.errors import InputError
 from offsim.hardware import HardwareProfile, Source
 from offsim.packaged import is_path
@@ -68,6 +71,7 @@ class Calibration:
 
     base: HardwareProfile
     found: dict[str, Found] = field(default_factory=dict)
+    correlations: Triangle = field(default_factory=dict)
     kept: tuple[str, ...] = ()
     others: tuple[Estimate, ...] = ()
     fitted: tuple[Point, ...] = ()
@@ -214,7 +218,9 @@ def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Seq
     error = ", ".join(f"{phase} {100 * np.median(off[phase]):.1f} %" for phase in PHASES)
     error = f"median {error} on {len(judged)} {kind} configurations"
     note = f"runs of {', '.join(Path(name).name for name in files)}"
-    for name, found in intervals(recipe, values, training, profiles).items():
+    covariances = covariance(recipe, values, training, profiles)
+    calibration.correlations = correlations(recipe, covariances, base.name)
+    for name, found in intervals(recipe, values, covariances).items():
         check(start, name, found.value, files[0])
         calibration.found[name] = Found(found.value, found.low, found.high, "fitted", error, note)
 

@@ -10,6 +10,7 @@ from scipy.optimize import least_squares
 
 from offsim.calibration.recipe import Recipe
 from offsim.calibration.robust import Interval
+from offsim.correlations import Triangle
 from offsim.errors import InputError
 from offsim.hardware import HardwareProfile
 from offsim.profiles import scenario_profile
@@ -141,14 +142,28 @@ def covariance(recipe: Recipe, values: Values, data: Sequence[Point], profiles: 
     return inverse
 
 
-def intervals(recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles) -> dict[str, Interval]:
+def intervals(recipe: Recipe, values: Values, covariances: np.ndarray) -> dict[str, Interval]:
     """The 95 % interval of each constant on its own, whatever the others are."""
-    deviations = np.sqrt(np.diag(covariance(recipe, values, data, profiles)))
+    deviations = np.sqrt(np.diag(covariances))
     found = {}
     for constant, deviation in zip(recipe.constants, deviations, strict=True):
         value, factor = values[constant.name], float(np.exp(STANDARD_ERRORS * deviation * constant.spread))
         found[constant.name] = Interval(value, value / factor, max(value, min(value * factor, constant.most)))
     return found
+
+
+def correlations(recipe: Recipe, covariances: np.ndarray, profile: str) -> Triangle:
+    """How the errors of the values that the recipe sets in a profile go together."""
+    deviations = np.sqrt(np.diag(covariances))
+    matrix = covariances / np.outer(deviations, deviations)
+    of = {
+        field: index
+        for index, constant in enumerate(recipe.constants)
+        for name, field, _ in constant.targets
+        if name == profile
+    }
+    places = list(of.values())
+    return {field: matrix[of[field], places[:above]].tolist() for above, field in enumerate(of)}
 
 
 def _deviations(recipe: Recipe, data: Sequence[Point], profiles: Profiles) -> Callable[[np.ndarray], np.ndarray]:

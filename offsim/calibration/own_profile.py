@@ -7,9 +7,14 @@ import os
 from pathlib import Path
 
 from offsim.calibration.calibrate import Calibration, Found
+from offsim.correlations import SECTION, Triangle
 from offsim.files import atomic_write
 from offsim.packaged import is_path
 from offsim.profiles import unit_of
+
+CORRELATIONS = f"{SECTION}:  # of the logarithms of values that were fitted together: of each with those above"
+DIGITS = 3
+"""Of correlations, behind the point: where values make up for one another, what is left is small."""
 
 
 def write_profile(path: str | Path, calibration: Calibration, base: str) -> None:
@@ -30,6 +35,8 @@ def write_profile(path: str | Path, calibration: Calibration, base: str) -> None
         sections.setdefault(section, []).append(f"  {key}: {entry(key, found)}")
     for section, entries in sections.items():
         lines += ["", f"{section}:", *entries]
+    if rows := correlation_rows(calibration.correlations):
+        lines += ["", CORRELATIONS, *rows]
     with atomic_write(path) as file:
         file.write("\n".join([*lines, ""]).encode())
 
@@ -41,6 +48,16 @@ def entry(field: str, found: Found) -> str:
         f"{{value: {found.value:.4g}, low: {found.low:.4g}, high: {found.high:.4g}, unit: {_unit(field)}, "
         f"source: {found.source}{''.join(f', {name}: {quoted(text)}' for name, text in texts.items() if text)}}}"
     )
+
+
+def correlation_rows(triangle: Triangle) -> list[str]:
+    """A profile's rows of correlations, those of a value on one line; none for a single value."""
+    width = max(map(len, triangle), default=0) + 1
+    return [
+        f"  {name + ':':<{width}} [{', '.join(f'{number:z{DIGITS + 3}.{DIGITS}f}' for number in row)}]"
+        for name, row in triangle.items()
+        if len(triangle) > 1
+    ]
 
 
 def quoted(text: str) -> str:

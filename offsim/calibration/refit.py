@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offsim.calibration.fit import apply, errors, fit, intervals
+from offsim.calibration.fit import apply, correlations, covariance, errors, fit, intervals
 from offsim.calibration.plausible import check
 from offsim.calibration.recipe_file import RecipeFile
 from offsim.calibration.robust import Interval
+from offsim.correlations import Triangle
 
 Errors = Mapping[str, Mapping[str, np.ndarray]]
 """Hardware -> phase ("sum" is of all three) -> absolute relative error of each configuration."""
@@ -18,10 +19,11 @@ Errors = Mapping[str, Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Refit:
-    """What a recipe gives: constants, errors on the runs fitted to, and on each group that was left out."""
+    """What a recipe gives: constants, correlations by profile, errors on runs fitted to and on each left-out group."""
 
     file: RecipeFile
     found: Mapping[str, Interval]
+    correlations: Mapping[str, Triangle]
     fitted: Errors
     left_out: Mapping[str, Errors]
 
@@ -43,5 +45,7 @@ def refit(file: RecipeFile, show: Callable[[str], None] = lambda _: None) -> Ref
         show(f"without {group}:")
         without = fit(recipe, others, profiles, show)
         left_out[group] = errors(judged, apply(recipe, without, profiles))
-    found = intervals(recipe, values, file.data, profiles)
-    return Refit(file, found, errors(file.data, apply(recipe, values, profiles)), left_out)
+    covariances = covariance(recipe, values, file.data, profiles)
+    found = intervals(recipe, values, covariances)
+    together = {name: correlations(recipe, covariances, name) for name in profiles}
+    return Refit(file, found, together, errors(file.data, apply(recipe, values, profiles)), left_out)

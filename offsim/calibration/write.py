@@ -13,10 +13,11 @@ import orjson
 
 from offsim.calibration.calibrate import Found
 from offsim.calibration.fit import PHASES
-from offsim.calibration.own_profile import entry, quoted
+from offsim.calibration.own_profile import CORRELATIONS, correlation_rows, entry, quoted
 from offsim.calibration.recipe_file import RecipeFile
 from offsim.calibration.refit import Errors, Refit
 from offsim.calibration.robust import Interval
+from offsim.correlations import SECTION, Triangle
 from offsim.errors import InputError
 from offsim.files import write_together
 from offsim.packaged import is_path
@@ -25,6 +26,7 @@ from offsim.validation.table import HELD_OUT
 from offsim.yaml_input import Document, read_yaml
 
 _ENTRY = re.compile(r"""(\s+\w+:\s*)\{(?:[^{}"']|"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')*\}(\s*(?:\#.*)?)""")
+_ROW = re.compile(r"\s+[\w.]+:\s*\[[^\[\]]*\]\s*(#.*)?")
 
 
 def outputs(files: Sequence[RecipeFile], folder: Path) -> list[Path]:
@@ -34,7 +36,7 @@ def outputs(files: Sequence[RecipeFile], folder: Path) -> list[Path]:
     for file in files:
         starts = {c.name: Interval(c.start, c.start, c.start) for c in file.recipe.constants}
         for name, path in file.files.items():
-            profile_text(file, name, starts, "", folder)
+            profile_text(file, name, starts, {}, "", folder)
             if folder / path.name in paths:
                 raise InputError(
                     f"found {name} again, expected each profile in one recipe", f"recipe {file.recipe.name}"
@@ -53,7 +55,8 @@ def write_refits(refits: Sequence[Refit], folder: Path) -> None:
     for refit in refits:
         for name, path in refit.file.files.items():
             median = ", ".join(f"{phase} {100 * np.median(refit.fitted[name][phase]):.1f} %" for phase in PHASES)
-            text = profile_text(refit.file, name, refit.found, f"median {median}", folder)
+            together = refit.correlations[name]
+            text = profile_text(refit.file, name, refit.found, together, f"median {median}", folder)
             texts[folder / path.name] = text.encode()
         held_out |= _summaries(refit.left_out)
     data = orjson.dumps(held_out, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -85,11 +88,13 @@ def _summary(percent: np.ndarray) -> dict[str, float]:
     return {"n": len(percent), **{name: round(float(figure), 2) for name, figure in figures.items()}}
 
 
-def profile_text(file: RecipeFile, name: str, found: Mapping[str, Interval], error: str, folder: Path) -> str:
+def profile_text(
+    file: RecipeFile, name: str, found: Mapping[str, Interval], together: Triangle, error: str, folder: Path
+) -> str:
     """The text of a profile of the recipe with the constants found, to be written into `folder`.
 
-    A profile that inherits a constant from another of the recipe is left to inherit it. Raises InputError, with the
-    line, for an entry that is not on one line.
+    A profile that inherits a constant from another of the recipe is left to inherit it; the correlations `together`
+    are written of all. Raises InputError, with the line, for an entry that is not on one line.
     """
     path = file.files[name]
     document = read_yaml(path)
@@ -116,6 +121,7 @@ def profile_text(file: RecipeFile, name: str, found: Mapping[str, Interval], err
         number = document.mark(("extends",)).line - 1
         lines[number] = re.sub(r"""^extends:\s*("[^"]*"|'[^']*'|[^\s#]+)""", f"extends: {quoted(place)}", lines[number])
     _add(lines, document, added)
+    _correlate(lines, document, correlation_rows(together))
     return "\n".join([*lines, ""])
 
 
@@ -142,3 +148,19 @@ def _add(lines: list[str], document: Document, added: Mapping[str, Sequence[str]
     for section in added:
         if section not in document.data:
             lines += ["", f"{section}:", *(f"  {text}" for text in added[section])]
+
+
+def _correlate(lines: list[str], document: Document, rows: Sequence[str]) -> None:
+    """Put rows of correlations in place of those that a profile has, or into a new section."""
+    head = next(
+        (number for number, line in enumerate(lines) if re.fullmatch(rf"{SECTION}:\s*(#.*)?", line)), len(lines)
+    )
+    if SECTION in document.data:
+        end = next((n for n in range(head + 1, len(lines)) if re.match(r"[^\s#]", lines[n])), len(lines))
+        kept = [line for line in lines[head + 1 : end] if re.fullmatch(r"\s*(#.*)?", line)]
+        old = [line for line in lines[head + 1 : end] if line not in kept]
+        if not old or not all(map(_ROW.fullmatch, old)):
+            raise document.error((SECTION,), f"{SECTION}: found a section of another form, expected one value a line")
+        lines[head:end] = [lines[head], *rows, *kept] if rows else kept
+    elif rows:
+        lines += ["", CORRELATIONS, *rows]

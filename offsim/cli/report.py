@@ -79,7 +79,8 @@ def trust_lines(result: Result) -> list[str]:
     else:
         low, high = map(format_time, interval.bounds_s())
         values = plural(len(interval.swings), "hardware value")
-        lines = [labelled("interval", f"{low} to {high} (95 %), from the intervals of {values}")]
+        together = " and their correlations" if interval.correlations else ""
+        lines = [labelled("interval", f"{low} to {high} (95 %), from the intervals of {values}{together}")]
     if accuracy is not None:
         median, p90 = format_percent(accuracy.median), format_percent(accuracy.p90)
         runs = plural(accuracy.runs, "measured run")

@@ -85,16 +85,24 @@ def _notes(found: Sensitivity) -> str:
 def _interval(found: Sensitivity, style: Style) -> str:
     assert found.interval is not None
     values = {effect.value.key: effect.value for effect in found.effects}
-    parts = {
-        key: part for key, part in found.interval.contributions_s().items() if part > NOTHING * found.result.iteration_s
-    }
+    alone, together = found.interval.contributions_s(), found.interval.together_s()
+    correlated = alone != together
+    columns = {"alone": alone, "together": together} if correlated else {"± time": alone}
     rows = [
-        (key, _number(values[key], values[key].value), _range(values[key]), format_time(parts[key])) for key in parts
+        (key, _range(values[key]), *(format_time(column[key]) for column in columns.values()))
+        for key in alone
+        if alone[key] > NOTHING * found.result.iteration_s
     ]
+    headers = ("value", "95 % interval", *columns)
     lines = [
-        style.heading("what the interval of each value alone makes of the iteration's time"),
-        style.table(rows, ("value", "now", "95 % interval", "± time"), "lrrr"),
+        style.heading("what the interval of each value makes of the iteration's time, to either side"),
+        style.table(rows, headers, "lrrr"[: len(headers)]),
     ]
+    if correlated:
+        meaning = (
+            "alone: all other values stay; together: those it was fitted with are off too, as they then most likely are"
+        )
+        lines.append(wrapped(f"{meaning}; all values: ± {format_time(found.interval.half_s())}"))
     exact = [effect.value.key for effect in found.effects if effect.matters and effect.value.interval is None]
     if exact:
         lines.append(wrapped(f"taken as exact, as they have no interval: {', '.join(exact)}"))
@@ -107,7 +115,7 @@ def _number(value: HardwareValue, number: float) -> str:
 
 def _range(value: HardwareValue) -> str:
     low, high = value.interval or (value.value, value.value)
-    return f"{_short(low)} to {_short(high)}"
+    return f"{_short(low)} to {_short(high)}" + ("" if value.unit == "1" else f" {value.unit}")
 
 
 def _short(number: float) -> str:

@@ -1,14 +1,16 @@
 """From the intervals of hardware values to an interval of the predicted times.
 
 Each value is moved to either end of its 95 % interval, with the others as they are; half of the change of a time's
-logarithm is what the value contributes. Contributions of values that err independently add up in quadrature. That is
-linear propagation (JCGM 100:2008, section 5.1.2) with slopes taken over the interval rather than in its middle.
+logarithm is what the value contributes. Contributions of values that err independently add up in quadrature; where the
+profile says that two errors are correlated, so are the contributions. That is linear propagation (JCGM 100:2008,
+sections 5.1.2 and 5.2.2) with slopes taken over the interval rather than in its middle.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from offsim.result import Result
 from offsim.study.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
@@ -40,10 +42,24 @@ class Interval:
 
     times: Times
     swings: tuple[Swing, ...]
+    correlations: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Of the logarithms of two values; those of other pairs are independent."""
 
     def spread(self, phase: str = WHOLE) -> float:
         """Half-width of the interval of ln(time): 0.03 is 3 %."""
-        return math.hypot(*(swing.change(phase) for swing in self.swings))
+        together = self._together(phase)
+        squares = sum(swing.change(phase) * together[swing.value.key] for swing in self.swings)
+        return math.sqrt(max(squares, 0.0))  # rounded correlations may leave less than nothing
+
+    def _together(self, phase: str) -> dict[str, float]:
+        """Value -> the change of ln(time) as it goes to its high end and others to what is then expected."""
+        alone = {swing.value.key: swing.change(phase) for swing in self.swings}
+        together = dict(alone)
+        for (one, other), correlation in self.correlations.items():
+            if one in alone and other in alone:
+                together[one] += correlation * alone[other]
+                together[other] += correlation * alone[one]
+        return together
 
     def half_s(self, phase: str = WHOLE) -> float:
         """Half-width in seconds."""
@@ -56,7 +72,14 @@ class Interval:
 
     def contributions_s(self, phase: str = WHOLE) -> dict[str, float]:
         """Value -> what it alone would make the half-width, in seconds, largest first; without sign."""
-        found = {swing.value.key: self.times[phase] * math.sinh(abs(swing.change(phase))) for swing in self.swings}
+        return self._seconds({swing.value.key: swing.change(phase) for swing in self.swings}, phase)
+
+    def together_s(self, phase: str = WHOLE) -> dict[str, float]:
+        """The same where the values correlated with it are off too, as they then most likely are."""
+        return self._seconds(self._together(phase), phase)
+
+    def _seconds(self, changes: Mapping[str, float], phase: str) -> dict[str, float]:
+        found = {key: self.times[phase] * math.sinh(abs(change)) for key, change in changes.items()}
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
     def to_dict(self) -> dict[str, object]:
@@ -65,6 +88,7 @@ class Interval:
             "level": 0.95,
             "seconds": {phase: self.bounds_s(phase) for phase in self.times},
             "contributions_s": self.contributions_s(),
+            "together_s": self.together_s(),
         }
 
 
@@ -72,7 +96,7 @@ def interval_of(result: Result) -> Interval | None:
     """Simulate a result's iteration at both ends of each interval; None where its profile has none."""
     times = times_of(result)  # raises DoesNotFit before anything else is simulated
     swings = swings_of(result, [value for value in hardware_values(result.run.profile) if value.interval])
-    return Interval(times, tuple(swings)) if swings else None
+    return Interval(times, tuple(swings), result.run.profile.correlations) if swings else None
 
 
 def swings_of(result: Result, values: list[HardwareValue], otherwise: float = 0.0) -> list[Swing]:

@@ -85,7 +85,8 @@ class Sensitivity:
         return pd.DataFrame(self._rows()).set_index("name")
 
     def _rows(self) -> list[dict[str, Any]]:
-        parts = self.interval.contributions_s() if self.interval else {}
+        alone = self.interval.contributions_s() if self.interval else {}
+        together = self.interval.together_s() if self.interval else {}
         return [
             {
                 "name": effect.value.key,
@@ -94,7 +95,8 @@ class Sensitivity:
                 "low": effect.value.low,
                 "high": effect.value.high,
                 **{name: effect.elasticity[name] for name in COLUMNS},
-                "contribution_s": parts.get(effect.value.key),
+                "contribution_s": alone.get(effect.value.key),
+                "together_s": together.get(effect.value.key),
             }
             for effect in self.effects
         ]

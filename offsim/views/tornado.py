@@ -58,7 +58,7 @@ def plot_tornado(
     if hatched:
         handles.append(swatch("white", HATCH, "no interval known"))
     if half_s is not None:
-        handles.append(swatch(BAND, "", f"95 % interval of the time: ± {format_time(half_s)}"))
+        handles.append(swatch(BAND, "", f"95 % interval of the time, of all values: ± {format_time(half_s)}"))
     columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], width_in - 2 * EDGE_IN)
     columns_of = (rows[name].tolist() for name in ("low", "high", "unit", "known"))
     labels = list(zip(rows["name"].tolist(), map(range_text, *columns_of), strict=True))

@@ -47,6 +47,12 @@ def test_runs_bring_predictions_to_the_machine(measured: Path) -> None:
             value = found.found[f"{section}.{field}"]
             assert value.low <= truth <= value.high
             assert value.source == "fitted"
+    assert list(found.correlations) == [name for name, value in found.found.items() if value.source == "fitted"]
+    # both make the serial update take longer: if one takes less of the measured time, the other takes more
+    assert (
+        found.correlations["link.pageable_h2d_bytes_per_s"][list(found.correlations).index("host.adam_params_per_s")]
+        < -0.1
+    )
     assert "interconnect.nic_bytes_per_s" not in found.found  # one node: nothing tells
     assert "gpu.adam_params_per_s" in found.kept
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offsim.calibration.fit import covariance, errors, intervals, predict
+from offsim.calibration.fit import correlations, covariance, errors, intervals, predict
 from offsim.calibration.plausible import check, value_of
 from offsim.calibration.recipe_file import RecipeFile, read_recipe
 from offsim.calibration.refit import Refit
@@ -103,11 +103,13 @@ def test_known_constants_are_found_and_written_beside_the_comments(
     assert profile.host.module_launch_s == pytest.approx(TRUTH["host"]["module_launch_s"], rel=0.02)
     assert profile.host.scale_params_per_s == pytest.approx(3.5 * profile.host.adam_params_per_s, rel=1e-3)
     assert profile.provenance["host.module_launch_s"].note == 'a "guess" {of ours}'
+    assert profile.correlations["host.adam_params_per_s", "host.scale_params_per_s"] == 1
+    assert len(profile.correlations) == 5 * 4 / 2 + 12 * 11 / 2  # and those of 12 values that it inherits
 
     lines = (out / "own.yaml").read_text().splitlines()
     kept = [line for line in OWN.splitlines() if "module_launch_s" not in line]
     assert [line for line in lines if line in kept] == kept
-    (launch,) = (line for line in lines if "module_launch_s" in line)
+    (launch,) = (line for line in lines if "  module_launch_s" in line)
     assert launch.startswith("  module_launch_s: {value: ")
     assert launch.endswith('note: "a \\"guess\\" {of ours}"}  # as {ever}')
 
@@ -128,14 +130,17 @@ def test_the_folder_of_the_profiles_may_be_written_to_and_keeps_what_others_left
         file = read_recipe(tmp_path / "ours.yaml")
         found = {c.name: Interval(start, start / 2, start * 2) for c in file.recipe.constants}
         table = errors(file.data, file.profiles)
-        write_refits([Refit(file, found, table, {"group": table})], tmp_path)
+        together = {"own": {"host.module_launch_s": [], "link.pageable_d2h_bytes_per_s": [start * 100]}}
+        write_refits([Refit(file, found, together, table, {"group": table})], tmp_path)
         profile = load_profile(tmp_path / "own.yaml")
+        pair = ("host.module_launch_s", "link.pageable_d2h_bytes_per_s")
+        assert profile.correlations[pair] == pytest.approx(start * 100)
         known = profile.provenance["host.module_launch_s"]
         assert (profile.host.module_launch_s, known.low, known.high) == (start, start / 2, start * 2)
         assert known.error.startswith("median forward ")
         assert json.loads((tmp_path / "held_out.json").read_text()).keys() == {"other", "own"}
-    # two more values of the host, and two new sections of a value each
-    assert len((tmp_path / "own.yaml").read_text().splitlines()) == len(OWN.splitlines()) + 2 + 2 * 3
+    # two more values of the host, two new sections of a value each, and one of two values' correlations
+    assert len((tmp_path / "own.yaml").read_text().splitlines()) == len(OWN.splitlines()) + 2 + 2 * 3 + 4
 
 
 def test_inherited_constants_stay_inherited_wherever_the_profiles_go(ours: Path, tmp_path: Path) -> None:
@@ -158,7 +163,7 @@ def test_inherited_constants_stay_inherited_wherever_the_profiles_go(ours: Path,
     away = tmp_path / "away"
     away.mkdir()
     for name in files:
-        (away / f"{name}.yaml").write_text(profile_text(both, name, found, "", away))
+        (away / f"{name}.yaml").write_text(profile_text(both, name, found, {}, "", away))
     text = (away / "bound.yaml").read_text()
     assert 'extends: "own.yaml"  # same cores\n' in text
     assert "extends: jlse-4xh100  # the nearest\n" in (away / "own.yaml").read_text()
@@ -168,16 +173,24 @@ def test_inherited_constants_stay_inherited_wherever_the_profiles_go(ours: Path,
     assert refitted.link.pageable_d2h_bytes_per_s == 3.3e9
     assert refitted.provenance["link.pageable_d2h_bytes_per_s"].low == pytest.approx(0.9 * 3.3e9)
     # in place, what a profile extends stays as it is written
-    assert "extends: own.yaml  # same cores\n" in profile_text(both, "bound", found, "", tmp_path)
+    assert "extends: own.yaml  # same cores\n" in profile_text(both, "bound", found, {}, "", tmp_path)
 
 
 def test_intervals_are_as_wide_as_plausible_where_runs_tell_nothing(file: RecipeFile) -> None:
     starts = {constant.name: constant.start for constant in file.recipe.constants}
-    found = intervals(file.recipe, starts, file.data, file.profiles)
+    covariances = covariance(file.recipe, starts, file.data, file.profiles)
+    found = intervals(file.recipe, starts, covariances)
     nic = found["interconnect.nic_bytes_per_s (own)"]  # one node: nothing goes over the network
     assert (nic.low, nic.high) == pytest.approx((1e10 / np.exp(1.96 * 0.4), 1e10 * np.exp(1.96 * 0.4)))
     launch = found["host.module_launch_s (own)"]
     assert launch.spread < 1.2
+    triangle = correlations(file.recipe, covariances, "own")
+    assert [len(row) for row in triangle.values()] == [0, 1, 2, 3, 4]
+    assert triangle["interconnect.nic_bytes_per_s"] == pytest.approx([0] * 4)
+    assert triangle["host.scale_params_per_s"][1] == pytest.approx(1)  # one constant with Adam's rate
+    assert triangle["link.pageable_d2h_bytes_per_s"][1:] == pytest.approx(
+        [triangle["link.pageable_d2h_bytes_per_s"][1]] * 2
+    )
 
 
 def test_what_runs_tell_adds_up(file: RecipeFile) -> None:
@@ -215,6 +228,9 @@ def test_shipped_recipes_can_be_carried_out(path: Path) -> None:
             assert known.high is not None
             assert value is not None
             assert known.low < value < known.high
+    for name, profile in file.profiles.items():
+        fitted = {field for constant in file.recipe.constants for of, field, _ in constant.targets if of == name}
+        assert profile.correlations.keys() == {(a, b) for a in fitted for b in fitted if a < b}
 
 
 BAD = [
@@ -322,6 +338,7 @@ def test_what_a_recipe_cannot_be_asked_for(
             5,
             "host: found a section of another form, expected one entry a line",
         ),
+        ("correlations: {}\n", 5, "correlations: found a section of another form, expected one value a line"),
     ],
 )
 def test_a_profile_of_another_form_is_refused_before_the_fit(

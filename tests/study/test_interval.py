@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from offsim.errors import InputError
 from offsim.hardware import HardwareProfile, Provenance
 from offsim.result import Result
 from offsim.simulation import simulate
-from offsim.study.hardware_values import hardware_values
+from offsim.study.hardware_values import HardwareValue, hardware_values
+from offsim.study.interval import Interval, Swing
 
 LEVEL = 1.959964
 """Standard deviations that 95 % of a normal distribution lie within."""
@@ -68,25 +70,58 @@ def test_independent_values_add_up_in_quadrature() -> None:
     assert together.contributions_s()["link.duplex_bytes_per_s"] == 0.0
 
 
+@pytest.mark.parametrize("common", [0.0, 0.8])
 @pytest.mark.parametrize("scheduler", [SCHEDULERS[1], SCHEDULERS[3], SCHEDULERS[5]], ids=str)
-def test_random_profiles_spread_as_far(scheduler: dict[str, Any]) -> None:
+def test_random_profiles_spread_as_far(scheduler: dict[str, Any], common: float) -> None:
+    # Each value errs partly on its own, partly with all others, every other of them the other way.
     hardware = profile(host={"memory_bytes_per_s": 2e10})
     values = hardware_values(hardware)
     spreads = {value.key: 0.04 + 0.01 * (i % 5) for i, value in enumerate(values) if value.unit != "1"}
-    result = run(uncertain(hardware, spreads), scheduler)
+    signs = {key: (-1) ** i for i, key in enumerate(spreads)}
+    pairs = {(a, b): common * signs[a] * signs[b] for a in spreads for b in spreads if a < b}
+    result = run(uncertain(hardware, spreads).model_copy(update={"correlations": pairs}), scheduler)
     assert result.interval is not None
     generator = np.random.default_rng(1)
     logarithms = []
     for _ in range(200):
         data = hardware.model_dump()
+        together = common**0.5 * generator.standard_normal()
         for value in values:
             if value.key in spreads:
-                error = generator.standard_normal() * spreads[value.key] / LEVEL
+                alone = (1 - common) ** 0.5 * generator.standard_normal()
+                error = (alone + signs[value.key] * together) * spreads[value.key] / LEVEL
                 data[value.section][value.field] *= math.exp(error)
         with small_buckets():
             logarithms.append(math.log(result.on(HardwareProfile(**data)).iteration_s))
+    independent = Interval(result.interval.times, result.interval.swings).spread()
+    assert (independent == pytest.approx(result.interval.spread(), rel=0.2)) == (common == 0.0)
     # The standard deviation of 200 normal numbers is known to 10 % (two standard errors).
     assert result.interval.spread() == pytest.approx(LEVEL * np.std(logarithms), rel=0.15)
+
+
+@pytest.mark.parametrize(("correlation", "share"), [(-1.0, 0.0), (-0.5, 1.0), (0.5, 3**0.5), (1.0, 2.0)])
+def test_values_that_were_fitted_together_may_make_up_for_one_another(correlation: float, share: float) -> None:
+    # The start of an update and the launches of its sub-groups take 1 ms each, one after the other.
+    groups = len(run(profile()).run.workload.subgroups)
+    hardware = profile(host={"update_start_s": 1e-3, "subgroup_launch_s": 1e-3 / groups})
+    start, launch = "host.update_start_s", "host.subgroup_launch_s"
+    known = uncertain(hardware, {start: 0.05, launch: 0.05})
+    interval = run(known.model_copy(update={"correlations": {(launch, start): correlation}})).interval
+    assert interval is not None
+    alone = interval.contributions_s("update")
+    assert alone == pytest.approx(dict.fromkeys((start, launch), 5e-5), rel=1e-2)
+    assert interval.half_s("update") == pytest.approx(share * alone[start], rel=1e-2, abs=1e-2 * alone[start])
+    together = interval.together_s("update")
+    assert together == pytest.approx(dict.fromkeys((start, launch), (1 + correlation) * alone[start]), abs=1e-6)
+
+
+def test_rounded_correlations_never_leave_less_than_nothing() -> None:
+    # Three pairs at -0.51 are what no errors can be: the variance of the sum would be 3 - 6 * 0.51.
+    swing = Swing(HardwareValue("host", "a", 1.0), 0.9, 1.1, {"iteration": 1.0}, {"iteration": 1.1})
+    swings = tuple(replace(swing, value=HardwareValue("host", name, 1.0)) for name in "abc")
+    pairs = {("host.a", "host.b"): -0.51, ("host.a", "host.c"): -0.51, ("host.b", "host.c"): -0.51}
+    assert Interval({"iteration": 1.05}, swings, pairs).spread() == 0.0
+    assert Interval({"iteration": 1.05}, swings).spread() == pytest.approx(3**0.5 * math.log(1.1) / 2)
 
 
 def test_a_fixed_time_may_be_nothing_at_the_low_end() -> None:
