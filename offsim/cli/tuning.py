@@ -57,7 +57,7 @@ def tune_scenario(
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         mapper: Mapper = map if jobs == 1 else partial(pool.map, chunksize=4)
         tuning = tune(scenario, question, mapper)
-        bought = upgrades(scenario, question, mapper) if with_upgrades and tuning.best else []
+        bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
     if json != STDOUT:
         show(tuning_report(scenario.name, tuning, bought, style_of(sys.stdout)))
     if json is not None:
@@ -157,7 +157,7 @@ def _thinned(front: Sequence[Outcome]) -> list[Outcome]:
 def _upgrades(best: Outcome, bought: Sequence[Upgrade], style: Style) -> str:
     rows = []
     for upgrade in bought:
-        found = upgrade.tuning.best or best
+        found = upgrade.best or best
         changed = {key: value for key, value in found.settings.items() if best.settings.get(key) != value}
         then = ", ".join(f"{COLUMNS[key]} {_shown(value)}" for key, value in changed.items()) or "as the best"
         rows.append(
@@ -194,7 +194,7 @@ def tuning_json(tuning: Tuning, bought: Sequence[Upgrade]) -> dict[str, Any]:
         "ruled_out": tuning.ruled_out,
         "left_out": tuning.left_out,
         "upgrades": {
-            upgrade.name: _outcome_json(upgrade.tuning.best) if upgrade.tuning.best else None for upgrade in bought
+            upgrade.name: _outcome_json(upgrade.best) if upgrade.best else None for upgrade in bought
         },
     }
 

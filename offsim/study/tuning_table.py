@@ -32,7 +32,7 @@ def upgrades_table(tuning: Tuning, bought: Sequence[Upgrade]) -> pd.DataFrame:
     """The best setting as it is and with each upgrade; `gain` is the ratio of tokens per second."""
     import pandas as pd
 
-    bests = {"as it is": tuning.best} | {upgrade.name: upgrade.tuning.best for upgrade in bought}
+    bests = {"as it is": tuning.best} | {upgrade.name: upgrade.best for upgrade in bought}
     axes = [name for name in DIMENSIONS if any(best and name in best.settings for best in bests.values())]
     found = {name: best for name, best in bests.items() if best is not None}
     rows = [_row(best, axes) for best in found.values()]

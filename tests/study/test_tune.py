@@ -170,9 +170,9 @@ def test_upgrades_multiply_what_the_scenario_has_already_changed() -> None:
 
 def test_more_gpu_memory_buys_what_does_not_fit_without() -> None:
     question = Question(over=("scheduler",))
-    bought = upgrades("dos_70b_dgx_h200", question)
     tuning = tune("dos_70b_dgx_h200", question)
-    now, then = tuning.best, {upgrade.name: upgrade.tuning.best for upgrade in bought}["GPU memory x2"]
+    bought = upgrades(tuning)
+    now, then = tuning.best, {upgrade.name: upgrade.best for upgrade in bought}["GPU memory x2"]
     assert now is not None
     assert then is not None
     assert (now.settings["scheduler"], then.settings["scheduler"]) == ("deep_optimizer_states", "no_offload")
@@ -181,6 +181,19 @@ def test_more_gpu_memory_buys_what_does_not_fit_without() -> None:
     assert table.index.tolist() == ["as it is", *UPGRADES]
     assert table["gain"].tolist() == [t / now.tokens_per_s for t in table["tokens_per_s"]]
     assert table.loc["GPU memory x2", "tokens_per_s"] == then.tokens_per_s
+
+
+def test_what_an_upgrade_adds_may_stay_unused() -> None:
+    """Faster CPU work takes so much host memory bandwidth from the copies beside it that the iteration is longer."""
+    scenario = load_scenario("zero3_3b_rtx4090", ["training.micro_batch=4", "scheduler.name=deep_optimizer_states"])
+    question = Question(over=(), values={"subgroup_size": [200_000_000], "update_stride": [2]})
+    tuning = tune(scenario, question)
+    with_cores = tune(upgraded(scenario, "CPU cores x2"), question)
+    assert tuning.best is not None
+    assert with_cores.best is not None
+    assert with_cores.best.iteration_s > tuning.best.iteration_s
+    bought = {upgrade.name: upgrade.best for upgrade in upgrades(tuning)}
+    assert bought["CPU cores x2"] == tuning.best
 
 
 @pytest.mark.parametrize(
