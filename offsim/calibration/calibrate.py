@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from offsim.calibration.estimate import Estimate
-from offsim.calibration.estimates import fit_microbenchmarks
-from offsim.calibration.fit import (
+from offsim.calibration.logs.table import missing, read_log
+from offsim.calibration.microbenchmarks.estimate import Estimate
+from offsim.calibration.microbenchmarks.estimates import fit_microbenchmarks
+from offsim.calibration.microbenchmarks.rows import read_microbenchmarks
+from offsim.calibration.runs.fit import (
     NOISE,
     PHASES,
     Point,
@@ -28,11 +30,9 @@ from offsim.calibration.fit import (
     runs_on,
     sensitivities,
 )
-from offsim.calibration.from_traces import fit_trace
-from offsim.calibration.logs import missing, read_log
-from offsim.calibration.microbenchmarks import read_microbenchmarks
-from offsim.calibration.plausible import check, general_recipe, value_of
-from offsim.calibration.recipe import Recipe
+from offsim.calibration.runs.plausible import check, general_recipe, value_of
+from offsim.calibration.runs.recipe import Recipe
+from offsim.calibration.trace_fits.estimates import fit_trace
 from offsim.calibration.traces.read import NAMES, read_trace
 from offsim.correlations import Triangle
 from offsim.errors import InputError

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from offsim.calibration.calibrate import Calibration, phase_errors
-from offsim.calibration.fit import Point
-from offsim.calibration.plausible import value_of
+from offsim.calibration.runs.fit import Point
+from offsim.calibration.runs.plausible import value_of
 from offsim.cli.terminal import PLAIN, Style, wrapped
 from offsim.hardware import HardwareProfile
 from offsim.profiles import unit_of

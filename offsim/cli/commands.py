@@ -204,7 +204,7 @@ def show_trace(source: str, *, plot: str | None, json: str | None) -> None:
 
 def read_logs(files: Sequence[str], columns: Sequence[str], *, out: str) -> None:
     """`offsim logs`."""
-    from offsim.calibration.logs import fill, missing, read_log, write_rows
+    from offsim.calibration.logs.table import fill, missing, read_log, write_rows
 
     check_outputs({"--out": out}, inputs=files)
     logs = [(file, read_log(file)) for file in files]
@@ -251,7 +251,7 @@ def calibrate_profile(files: Sequence[str], base: str | None, *, out: str, holdo
 
 def replay_trace(source: str, scale: str | None, profile: str | None, *, json: str | None) -> None:
     """`offsim replay`."""
-    from offsim.calibration.replay import parse_scales, replay
+    from offsim.calibration.replay.replay import parse_scales, replay
     from offsim.calibration.traces import read_trace
     from offsim.cli.traces import replay_report
     from offsim.profiles import load_profile

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from offsim.calibration.recipe_file import read_recipe
-from offsim.calibration.refit import Errors, Refit, refit
-from offsim.calibration.write import outputs, write_refits
+from offsim.calibration.runs.recipe_file import read_recipe
+from offsim.calibration.runs.refit import Errors, Refit, refit
+from offsim.calibration.runs.write import outputs, write_refits
 from offsim.cli.outputs import check_outputs, writing
 from offsim.cli.terminal import PLAIN, Style, note, show, style_of
 from offsim.errors import InputError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offsim.calibration.replay import Replay
+from offsim.calibration.replay.replay import Replay
 from offsim.calibration.traces.summary import Summary, named
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.validation.report import signed_percent

@@ -193,9 +193,7 @@ def tuning_json(tuning: Tuning, bought: Sequence[Upgrade]) -> dict[str, Any]:
         "simulated": len(tuning.outcomes),
         "ruled_out": tuning.ruled_out,
         "left_out": tuning.left_out,
-        "upgrades": {
-            upgrade.name: _outcome_json(upgrade.best) if upgrade.best else None for upgrade in bought
-        },
+        "upgrades": {upgrade.name: _outcome_json(upgrade.best) if upgrade.best else None for upgrade in bought},
     }
 
 

@@ -58,8 +58,8 @@ def upgraded(scenario: Scenario, name: str) -> Scenario:
 def upgrades(tuning: Tuning, mapper: Mapper = map) -> list[Upgrade]:
     """Tune again with each upgrade alone, for the fastest setting only.
 
-    What an upgrade adds can be left unused, so the best with it is at least the best without: faster CPU work takes host
-    memory bandwidth from the copies beside it, and where these matter more that is a loss.
+    What an upgrade adds can be left unused, so the best with it is at least the best without: faster CPU work takes
+    host memory bandwidth from the copies beside it, and where these matter more that is a loss.
     """
     asked = replace(tuning.question, fastest=1, with_front=False)
     found = []

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from offsim.calibration.microbenchmarks import UNITS
+from offsim.calibration.microbenchmarks.rows import UNITS
 
 
 def row(quantity: str, size: float | list[float], *seconds: float, **more: Any) -> dict[str, Any]:

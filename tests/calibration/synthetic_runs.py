@@ -6,8 +6,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from offsim.calibration.fit import changed, predict
-from offsim.calibration.logs import COLUMNS
+from offsim.calibration.logs.table import COLUMNS
+from offsim.calibration.runs.fit import changed, predict
 from offsim.profiles import load_profile
 from offsim.validation.table import run_of
 

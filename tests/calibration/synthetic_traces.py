@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from offsim.calibration.estimates import LAUNCH
+from offsim.calibration.microbenchmarks.estimates import LAUNCH
 from tests.calibration.trace_files import Json, call, on_gpu
 
 TRUTH = {

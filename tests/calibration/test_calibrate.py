@@ -9,9 +9,9 @@ import pytest
 
 from offsim.calibration import calibrate as module
 from offsim.calibration.calibrate import calibrate, phase_errors, split
-from offsim.calibration.estimates import fit_microbenchmarks
-from offsim.calibration.fit import points
-from offsim.calibration.plausible import FIELDS, check, general_recipe, limit, value_of
+from offsim.calibration.microbenchmarks.estimates import fit_microbenchmarks
+from offsim.calibration.runs.fit import points
+from offsim.calibration.runs.plausible import FIELDS, check, general_recipe, limit, value_of
 from offsim.cli import main
 from offsim.errors import InputError
 from offsim.profiles import available_profiles, load_profile
@@ -23,7 +23,7 @@ from tests.calibration.synthetic_logs import whole_log
 from tests.calibration.synthetic_measurements import harness_folder
 from tests.calibration.synthetic_runs import BASE, TRUTH, runs_table
 
-TWO_CORE_VM = Path(__file__).with_name("two_core_vm.jsonl")
+TWO_CORE_VM = Path(__file__).parent / "microbenchmarks" / "two_core_vm.jsonl"
 
 
 @pytest.fixture(scope="module")

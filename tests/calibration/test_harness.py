@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from offsim.calibration.microbenchmarks import UNITS, read_microbenchmarks
+from offsim.calibration.microbenchmarks.rows import UNITS, read_microbenchmarks
 from offsim.validation.table import MEASURED, SHIPPED_RUNS, read_runs
 
 HARNESS = Path(__file__).parents[2] / "offsim" / "calibration" / "harness.py"

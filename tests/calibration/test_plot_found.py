@@ -5,8 +5,8 @@ import math
 import pytest
 
 from offsim.calibration.calibrate import calibrate
-from offsim.calibration.plausible import value_of
 from offsim.calibration.plot_found import plot_found
+from offsim.calibration.runs.plausible import value_of
 from offsim.profiles import load_profile
 from tests.calibration.synthetic_measurements import harness_folder
 from tests.calibration.synthetic_runs import BASE

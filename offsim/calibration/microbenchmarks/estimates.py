@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from offsim.calibration.estimate import Estimate, large, of, rates, samples, scaled
-from offsim.calibration.estimate_host import cpu_rates, host_memory
-from offsim.calibration.microbenchmarks import Timed
+from offsim.calibration.microbenchmarks.estimate import Estimate, large, of, rates, samples, scaled
+from offsim.calibration.microbenchmarks.host import cpu_rates, host_memory
+from offsim.calibration.microbenchmarks.rows import Timed
 from offsim.calibration.robust import medians
 
 WIDEST = 3.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from offsim.calibration.microbenchmarks import IDLE, UNITS, Timed
+from offsim.calibration.microbenchmarks.rows import IDLE, UNITS, Timed
 from offsim.calibration.robust import Interval, fit_seconds, medians
 from offsim.hardware import Source
 

@@ -12,12 +12,21 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from offsim.calibration.estimate import Estimate
-from offsim.calibration.estimates import LAUNCH, WIDEST
-from offsim.calibration.fastest import shortest
+from offsim.calibration.microbenchmarks.estimate import Estimate
+from offsim.calibration.microbenchmarks.estimates import LAUNCH, WIDEST
 from offsim.calibration.robust import fit_seconds
-from offsim.calibration.trace_copies import link
-from offsim.calibration.trace_samples import ALONE, FEWEST, LARGE_BYTES, SMALL_BYTES, Found, fixed_time, rate, timed
+from offsim.calibration.trace_fits.copies import link
+from offsim.calibration.trace_fits.fastest import shortest
+from offsim.calibration.trace_fits.samples import (
+    ALONE,
+    FEWEST,
+    LARGE_BYTES,
+    SMALL_BYTES,
+    Found,
+    fixed_time,
+    rate,
+    timed,
+)
 from offsim.calibration.traces import Trace
 from offsim.calibration.traces.company import beside
 from offsim.calibration.traces.events import NONE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from offsim.calibration.recipe import Constant, Recipe
+from offsim.calibration.runs.recipe import Constant, Recipe
 from offsim.errors import InputError
 from offsim.hardware import HardwareProfile, Source
 from offsim.profiles import unit_of

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import least_squares
 
-from offsim.calibration.recipe import Recipe
 from offsim.calibration.robust import Interval
+from offsim.calibration.runs.recipe import Recipe
 from offsim.correlations import Triangle
 from offsim.errors import InputError
 from offsim.hardware import HardwareProfile

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offsim.calibration.fit import apply, correlations, covariance, errors, fit, intervals
-from offsim.calibration.plausible import check
-from offsim.calibration.recipe_file import RecipeFile
 from offsim.calibration.robust import Interval
+from offsim.calibration.runs.fit import apply, correlations, covariance, errors, fit, intervals
+from offsim.calibration.runs.plausible import check
+from offsim.calibration.runs.recipe_file import RecipeFile
 from offsim.correlations import Triangle
 
 Errors = Mapping[str, Mapping[str, np.ndarray]]

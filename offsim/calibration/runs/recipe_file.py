@@ -22,9 +22,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from offsim.calibration.fit import Point, points, runs_on
-from offsim.calibration.plausible import FIELDS
-from offsim.calibration.recipe import Constant, Recipe
+from offsim.calibration.runs.fit import Point, points, runs_on
+from offsim.calibration.runs.plausible import FIELDS
+from offsim.calibration.runs.recipe import Constant, Recipe
 from offsim.errors import InputError, KeyPath, suggestion
 from offsim.fields import Number, Section
 from offsim.hardware import HardwareProfile

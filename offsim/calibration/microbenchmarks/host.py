@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from offsim.calibration.estimate import Estimate, large, median_rates, of, samples
-from offsim.calibration.microbenchmarks import ADAM_RUNS, COPIES_RUN, IDLE, Timed
+from offsim.calibration.microbenchmarks.estimate import Estimate, large, median_rates, of, samples
+from offsim.calibration.microbenchmarks.rows import ADAM_RUNS, COPIES_RUN, IDLE, Timed
 from offsim.calibration.robust import Interval
 from offsim.training.rank import ADAM_TRAFFIC, DOWNCAST_TRAFFIC, SCALE_TRAFFIC
 

@@ -12,11 +12,11 @@ import numpy as np
 import orjson
 
 from offsim.calibration.calibrate import Found
-from offsim.calibration.fit import PHASES
 from offsim.calibration.own_profile import CORRELATIONS, correlation_rows, entry, quoted
-from offsim.calibration.recipe_file import RecipeFile
-from offsim.calibration.refit import Errors, Refit
 from offsim.calibration.robust import Interval
+from offsim.calibration.runs.fit import PHASES
+from offsim.calibration.runs.recipe_file import RecipeFile
+from offsim.calibration.runs.refit import Errors, Refit
 from offsim.correlations import SECTION, Triangle
 from offsim.errors import InputError
 from offsim.files import write_together

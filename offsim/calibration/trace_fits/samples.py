@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from offsim.calibration.fastest import fastest
 from offsim.calibration.robust import SEED, Interval
+from offsim.calibration.trace_fits.fastest import fastest
 
 FEWEST = 5
 """Samples that an estimate needs: the interval of fewer says nothing."""

@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from offsim.calibration.log_lines import MemoryReport, Moment, Sample, Setting, facts
+from offsim.calibration.logs.lines import MemoryReport, Moment, Sample, Setting, facts
 from offsim.errors import InputError, suggestion
 from offsim.files import atomic_write
 from offsim.validation.table import REQUIRED, TIMES

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from offsim.calibration.estimate import Estimate
-from offsim.calibration.estimates import fit_microbenchmarks
-from offsim.calibration.microbenchmarks import read_microbenchmarks
+from offsim.calibration.microbenchmarks.estimate import Estimate
+from offsim.calibration.microbenchmarks.estimates import fit_microbenchmarks
+from offsim.calibration.microbenchmarks.rows import read_microbenchmarks
 from tests.calibration.rows import row, write
 from tests.calibration.synthetic_measurements import THREADS, TRUTH, harness_folder
 

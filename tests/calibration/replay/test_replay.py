@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from offsim.calibration.program import program_of
-from offsim.calibration.replay import SCALES, parse_scales, replay
+from offsim.calibration.replay.program import program_of
+from offsim.calibration.replay.replay import SCALES, parse_scales, replay
 from offsim.calibration.traces import read_trace
 from offsim.calibration.traces.events import Trace
 from offsim.cli import main
@@ -28,7 +28,7 @@ from tests.calibration.trace_files import (
     write_nsight,
 )
 
-HARNESS = Path(__file__).parents[2] / "notebooks" / "harness_cpu"
+HARNESS = Path(__file__).parents[3] / "notebooks" / "harness_cpu"
 
 
 def trace_of(folder: Path, events: list[Json]) -> Trace:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from offsim.calibration.program import Program, Step, program_of
+from offsim.calibration.replay.program import Program, Step, program_of
 from offsim.calibration.traces.events import Trace
 from offsim.engine import Engine, Operation, Stream
 from offsim.errors import InputError, suggestion

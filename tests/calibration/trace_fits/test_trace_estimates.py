@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from offsim.calibration.calibrate import calibrate
-from offsim.calibration.estimate import Estimate
-from offsim.calibration.estimates import LAUNCH
-from offsim.calibration.from_traces import fit_trace
+from offsim.calibration.microbenchmarks.estimate import Estimate
+from offsim.calibration.microbenchmarks.estimates import LAUNCH
+from offsim.calibration.trace_fits.estimates import fit_trace
 from offsim.calibration.traces import read_trace
 from offsim.cli import main
 from offsim.errors import InputError

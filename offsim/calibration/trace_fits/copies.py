@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from offsim.calibration.trace_samples import ALONE, LARGE_BYTES, SMALL_BYTES, Found, fixed_time, rate
+from offsim.calibration.trace_fits.samples import ALONE, LARGE_BYTES, SMALL_BYTES, Found, fixed_time, rate
 from offsim.calibration.traces.company import beside
 
 BESIDE = 0.9

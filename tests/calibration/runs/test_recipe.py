@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offsim.calibration.fit import correlations, covariance, errors, intervals, predict
-from offsim.calibration.plausible import check, value_of
-from offsim.calibration.recipe_file import RecipeFile, read_recipe
-from offsim.calibration.refit import Refit
 from offsim.calibration.robust import Interval
-from offsim.calibration.write import outputs, profile_text, write_refits
+from offsim.calibration.runs.fit import correlations, covariance, errors, intervals, predict
+from offsim.calibration.runs.plausible import check, value_of
+from offsim.calibration.runs.recipe_file import RecipeFile, read_recipe
+from offsim.calibration.runs.refit import Refit
+from offsim.calibration.runs.write import outputs, profile_text, write_refits
 from offsim.cli import main
 from offsim.packaged import packaged_folder
 from offsim.profiles import load_profile

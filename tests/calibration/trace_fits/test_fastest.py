@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offsim.calibration.fastest import fastest
+from offsim.calibration.trace_fits.fastest import fastest
 
 
 def samples(seed: int, count: int, noise: float, slowed: float) -> np.ndarray:

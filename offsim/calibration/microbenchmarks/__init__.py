@@ -1,0 +1,1 @@
+"""Microbenchmarks of the harness: reading them, and what they determine."""

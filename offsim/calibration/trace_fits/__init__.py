@@ -1,0 +1,1 @@
+"""What recorded traces determine of a profile."""
