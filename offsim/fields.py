@@ -10,17 +10,26 @@ from numbers import Integral
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, field_validator
 
 from offsim.errors import Expected
 
 MAX_COUNT = 10**15
+MAX_NUMBER = 1e30
+"""Times and rates of such sizes multiply and divide without overflow; no machine has any beyond."""
 
 
 class Section(BaseModel):
-    """A group of named values; unknown names, NaN and infinities are errors."""
+    """A group of named values; unknown names, NaN, infinities and what soon leads to them are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _of_ordinary_size(cls, value: Any) -> Any:
+        if isinstance(value, float) and value and not 1 / MAX_NUMBER <= abs(value) <= MAX_NUMBER:
+            raise Expected(f"a number between {1 / MAX_NUMBER:g} and {MAX_NUMBER:g} in size")
+        return value
 
 
 def section_type(annotation: Any) -> type[BaseModel] | None:

@@ -30,6 +30,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WHOLE = re.compile(r"[-+]?[0-9][0-9_]*")
 _NUMBER = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.inf|\.nan", re.IGNORECASE)
+_JSON_COMMENT = re.compile(r'"(?:[^"\\\n]|\\.)*"|(?://|#)[^\n]*|/\*.*?\*/', re.DOTALL)
 _PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None}
 _WORDS |= dict.fromkeys(("true", "yes", "on"), True) | dict.fromkeys(("false", "no", "off"), False)
@@ -122,7 +123,7 @@ def read_yaml(path: Path) -> Document:
 def read_json(path: Path) -> Document:
     """Read a JSON file with an object in it, as `read_yaml` does.
 
-    Comments behind # and commas behind last items pass, as they do in DeepSpeed, which reads Hjson.
+    Comments (#, //, /* */) and commas behind last items pass, as they do in DeepSpeed, which reads Hjson.
     """
     return _read(path, "JSON", "an object: {...}")
 
@@ -145,7 +146,11 @@ def _read(path: Path, language: str, top: str) -> Document:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(f"found byte 0x{raw[error.start]:02x}, expected UTF-8 text", f"{origin}:{line}") from None
-    if language == "JSON":  # writes characters beyond 16 bits as two escapes, which YAML doesn't know
+    if language == "JSON":
+        text = _JSON_COMMENT.sub(
+            lambda found: found[0] if found[0][0] == '"' else re.sub(r"[^\n]", " ", found[0]), text
+        )
+        # it writes characters beyond 16 bits as two escapes, which YAML doesn't know
         text = _PAIR.sub(lambda pair: json.loads(f'"{pair[0]}"'), text)
     reader = _Reader(text, origin, language=language)
     data = reader.document()

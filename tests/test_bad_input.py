@@ -193,6 +193,14 @@ def test_a_scenario_that_is_not_there(complaint: Complaint, source: str, message
         ("=3", "expected key=value, such as scheduler.update_stride=3"),
         ("hardware.name=3", "'hardware' is a value, not a section of keys"),
         ("model.layers=[3", "not valid YAML: "),
+        (
+            "hardware_changes.link.h2d_bytes_per_s=1e-300",
+            "link.h2d_bytes_per_s: found 1e-300, expected a number between 1e-30 and 1e+30 in size",
+        ),
+        (
+            "hardware_changes.gpu.kernel_latency_s=x1e300",
+            "gpu.kernel_latency_s: found x1e300, expected a number between",
+        ),
     ],
 )
 def test_a_wrong_override(complaint: Complaint, override: str, message: str) -> None:
@@ -361,7 +369,7 @@ def test_a_table_that_is_not_there(complaint: Complaint) -> None:
         (["--json", "."], "--json '.': found a folder, expected a file"),
         (["--json", ""], "--json '': found an empty name, expected a file's"),
         (["--json", "x" * 300], f"--json '{'x' * 300}': cannot be written: File name too long"),
-        (["--json", "a\0b"], "--json 'a\0b': cannot be written: "),
+        (["--json", "a\0b"], "--json 'a\\x00b': cannot be written: "),
         (["--json", "mine.yaml"], "--json 'mine.yaml': found the file that is read, expected another one"),
         (
             ["--json", "a.json", "--trace", "./a.json"],

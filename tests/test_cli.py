@@ -257,6 +257,14 @@ def test_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert "--help" in text
 
 
+def test_commands_come_in_the_order_of_a_newcomers_questions(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = text_of(capsys, "-h").partition("Commands:")[2].splitlines()
+    names = [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "]
+    assert names[:6] == ["run", "compare", "sweep", "tune", "sensitivity", "report"]
+    assert names[-3:] == ["validate", "logs", "calibrate"]
+    assert not any(line.endswith("...") for line in listed)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -146,7 +147,7 @@ def calibrate(files: Sequence[str], base: str, holdout: float = HOLDOUT) -> Cali
 
 
 def _is_harness(path: Path) -> bool:
-    return path.is_dir() or path.suffix == ".jsonl"
+    return os.path.isdir(path) or path.suffix == ".jsonl"
 
 
 def _is_table(path: Path) -> bool:

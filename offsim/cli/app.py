@@ -5,8 +5,20 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
+
+_ORDER = ("run", "compare", "sweep", "tune", "sensitivity", "report", "profiles", "schedulers", "trace", "replay")
+
+
+class _Commands(TyperGroup):
+    def list_commands(self, ctx: object) -> list[str]:
+        """In the order of what a newcomer asks: predictions first, then recorded traces, measured runs, calibration."""
+        first = [name for name in _ORDER if name in self.commands]
+        return first + [name for name in self.commands if name not in first]
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Simulate offloading schedules of large-model training: how long an iteration takes, what limits it, and "
     "where memory peaks.",
     no_args_is_help=True,
@@ -86,7 +98,7 @@ def run(
     scenario: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SCENARIO]",
+            metavar="SCENARIO",
             help="A YAML file, or the name of a scenario that comes with offsim.",
             autocompletion=_scenarios,
         ),
@@ -195,7 +207,7 @@ def compare(
 @app.command()
 def profiles(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show this one, or a file's.", autocompletion=_profiles)
+        str | None, typer.Argument(metavar="NAME", help="Show this one, or a file's.", autocompletion=_profiles)
     ] = None,
 ) -> None:
     """List hardware profiles, or show one.
@@ -210,7 +222,7 @@ def profiles(
 @app.command()
 def schedulers(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show this one.", autocompletion=_schedulers)
+        str | None, typer.Argument(metavar="NAME", help="Show this one.", autocompletion=_schedulers)
     ] = None,
 ) -> None:
     """List schedulers, or show one.
@@ -227,7 +239,7 @@ def validate(
     runs: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUNS.csv]",
+            metavar="RUNS.csv",
             help="A table of measured runs, or a folder of such tables, as harness.py writes it; by default the one "
             "offsim comes with.",
         ),
@@ -289,7 +301,7 @@ def trace(
 
 @app.command()
 def logs(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Logs of DeepSpeed or Megatron, also gzipped.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Logs of DeepSpeed or Megatron, also gzipped.")],
     out: Annotated[str, typer.Option("--out", metavar="RUNS.csv", help="The table to write.")],
     columns: Annotated[
         list[str] | None,
@@ -315,7 +327,7 @@ def calibrate(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE...",
+            metavar="FILE",
             help="Folders with microbenchmarks.jsonl, traces, tables of measured runs (.csv), training logs, in any "
             "mix; or recipes (.yaml).",
         ),
@@ -461,9 +473,10 @@ def tune(
     ] = True,
     json: JsonOption = None,
 ) -> None:
-    """Find the fastest setting that fits in both memories, and what better hardware would buy.
+    """Find the fastest setting that fits in memory.
 
-    Lower bounds rule out most settings without simulating them; what is found is what simulating all would find.
+    Also what better hardware would buy. Lower bounds rule out most settings without simulating them; what is found is
+    what simulating all would find.
     """
     from offsim.cli.tuning import tune_scenario
     from offsim.study.local import cores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -32,8 +33,8 @@ def refit_profiles(files: Sequence[str], out: str, others: Mapping[str, object])
             raise InputError(f"found {value}, expected no such option with a recipe, which says it itself", option)
     folder = Path(out)
     recipes = [read_recipe(file) for file in files]
-    if not folder.is_dir():
-        if folder.exists() or is_recipe(out):
+    if not os.path.isdir(folder):
+        if os.path.exists(folder) or is_recipe(out):
             raise InputError("found a file's name, expected a folder for the profiles of recipes", f"--out '{out}'")
         check_outputs({"--out": str(folder)})
     for path in outputs(recipes, folder):

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from offsim.cli.terminal import Style, note, show, style_of
+from offsim.errors import InputError
 from offsim.study.folder import TABLE
 from offsim.study.sweep import Progress, run_sweep
 from offsim.study.sweep_file import read_sweep
@@ -24,6 +25,8 @@ SHOWN = 5
 
 def sweep_file(source: str, *, out: str, jobs: int | None, resume: bool, max_points: int, dask: str | None) -> None:
     """`offsim sweep`."""
+    if not out:
+        raise InputError("found an empty name, expected a folder's", "--out ''")
     plan = read_sweep(source)
     last = Progress(plan.count)
 
@@ -88,8 +91,8 @@ def _lines() -> Callable[[Progress], None]:
 def _summary(table: pd.DataFrame, progress: Progress, out: str, style: Style) -> str:
     failed = int(table["error"].notna().sum())
     unfit = int((table["fits"] == False).sum())  # noqa: E712 (null where a point failed)
-    kept = progress.total - progress.simulated
-    parts = [f"{progress.total:,} points: {progress.simulated:,} simulated", f"{kept:,} known already" if kept else ""]
+    parts = [f"{progress.total:,} {'point' if progress.total == 1 else 'points'}: {progress.simulated:,} simulated"]
+    parts += [f"{progress.known:,} known already" if progress.known else ""]
     parts += [f"{unfit:,} do not fit" if unfit else "", f"{failed:,} failed" if failed else ""]
     lines = [", ".join(filter(None, parts)), f"table: {Path(out) / TABLE}"]
     if failed:
@@ -107,4 +110,5 @@ def _summary(table: pd.DataFrame, progress: Progress, out: str, style: Style) ->
 def _cell(value: object) -> str:
     if value is None or value != value:  # NaN
         return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text.lower() if text in ("True", "False") else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ WIDTH = 80
 _ASCII = str.maketrans(
     {"µ": "u", "\N{MULTIPLICATION SIGN}": "x", "±": "+-", "\N{EN DASH}": "-", "\N{EM DASH}": "-", "…": "..."}
 )
+# What is shown has names from files in it, which must not move the cursor; but for what Style sets.
+_CONTROL = re.compile(r"\x1b(?!\[(?:0|1|1;31)m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def show_bytes(data: bytes) -> None:
 
 def _write(stream: TextIO, text: str) -> None:
     encoding = stream.encoding or "ascii"
+    text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
     if not can_encode(stream, text):
         text = text.translate(_ASCII).encode(encoding, errors="backslashreplace").decode(encoding)
     try:

@@ -67,9 +67,12 @@ def _refuse_other_kinds(config: Section) -> None:
             raise config.document.error(config.at(key), f"{key}: mixtures of experts cannot be simulated")
     if config.flag("is_encoder_decoder"):
         raise config.unexpected("is_encoder_decoder", "false: only decoders can be simulated")
-    for key, what in (("text_config", "models of text and images"), ("quantization_config", "quantized weights")):
+    for key, what in (
+        ("text_config", "models of text and images cannot be simulated, but what is in it, as a file of its own"),
+        ("quantization_config", "quantized weights cannot be simulated"),
+    ):
         if config.given(key):
-            raise config.document.error(config.at(key), f"{key}: {what} cannot be simulated")
+            raise config.document.error(config.at(key), f"{key}: {what}")
 
 
 def _family(config: Section, draft: Draft) -> tuple[str, Family]:

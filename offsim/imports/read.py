@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,10 @@ def import_scenario(
         node = load_profile(hardware, Path())
     except InputError as error:
         raise error if error.where else InputError(error.problem, f"--hardware '{hardware}'") from None
-    model_path = Path(model) / "config.json" if Path(model).is_dir() else Path(model)
+    model_path = Path(model) / "config.json" if os.path.isdir(model) else Path(model)
+    if not os.path.exists(model_path) and model_path.suffix != ".json":
+        expected = "config.json or its folder; models of the Hugging Face Hub are not downloaded"
+        raise InputError(f"no such file or folder, expected {expected}", str(model))
     configuration, architecture = read_json(Path(deepspeed)), read_json(model_path)
     draft = Draft()
     counted = read_model(architecture, draft, sequence=sequence)

@@ -45,6 +45,9 @@ def check_field(document: Document, at: KeyPath, name: str, schedulers: Collecti
     if elsewhere:
         problem = f"'{name}' is no option of {' or '.join(schedulers)}, only of {' and '.join(elsewhere)}"
         raise document.error(at, problem)
+    section, _, key = name.rpartition(".")
+    if beside := [other.rpartition(".")[2] for other in known if section and other.rpartition(".")[0] == section]:
+        raise document.error(at, f"unknown axis '{name}': unknown key '{key}' in {section}{suggestion(key, beside)}")
     near = nearest(name, known)
     hint = f"; did you mean '{near}'?" if near else "; expected a scenario's field, such as scheduler.update_stride"
     raise document.error(at, f"unknown axis '{name}'{hint}")

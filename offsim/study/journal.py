@@ -23,7 +23,7 @@ class Journal:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed with the journal)
         self._reader = open(path, "rb")  # noqa: SIM115
         try:
-            self._end = self._read()
+            self._begin = self._end = self._read()
             self._file.truncate(self._end)
         except BaseException:
             self._close()
@@ -51,6 +51,10 @@ class Journal:
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._offsets
+
+    def had(self, key: bytes) -> bool:
+        """Whether this id was there already when the file was opened."""
+        return self._offsets.get(key, self._begin) < self._begin
 
     def __getitem__(self, key: bytes) -> bytes:
         """The line of this id."""

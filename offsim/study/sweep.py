@@ -32,7 +32,9 @@ class Progress:
     total: int
     done: int = 0
     simulated: int = 0
-    """Of those done: simulated now, rather than found in the journal or the same as another point."""
+    """Of those done: simulated now."""
+    known: int = 0
+    """Of those done: in the journal from before."""
 
 
 def sweep(
@@ -112,6 +114,7 @@ def _missing(plan: Sweep, journal: Journal, begun: set[bytes], ids: BinaryIO, pr
             journal.append(point.id, failure(point.error))
         if point.id in journal or point.id in begun:
             progress.done += 1
+            progress.known += journal.had(point.id)
             continue
         begun.add(point.id)
         yield point.id, point.payload

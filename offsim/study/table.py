@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -60,7 +60,7 @@ def write_table(folder: Path, sweep: Sweep, ids: BinaryIO, journal: Journal) -> 
 
 
 def _rows(sweep: Sweep, ids: BinaryIO, journal: Journal) -> Iterator[dict[str, Any]]:
-    as_text = {name for name, kind in _axis_types(sweep).items() if kind == "string"}
+    shown_as = {name: _SHOWN_AS[kind] for name, kind in _axis_types(sweep).items()}
     for position in positions(sweep.axes, sweep.skip):
         key = ids.read(ID_BYTES)
         outcome = orjson.loads(journal[key])["outcome"]
@@ -70,7 +70,7 @@ def _rows(sweep: Sweep, ids: BinaryIO, journal: Journal) -> Iterator[dict[str, A
         yield {
             **taken,
             "point_id": key.hex(),
-            **{name: _text(cell) if name in as_text else cell for name, cell in shown.items()},
+            **{name: None if cell is None else shown_as[name](cell) for name, cell in shown.items()},
             **{f"{phase}_limited_by": next(iter(spent), None) for phase, spent in (limits or {}).items()},
             "limits_s": None if limits is None else orjson.dumps(limits).decode(),
         }
@@ -109,8 +109,12 @@ def _type(column: Sequence[Cell]) -> str:
     return "string"
 
 
-def _text(cell: Cell) -> str | None:
-    return cell if cell is None or isinstance(cell, str) else orjson.dumps(cell).decode()
+def _text(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else json.dumps(cell)
+
+
+# Arrow makes no floating-point number of a whole one beyond 64 bits.
+_SHOWN_AS: dict[str, Callable[[Any], Cell]] = {"bool": bool, "int64": int, "double": float, "string": _text}
 
 
 def _canonical(content: Mapping[str, Any]) -> str:

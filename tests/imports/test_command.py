@@ -123,7 +123,9 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ((*FILES[:-1], "jlse-4xh10"), "--hardware 'jlse-4xh10': unknown hardware profile 'jlse-4xh10'; did you mean"),
         ((*FILES[:-1], "no/such.yaml"), "--hardware 'no/such.yaml': no hardware profile at no/such.yaml"),
         ((*FILES[2:], "--deepspeed", "ds_confg.json"), "ds_confg.json: no such file; did you mean 'ds_config.json'?"),
-        ((*FILES, "--model", "./missing"), "missing: no such file"),
+        ((*FILES, "--model", "./missing"), "./missing: no such file or folder, expected config.json or its folder"),
+        ((*FILES, "--model", "long" * 2000), "no such file or folder"),
+        ((*FILES, "--model", "org/name"), "models of the Hugging Face Hub are not downloaded"),
         ((*FILES, "--set", "training.micro_batch=3"), "training.global_batch: found 16, expected a multiple of"),
         ((*FILES, "--emit-scenario", "mine.json"), "--emit-scenario 'mine.json': found the suffix '.json', expected"),
         ((*FILES, "--json", "config.json"), "--json 'config.json': found the file that is read, expected another one"),
@@ -185,6 +187,25 @@ def test_comments_and_trailing_commas_are_read_as_deepspeed_does(capsys: pytest.
     write(Path(), BATCHES + ",  # half of the bytes\n\t}\n", changed(SMALL, _name_or_path="\N{GRINNING FACE}"))
     run(*FILES)
     assert "no_offload" in capsys.readouterr().out
+
+
+def test_comments_of_hjson_are_no_part_of_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    board = '"tensorboard": {"output_path": "http://x/*#y", "job_name": "a\\"//"}'
+    write(Path(), f'/* two\n lines */{BATCHES},# x\n // "x\n {board}, /**/ }} // end', SMALL)
+    run(*FILES)
+    assert "tensorboard -> reports" in " ".join(capsys.readouterr().out.split())
+    write(Path(), f"/* two\n lines */{BATCHES},\n // \n typo: 1}}", SMALL)
+    line = 3 + BATCHES.count("\n") + 1
+    assert complaint(capsys, *FILES).startswith(f"ds_config.json:{line}: unknown key 'typo'")
+
+
+def test_a_models_name_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    write(Path(), model=changed(SMALL, _name_or_path="a\x1b[2J\rb"))
+    run(*FILES)
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\r" not in printed
+    assert "a\\x1b[2J" in printed
 
 
 def test_an_error_points_to_the_file_that_a_value_is_from(capsys: pytest.CaptureFixture[str]) -> None:

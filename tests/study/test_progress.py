@@ -42,3 +42,28 @@ def test_elsewhere_there_are_lines(command, monkeypatch, capsys):
     assert lines[0].startswith("1 of 6 points, ")
     assert output.out.startswith("6 points: 6 simulated\n")
     assert "most tokens per second" in output.out
+
+
+def test_a_summary_of_a_single_point_that_is_known(tmp_path, capsys):
+    sweep = small_sweep()
+    sweep["axes"] = {"training.activation_checkpointing": [True]}
+    command = ["sweep", str(written(sweep, tmp_path / "sweep.yaml")), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("1 point: 1 simulated\n")
+    assert main([*command, "--resume"]) == 0
+    assert capsys.readouterr().out.startswith("1 point: 0 simulated, 1 known already\n")
+
+
+def test_flags_are_shown_as_files_write_them(tmp_path, capsys):
+    sweep = small_sweep()
+    sweep["axes"] = {"training.activation_checkpointing": [True, False]}
+    path = written(sweep, tmp_path / "sweep.yaml")
+    assert main(["sweep", str(path), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 0
+    shown = capsys.readouterr().out.split()
+    assert {"true", "false"} <= set(shown)
+    assert not {"True", "False"} & set(shown)
+
+
+def test_a_folder_without_a_name_is_refused(command, capsys):
+    assert main([*command, "--out", ""]) == 2
+    assert capsys.readouterr().err == "Error: --out '': found an empty name, expected a folder's\n"

@@ -81,9 +81,20 @@ def test_a_point_that_only_the_simulation_refuses_is_a_row():
     assert "has no network" in table["error"].iloc[0]
 
 
+@pytest.mark.parametrize(("rates", "column"), [([10**20, 10**9], [1e20, 1e9]), (["x2", 10**20], ["x2", str(10**20)])])
+def test_whole_numbers_beyond_64_bits_are_values(rates, column):
+    name = "hardware_changes.link.h2d_bytes_per_s"
+    table = offsim.sweep({"base": scenario(), "axes": {name: rates}}, jobs=1)
+    assert list(table[name]) == column
+    assert table["error"].isna().all()
+
+
 def test_equal_points_are_simulated_once(tmp_path):
     plan = read_sweep(small_sweep(scheduler__cpu_ratio=[1, 1.0]))
-    assert run_sweep(plan, tmp_path / "out", jobs=1).simulated == 6
+    first = run_sweep(plan, tmp_path / "out", jobs=1)
+    assert (first.simulated, first.known, first.done) == (6, 0, 12)
+    again = run_sweep(plan, tmp_path / "out", jobs=1, resume=True)
+    assert (again.simulated, again.known, again.done) == (0, 12, 12)
     table = read_results(tmp_path / "out")
     assert len(table) == 12
     assert table["point_id"].nunique() == 6
