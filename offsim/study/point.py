@@ -23,7 +23,7 @@ from offsim.yaml_input import Document, validate
 ID_BYTES = 32
 KEPT_PROFILES = 256
 
-_UNUSED = {"provenance", "description", "validated"}
+_UNUSED = {"provenance", "correlations", "description", "validated"}
 """Of a profile: what no simulation reads."""
 
 
