@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from offsim.study.point import points
-from offsim.study.sweep import run_sweep
-from offsim.study.sweep_file import read_sweep
-from offsim.study.worker import simulate_point
+from offsim.study.sweeps.point import points
+from offsim.study.sweeps.sweep import run_sweep
+from offsim.study.sweeps.sweep_file import read_sweep
+from offsim.study.sweeps.worker import simulate_point
 from tests.small_scenarios import scenario
 
 DRIVER = """
 import json, resource, sys
 from pathlib import Path
 
-from offsim.study.sweep import run_sweep
-from offsim.study.sweep_file import read_sweep
+from offsim.study.sweeps.sweep import run_sweep
+from offsim.study.sweeps.sweep_file import read_sweep
 
 done = run_sweep(read_sweep(json.loads(sys.argv[1])), Path(sys.argv[2]), jobs=2).simulated
 print(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

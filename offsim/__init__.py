@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from offsim.result import Result
     from offsim.scenario import load_scenario
     from offsim.simulation import simulate
-    from offsim.study.sensitivity import Sensitivity, sensitivity
-    from offsim.study.sweep import sweep
-    from offsim.study.tune import Question, Tuning, tune
+    from offsim.study.sensitivities.sensitivity import Sensitivity, sensitivity
+    from offsim.study.sweeps.sweep import sweep
+    from offsim.study.tuning.tune import Question, Tuning, tune
     from offsim.verdict import DoesNotFit
 
 __all__ = [
@@ -36,17 +36,17 @@ _MODULES = {
     "Comparison": "offsim.comparison",
     "DoesNotFit": "offsim.verdict",
     "InputError": "offsim.errors",
-    "Question": "offsim.study.tune",
+    "Question": "offsim.study.tuning.tune",
     "Result": "offsim.result",
-    "Sensitivity": "offsim.study.sensitivity",
-    "Tuning": "offsim.study.tune",
+    "Sensitivity": "offsim.study.sensitivities.sensitivity",
+    "Tuning": "offsim.study.tuning.tune",
     "compare": "offsim.comparison",
     "load_profile": "offsim.profiles",
     "load_scenario": "offsim.scenario",
-    "sensitivity": "offsim.study.sensitivity",
+    "sensitivity": "offsim.study.sensitivities.sensitivity",
     "simulate": "offsim.simulation",
-    "sweep": "offsim.study.sweep",
-    "tune": "offsim.study.tune",
+    "sweep": "offsim.study.sweeps.sweep",
+    "tune": "offsim.study.tuning.tune",
 }
 
 

@@ -23,7 +23,7 @@ from offsim.views.style import format_memory, format_time
 if TYPE_CHECKING:
     import pandas as pd
 
-    from offsim.study.interval import Interval
+    from offsim.study.sensitivities.interval import Interval
     from offsim.views.figure import Picture
 
 PHASES = ("forward", "backward", "update")
@@ -129,7 +129,7 @@ class Result:
 
         Simulates the iteration twice for each value that has one. Raises DoesNotFit.
         """
-        from offsim.study.interval import interval_of
+        from offsim.study.sensitivities.interval import interval_of
 
         return interval_of(self)
 

@@ -15,7 +15,7 @@ from offsim.views.style import format_memory, format_time, format_time_interval
 from offsim.views.tables import format_percent
 
 if TYPE_CHECKING:
-    from offsim.study.interval import Interval
+    from offsim.study.sensitivities.interval import Interval
 
 NAMED_FROM = 0.05
 """The share of the iteration from which on the headline names what limits it."""

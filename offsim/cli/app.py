@@ -479,7 +479,7 @@ def tune(
     what simulating all would find.
     """
     from offsim.cli.tuning import tune_scenario
-    from offsim.study.local import cores
+    from offsim.study.sweeps.local import cores
 
     tune_scenario(
         scenario,

@@ -273,7 +273,7 @@ def show_sensitivity(
     from offsim.cli.report import report
     from offsim.cli.sensitivity import sensitivity_report
     from offsim.simulation import simulate
-    from offsim.study.sensitivity import sensitivity_of
+    from offsim.study.sensitivities.sensitivity import sensitivity_of
     from offsim.wording import drawing_title
 
     check_outputs({"--plot": plot, "--json": json}, suffixes=_SUFFIXES, inputs=[source])

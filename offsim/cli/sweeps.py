@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from offsim.cli.terminal import Style, note, show, style_of
 from offsim.errors import InputError
-from offsim.study.folder import TABLE
-from offsim.study.sweep import Progress, run_sweep
-from offsim.study.sweep_file import read_sweep
-from offsim.study.table import read_results
+from offsim.study.sweeps.folder import TABLE
+from offsim.study.sweeps.sweep import Progress, run_sweep
+from offsim.study.sweeps.sweep_file import read_sweep
+from offsim.study.sweeps.table import read_results
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,9 +15,9 @@ from offsim.cli.terminal import Style, labelled, show, style_of, wrapped
 from offsim.errors import InputError
 from offsim.imports.recommendation import recommendation
 from offsim.scenario import load_scenario
-from offsim.study.space import DEFAULT, Settings
-from offsim.study.tune import Mapper, Outcome, Question, Tuning, tune
-from offsim.study.upgrades import Upgrade, upgrades
+from offsim.study.tuning.space import DEFAULT, Settings
+from offsim.study.tuning.tune import Mapper, Outcome, Question, Tuning, tune
+from offsim.study.tuning.upgrades import Upgrade, upgrades
 from offsim.views.style import format_memory, format_time
 from offsim.views.tables import format_percent
 from offsim.wording import NAMED_FROM, plural

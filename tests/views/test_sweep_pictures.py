@@ -16,7 +16,7 @@ import offsim
 from offsim.views.figure import Picture
 from offsim.views.sweep_axes import shown
 from offsim.views.sweeps import front_of, plot_front, plot_heatmap, plot_lines
-from tests.study.sweeps import small_sweep
+from tests.study.small_sweeps import small_sweep
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from offsim.study.axes import Cell
+from offsim.study.sweeps.axes import Cell
 
 
 def cells_of(values: Sequence[Any]) -> list[Cell]:

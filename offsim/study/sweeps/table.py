@@ -13,11 +13,11 @@ import orjson
 from offsim.errors import InputError
 from offsim.files import atomic_write
 from offsim.result import PHASES
-from offsim.study.axes import Cell, positions
-from offsim.study.folder import TABLE, read_manifest
-from offsim.study.journal import Journal
-from offsim.study.point import ID_BYTES, cells
-from offsim.study.sweep_file import Sweep
+from offsim.study.sweeps.axes import Cell, positions
+from offsim.study.sweeps.folder import TABLE, read_manifest
+from offsim.study.sweeps.journal import Journal
+from offsim.study.sweeps.point import ID_BYTES, cells
+from offsim.study.sweeps.sweep_file import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd

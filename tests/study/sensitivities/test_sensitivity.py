@@ -11,8 +11,8 @@ from offsim.hardware import HardwareProfile
 from offsim.profiles import load_profile
 from offsim.scenario import available_scenarios, load_scenario
 from offsim.simulation import simulate
-from offsim.study.hardware_values import HardwareValue, hardware_values, times_of
-from offsim.study.sensitivity import Effect, Sensitivity, sensitivity, sensitivity_of
+from offsim.study.sensitivities.hardware_values import HardwareValue, hardware_values, times_of
+from offsim.study.sensitivities.sensitivity import Effect, Sensitivity, sensitivity, sensitivity_of
 from offsim.verdict import DoesNotFit
 
 NODES: dict[str, dict[str, dict[str, Any]]] = {

@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from offsim import InputError
-from offsim.study.local import DIED, outcomes
-from tests.study.sweeps import dies_of_bombs, small_sweep
+from offsim.study.sweeps.local import DIED, outcomes
+from tests.study.small_sweeps import dies_of_bombs, small_sweep
 
 
 def refuses(payload):

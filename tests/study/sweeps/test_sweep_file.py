@@ -4,11 +4,11 @@ import pytest
 import yaml
 
 from offsim import InputError
-from offsim.study.axes import positions
-from offsim.study.point import cells
-from offsim.study.sweep_file import read_sweep
+from offsim.study.sweeps.axes import positions
+from offsim.study.sweeps.point import cells
+from offsim.study.sweeps.sweep_file import read_sweep
 from tests.small_scenarios import MODEL, scenario
-from tests.study.sweeps import small_sweep
+from tests.study.small_sweeps import small_sweep
 
 
 def rows(sweep):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from offsim.result import PHASES, Result
 from offsim.simulation import Source, simulate
-from offsim.study.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
-from offsim.study.interval import Interval, swings_of
-from offsim.study.slopes import Slope, slope_of
+from offsim.study.sensitivities.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
+from offsim.study.sensitivities.interval import Interval, swings_of
+from offsim.study.sensitivities.slopes import Slope, slope_of
 
 if TYPE_CHECKING:
     import pandas as pd

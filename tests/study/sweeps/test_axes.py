@@ -5,7 +5,7 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offsim.study.axes import Axis, count_points, positions
+from offsim.study.sweeps.axes import Axis, count_points, positions
 
 
 def axis(length, when=None):

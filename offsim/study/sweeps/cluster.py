@@ -11,8 +11,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from offsim.errors import InputError
-from offsim.study.local import DIED, Task
-from offsim.study.worker import failure, simulate_point
+from offsim.study.sweeps.local import DIED, Task
+from offsim.study.sweeps.worker import failure, simulate_point
 
 if TYPE_CHECKING:
     from distributed import Client, Future

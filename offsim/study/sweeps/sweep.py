@@ -10,14 +10,14 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from offsim.errors import InputError
-from offsim.study import local
-from offsim.study.folder import JOURNAL, claim, writing
-from offsim.study.journal import Journal
-from offsim.study.local import Task
-from offsim.study.point import points
-from offsim.study.sweep_file import Sweep, read_sweep
-from offsim.study.table import read_results, write_table
-from offsim.study.worker import failure
+from offsim.study.sweeps import local
+from offsim.study.sweeps.folder import JOURNAL, claim, writing
+from offsim.study.sweeps.journal import Journal
+from offsim.study.sweeps.local import Task
+from offsim.study.sweeps.point import points
+from offsim.study.sweeps.sweep_file import Sweep, read_sweep
+from offsim.study.sweeps.table import read_results, write_table
+from offsim.study.sweeps.worker import failure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +101,7 @@ def run_sweep(
 def _workers(tasks: Iterator[Task], jobs: int | None, dask: str | None) -> Generator[Task, None, None]:
     if dask is None:
         return local.outcomes(tasks, jobs or local.cores())
-    from offsim.study import cluster
+    from offsim.study.sweeps import cluster
 
     return cluster.outcomes(tasks, dask)
 

@@ -6,10 +6,10 @@ import pytest
 import offsim
 from offsim import InputError
 from offsim.study import read_results
-from offsim.study.sweep import run_sweep
-from offsim.study.sweep_file import read_sweep
+from offsim.study.sweeps.sweep import run_sweep
+from offsim.study.sweeps.sweep_file import read_sweep
 from tests.small_scenarios import scenario
-from tests.study.sweeps import small_sweep
+from tests.study.small_sweeps import small_sweep
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from offsim.errors import InputError
 from offsim.hardware import HardwareProfile, Provenance
 from offsim.result import Result
 from offsim.simulation import simulate
-from offsim.study.hardware_values import HardwareValue, hardware_values
-from offsim.study.interval import Interval, Swing
+from offsim.study.sensitivities.hardware_values import HardwareValue, hardware_values
+from offsim.study.sensitivities.interval import Interval, Swing
 
 LEVEL = 1.959964
 """Standard deviations that 95 % of a normal distribution lie within."""

@@ -16,8 +16,8 @@ from offsim.errors import InputError
 from offsim.profiles import scenario_profile
 from offsim.scenario import Scenario, load_scenario
 from offsim.simulation import Source, simulate
-from offsim.study.bounds import lower_bound
-from offsim.study.space import DEFAULT, Candidate, Settings, candidates, values_of
+from offsim.study.tuning.bounds import lower_bound
+from offsim.study.tuning.space import DEFAULT, Candidate, Settings, candidates, values_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ class Outcome:
 class Question:
     """What to tune.
 
-    `over` are dimensions (`offsim.study.space`), `values` what to try of some of them. With the objective
+    `over` are dimensions (`offsim.study.tuning.space`), `values` what to try of some of them. With the objective
     "iteration_time" the global batch stays and micro-batches divide it; with "tokens_per_s" the accumulation steps
     stay and the global batch grows with the micro-batch. At most `budget` settings are simulated. `fastest` settings
     are known for certain, and the front of time against GPU memory where `with_front`.
@@ -130,7 +130,7 @@ class Tuning:
 
         `on_front` tells the rows of `front`; pictures of sweeps (`offsim.views.sweeps`) draw it.
         """
-        from offsim.study.tuning_table import tuning_table
+        from offsim.study.tuning.tuning_table import tuning_table
 
         return tuning_table(self)
 
@@ -141,7 +141,7 @@ class Tuning:
         return plot_front(self.table, **{"title": self.given.scenario.name, **options})
 
     def __repr__(self) -> str:
-        from offsim.study.tuning_table import tuning_text
+        from offsim.study.tuning.tuning_table import tuning_text
 
         return tuning_text(self)
 

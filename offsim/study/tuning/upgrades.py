@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from offsim.profiles import scenario_profile
 from offsim.scenario import Scenario, load_scenario
-from offsim.study.tune import Mapper, Outcome, Tuning, tune
+from offsim.study.tuning.tune import Mapper, Outcome, Tuning, tune
 
 FACTOR = 2.0
 

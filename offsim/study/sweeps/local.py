@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from offsim.errors import InputError
-from offsim.study.worker import failure, simulate_point
+from offsim.study.sweeps.worker import failure, simulate_point
 
 Task = tuple[bytes, bytes]
 """Id and payload of a point."""

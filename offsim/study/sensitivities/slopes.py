@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from offsim.study.hardware_values import Times
+from offsim.study.sensitivities.hardware_values import Times
 
 STEP = 0.01
 """Of ln(value), either way: below what most values are known to, and wide enough to even out small bends."""

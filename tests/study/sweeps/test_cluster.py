@@ -6,9 +6,9 @@ import signal
 import pytest
 
 from offsim.cli import main
-from offsim.study.sweep import run_sweep
-from offsim.study.sweep_file import read_sweep
-from tests.study.sweeps import journal_ids, long_sweep, small_sweep, written
+from offsim.study.sweeps.sweep import run_sweep
+from offsim.study.sweeps.sweep_file import read_sweep
+from tests.study.small_sweeps import journal_ids, long_sweep, small_sweep, written
 
 distributed = pytest.importorskip("distributed")
 

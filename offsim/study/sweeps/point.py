@@ -16,8 +16,8 @@ from offsim.packaged import offsim_version
 from offsim.profiles import scenario_profile
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
-from offsim.study.axes import Position, positions
-from offsim.study.sweep_file import Sweep
+from offsim.study.sweeps.axes import Position, positions
+from offsim.study.sweeps.sweep_file import Sweep
 from offsim.yaml_input import Document, validate
 
 ID_BYTES = 32

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from offsim.result import Result
-from offsim.study.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
+from offsim.study.sensitivities.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
 
 WHOLE = "iteration"
 

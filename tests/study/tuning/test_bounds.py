@@ -15,7 +15,7 @@ from offsim.scenario import available_scenarios, load_scenario
 from offsim.schedulers import register, registry, with_scheduler
 from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.simulation import simulate
-from offsim.study.bounds import NOTHING_KNOWN, lower_bound
+from offsim.study.tuning.bounds import NOTHING_KNOWN, lower_bound
 
 ROUNDING = 1 + 1e-9
 

@@ -15,10 +15,10 @@ from small_scenarios import scenario, small_buckets
 from offsim.cli import main
 from offsim.profiles import scenario_profile
 from offsim.scenario import load_scenario
-from offsim.study.space import candidates, values_of
-from offsim.study.tune import Outcome, Question, Tuning, evaluated, tune
-from offsim.study.tuning_table import upgrades_table
-from offsim.study.upgrades import UPGRADES, upgraded, upgrades
+from offsim.study.tuning.space import candidates, values_of
+from offsim.study.tuning.tune import Outcome, Question, Tuning, evaluated, tune
+from offsim.study.tuning.tuning_table import upgrades_table
+from offsim.study.tuning.upgrades import UPGRADES, upgraded, upgrades
 from offsim.validation.table import SHIPPED_RUNS, TIMES, MeasuredRun, read_runs
 
 SMALL = scenario(

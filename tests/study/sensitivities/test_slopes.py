@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from offsim.study.slopes import STEP, slope_of
+from offsim.study.sensitivities.slopes import STEP, slope_of
 
 
 def times(seconds: float) -> dict[str, float]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from offsim.study.space import DIMENSIONS
+from offsim.study.tuning.space import DIMENSIONS
 from offsim.views.style import format_memory, format_time
 from offsim.wording import plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from offsim.study.tune import Outcome, Tuning
-    from offsim.study.upgrades import Upgrade
+    from offsim.study.tuning.tune import Outcome, Tuning
+    from offsim.study.tuning.upgrades import Upgrade
 
 
 def tuning_table(tuning: Tuning) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from offsim.cli import main, sweeps
-from tests.study.sweeps import small_sweep, written
+from tests.study.small_sweeps import small_sweep, written
 
 
 class Terminal(io.StringIO):

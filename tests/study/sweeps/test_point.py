@@ -2,9 +2,9 @@
 
 import pytest
 
-from offsim.study import point
-from offsim.study.point import points
-from offsim.study.sweep_file import read_sweep
+from offsim.study.sweeps import point
+from offsim.study.sweeps.point import points
+from offsim.study.sweeps.sweep_file import read_sweep
 from tests.small_scenarios import scenario
 
 

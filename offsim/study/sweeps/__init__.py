@@ -1,0 +1,1 @@
+"""Every combination of many values, as one table."""

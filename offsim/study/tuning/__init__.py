@@ -1,0 +1,1 @@
+"""The fastest setting that fits, and what better hardware would buy."""
