@@ -52,7 +52,7 @@ def tune_scenario(
     scenario = load_scenario(source, overrides)
     if objective not in ("iteration_time", "tokens_per_s"):
         raise InputError(f"found '{objective}', expected iteration_time or tokens_per_s", "--objective")
-    names = DEFAULT if over is None else [name.strip() for name in over.split(",") if name.strip()]
+    names = DEFAULT if over is None else [name.strip() for name in over.split(",")]
     question = Question(names, _values(tries), objective, headroom, budget)  # type: ignore[arg-type]  # checked above
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         mapper: Mapper = map if jobs == 1 else partial(pool.map, chunksize=4)
@@ -71,7 +71,10 @@ def _values(tries: Sequence[str]) -> dict[str, list[Any]]:
         name, equals, listed = text.partition("=")
         if not equals:
             raise InputError("expected DIMENSION=VALUE,VALUE,..., such as update_stride=2,3", f"--try '{text}'")
-        values[name.strip()] = with_overrides(Document(), [f"values=[{listed}]"]).data["values"]
+        try:
+            values[name.strip()] = with_overrides(Document(), [f"values=[{listed}]"]).data["values"]
+        except InputError as error:
+            raise InputError(error.problem, f"--try '{text}'") from None
     return values
 
 

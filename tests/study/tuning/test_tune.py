@@ -200,6 +200,8 @@ def test_what_an_upgrade_adds_may_stay_unused() -> None:
     ("arguments", "problem"),
     [
         (["--over", "update_strid"], "cannot tune over 'update_strid'; did you mean 'update_stride'?"),
+        (["--over", ""], "cannot tune over ''; expected one of"),
+        (["--try", "cpu_ratio=[1"], "--try 'cpu_ratio=[1': not valid YAML"),
         (["--try", "update_stride"], "expected DIMENSION=VALUE,VALUE,..., such as update_stride=2,3"),
         (["--try", "update_stride="], "update_stride: found no values, expected some"),
         (["--try", "update_stride=1"], "scheduler.update_stride: found 1, expected at least 2"),

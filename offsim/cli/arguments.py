@@ -1,0 +1,53 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def scenarios_from(incomplete: str) -> list[str]:
+    """Complete the name of one of the scenarios."""
+    from offsim.scenario import available_scenarios
+
+    return [name for name in available_scenarios() if name.startswith(incomplete)]
+
+
+def profiles_from(incomplete: str) -> list[str]:
+    """Complete the name of one of the profiles."""
+    from offsim.profiles import available_profiles
+
+    return [name for name in available_profiles() if name.startswith(incomplete)]
+
+
+def schedulers_from(incomplete: str) -> list[str]:
+    """Complete the name of one of the schedulers."""
+    from offsim.schedulers.registry import available_schedulers
+
+    return [name for name in available_schedulers() if name.startswith(incomplete)]
+
+
+ScenarioArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCENARIO",
+        help="A YAML file, or the name of a scenario that comes with offsim.",
+        autocompletion=scenarios_from,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a value of the scenario, such as scheduler.update_stride=3. May be repeated.",
+    ),
+]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON; - for standard output.")
+]
+AllRanksOption = Annotated[
+    bool,
+    typer.Option("--all-ranks", help="Simulate every rank of a node; otherwise one stands for those that are alike."),
+]
