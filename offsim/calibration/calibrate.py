@@ -17,7 +17,6 @@ from offsim.calibration.microbenchmarks.estimates import fit_microbenchmarks
 from offsim.calibration.microbenchmarks.rows import read_microbenchmarks
 from offsim.calibration.runs.fit import (
     NOISE,
-    PHASES,
     Point,
     apply,
     changed,
@@ -25,7 +24,9 @@ from offsim.calibration.runs.fit import (
     covariance,
     errors,
     fit,
+    has_all_phases,
     intervals,
+    median_errors,
     points,
     predict,
     runs_on,
@@ -202,9 +203,11 @@ def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Seq
         raise InputError(f"found runs on {', '.join(named)}, expected some on {base.name}, the base", files[0])
     if others := len(runs) - len(own):
         calibration.left_out += (f"{others} of {len(runs)} runs, of other hardware than {base.name}",)
-    data = points(own)
+    if partial := sum(not has_all_phases(run) for run in own):
+        calibration.left_out += (f"{partial} of {len(runs)} runs, without times of all phases",)
     start = calibration.profile
-    data, calibration.left_out = _that_fit(data, start, calibration.left_out)
+    data, unfit = _that_fit(points(own), start)
+    calibration.left_out += unfit
     if not data:
         raise InputError("found no run with times of all phases that fits in memory, expected some", files[0])
     training, held_out = split(data, holdout)
@@ -214,10 +217,8 @@ def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Seq
     recipe = _influential(general_recipe(start, known), training, profiles)
     values = fit(recipe, training, profiles)
     judged = held_out or training
-    off = errors(judged, apply(recipe, values, profiles))[base.name]
-    kind = "held-out" if held_out else "fitted"
-    error = ", ".join(f"{phase} {100 * np.median(off[phase]):.1f} %" for phase in PHASES)
-    error = f"median {error} on {len(judged)} {kind} configurations"
+    off = phase_errors(judged, apply(recipe, values, profiles)[base.name])
+    error = f"{median_errors(off)} on {len(judged)} {'held-out' if held_out else 'fitted'} configurations"
     note = f"runs of {', '.join(Path(name).name for name in files)}"
     covariances = covariance(recipe, values, training, profiles)
     calibration.correlations = correlations(recipe, covariances, base.name)
@@ -226,11 +227,10 @@ def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Seq
         calibration.found[name] = Found(found.value, found.low, found.high, "fitted", error, note)
 
 
-def _that_fit(
-    data: Sequence[Point], profile: HardwareProfile, left_out: tuple[str, ...]
-) -> tuple[list[Point], tuple[str, ...]]:
-    """The points that are predicted to fit in memory, and what was left out with those that are not."""
-    fitting = []
+def _that_fit(data: Sequence[Point], profile: HardwareProfile) -> tuple[list[Point], tuple[str, ...]]:
+    """The points that are predicted to fit in memory, and what is wrong with each other one."""
+    fitting: list[Point] = []
+    left_out: tuple[str, ...] = ()
     for point in data:
         try:
             predict(point.run, profile)

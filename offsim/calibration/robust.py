@@ -34,6 +34,17 @@ class Interval:
         """Value, low and high."""
         return self.value, self.low, self.high
 
+    def times(self, factor: float) -> Interval:
+        """The interval of so many times the constant."""
+        return Interval(*(factor * number for number in self.numbers))
+
+
+def percentile_interval(log: float, drawn: Sequence[float] | np.ndarray) -> Interval:
+    """The constant with this logarithm, and the bounds at `CONFIDENCE` of the logarithms that redrawn samples gave."""
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    return Interval(*(float(number) for number in np.exp([log, min(low, log), max(high, log)])))
+
 
 Model = Callable[[np.ndarray], np.ndarray]
 """Constants -> seconds of each timed case."""
@@ -54,16 +65,12 @@ def fit_seconds(model: Model, start: Sequence[float], seconds: Sequence[Sequence
     freedom = max(len(logs) - len(initial), 1)
     residuals *= (len(logs) / freedom) ** 0.5  # fitted to, they are smaller than the errors were
     draw = np.random.default_rng(SEED)
+    cases = list(zip(logs, fitted, strict=True))
     drawn = [
         _fit(model, best, np.array([at + np.median(draw.choice(residuals, len(times))) for times, at in cases]))
-        for cases in [list(zip(logs, fitted, strict=True))] * RESAMPLES
+        for _ in range(RESAMPLES)
     ]
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.exp(np.percentile(drawn, [tail, 100 - tail], axis=0))
-    return [
-        Interval(float(value), min(float(below), float(value)), max(float(above), float(value)))
-        for value, below, above in zip(np.exp(best), low, high, strict=True)
-    ]
+    return [percentile_interval(log, logs_drawn) for log, logs_drawn in zip(best, np.transpose(drawn), strict=True)]
 
 
 def _fit(model: Model, start: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -85,11 +92,8 @@ def medians(cases: Sequence[Sequence[float]]) -> list[Interval]:
     # About their own median they are smaller than the errors were.
     residuals = [(times - np.median(times)) * (len(times) / max(len(times) - 1, 1)) ** 0.5 for times in logs]
     draw = np.random.default_rng(SEED)
-    tail = 50 * (1 - CONFIDENCE)
     found = []
     for times in logs:
         errors = np.median(draw.choice(np.concatenate(residuals), (10 * RESAMPLES, len(times))), axis=1)
-        low, high = np.percentile(errors, [tail, 100 - tail])
-        value, below, above = np.exp(np.median(times) + np.array([0, min(low, 0), max(high, 0)]))
-        found.append(Interval(float(value), float(below), float(above)))
+        found.append(percentile_interval(float(np.median(times)), np.median(times) + errors))
     return found

@@ -165,6 +165,16 @@ def test_what_does_not_fit_or_is_of_other_hardware_is_not_used(
     assert notes[1].startswith("not used: line 3: was measured, but ")
 
 
+def test_runs_without_times_of_all_phases_are_named(measured: Path, tmp_path: Path) -> None:
+    header, first, second = (line.split(",") for line in (measured / "runs.csv").read_text().splitlines()[:3])
+    second[header.index("step_ms")] = ""
+    table = tmp_path / "runs.csv"
+    table.write_text("\n".join(map(",".join, (header, first, second))) + "\n")
+    calibration = calibrate([str(table)], BASE)
+    assert calibration.left_out == ("1 of 2 runs, without times of all phases",)
+    assert [point.run.line for point in calibration.fitted] == [2]
+
+
 @pytest.mark.parametrize("name", available_profiles())
 def test_shipped_profiles_keep_to_physics_and_can_be_bases(name: str) -> None:
     profile = load_profile(name)

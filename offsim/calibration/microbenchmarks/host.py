@@ -34,9 +34,8 @@ def cpu_rates(timed: Sequence[Timed], threads: float) -> Iterator[Estimate]:
     if cases := _by_threads(timed, "cpu_downcast"):
         one_pass = _with_threads("host.downcast_params_per_s", cases, threads)
         factor = ONE_PASS_DOWNCAST / DOWNCAST_TRAFFIC
-        interval = Interval(*(factor * bound for bound in one_pass.interval.numbers))
         note = f"{factor:g} of one pass, since a second one scales; {one_pass.note}"
-        yield replace(one_pass, interval=interval, note=note, source="derived")
+        yield replace(one_pass, interval=one_pass.interval.times(factor), note=note, source="derived")
 
 
 def _by_threads(timed: Sequence[Timed], quantity: str, condition: str = IDLE) -> dict[float, Timed]:

@@ -51,11 +51,16 @@ def runs_on(runs: Iterable[MeasuredRun], profiles: Collection[str]) -> list[Meas
     ]
 
 
+def has_all_phases(run: MeasuredRun) -> bool:
+    """Whether all that a run is fitted to was measured."""
+    return all(column in run.measured for column in PHASES.values())
+
+
 def points(runs: Iterable[MeasuredRun]) -> list[Point]:
     """Merge the repetitions of a configuration, and let each profile weigh the same; runs need times of all phases."""
     groups: dict[str, list[MeasuredRun]] = {}
     for run in runs:
-        if all(column in run.measured for column in PHASES.values()):
+        if has_all_phases(run):
             groups.setdefault(run.scenario.model_dump_json(exclude={"name"}), []).append(run)
     hardware = [members[0].scenario.hardware for members in groups.values()]
     return [
@@ -191,6 +196,11 @@ def _values(recipe: Recipe, z: np.ndarray) -> dict[str, float]:
     spread = np.array([constant.spread for constant in recipe.constants])
     names = [constant.name for constant in recipe.constants]
     return dict(zip(names, (float(v) for v in np.exp(start + z * spread)), strict=True))
+
+
+def median_errors(off: Mapping[str, np.ndarray]) -> str:
+    """The median error of each phase in words, of one hardware's `errors`."""
+    return "median " + ", ".join(f"{phase} {100 * np.median(off[phase]):.1f} %" for phase in PHASES)
 
 
 def errors(data: Sequence[Point], profiles: Profiles) -> dict[str, dict[str, np.ndarray]]:

@@ -14,7 +14,7 @@ import orjson
 from offsim.calibration.calibrate import Found
 from offsim.calibration.own_profile import CORRELATIONS, correlation_rows, entry, quoted
 from offsim.calibration.robust import Interval
-from offsim.calibration.runs.fit import PHASES
+from offsim.calibration.runs.fit import median_errors
 from offsim.calibration.runs.recipe_file import RecipeFile
 from offsim.calibration.runs.refit import Errors, Refit
 from offsim.correlations import SECTION, Triangle
@@ -54,9 +54,8 @@ def write_refits(refits: Sequence[Refit], folder: Path) -> None:
     texts: dict[Path, bytes] = {}
     for refit in refits:
         for name, path in refit.file.files.items():
-            median = ", ".join(f"{phase} {100 * np.median(refit.fitted[name][phase]):.1f} %" for phase in PHASES)
-            together = refit.correlations[name]
-            text = profile_text(refit.file, name, refit.found, together, f"median {median}", folder)
+            error = median_errors(refit.fitted[name])
+            text = profile_text(refit.file, name, refit.found, refit.correlations[name], error, folder)
             texts[folder / path.name] = text.encode()
         held_out |= _summaries(refit.left_out)
     data = orjson.dumps(held_out, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -110,8 +109,8 @@ def profile_text(
             old = document.data.get(section, {}).get(key)
             if old is None and any((other, field, factor) in constant.targets for other in bases):
                 continue
-            value, low, high = (factor * getattr(found[constant.name], part) for part in ("value", "low", "high"))
-            new = entry(key, Found(value, low, high, "fitted", error, (old or {}).get("note", "")))
+            numbers = found[constant.name].times(factor).numbers
+            new = entry(key, Found(*numbers, "fitted", error, (old or {}).get("note", "")))
             if old is None:
                 added.setdefault(section, []).append(f"{key}: {new}")
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from offsim.calibration.robust import CONFIDENCE, RESAMPLES, SEED, Interval
+from offsim.calibration.robust import RESAMPLES, SEED, Interval, percentile_interval
 
 UPPER = 0.75
 """Up to this share of the work may have been slower than undisturbed work is."""
@@ -25,9 +25,7 @@ def fastest(rates: np.ndarray, weights: np.ndarray | None = None) -> Interval:
     draw = np.random.default_rng(SEED)
     times = (draw.multinomial(count, np.full(count, 1 / count)) for _ in range(RESAMPLES))
     drawn = [_undisturbed(logs[drawn > 0], (shares * drawn)[drawn > 0]) for drawn in times]
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(drawn, [tail, 100 - tail])
-    return Interval(*(float(part) for part in np.exp([value, min(low, value), max(high, value)])))
+    return percentile_interval(value, drawn)
 
 
 def shortest(seconds: np.ndarray) -> float:
