@@ -54,6 +54,6 @@ def ranking_list(validation: Validation) -> str:
         if not rankings:
             lines.append(f"- Best {what}: no measured runs differ in it alone.")
             continue
-        head, *rest = ranking_lines(what, rankings)
-        lines += [f"- {head[0].upper()}{head[1:]}.", *(f"  {line[0].upper()}{line[1:]}." for line in rest)]
+        head, cost, *wrong = ranking_lines(what, rankings)  # these begin with a name
+        lines += [f"- {head.capitalize()}.", f"  {cost.capitalize()}.", *(f"  {line}." for line in wrong)]
     return "\n".join(lines) + "\n"

@@ -77,14 +77,16 @@ def _panel(axes: Axes, phase: str, compared: Sequence[Comparison], hardware: Seq
             gid=name,
             zorder=2,
         )
-    subs = (1.0, 2.0, 5.0) if high > 10 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    subs = (1.0, 2.0, 5.0) if high > 6 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=subs, numticks=12))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
     errors = score(compared)
     note = f"{errors.n} runs\nmedian error {100 * errors.median:.1f} %\n90 % within {100 * errors.p90:.1f} %"
-    axes.text(0.04, 0.965, note, transform=axes.transAxes, va="top", fontsize=TEXT_PT, gid="note")
+    above = bool(np.median(values[:, 1] / values[:, 0]) > 1 + BAND)  # then the upper left is where values are
+    place, sides = ((0.96, 0.035), ("right", "bottom")) if above else ((0.04, 0.965), ("left", "top"))
+    axes.text(*place, note, transform=axes.transAxes, ha=sides[0], va=sides[1], fontsize=TEXT_PT, gid="note")
     axes.set_title(phase, fontsize=TITLE_PT, fontweight="bold", loc="left", pad=3)
     axes.set_xlabel(f"measured ({unit})", fontsize=TEXT_PT, labelpad=2)
     axes.set_ylabel(f"predicted ({unit})" if labelled else "", fontsize=TEXT_PT, labelpad=2)

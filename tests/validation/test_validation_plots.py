@@ -54,6 +54,18 @@ def test_one_value_is_enough_for_a_picture():
     picture.savefig(BytesIO(), format="png")
 
 
+@pytest.mark.parametrize("times", [0.1, 0.5, 1.0, 2.0, 10.0])
+def test_no_value_is_behind_the_panel_s_note(times):
+    runs = [Comparison(2, "x", "hw", "step", "ms", measured, 100.0 * times) for measured in (60.0, 100.0, 150.0)]
+    picture = plot_scatter(runs)
+    picture.canvas.draw()
+    (axes,) = picture.axes
+    (note,) = [text for text in axes.texts if text.get_gid() == "note"]
+    box = note.get_window_extent()
+    points = axes.transData.transform([(run.measured / 1e3, run.predicted / 1e3) for run in runs])
+    assert not any(box.contains(x, y) for x, y in points)
+
+
 def test_nothing_to_draw_is_said():
     with pytest.raises(ValueError, match="nothing to draw: no value was both measured and predicted"):
         plot_scatter([])
