@@ -7,9 +7,7 @@ measured values to score it by; the rest is kept as it is.
 from __future__ import annotations
 
 import csv
-import gzip
 import math
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 from offsim.errors import InputError, KeyPath, nearest
 from offsim.packaged import packaged_folder
 from offsim.profiles import scenario_profile
+from offsim.reading import reading, unpacked
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
 from offsim.yaml_input import Document, Mark, dotted, validate
@@ -171,23 +170,8 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            if zipped:
-                with gzip.open(file) as inner:
-                    raw = inner.read(MAX_BYTES + 1)
-            else:
-                raw = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise InputError("no such file", str(path)) from None
-    except IsADirectoryError:
-        raise InputError("found a folder, expected a CSV file", str(path)) from None
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise InputError("found a damaged gzip file, expected a CSV file", str(path)) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)) from None
+    with reading(path, "a CSV file") as file:
+        raw = unpacked(file).read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
         raise InputError(f"found more than {MAX_BYTES} bytes, expected a table of runs", str(path))
     if not raw.strip():

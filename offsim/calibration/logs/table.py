@@ -6,10 +6,8 @@ What a log does not say stays blank: it is never guessed.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import math
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from offsim.calibration.logs.lines import MemoryReport, Moment, Sample, Setting, facts
 from offsim.errors import InputError, suggestion
 from offsim.files import atomic_write
+from offsim.reading import reading, unpacked
 from offsim.validation.table import REQUIRED, TIMES
 
 MAX_BYTES = 4_000_000_000
@@ -154,27 +153,11 @@ def _runs(path: Path) -> Iterator[LoggedRun]:
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a file, each as far as it is looked at; the last one only if it is complete."""
-    where = str(path)
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            if zipped:
-                with gzip.open(file) as inner:
-                    yield from _decoded(inner, where)
-            else:
-                yield from _decoded(file, where)
-    except FileNotFoundError:
-        raise InputError("no such file", where) from None
-    except IsADirectoryError:
-        raise InputError("found a folder, expected a training log", where) from None
-    except (gzip.BadGzipFile, zlib.error):
-        raise InputError("found a damaged gzip file, expected a training log", where) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where) from None
+    with reading(path, "a training log") as file:
+        yield from _decoded(unpacked(file), str(path))
 
 
-def _decoded(file: IO[bytes] | gzip.GzipFile, where: str) -> Iterator[str]:
+def _decoded(file: IO[bytes], where: str) -> Iterator[str]:
     total = 0
     begins = True  # else this is the rest of a line too long to be looked at
     try:

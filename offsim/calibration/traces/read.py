@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import tempfile
-import zlib
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +11,7 @@ from offsim.calibration.traces.events import Trace
 from offsim.calibration.traces.kineto import read_kineto
 from offsim.calibration.traces.nsight import read_nsight
 from offsim.errors import InputError
+from offsim.reading import reading, unpacked
 
 MAX_BYTES = 16 * 10**9
 """Unpacked, of a trace."""
@@ -20,12 +19,11 @@ MAX_RATIO = 250
 """Unpacked bytes for a packed one, once there are many: traces have 20 to 60, gzip reaches 1000."""
 _MANY = 64 * 10**6
 
-_GZIP = b"\x1f\x8b"
 _SQLITE = b"SQLite format 3\0"
 _REPORTS = (".nsys-rep", ".qdrep")
 NAMES = (".json", ".json.gz", ".sqlite", ".sqlite.gz", *_REPORTS)
 """How names of traces end, where files of several kinds are told apart by name."""
-_EXPECTED = "expected a trace: JSON of Kineto, or an SQLite export of Nsight Systems"
+_EXPECTED = "a trace: JSON of Kineto, or an SQLite export of Nsight Systems"
 
 
 def read_trace(path: str | os.PathLike[str]) -> Trace:
@@ -34,28 +32,17 @@ def read_trace(path: str | os.PathLike[str]) -> Trace:
     if path.suffix in _REPORTS:
         problem = "found a report of Nsight Systems, expected its export: nsys export --type sqlite"
         raise InputError(f"{problem} {path.name}", str(path))
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == _GZIP
-            file.seek(0)
-            source = _Source(file, path, packed=packed)
-            head = source.read(len(_SQLITE))
-            if not head:
-                raise InputError(f"found an empty file, {_EXPECTED}", str(path))
-            if head != _SQLITE:
-                return read_kineto(_Rest(head, source).read, path)
-            return _unpacked(head, source, path) if packed else read_nsight(path, path)
-    except FileNotFoundError:
-        raise InputError("no such file", str(path)) from None
-    except IsADirectoryError:
-        raise InputError(f"found a folder, {_EXPECTED}", str(path)) from None
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise InputError(f"found a damaged gzip file, {_EXPECTED}", str(path)) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)) from None
+    with reading(path, _EXPECTED) as file:
+        source = _Source(file, path)
+        head = source.read(len(_SQLITE))
+        if not head:
+            raise InputError(f"found an empty file, expected {_EXPECTED}", str(path))
+        if head != _SQLITE:
+            return read_kineto(_Rest(head, source).read, path)
+        return _copied(head, source, path) if source.packed else read_nsight(path, path)
 
 
-def _unpacked(head: bytes, source: _Source, path: Path) -> Trace:
+def _copied(head: bytes, source: _Source, path: Path) -> Trace:
     with tempfile.TemporaryDirectory(prefix="offsim-") as folder:
         plain = Path(folder, "trace.sqlite")
         with plain.open("wb") as copy:
@@ -68,19 +55,20 @@ def _unpacked(head: bytes, source: _Source, path: Path) -> Trace:
 class _Source:
     """The plain bytes of a file, as many as a trace may have."""
 
-    def __init__(self, file: IO[bytes], path: Path, *, packed: bool) -> None:
+    def __init__(self, file: IO[bytes], path: Path) -> None:
         self._file = file
         self._path = path
-        self._plain = gzip.GzipFile(fileobj=file) if packed else file
+        self._plain = unpacked(file)
+        self.packed = self._plain is not file
         self._count = 0
 
     def read(self, size: int) -> bytes:
         data = self._plain.read(size)
         self._count += len(data)
         if self._count > MAX_BYTES:
-            raise InputError(f"found more than {MAX_BYTES} bytes, {_EXPECTED}", str(self._path))
-        if self._plain is not self._file and self._count > _MANY + MAX_RATIO * self._file.tell():
-            problem = f"found a gzip file that unpacks to over {MAX_RATIO} times its size, {_EXPECTED}"
+            raise InputError(f"found more than {MAX_BYTES} bytes, expected {_EXPECTED}", str(self._path))
+        if self.packed and self._count > _MANY + MAX_RATIO * self._file.tell():
+            problem = f"found a gzip file that unpacks to over {MAX_RATIO} times its size, expected {_EXPECTED}"
             raise InputError(problem, str(self._path))
         return data
 
