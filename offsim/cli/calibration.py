@@ -23,6 +23,9 @@ def calibration_report(calibration: Calibration, style: Style = PLAIN) -> str:
         blocks.append(wrapped(f"{estimate.name}: {found}, {estimate.origin}"))
     if calibration.fitted:
         blocks.append(_errors(calibration, style))
+    if calibration.held_out and _off(calibration, calibration.profile) > _off(calibration, calibration.base):
+        worse = "the runs held out are predicted worse than by the base: are all files of one machine, and of its kind?"
+        blocks.append(wrapped(style.alarm(worse)))
     if calibration.kept:
         blocks.append(wrapped(f"kept from {calibration.base.name}: {', '.join(calibration.kept)}"))
     return "\n\n".join(blocks)
@@ -59,6 +62,11 @@ def _errors(calibration: Calibration, style: Style) -> str:
     title = style.heading("median errors in percent")
     headers = ("configurations", "profile", "forward", "backward", "step", "sum")
     return f"{title}\n{style.table(rows, headers, 'llrrrr')}"
+
+
+def _off(calibration: Calibration, profile: HardwareProfile) -> float:
+    """Median error of the sum of the phases on what was held out."""
+    return float(np.median(phase_errors(calibration.held_out, profile)["sum"]))
 
 
 def _medians(data: Sequence[Point], profile: HardwareProfile) -> list[str]:

@@ -27,7 +27,10 @@ SLOWED = 0.95
 
 
 def cpu_rates(timed: Sequence[Timed], threads: float) -> Iterator[Estimate]:
-    """Rates of a rank's CPU work: those of large arrays, with as many threads as it has, or the most measured."""
+    """Rates of a rank's CPU work: those of large arrays, with as many threads as it has, or the most measured.
+
+    In the second case those are the threads that a rank has: the rate and the cores that it takes belong together.
+    """
     for field, quantity in RATES.items():
         if cases := _by_threads(timed, quantity):
             yield _with_threads(field, cases, threads)
@@ -36,6 +39,9 @@ def cpu_rates(timed: Sequence[Timed], threads: float) -> Iterator[Estimate]:
         factor = ONE_PASS_DOWNCAST / DOWNCAST_TRAFFIC
         note = f"{factor:g} of one pass, since a second one scales; {one_pass.note}"
         yield replace(one_pass, interval=one_pass.interval.times(factor), note=note, source="derived")
+    adam = _by_threads(timed, "cpu_adam")
+    if adam and (most := max(adam)) < threads:
+        yield Estimate("host.cores_per_rank", Interval(most, most, most), samples(adam[most]), "threads of CPU Adam")
 
 
 def _by_threads(timed: Sequence[Timed], quantity: str, condition: str = IDLE) -> dict[float, Timed]:

@@ -102,6 +102,14 @@ class TestCpuRates:
         assert found.interval.spread < 1.05
         assert found.origin == f"2 samples of m.jsonl; {note}"
 
+    @pytest.mark.parametrize(("threads", "cores"), [(4, None), (8, None), (46, 8)])
+    def test_fewer_threads_than_the_bases_ranks_have_are_what_a_rank_has(
+        self, tmp_path: Path, threads: float, cores: float | None
+    ) -> None:
+        rows = cpu("cpu_adam", {8: 3e9, 1: 4e8})
+        found = estimates(write(tmp_path / "m.jsonl", *rows), threads).get("host.cores_per_rank")
+        assert (found and found.interval.value) == cores
+
     def test_between_what_was_measured(self, tmp_path: Path) -> None:
         found = self.found(tmp_path, 6)
         straight, proportional = 2.3e9, 2.4e9
