@@ -21,7 +21,7 @@ from offsim.study.tuning.tune import Mapper, Outcome, Question, Tuning, tune
 from offsim.study.tuning.upgrades import Upgrade, upgrades
 from offsim.views.style import format_memory, format_time
 from offsim.views.tables import format_percent
-from offsim.wording import NAMED_FROM, plural
+from offsim.wording import limited_by, plural
 from offsim.yaml_input import Document, with_overrides
 
 FRONT_ROWS = 8
@@ -122,13 +122,12 @@ def _best(best: Outcome, tuning: Tuning, style: Style) -> str:
     given = tuning.given
     before = f"{given.tokens_per_s:,.0f} tokens/s, {format_time(given.iteration_s)}" if given.fits else "does not fit"
     gain = f" ({best.tokens_per_s / given.tokens_per_s:.2f}x)" if given.fits else ""
-    limits = [f"{name} {format_percent(share)}" for name, share in best.limited_by.items() if share >= NAMED_FROM]
     speed = f"{best.tokens_per_s:,.0f} tokens/s{gain}, {format_time(best.iteration_s)} an iteration"
     lines = [
         style.heading(labelled("best", ", ".join(f"{key} {_shown(v)}" for key, v in best.settings.items()))),
         labelled("", speed),
         labelled("as given", before),
-        labelled("limited by", ", ".join(limits[:4])),
+        labelled("limited by", limited_by(best.limited_by)),
         labelled("memory", f"GPU {format_memory(best.gpu_bytes)}, host {format_memory(best.host_bytes)}"),
     ]
     return "\n".join(lines)
