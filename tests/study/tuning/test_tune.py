@@ -155,6 +155,7 @@ def test_what_does_not_fit_is_in_the_table_without_times() -> None:
     outside = table[~table["fits"]]
     assert len(outside) == len(table) - len(found.fitting) > 0
     assert outside["iteration_s"].isna().all()
+    assert set(outside["limited_by"]) == {"memory"}  # as in a sweep's table
     assert set(table["scheduler"]) == {"deep_optimizer_states"}  # though it is no dimension
     (front,) = (line for line in found.plot_front().axes[0].lines if line.get_gid() == "front")
     assert len(front.get_xydata()) == len(found.front)
