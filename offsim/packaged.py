@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
+SOURCE = "source"
+"""In place of a version where none is installed."""
 
 
 @cache
@@ -34,10 +36,10 @@ def is_path(name: str) -> bool:
 
 @cache
 def offsim_version() -> str:
-    """Return the version of the installed package; "source" where it runs from its source tree alone."""
+    """Return the version of the installed package; SOURCE where it runs from its source tree alone."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version("offsim")
     except PackageNotFoundError:
-        return "source"
+        return SOURCE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from offsim.hardware import HardwareProfile
@@ -25,7 +25,8 @@ def headline(result: Result) -> str:
     """How fast, what limits it and where memory peaks, in two lines."""
     if result.verdict is not None:
         return f"{verdict_line(result.verdict)}\n{asked_line(result.verdict)}"
-    return f"{speed_line(result)}; limited by {limited_by(result)}\n{'; '.join(map(peak_line, named_peaks(result)))}"
+    peaks = "; ".join(map(peak_line, named_peaks(result)))
+    return f"{speed_line(result)}; limited by {limited_by(result.limited_by)}\n{peaks}"
 
 
 def drawing_title(result: Result) -> str:
@@ -33,10 +34,10 @@ def drawing_title(result: Result) -> str:
     return f"{result.name}: {result.scenario.scheduler.name} on {hardware_line(result)}"
 
 
-def limited_by(result: Result, most: int = 4) -> str:
-    """What most of the iteration's critical path went to."""
-    shares = [(name, share) for name, share in result.limited_by.items() if share >= NAMED_FROM][:most]
-    return ", ".join(f"{name} {format_percent(share)}" for name, share in shares)
+def limited_by(shares: Mapping[str, float], most: int = 4) -> str:
+    """What most of the iteration's critical path went to, of its shares, the largest first."""
+    named = [(name, share) for name, share in shares.items() if share >= NAMED_FROM][:most]
+    return ", ".join(f"{name} {format_percent(share)}" for name, share in named)
 
 
 def named_peaks(result: Result) -> list[Peak]:
@@ -60,7 +61,7 @@ def options_of(scenario: Scenario) -> str:
 
 def plural(count: int, noun: str) -> str:
     """Count things: 1 GPU, 4 GPUs."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def hardware_line(result: Result) -> str:

@@ -22,14 +22,11 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import PackageNotFoundError, version
-
         from offsim.cli.terminal import show
+        from offsim.packaged import SOURCE, offsim_version
 
-        try:
-            show(f"offsim {version('offsim')}")
-        except PackageNotFoundError:
-            show("offsim, not installed: it runs from its source tree")
+        found = offsim_version()
+        show("offsim, not installed: it runs from its source tree" if found == SOURCE else f"offsim {found}")
         raise typer.Exit
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,14 +28,17 @@ def schedulers_from(incomplete: str) -> list[str]:
     return [name for name in available_schedulers() if name.startswith(incomplete)]
 
 
-ScenarioArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="SCENARIO",
-        help="A YAML file, or the name of a scenario that comes with offsim.",
-        autocompletion=scenarios_from,
-    ),
-]
+def scheduler_option(help: str) -> Any:
+    """Declare `--scheduler`, which may have options behind its name."""
+    return typer.Option("--scheduler", metavar="NAME[:OPTION=VALUE,...]", help=help, autocompletion=schedulers_from)
+
+
+SCENARIO = typer.Argument(
+    metavar="SCENARIO",
+    help="A YAML file, or the name of a scenario that comes with offsim.",
+    autocompletion=scenarios_from,
+)
+ScenarioArgument = Annotated[str, SCENARIO]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -46,6 +49,9 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON; - for standard output.")
+]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", min=1, metavar="N", help="Worker processes; by default as many as cores.")
 ]
 AllRanksOption = Annotated[
     bool,

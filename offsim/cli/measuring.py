@@ -6,10 +6,7 @@ from typing import Annotated
 
 import typer
 
-from offsim.cli.arguments import (
-    JsonOption,
-    profiles_from,
-)
+from offsim.cli.arguments import JsonOption, profiles_from
 
 TraceArgument = Annotated[
     str,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.records import kept_operations
@@ -27,9 +26,6 @@ from offsim.wording import (
     validated,
     verdict_line,
 )
-
-if TYPE_CHECKING:
-    pass
 
 PHASE_BAR, LIMIT_BAR, BUSY_BAR = 36, 15, 8
 SHOWN_FROM = 0.0005
@@ -90,7 +86,7 @@ def trust_lines(result: Result) -> list[str]:
 
 def _headline(result: Result, style: Style, interval: bool) -> str:
     known = result.interval if interval else None
-    lines = [labelled("iteration", speed_line(result, known)), labelled("limited by", limited_by(result))]
+    lines = [labelled("iteration", speed_line(result, known)), labelled("limited by", limited_by(result.limited_by))]
     lines[1:1] = trust_lines(result) if interval else []
     lines += [labelled("" if i else "peak", peak_line(peak)) for i, peak in enumerate(named_peaks(result))]
     return "\n".join(style.heading(line) if i == 0 else line for i, line in enumerate(lines))

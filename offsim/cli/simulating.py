@@ -7,35 +7,21 @@ from typing import Annotated
 import typer
 
 from offsim.cli.arguments import (
+    SCENARIO,
     AllRanksOption,
     JsonOption,
     ScenarioArgument,
     SetOption,
     profiles_from,
-    scenarios_from,
+    scheduler_option,
     schedulers_from,
 )
 
 
 def run(
-    scenario: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="SCENARIO",
-            help="A YAML file, or the name of a scenario that comes with offsim.",
-            autocompletion=scenarios_from,
-        ),
-    ] = None,
+    scenario: Annotated[str | None, SCENARIO] = None,
     overrides: SetOption = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            "--scheduler",
-            metavar="NAME[:OPTION=VALUE,...]",
-            help="Replace the scenario's scheduler.",
-            autocompletion=schedulers_from,
-        ),
-    ] = None,
+    scheduler: Annotated[str | None, scheduler_option("Replace the scenario's scheduler.")] = None,
     plot: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Draw timeline, bandwidth and memory on one page (.png, .pdf, .svg)."),
@@ -102,12 +88,7 @@ def compare(
     scenario: ScenarioArgument,
     schedulers: Annotated[
         list[str] | None,
-        typer.Option(
-            "--scheduler",
-            metavar="NAME[:OPTION=VALUE,...]",
-            autocompletion=schedulers_from,
-            help="A scheduler to compare; may be repeated. Without any, all that apply.",
-        ),
+        scheduler_option("A scheduler to compare; may be repeated. Without any, all that apply."),
     ] = None,
     overrides: SetOption = None,
     plot: Annotated[

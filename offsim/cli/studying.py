@@ -8,11 +8,12 @@ import typer
 
 from offsim.cli.arguments import (
     AllRanksOption,
+    JobsOption,
     JsonOption,
     ScenarioArgument,
     SetOption,
     scenarios_from,
-    schedulers_from,
+    scheduler_option,
 )
 
 
@@ -22,9 +23,7 @@ def sweep(
         typer.Argument(metavar="SWEEP", help="A YAML file, or the name of a sweep that comes with offsim."),
     ],
     out: Annotated[str, typer.Option(metavar="RESULTS", help="The folder to keep results in.")],
-    jobs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Worker processes; by default as many as cores.")
-    ] = None,
+    jobs: JobsOption = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue in a folder that has results; nothing is simulated twice.")
     ] = False,
@@ -69,9 +68,7 @@ def tune(
     ] = "iteration_time",
     headroom: Annotated[float, typer.Option(metavar="SHARE", help="Share of each memory that must stay free.")] = 0.05,
     budget: Annotated[int | None, typer.Option(metavar="N", help="Simulate at most so many settings.")] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Worker processes; by default as many as cores.")
-    ] = None,
+    jobs: JobsOption = None,
     with_upgrades: Annotated[
         bool, typer.Option("--upgrades/--no-upgrades", help="Say what better hardware would buy.")
     ] = True,
@@ -131,12 +128,7 @@ def report(
     html: Annotated[str, typer.Option("--html", metavar="FILE", help="The page to write (.html).")],
     schedulers: Annotated[
         list[str] | None,
-        typer.Option(
-            "--scheduler",
-            metavar="NAME[:OPTION=VALUE,...]",
-            autocompletion=schedulers_from,
-            help="Simulate each scenario under this one instead; may be repeated.",
-        ),
+        scheduler_option("Simulate each scenario under this one instead; may be repeated."),
     ] = None,
     overrides: SetOption = None,
 ) -> None:

@@ -15,6 +15,7 @@ from offsim.study.sweeps.folder import TABLE
 from offsim.study.sweeps.sweep import Progress, run_sweep
 from offsim.study.sweeps.sweep_file import read_sweep
 from offsim.study.sweeps.table import read_results
+from offsim.wording import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +92,7 @@ def _lines() -> Callable[[Progress], None]:
 def _summary(table: pd.DataFrame, progress: Progress, out: str, style: Style) -> str:
     failed = int(table["error"].notna().sum())
     unfit = int((table["fits"] == False).sum())  # noqa: E712 (null where a point failed)
-    parts = [f"{progress.total:,} {'point' if progress.total == 1 else 'points'}: {progress.simulated:,} simulated"]
+    parts = [f"{plural(progress.total, 'point')}: {progress.simulated:,} simulated"]
     parts += [f"{progress.known:,} known already" if progress.known else ""]
     parts += [f"{unfit:,} do not fit" if unfit else "", f"{failed:,} failed" if failed else ""]
     lines = [", ".join(filter(None, parts)), f"table: {Path(out) / TABLE}"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
@@ -15,12 +16,12 @@ from offsim.cli.terminal import Style, labelled, show, style_of, wrapped
 from offsim.errors import InputError
 from offsim.imports.recommendation import recommendation
 from offsim.scenario import load_scenario
-from offsim.study.tuning.space import DEFAULT, Settings
+from offsim.study.tuning.space import DEFAULT
 from offsim.study.tuning.tune import Mapper, Outcome, Question, Tuning, tune
 from offsim.study.tuning.upgrades import Upgrade, upgrades
 from offsim.views.style import format_memory, format_time
 from offsim.views.tables import format_percent
-from offsim.wording import NAMED_FROM, plural
+from offsim.wording import limited_by, plural
 from offsim.yaml_input import Document, with_overrides
 
 FRONT_ROWS = 8
@@ -50,14 +51,15 @@ def tune_scenario(
     """Tune, print, write."""
     check_outputs({"--json": json}, inputs=[source])
     scenario = load_scenario(source, overrides)
-    if objective not in ("iteration_time", "tokens_per_s"):
-        raise InputError(f"found '{objective}', expected iteration_time or tokens_per_s", "--objective")
     names = DEFAULT if over is None else [name.strip() for name in over.split(",")]
-    question = Question(names, _values(tries), objective, headroom, budget)  # type: ignore[arg-type]  # checked above
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        mapper: Mapper = map if jobs == 1 else partial(pool.map, chunksize=4)
-        tuning = tune(scenario, question, mapper)
-        bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
+    question = Question(names, _values(tries), objective, headroom, budget)  # type: ignore[arg-type]  # checked there
+    try:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            mapper: Mapper = map if jobs == 1 else partial(pool.map, chunksize=4)
+            tuning = tune(scenario, question, mapper)
+            bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
+    except BrokenProcessPool:
+        raise InputError("a worker process died (out of memory?); --jobs 1 needs none") from None
     if json != STDOUT:
         show(tuning_report(scenario.name, tuning, bought, style_of(sys.stdout)))
     if json is not None:
@@ -120,13 +122,12 @@ def _best(best: Outcome, tuning: Tuning, style: Style) -> str:
     given = tuning.given
     before = f"{given.tokens_per_s:,.0f} tokens/s, {format_time(given.iteration_s)}" if given.fits else "does not fit"
     gain = f" ({best.tokens_per_s / given.tokens_per_s:.2f}x)" if given.fits else ""
-    limits = [f"{name} {format_percent(share)}" for name, share in best.limited_by.items() if share >= NAMED_FROM]
     speed = f"{best.tokens_per_s:,.0f} tokens/s{gain}, {format_time(best.iteration_s)} an iteration"
     lines = [
         style.heading(labelled("best", ", ".join(f"{key} {_shown(v)}" for key, v in best.settings.items()))),
         labelled("", speed),
         labelled("as given", before),
-        labelled("limited by", ", ".join(limits[:4])),
+        labelled("limited by", limited_by(best.limited_by)),
         labelled("memory", f"GPU {format_memory(best.gpu_bytes)}, host {format_memory(best.host_bytes)}"),
     ]
     return "\n".join(lines)
@@ -201,15 +202,13 @@ def tuning_json(tuning: Tuning, bought: Sequence[Upgrade]) -> dict[str, Any]:
 
 
 def _outcome_json(outcome: Outcome) -> dict[str, Any]:
-    settings: Settings = outcome.settings
-    limited_by: Mapping[str, float] = outcome.limited_by
     return {
-        "settings": settings,
+        "settings": outcome.settings,
         "fits": outcome.fits,
         "iteration_s": outcome.iteration_s if outcome.fits else None,
         "tokens_per_s": outcome.tokens_per_s if outcome.fits else None,
         "gpu_peak_bytes": outcome.gpu_bytes,
         "host_peak_bytes": outcome.host_bytes,
-        "limited_by": dict(limited_by),
+        "limited_by": dict(outcome.limited_by),
         "scenario": outcome.scenario.model_dump(mode="json"),
     }

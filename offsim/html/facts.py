@@ -115,7 +115,7 @@ def comparison_table(comparison: Comparison) -> Table:
                 Cell(f"{result.tokens_per_s:,.0f}"),
                 Cell(f"{result.tflops_per_gpu:.1f}"),
                 *(Cell(format_memory(p.bytes), p.bytes / p.capacity_bytes) for p in named_peaks(result)),
-                Cell(limited_by(result, 1)),
+                Cell(limited_by(result.limited_by, 1)),
             )
         )
     headers = ("", "iteration", "speed-up", *PHASES, "tokens/s", "TFLOP/s per GPU", "GPU peak", "host peak")
@@ -159,7 +159,7 @@ def _file(result: Result) -> str:
 
 def _tiles(result: Result) -> list[tuple[str, str, str]]:
     tiles = [
-        ("iteration", format_time(result.iteration_s), f"limited by {limited_by(result, 2)}"),
+        ("iteration", format_time(result.iteration_s), f"limited by {limited_by(result.limited_by, 2)}"),
         ("tokens/s", f"{result.tokens_per_s:,.0f}", plural(result.gpus, "GPU")),
         ("TFLOP/s per GPU", f"{result.tflops_per_gpu:.1f}", "model FLOPs, without recomputation"),
     ]

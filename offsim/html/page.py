@@ -7,7 +7,6 @@ import os
 from base64 import b64encode
 from collections.abc import Iterable
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from offsim.files import atomic_write
 from offsim.html.facts import comparison_table, differences, facts_of
 from offsim.html.hardware import hardware_of
 from offsim.html.series import MAX_ACTIVITIES, MAX_CHANGES, NS, Names, memory_series, timeline_series
+from offsim.packaged import offsim_version
 from offsim.result import Result
 from offsim.views.style import format_time, lighter, look_of, luminance, occupant_looks, rgb
 
@@ -61,7 +61,7 @@ def page(comparison: Comparison, *, rank: int = 0) -> str:
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=script,
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
-        version=_version(),
+        version=offsim_version(),
     )
 
 
@@ -164,10 +164,3 @@ def _notes(figures: list[dict[str, Any]]) -> list[str]:
 def _in_script(document: dict[str, Any]) -> str:
     """JSON that cannot end the script element that it is in, whatever the names in it."""
     return jinja2.utils.htmlsafe_json_dumps(document, dumps=json.dumps, separators=(",", ":"), allow_nan=False)
-
-
-def _version() -> str:
-    try:
-        return version("offsim")
-    except PackageNotFoundError:
-        return ""

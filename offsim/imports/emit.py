@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from offsim.errors import KeyPath
 from offsim.packaged import is_path
@@ -56,5 +58,5 @@ def _scalar(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:_}" if value >= 1_000_000 else str(value)
     if isinstance(value, str) and not (_PLAIN.fullmatch(value) and value.lower() not in _WORDS):
-        return json.dumps(value)
+        return yaml.safe_dump(value, default_style='"', width=math.inf).rstrip("\n")
     return str(value)

@@ -23,6 +23,7 @@ from offsim.validation.traced import TracedIteration
 from offsim.views.figure import Picture
 from offsim.views.style import format_bytes, format_time, look_of
 from offsim.views.tables import format_percent
+from offsim.wording import plural
 
 WORST = 10
 NEAREST = 3
@@ -133,7 +134,7 @@ def _introduction(validation: Validation) -> str:
         f"# Predicted against measured: {name}",
         "",
         _wrapped(
-            f"{count} {'run' if count == 1 else 'runs'}, each simulated from its configuration columns alone. "
+            f"{plural(count, 'run')}, each simulated from its configuration columns alone. "
             f"Constants come from the hardware profile {profile}; nothing is fitted here."
         ),
     ]

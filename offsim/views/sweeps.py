@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
@@ -48,6 +49,11 @@ class Quantity(NamedTuple):
     label: str
     scale: float = 1.0
     more_is_better: bool = False
+
+    @property
+    def colours(self) -> Colormap:
+        """From worst to best, dark to light."""
+        return colormaps["viridis" if self.more_is_better else "viridis_r"]
 
 
 QUANTITIES = {
@@ -273,7 +279,6 @@ def _legend(picture: Picture, handles: Sequence[Line2D], columns: int) -> None:
 
 def _draw_cells(axes: Axes, grid: np.ndarray, hatched: Collection[tuple[int, int]], quantity: Quantity) -> None:
     low, high = _range(grid)
-    colours = colormaps["viridis_r" if not quantity.more_is_better else "viridis"]
     rows, columns = grid.shape
     digits = 2 if high < 9.995 else 1 if high < 99.95 else 0
     for row in range(rows):
@@ -286,7 +291,7 @@ def _draw_cells(axes: Axes, grid: np.ndarray, hatched: Collection[tuple[int, int
                 axes.add_patch(patch)
             if np.isnan(amount):
                 continue
-            colour = colours((amount - low) / (high - low) if high > low else 0.5)[:3]
+            colour = quantity.colours((amount - low) / (high - low) if high > low else 0.5)[:3]
             axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.6))
             if columns <= 16:
                 text = f"{amount:,.{digits}f}"
@@ -324,9 +329,8 @@ def _colour_bar(
     if not high > low:
         return
     axes = axes_at(picture, left_in, bottom_in, 0.1, height_in)
-    colours = colormaps["viridis_r" if not quantity.more_is_better else "viridis"]
     gradient = np.linspace(0.0, 1.0, 128)[:, None]
-    axes.imshow(gradient, aspect="auto", origin="lower", cmap=colours, extent=(0, 1, low, high))
+    axes.imshow(gradient, aspect="auto", origin="lower", cmap=quantity.colours, extent=(0, 1, low, high))
     axes.set_xticks([])
     axes.yaxis.tick_right()
     axes.yaxis.set_major_locator(MaxNLocator(nbins=max(2, int(height_in / 0.35))))

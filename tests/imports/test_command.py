@@ -11,6 +11,7 @@ import pytest
 
 from offsim.cli import main
 from offsim.packaged import packaged_file
+from offsim.scenario import load_scenario
 from tests.imports.files import DS_CONFIG, LLAMA_2_7B, changed, write
 
 FILES = ("--deepspeed", "ds_config.json", "--model", "config.json", "--hardware", "jlse-4xh100")
@@ -53,6 +54,13 @@ def test_the_written_scenario_gives_the_same_result(more: tuple[str, ...], capsy
     run("mine.yaml", "--json", "second.json")
     assert written("first.json") == written("second.json")
     assert first.endswith(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", ["\N{GRINNING FACE} #1: [", "a\x85b\u2028c", "null", 'a"b'])
+def test_any_name_of_a_model_is_read_back_from_the_written_scenario(name: str) -> None:
+    write(Path(), model=changed(SMALL, _name_or_path=name))
+    run(*FILES, "--emit-scenario", "mine.yaml")
+    assert load_scenario("mine.yaml").name == name
 
 
 def test_the_written_scenario_says_where_its_values_come_from() -> None:

@@ -44,6 +44,8 @@ def values_of(
     for name in dict.fromkeys((*over, *given)):
         if name not in DIMENSIONS:
             raise InputError(f"cannot tune over '{name}'{suggestion(name, DIMENSIONS)}")
+        if name in OPTION_VALUES and "scheduler" not in (*over, *given) and not _has(scenario.scheduler.name, name):
+            raise InputError(f"cannot tune over '{name}': it is no option of {scenario.scheduler.name}")
         if name in given:
             if not given[name]:
                 raise InputError(f"{name}: found no values, expected some")
@@ -51,6 +53,10 @@ def values_of(
         else:
             found[name] = _usual(scenario, name, grow_batch)
     return found
+
+
+def _has(scheduler: str, option: str) -> bool:
+    return option in find_scheduler(scheduler).Options.model_fields
 
 
 def _usual(scenario: Scenario, name: str, grow_batch: bool) -> tuple[Any, ...]:
@@ -85,8 +91,7 @@ def candidates(scenario: Scenario, values: Mapping[str, Sequence[Any]], grow_bat
     for training in _combinations({name: values[name] for name in TRAINING if name in values}):
         changed = load_scenario(scenario, _training_overrides(scenario, training, grow_batch))
         for name in values.get("scheduler", (scenario.scheduler.name,)):
-            known = find_scheduler(str(name)).Options.model_fields
-            options = {o: values[o] for o in OPTION_VALUES if o in values and o in known}
+            options = {o: values[o] for o in OPTION_VALUES if o in values and _has(str(name), o)}
             for chosen in _combinations(options):
                 settings = ({"scheduler": name} if "scheduler" in values else {}) | chosen | training
                 yield Candidate(settings, with_scheduler(changed, {"name": name, **chosen}))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from offsim.errors import InputError
 from offsim.profiles import scenario_profile
@@ -71,7 +71,9 @@ class Question:
     with_front: bool = True
 
     def __post_init__(self) -> None:
-        """Raise InputError for numbers out of range."""
+        """Raise InputError for numbers out of range and an unknown objective."""
+        if self.objective not in get_args(Objective):
+            raise InputError(f"found '{self.objective}', expected {' or '.join(get_args(Objective))}", "--objective")
         if self.budget is not None and self.budget < 1:
             raise InputError(f"found {self.budget}, expected at least 1", "--budget")
         if not 0 <= self.headroom < 1:

@@ -50,7 +50,7 @@ def _row(outcome: Outcome, axes: Sequence[str]) -> dict[str, Any]:
         "tokens_per_s": outcome.tokens_per_s if outcome.fits else None,
         "gpu_peak_bytes": outcome.gpu_bytes,
         "host_peak_bytes": outcome.host_bytes,
-        "limited_by": next(iter(outcome.limited_by), None),
+        "limited_by": next(iter(outcome.limited_by), "") if outcome.fits else "memory",
     }
 
 

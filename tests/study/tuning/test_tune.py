@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -13,6 +14,7 @@ import pytest
 from small_scenarios import scenario, small_buckets
 
 from offsim.cli import main
+from offsim.errors import InputError
 from offsim.profiles import scenario_profile
 from offsim.scenario import load_scenario
 from offsim.study.tuning.space import candidates, values_of
@@ -153,6 +155,7 @@ def test_what_does_not_fit_is_in_the_table_without_times() -> None:
     outside = table[~table["fits"]]
     assert len(outside) == len(table) - len(found.fitting) > 0
     assert outside["iteration_s"].isna().all()
+    assert set(outside["limited_by"]) == {"memory"}  # as in a sweep's table
     assert set(table["scheduler"]) == {"deep_optimizer_states"}  # though it is no dimension
     (front,) = (line for line in found.plot_front().axes[0].lines if line.get_gid() == "front")
     assert len(front.get_xydata()) == len(found.front)
@@ -219,6 +222,22 @@ def test_what_is_wrong(arguments: list[str], problem: str, capsys: pytest.Captur
     assert problem in printed.err
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+def test_an_option_that_the_scheduler_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "zero3_3b_rtx4090", "--jobs", "1", "--over", "update_stride"]) == 2
+    assert "cannot tune over 'update_stride': it is no option of zero3_offload" in capsys.readouterr().err
+
+
+def test_an_unknown_objective_is_refused_in_python_too() -> None:
+    with pytest.raises(InputError, match="found 'speed', expected iteration_time or tokens_per_s"):
+        Question(objective="speed")  # type: ignore[arg-type]
+
+
+def test_a_worker_that_dies_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("offsim.cli.tuning.tune", lambda scenario, question, mapper: list(mapper(os._exit, [1])))
+    assert main(["tune", "zero3_3b_rtx4090", "--jobs", "2"]) == 2
+    assert capsys.readouterr().err == "Error: a worker process died (out of memory?); --jobs 1 needs none\n"
 
 
 def test_an_error_in_another_process_is_the_same_error(capsys: pytest.CaptureFixture[str]) -> None:
