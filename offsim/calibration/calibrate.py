@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from offsim.calibration.logs.table import missing, read_log
 from offsim.calibration.microbenchmarks.estimate import Estimate
 from offsim.calibration.microbenchmarks.estimates import fit_microbenchmarks
 from offsim.calibration.microbenchmarks.rows import read_microbenchmarks
+from offsim.calibration.profile_text import Found
 from offsim.calibration.runs.fit import (
     NOISE,
     Point,
@@ -38,7 +39,7 @@ from offsim.calibration.trace_fits.estimates import fit_trace
 from offsim.calibration.traces.read import NAMES, read_trace
 from offsim.correlations import Triangle
 from offsim.errors import InputError
-from offsim.hardware import HardwareProfile, Source
+from offsim.hardware import HardwareProfile
 from offsim.packaged import is_path
 from offsim.profiles import load_profile, unit_of
 from offsim.validation.table import MeasuredRun, read_runs, run_of
@@ -53,18 +54,6 @@ HOLDOUT = 0.3
 
 TOGETHER = {"gpu.kernel_latency_s": "gpu.matrix_flops_per_s"}
 """Value -> the one that it was fitted with: both are taken from one trace, first from one that tells both."""
-
-
-class Found(NamedTuple):
-    """One value of the new profile."""
-
-    value: float
-    low: float
-    high: float
-    source: Source
-    error: str
-    note: str
-    at_least: bool = False
 
 
 @dataclass

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from offsim.calibration.calibrate import Found
-from offsim.calibration.own_profile import CORRELATIONS, correlation_rows, entry, quoted
+from offsim.calibration.profile_text import CORRELATIONS, Found, correlation_rows, entry, quoted
 from offsim.calibration.robust import Interval
 from offsim.calibration.runs.fit import median_errors
 from offsim.calibration.runs.recipe_file import RecipeFile
