@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from offsim.calibration.calibrate import Calibration, phase_errors
-from offsim.calibration.runs.fit import Point
 from offsim.calibration.runs.plausible import value_of
 from offsim.cli.terminal import PLAIN, Style, wrapped
-from offsim.hardware import HardwareProfile
 from offsim.profiles import unit_of
 
 
@@ -22,10 +20,7 @@ def calibration_report(calibration: Calibration, style: Style = PLAIN) -> str:
         found = f"{value} {unit_of(estimate.name)} ({low} to {high})"
         blocks.append(wrapped(f"{estimate.name}: {found}, {estimate.origin}"))
     if calibration.fitted:
-        blocks.append(_errors(calibration, style))
-    if calibration.held_out and _off(calibration, calibration.profile) > _off(calibration, calibration.base):
-        worse = "the runs held out are predicted worse than by the base: are all files of one machine, and of its kind?"
-        blocks.append(wrapped(style.alarm(worse)))
+        blocks += _errors(calibration, style)
     if calibration.kept:
         blocks.append(wrapped(f"kept from {calibration.base.name}: {', '.join(calibration.kept)}"))
     return "\n\n".join(blocks)
@@ -51,23 +46,27 @@ def _found(calibration: Calibration, style: Style) -> str:
     return "\n".join([headers, rule, *below])
 
 
-def _errors(calibration: Calibration, style: Style) -> str:
+def _errors(calibration: Calibration, style: Style) -> list[str]:
+    """The table of errors, and a warning where those on held-out runs have grown."""
     judged = {"fitted": calibration.fitted, "held out": calibration.held_out}
-    rows = [
-        (f"{len(data)} {kind}", which, *_medians(data, profile))
-        for kind, data in judged.items()
-        if data
-        for which, profile in (("base", calibration.base), ("found", calibration.profile))
-    ]
+    profiles = {"base": calibration.base, "found": calibration.profile}
+    off = {
+        (kind, which): phase_errors(judged[kind], profile)
+        for kind in judged
+        if judged[kind]
+        for which, profile in profiles.items()
+    }
+    rows = [(f"{len(judged[kind])} {kind}", which, *medians(errors)) for (kind, which), errors in off.items()]
     title = style.heading("median errors in percent")
     headers = ("configurations", "profile", "forward", "backward", "step", "sum")
-    return f"{title}\n{style.table(rows, headers, 'llrrrr')}"
+    blocks = [f"{title}\n{style.table(rows, headers, 'llrrrr')}"]
+    sums = [np.median(off["held out", which]["sum"]) for which in profiles if calibration.held_out]
+    if sums and sums[1] > sums[0]:
+        worse = "the runs held out are predicted worse than by the base: are all files of one machine, and of its kind?"
+        blocks.append(style.alarm(wrapped(worse)))
+    return blocks
 
 
-def _off(calibration: Calibration, profile: HardwareProfile) -> float:
-    """Median error of the sum of the phases on what was held out."""
-    return float(np.median(phase_errors(calibration.held_out, profile)["sum"]))
-
-
-def _medians(data: Sequence[Point], profile: HardwareProfile) -> list[str]:
-    return [f"{100 * np.median(values):.1f}" for values in phase_errors(data, profile).values()]
+def medians(errors: Mapping[str, np.ndarray]) -> list[str]:
+    """Median errors of each phase in percent, as a table's cells."""
+    return [f"{100 * np.median(values):.1f}" for values in errors.values()]

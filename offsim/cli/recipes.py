@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from offsim.calibration.runs.recipe_file import read_recipe
 from offsim.calibration.runs.refit import Errors, Refit, refit
 from offsim.calibration.runs.write import outputs, write_refits
+from offsim.cli.calibration import medians
 from offsim.cli.outputs import check_outputs, writing
 from offsim.cli.terminal import PLAIN, Style, note, show, style_of
 from offsim.errors import InputError
@@ -66,7 +65,7 @@ def _errors(found: Refit, style: Style) -> str:
     judged: list[tuple[str, Errors]] = [("fitted", found.fitted)]
     judged += [(f"{group} left out", errors) for group, errors in found.left_out.items()]
     rows = [
-        (hardware, f"{len(errors[hardware]['sum'])} {kind}", *_medians(errors[hardware]))
+        (hardware, f"{len(errors[hardware]['sum'])} {kind}", *medians(errors[hardware]))
         for hardware in found.file.profiles
         for kind, errors in judged
         if hardware in errors
@@ -74,7 +73,3 @@ def _errors(found: Refit, style: Style) -> str:
     title = style.heading("median errors in percent")
     headers = ("profile", "configurations", "forward", "backward", "step", "sum")
     return f"{title}\n{style.table(rows, headers, 'llrrrr')}"
-
-
-def _medians(table: Mapping[str, np.ndarray]) -> list[str]:
-    return [f"{100 * np.median(values):.1f}" for values in table.values()]

@@ -18,10 +18,11 @@ from offsim.imports.recommendation import recommendation
 from offsim.scenario import load_scenario
 from offsim.study.tuning.space import DEFAULT
 from offsim.study.tuning.tune import Mapper, Outcome, Question, Tuning, tune
+from offsim.study.tuning.tuning_table import counts
 from offsim.study.tuning.upgrades import Upgrade, upgrades
 from offsim.views.style import format_memory, format_time
 from offsim.views.tables import format_percent
-from offsim.wording import limited_by, plural
+from offsim.wording import limited_by
 from offsim.yaml_input import Document, with_overrides
 
 FRONT_ROWS = 8
@@ -100,8 +101,7 @@ def tuning_report(name: str, tuning: Tuning, bought: Sequence[Upgrade], style: S
 
 def _set_up(name: str, tuning: Tuning) -> str:
     question = tuning.question
-    tried = len(tuning.outcomes)
-    counted = f"{plural(tried, 'setting')} simulated, {tuning.ruled_out} ruled out by lower bounds"
+    counted = counts(tuning)
     if tuning.left_out:
         counted += (
             f", {tuning.left_out} left out by the budget: none of them exceeds "

@@ -120,6 +120,15 @@ def test_bounds_raise_the_base_and_are_reported_otherwise(
     assert both.found["host.module_launch_s"].source == "fitted"
 
 
+def test_measurements_of_another_machine_are_told_by_what_was_held_out(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, out = str(measured / "runs.csv"), str(tmp_path / "mine.yaml")
+    for files, worse in (([runs], False), ([str(TWO_CORE_VM), runs], True)):
+        assert main(["calibrate", *files, "--base", BASE, "--out", out]) == 0
+        assert ("held out are predicted worse" in capsys.readouterr().out) == worse
+
+
 def test_a_profile_of_ones_own_is_a_base_too(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("bases").mkdir()

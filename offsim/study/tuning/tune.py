@@ -214,19 +214,18 @@ def _promise(candidate: Candidate, headroom: float) -> _Promise:
 
 def _open(waiting: Iterable[_Promise], tuning: Tuning) -> Iterator[_Promise]:
     """Those that are not ruled out by what was simulated until they are asked for."""
+    simulated, fastest, front = len(tuning.outcomes), tuning.fastest, tuning.front
     for promise in waiting:
-        if promise.fits and (_may_be_fast(promise, tuning) or _may_be_on_front(promise, tuning)):
+        if simulated != len(tuning.outcomes):  # to sort all outcomes for each promise would cost more than bounds save
+            simulated, fastest, front = len(tuning.outcomes), tuning.fastest, tuning.front
+        may_be_fast = len(fastest) < tuning.question.fastest or promise.tokens_per_s >= fastest[-1].tokens_per_s
+        if promise.fits and (may_be_fast or (tuning.question.with_front and _may_be_on(front, promise))):
             yield promise
         else:
             tuning.ruled_out += 1
 
 
-def _may_be_fast(promise: _Promise, tuning: Tuning) -> bool:
-    fastest = tuning.fastest
-    return len(fastest) < tuning.question.fastest or promise.tokens_per_s >= fastest[-1].tokens_per_s
-
-
-def _may_be_on_front(promise: _Promise, tuning: Tuning) -> bool:
-    return tuning.question.with_front and not any(
-        known.tokens_per_s >= promise.tokens_per_s and known.gpu_bytes <= promise.gpu_bytes for known in tuning.front
+def _may_be_on(front: Sequence[Outcome], promise: _Promise) -> bool:
+    return not any(
+        known.tokens_per_s >= promise.tokens_per_s and known.gpu_bytes <= promise.gpu_bytes for known in front
     )

@@ -54,10 +54,15 @@ def _row(outcome: Outcome, axes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def counts(tuning: Tuning) -> str:
+    """How many settings were simulated, and how many did not need to be."""
+    return f"{plural(len(tuning.outcomes), 'setting')} simulated, {tuning.ruled_out} ruled out by lower bounds"
+
+
 def tuning_text(tuning: Tuning) -> str:
     """The best setting, in a few lines."""
     best, given = tuning.best, tuning.given
-    counted = f"{plural(len(tuning.outcomes), 'setting')} simulated, {tuning.ruled_out} ruled out by lower bounds"
+    counted = counts(tuning)
     if best is None:
         return f"{given.scenario.name}: none of the settings tried fits in memory\n  {counted}"
     as_given = format_time(given.iteration_s) if given.fits else "does not fit"
