@@ -10,7 +10,7 @@ import simpy
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from offsim import simulate
-from offsim.result import Result
+from offsim.results.result import Result
 from offsim.scenario import Scenario, load_scenario
 
 SCENARIOS = {"zero3_offload": "zero3_20b_4xh100", "deep_optimizer_states": "dos_20b_4xh100"}

@@ -4,16 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from offsim.comparison import Comparison, compare
-    from offsim.errors import InputError
-    from offsim.profiles import load_profile
-    from offsim.result import Result
+    from offsim.inputs.errors import InputError
+    from offsim.platform.profiles import load_profile
+    from offsim.results.comparison import Comparison, compare
+    from offsim.results.result import Result
+    from offsim.results.verdict import DoesNotFit
     from offsim.scenario import load_scenario
     from offsim.simulation import simulate
     from offsim.study.sensitivities.sensitivity import Sensitivity, sensitivity
     from offsim.study.sweeps.sweep import sweep
     from offsim.study.tuning.tune import Question, Tuning, tune
-    from offsim.verdict import DoesNotFit
 
 __all__ = [
     "Comparison",
@@ -33,15 +33,15 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Comparison": "offsim.comparison",
-    "DoesNotFit": "offsim.verdict",
-    "InputError": "offsim.errors",
+    "Comparison": "offsim.results.comparison",
+    "DoesNotFit": "offsim.results.verdict",
+    "InputError": "offsim.inputs.errors",
     "Question": "offsim.study.tuning.tune",
-    "Result": "offsim.result",
+    "Result": "offsim.results.result",
     "Sensitivity": "offsim.study.sensitivities.sensitivity",
     "Tuning": "offsim.study.tuning.tune",
-    "compare": "offsim.comparison",
-    "load_profile": "offsim.profiles",
+    "compare": "offsim.results.comparison",
+    "load_profile": "offsim.platform.profiles",
     "load_scenario": "offsim.scenario",
     "sensitivity": "offsim.study.sensitivities.sensitivity",
     "simulate": "offsim.simulation",

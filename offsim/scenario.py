@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from offsim.errors import Expected, InputError, suggestion
-from offsim.fields import Count, Flag, Number, Section
-from offsim.packaged import is_path, packaged_file, packaged_files
-from offsim.yaml_input import Document, document_from, read_yaml, validate, with_overrides
+from offsim.inputs.errors import Expected, InputError, suggestion
+from offsim.inputs.fields import Count, Flag, Number, Section
+from offsim.inputs.packaged import is_path, packaged_file, packaged_files
+from offsim.inputs.yaml_input import Document, document_from, read_yaml, validate, with_overrides
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from offsim.errors import InputError
-from offsim.hardware import HardwareProfile
-from offsim.profiles import scenario_profile
-from offsim.result import Result
+from offsim.inputs.errors import InputError
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.node import Layout
+from offsim.platform.profiles import scenario_profile
+from offsim.programs.iteration import run_iteration
+from offsim.programs.transformer import Workload
+from offsim.results.result import Result
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers.registry import scenario_scheduler
-from offsim.training.iteration import run_iteration
-from offsim.training.node import Layout
-from offsim.workload import Workload
 
 Source = str | Path | Mapping[str, Any] | Scenario
 """A scenario, or where to read one: a file, the name of one that comes with offsim, a mapping of the same shape."""

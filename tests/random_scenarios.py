@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from small_scenarios import SCHEDULERS, profile, scenario
 
-from offsim.hardware import HardwareProfile
+from offsim.platform.hardware import HardwareProfile
 
 
 @st.composite

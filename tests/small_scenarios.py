@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from offsim.hardware import HardwareProfile
+from offsim.platform.hardware import HardwareProfile
 
 # Rates of round numbers; nothing has a fixed cost unless a test asks for it.
 GPU = {
@@ -103,7 +103,7 @@ def scenario(
 def small_buckets(elements: int = 60_000, reuse: int = 100_000) -> Iterator[None]:
     """Buckets and reuse distances in proportion to small models: several buckets, layers gathered again."""
     with (
-        patch("offsim.training.zero3.BUCKET_ELEMENTS", elements),
-        patch("offsim.training.zero3.MAX_LIVE", reuse),
+        patch("offsim.programs.zero3.BUCKET_ELEMENTS", elements),
+        patch("offsim.programs.zero3.MAX_LIVE", reuse),
     ):
         yield

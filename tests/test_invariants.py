@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from random_scenarios import nodes, scenarios
 from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
-from offsim.hardware import HardwareProfile
-from offsim.records import tiers
-from offsim.result import Result
+from offsim.platform.hardware import HardwareProfile
+from offsim.results.records import tiers
+from offsim.results.result import Result
+from offsim.results.utilization import series_of, tracked
 from offsim.simulation import simulate
-from offsim.utilization import series_of, tracked
 
 CLOSE = 1e-9
 LASTING = {

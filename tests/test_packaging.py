@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from offsim.packaged import packaged_files, packaged_folder
+from offsim.inputs.packaged import packaged_files, packaged_folder
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,7 +23,7 @@ target = sys.argv[1]
 sys.path.insert(0, target)
 
 import offsim
-from offsim.profiles import available_profiles, load_profile
+from offsim.platform.profiles import available_profiles, load_profile
 from offsim.scenario import available_scenarios, load_scenario
 
 assert Path(offsim.__file__).is_relative_to(target), offsim.__file__

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from offsim import scenario as scenario_module
-from offsim.errors import InputError
-from offsim.fields import Number, Section
+from offsim.inputs.errors import InputError
+from offsim.inputs.fields import Number, Section
 from offsim.scenario import Scenario, available_scenarios, load_scenario, scheduler_options
 
 TEXT = """\

@@ -14,10 +14,10 @@ from small_scenarios import profile, scenario, small_buckets
 
 import offsim
 from offsim import InputError, compare, simulate
-from offsim.comparison import Comparison, default_labels
+from offsim.programs.zero3 import MAX_LIVE
+from offsim.results.comparison import Comparison, default_labels
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers import available_schedulers, find_scheduler, with_scheduler
-from offsim.training.zero3 import MAX_LIVE
 
 
 @pytest.fixture

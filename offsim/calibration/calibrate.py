@@ -36,12 +36,12 @@ from offsim.calibration.runs.fit import (
 from offsim.calibration.runs.plausible import check, general_recipe, value_of
 from offsim.calibration.runs.recipe import Recipe
 from offsim.calibration.trace_fits.estimates import fit_trace
-from offsim.calibration.traces.read import NAMES, read_trace
-from offsim.correlations import Triangle
-from offsim.errors import InputError
-from offsim.hardware import HardwareProfile
-from offsim.packaged import is_path
-from offsim.profiles import load_profile, unit_of
+from offsim.inputs.errors import InputError
+from offsim.inputs.packaged import is_path
+from offsim.platform.correlations import Triangle
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.profiles import load_profile, unit_of
+from offsim.traces.read import NAMES, read_trace
 from offsim.validation.table import MeasuredRun, read_runs, run_of
 
 if TYPE_CHECKING:

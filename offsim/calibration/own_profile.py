@@ -7,8 +7,8 @@ from pathlib import Path
 
 from offsim.calibration.calibrate import Calibration
 from offsim.calibration.profile_text import CORRELATIONS, correlation_rows, entry, quoted
-from offsim.files import atomic_write
-from offsim.packaged import is_path
+from offsim.inputs.files import atomic_write
+from offsim.inputs.packaged import is_path
 
 
 def write_profile(path: str | Path, calibration: Calibration, base: str) -> None:

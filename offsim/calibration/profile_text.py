@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from offsim.correlations import SECTION, Triangle
-from offsim.hardware import Source
-from offsim.profiles import unit_of
+from offsim.platform.correlations import SECTION, Triangle
+from offsim.platform.hardware import Source
+from offsim.platform.profiles import unit_of
 
 CORRELATIONS = f"{SECTION}:  # of the logarithms of values that were fitted together: of each with those above"
 DIGITS = 3

@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Here, so that an interrupt while modules load is quiet too.
         from offsim.cli.app import app
-        from offsim.errors import InputError
+        from offsim.inputs.errors import InputError
 
         try:
             app(arguments, prog_name="offsim")

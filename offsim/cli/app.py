@@ -23,7 +23,7 @@ app = typer.Typer(
 def _version(wanted: bool) -> None:
     if wanted:
         from offsim.cli.terminal import show
-        from offsim.packaged import SOURCE, offsim_version
+        from offsim.inputs.packaged import SOURCE, offsim_version
 
         found = offsim_version()
         show("offsim, not installed: it runs from its source tree" if found == SOURCE else f"offsim {found}")

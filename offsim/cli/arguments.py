@@ -16,7 +16,7 @@ def scenarios_from(incomplete: str) -> list[str]:
 
 def profiles_from(incomplete: str) -> list[str]:
     """Complete the name of one of the profiles."""
-    from offsim.profiles import available_profiles
+    from offsim.platform.profiles import available_profiles
 
     return [name for name in available_profiles() if name.startswith(incomplete)]
 

@@ -9,7 +9,7 @@ import numpy as np
 from offsim.calibration.calibrate import Calibration, phase_errors
 from offsim.calibration.runs.plausible import value_of
 from offsim.cli.terminal import PLAIN, Style, wrapped
-from offsim.profiles import unit_of
+from offsim.platform.profiles import unit_of
 
 
 def calibration_report(calibration: Calibration, style: Style = PLAIN) -> str:

@@ -29,7 +29,7 @@ from offsim.cli.terminal import note, show, style_of
 
 if TYPE_CHECKING:
     from offsim.cli.imports import Files
-    from offsim.result import Result
+    from offsim.results.result import Result
     from offsim.validation.predictions import Validation
 
 _SUFFIXES = {"--plot": PICTURES, "--trace": TRACES, "--report": REPORTS, "--emit-scenario": SCENARIOS}
@@ -75,8 +75,8 @@ def run_scenario(
 
 
 def _draw(result: Result, plot: str | None, trace: str | None) -> None:
-    from offsim.verdict import DoesNotFit
-    from offsim.wording import drawing_title, headline
+    from offsim.results.verdict import DoesNotFit
+    from offsim.views.wording import drawing_title, headline
 
     try:
         if plot is not None:
@@ -100,7 +100,7 @@ def compare_schedulers(
     """`offsim compare`."""
     from offsim.cli.comparison import comparison_report
     from offsim.cli.schedulers import chosen
-    from offsim.comparison import compare
+    from offsim.results.comparison import compare
     from offsim.scenario import load_scenario
 
     check_outputs({"--plot": plot, "--json": json}, suffixes=_SUFFIXES, inputs=[source])
@@ -127,7 +127,7 @@ def compare_schedulers(
 def show_profiles(name: str | None) -> None:
     """`offsim profiles`."""
     from offsim.cli.listings import profile_report, profiles_report
-    from offsim.profiles import load_profile
+    from offsim.platform.profiles import load_profile
 
     style = style_of(sys.stdout)
     show(profiles_report(style) if name is None else profile_report(load_profile(name), style))
@@ -185,9 +185,9 @@ def _draw_scatter(validation: Validation, plot: str) -> None:
 
 def show_trace(source: str, *, plot: str | None, json: str | None) -> None:
     """`offsim trace`."""
-    from offsim.calibration.traces import read_trace
-    from offsim.calibration.traces.summary import summarize
     from offsim.cli.traces import trace_report
+    from offsim.traces import read_trace
+    from offsim.traces.summary import summarize
 
     check_outputs({"--plot": plot, "--json": json}, suffixes=_SUFFIXES, inputs=[source])
     trace = read_trace(source)
@@ -197,7 +197,7 @@ def show_trace(source: str, *, plot: str | None, json: str | None) -> None:
     if json is not None:
         write_json(json, summary.to_dict())
     if plot is not None:
-        from offsim.calibration.traces.picture import plot_trace
+        from offsim.traces.picture import plot_trace
 
         write_picture(plot, plot_trace(trace, title=trace.path.name))
 
@@ -224,7 +224,7 @@ def read_logs(files: Sequence[str], columns: Sequence[str], *, out: str) -> None
 
 def calibrate_profile(files: Sequence[str], base: str | None, *, out: str, holdout: float | None) -> None:
     """`offsim calibrate`."""
-    from offsim.errors import InputError
+    from offsim.inputs.errors import InputError
 
     try:
         from offsim.calibration.calibrate import HOLDOUT, calibrate
@@ -252,9 +252,9 @@ def calibrate_profile(files: Sequence[str], base: str | None, *, out: str, holdo
 def replay_trace(source: str, scale: str | None, profile: str | None, *, json: str | None) -> None:
     """`offsim replay`."""
     from offsim.calibration.replay.replay import parse_scales, replay
-    from offsim.calibration.traces import read_trace
     from offsim.cli.traces import replay_report
-    from offsim.profiles import load_profile
+    from offsim.platform.profiles import load_profile
+    from offsim.traces import read_trace
 
     check_outputs({"--json": json}, inputs=[source])
     scales = parse_scales(scale) if scale is not None else None
@@ -274,7 +274,7 @@ def show_sensitivity(
     from offsim.cli.sensitivity import sensitivity_report
     from offsim.simulation import simulate
     from offsim.study.sensitivities.sensitivity import sensitivity_of
-    from offsim.wording import drawing_title
+    from offsim.views.wording import drawing_title
 
     check_outputs({"--plot": plot, "--json": json}, suffixes=_SUFFIXES, inputs=[source])
     result = simulate(source, overrides, all_ranks=all_ranks)
@@ -294,9 +294,9 @@ def report_scenarios(sources: Sequence[str], schedulers: Sequence[str], override
     """`offsim report`."""
     from offsim.cli.schedulers import under
     from offsim.cli.terminal import wrapped
-    from offsim.comparison import compare
+    from offsim.results.comparison import compare
     from offsim.scenario import load_scenario
-    from offsim.wording import headline
+    from offsim.views.wording import headline
 
     check_outputs({"--html": html}, suffixes={"--html": (".html", ".htm")}, inputs=sources)
     scenarios = [load_scenario(source, overrides) for source in sources]

@@ -6,11 +6,11 @@ import textwrap
 
 from offsim.cli.report import share_table
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
-from offsim.comparison import Comparison
-from offsim.result import PHASES
+from offsim.results.comparison import Comparison
+from offsim.results.result import PHASES
 from offsim.views.style import format_memory, format_time
 from offsim.views.tables import format_percent
-from offsim.wording import (
+from offsim.views.wording import (
     asked_line,
     batch_line,
     hardware_line,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offsim.cli.terminal import Style, wrapped
-from offsim.errors import InputError
-from offsim.yaml_input import dotted
+from offsim.inputs.errors import InputError
+from offsim.inputs.yaml_input import dotted
 
 if TYPE_CHECKING:
     from offsim.imports.draft import Draft, Entry
@@ -100,8 +100,8 @@ def _grouped(entries: Iterable[Entry]) -> Iterable[str]:
 def write_scenario(path: str, scenario: Scenario, draft: Draft | None) -> None:
     """Write the scenario as a file that says where its values come from."""
     from offsim.cli.outputs import writing
-    from offsim.files import atomic_write
     from offsim.imports.emit import scenario_yaml
+    from offsim.inputs.files import atomic_write
 
     text = scenario_yaml(scenario, draft.sources if draft else {}, Path(path).parent)
     with writing("--emit-scenario", path), atomic_write(path) as file:

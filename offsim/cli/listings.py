@@ -8,13 +8,13 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
-from offsim.errors import InputError
-from offsim.hardware import HardwareProfile
-from offsim.profiles import available_profiles, load_profile, unit_of
+from offsim.inputs.errors import InputError
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.profiles import available_profiles, load_profile, unit_of
 from offsim.schedulers.base import Scheduler
 from offsim.schedulers.registry import available_schedulers, find_scheduler
 from offsim.views.style import engineering
-from offsim.wording import plural, validated
+from offsim.views.wording import plural, validated
 
 
 def profiles_report(style: Style = PLAIN) -> str:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offsim.errors import InputError, nearest
-from offsim.files import atomic_write, write_together
+from offsim.inputs.errors import InputError, nearest
+from offsim.inputs.files import atomic_write, write_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

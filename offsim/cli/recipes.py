@@ -14,7 +14,7 @@ from offsim.calibration.runs.write import outputs, write_refits
 from offsim.cli.calibration import medians
 from offsim.cli.outputs import check_outputs, writing
 from offsim.cli.terminal import PLAIN, Style, note, show, style_of
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
 
 
 def is_recipe(file: str) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
-from offsim.records import kept_operations
-from offsim.result import Result
-from offsim.verdict import Verdict
+from offsim.results.records import kept_operations
+from offsim.results.result import Result
+from offsim.results.verdict import Verdict
 from offsim.views.style import format_memory, format_rate, format_time
 from offsim.views.tables import format_percent
-from offsim.wording import (
+from offsim.views.wording import (
     asked_line,
     batch_line,
     flags_of,
@@ -135,7 +135,7 @@ def _cell(share: float) -> str:
 
 
 def _utilization(result: Result, style: Style) -> str:
-    from offsim.utilization import utilization_columns
+    from offsim.results.utilization import utilization_columns
 
     columns = utilization_columns(result.run, kept_operations(result.run))
     names, capacities, units, *shares = columns.values()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers.registry import available_schedulers, scenario_scheduler, with_scheduler
 

@@ -8,7 +8,7 @@ from offsim.study.sensitivities.hardware_values import HardwareValue
 from offsim.study.sensitivities.sensitivity import COLUMNS, NOTHING, Effect, Sensitivity
 from offsim.study.sensitivities.slopes import UNEVEN
 from offsim.views.style import engineering, format_time, format_time_interval
-from offsim.wording import drawing_title, validated
+from offsim.views.wording import drawing_title, validated
 
 SHOWN_FROM = 0.0005
 """The elasticity below which a cell stays empty."""

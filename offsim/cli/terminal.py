@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
 from offsim.views.tables import can_encode, format_table, percent_bar
 
 WIDTH = 80

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from offsim.calibration.replay.replay import Replay
-from offsim.calibration.traces.summary import Summary, named
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.traces.summary import Summary, named
 from offsim.validation.report import signed_percent
 from offsim.views.style import format_bytes, format_rate, format_time
 from offsim.views.tables import format_percent

@@ -13,8 +13,9 @@ from typing import Any
 
 from offsim.cli.outputs import STDOUT, check_outputs, write_json
 from offsim.cli.terminal import Style, labelled, show, style_of, wrapped
-from offsim.errors import InputError
 from offsim.imports.recommendation import recommendation
+from offsim.inputs.errors import InputError
+from offsim.inputs.yaml_input import Document, with_overrides
 from offsim.scenario import load_scenario
 from offsim.study.tuning.space import DEFAULT
 from offsim.study.tuning.tune import Mapper, Outcome, Question, Tuning, tune
@@ -22,8 +23,7 @@ from offsim.study.tuning.tuning_table import counts
 from offsim.study.tuning.upgrades import Upgrade, upgrades
 from offsim.views.style import format_memory, format_time
 from offsim.views.tables import format_percent
-from offsim.wording import limited_by
-from offsim.yaml_input import Document, with_overrides
+from offsim.views.wording import limited_by
 
 FRONT_ROWS = 8
 COLUMNS = {

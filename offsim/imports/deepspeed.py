@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from offsim.errors import InputError
 from offsim.imports import deepspeed_keys as keys
 from offsim.imports.batches import take_batches
 from offsim.imports.draft import Draft
 from offsim.imports.keys import Section, switched_on
-from offsim.training.zero3 import BUCKET_ELEMENTS
-from offsim.yaml_input import Document
+from offsim.inputs.errors import InputError
+from offsim.inputs.yaml_input import Document
+from offsim.programs.zero3 import BUCKET_ELEMENTS
 
 SUBGROUP_SIZE = 1_000_000_000
 DEFAULT = "DeepSpeed's default"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from offsim.errors import KeyPath
 from offsim.imports.keys import NOT_GIVEN, Section
-from offsim.yaml_input import Mark
+from offsim.inputs.errors import KeyPath
+from offsim.inputs.yaml_input import Mark
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from offsim.errors import KeyPath
-from offsim.packaged import is_path
+from offsim.inputs.errors import KeyPath
+from offsim.inputs.packaged import is_path
 from offsim.scenario import Scenario
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")

@@ -9,7 +9,7 @@ from offsim.imports.draft import Draft, Entry
 from offsim.imports.families import EXPERTS, FAMILIES, NO_FFN_MEANS_FOUR_TIMES, OWN_KEYS, TELLTALES, Family
 from offsim.imports.keys import Section
 from offsim.imports.parameters import Shape, count_parameters, setting
-from offsim.yaml_input import Document
+from offsim.inputs.yaml_input import Document
 
 SEQUENCE = 2048
 """Tokens of a sequence where neither an option nor a smaller max_position_embeddings says how many."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from offsim.errors import InputError, KeyPath, nearest
-from offsim.fields import MAX_COUNT
-from offsim.yaml_input import Document, dotted
+from offsim.inputs.errors import InputError, KeyPath, nearest
+from offsim.inputs.fields import MAX_COUNT
+from offsim.inputs.yaml_input import Document, dotted
 
 AUTO = "auto"
 """What Hugging Face's integration replaces before DeepSpeed sees it; DeepSpeed takes its default for what is left."""

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offsim.errors import InputError
 from offsim.imports.deepspeed import CHECKPOINTING, read_deepspeed
 from offsim.imports.draft import Draft
 from offsim.imports.huggingface import check_parameters, read_model
 from offsim.imports.keys import NOT_GIVEN, Section
-from offsim.profiles import load_profile
+from offsim.inputs.errors import InputError
+from offsim.inputs.yaml_input import Document, read_json
+from offsim.platform.profiles import load_profile
+from offsim.programs.transformer import Workload
 from offsim.scenario import Scenario, scenario_from
-from offsim.workload import Workload
-from offsim.yaml_input import Document, read_json
 
 if TYPE_CHECKING:
     import pandas as pd

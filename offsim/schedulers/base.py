@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from offsim.fields import Number, Section
-from offsim.training.rank import Process, Rank
-from offsim.workload import BF16, FP32, Bucket, Subgroup, Workload
+from offsim.inputs.fields import Number, Section
+from offsim.programs.rank import Process, Rank
+from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup, Workload
 
 OPTIMIZER_STATE = "optimizer state p, m, v (fp32)"
 GRADIENTS = "gradients (fp32)"

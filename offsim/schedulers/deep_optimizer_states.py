@@ -7,7 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from offsim.engine import Operation
-from offsim.fields import Count
+from offsim.inputs.fields import Count
+from offsim.programs.rank import HostThread, Process, Rank
+from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup, Workload
 from offsim.schedulers.base import (
     GRADIENTS,
     OPTIMIZER_STATE,
@@ -20,8 +22,6 @@ from offsim.schedulers.base import (
     update_resident,
 )
 from offsim.schedulers.zero3_offload import ACCUMULATION
-from offsim.training.rank import HostThread, Process, Rank
-from offsim.workload import BF16, FP32, Bucket, Subgroup, Workload
 
 SLOT = "GPU sub-group in flight (p, m, v)"
 STAGED_GRADIENTS = "gradients of GPU sub-groups (bf16)"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from offsim.programs.rank import Process, Rank
+from offsim.programs.transformer import BF16, FP32, Bucket
 from offsim.schedulers.base import GRADIENTS, OPTIMIZER_STATE, Scheduler, count, reduce_norm, update_resident
-from offsim.training.rank import Process, Rank
-from offsim.workload import BF16, FP32, Bucket
 
 
 class NoOffload(Scheduler):

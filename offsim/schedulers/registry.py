@@ -15,14 +15,14 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from offsim.errors import InputError, suggestion
+from offsim.inputs.errors import InputError, suggestion
+from offsim.inputs.yaml_input import Document, Mark
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.base import Scheduler, SchedulerOptions
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
-from offsim.yaml_input import Document, Mark
 
 GROUP = "offsim.schedulers"
 BUILT_IN: dict[str, type[Scheduler]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from offsim.programs.rank import Process, Rank
+from offsim.programs.transformer import BF16, FP32, Bucket, Workload
 from offsim.schedulers.base import (
     GRADIENTS,
     OPTIMIZER_STATE,
@@ -12,8 +14,6 @@ from offsim.schedulers.base import (
     reduce_norm,
     update_resident,
 )
-from offsim.training.rank import Process, Rank
-from offsim.workload import BF16, FP32, Bucket, Workload
 
 ACCUMULATION = "gradient accumulation buffer (bf16)"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from offsim.programs.rank import Process, Rank
 from offsim.schedulers.base import drain_gradients
 from offsim.schedulers.zero3_offload import Zero3Offload
-from offsim.training.rank import Process, Rank
 
 
 class Zero3OffloadAsyncGrads(Zero3Offload):

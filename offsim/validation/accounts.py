@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from offsim.engine import Operation
-from offsim.limits import CriticalPaths, PhaseSpan, Step, job_phases, spans, spent_on
+from offsim.programs.iteration import Run
+from offsim.results.limits import CriticalPaths, PhaseSpan, Step, job_phases, spans, spent_on
 from offsim.scenario import Scenario
 from offsim.simulation import simulate
-from offsim.training.iteration import Run
 from offsim.validation.table import TIMES
 
 MEASURED_PHASES = {"forward": "forward", "backward": "backward", "update": "step"}

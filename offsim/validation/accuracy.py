@@ -7,8 +7,8 @@ from pathlib import Path
 
 import orjson
 
-from offsim.hardware import HardwareProfile
-from offsim.profiles import available_profiles, load_profile
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.profiles import available_profiles, load_profile
 
 ACCURACY = Path(__file__).with_name("accuracy.json")
 """Errors on the shipped runs: hardware -> {runs, median, p90} of forward + backward + step, as shares.

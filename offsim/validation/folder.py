@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from offsim.errors import InputError
-from offsim.packaged import is_path
-from offsim.profiles import load_profile
+from offsim.inputs.errors import InputError
+from offsim.inputs.packaged import is_path
+from offsim.platform.profiles import load_profile
 from offsim.validation.table import TABLE, NoProfile, RunTable, missing_columns, read_runs
 
 SUFFIXES = (".csv", ".csv.gz")

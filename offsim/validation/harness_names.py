@@ -11,11 +11,11 @@ import re
 import numpy as np
 import pandas as pd
 
-from offsim.calibration.traces.classes import WAITS, gpu_classes
-from offsim.calibration.traces.events import NONE, Trace
-from offsim.calibration.traces.picture import gpu_activities
-from offsim.calibration.traces.summary import Spans, merged, without
 from offsim.schedulers.deep_optimizer_states import STATE
+from offsim.traces.classes import WAITS, gpu_classes
+from offsim.traces.events import NONE, Trace
+from offsim.traces.picture import gpu_activities
+from offsim.traces.summary import Spans, merged, without
 
 BURST_S = 100e-6
 """Between calls and operators, a thread that pauses for less was in Python."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from urllib.parse import quote
 
-from offsim.result import Result
+from offsim.results.result import Result
 from offsim.simulation import simulate
 from offsim.validation.accounts import MOST, Activities, PhaseAccount, explanations, phase_accounts
 from offsim.validation.markdown import RANKING_QUESTION, error_table, markdown_table, ranking_list, worst_table
@@ -23,7 +23,7 @@ from offsim.validation.traced import TracedIteration
 from offsim.views.figure import Picture
 from offsim.views.style import format_bytes, format_time, look_of
 from offsim.views.tables import format_percent
-from offsim.wording import plural
+from offsim.views.wording import plural
 
 WORST = 10
 NEAREST = 3

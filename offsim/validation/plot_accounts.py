@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from offsim.result import Result
+from offsim.results.result import Result
 from offsim.validation.accounts import MEASURED_PHASES, PhaseAccount
 from offsim.views.figure import (
     EDGE_IN,

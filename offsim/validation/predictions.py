@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 
-from offsim.errors import InputError
-from offsim.hardware import HardwareProfile
-from offsim.limits import PhaseSpan, job_phases
-from offsim.profiles import scenario_profile
-from offsim.result import Result
+from offsim.inputs.errors import InputError
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.profiles import scenario_profile
+from offsim.results.limits import PhaseSpan, job_phases
+from offsim.results.result import Result
+from offsim.results.verdict import Verdict
 from offsim.simulation import simulate
 from offsim.validation.names import run_names
 from offsim.validation.table import MEASURED, TIMES, MeasuredRun, RunTable, in_columns
-from offsim.verdict import Verdict
 
 GIB = 2.0**30
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from offsim.errors import InputError
-from offsim.result import Result
+from offsim.inputs.errors import InputError
+from offsim.results.result import Result
 from offsim.simulation import simulate
 from offsim.validation.score import quantile
 from offsim.validation.table import MeasuredRun, read_rows

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from offsim.calibration.traces.read import read_trace
-from offsim.result import Result
+from offsim.results.result import Result
+from offsim.traces.read import read_trace
 from offsim.validation.accounts import MEASURED_PHASES, Activities, PhaseAccount
 from offsim.validation.table import MeasuredRun, RunTable
 from offsim.validation.traced import Measured, TracedIteration, last_iteration

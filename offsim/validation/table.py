@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offsim.errors import InputError, KeyPath, nearest
-from offsim.packaged import packaged_folder
-from offsim.profiles import scenario_profile
-from offsim.reading import reading, unpacked
+from offsim.inputs.errors import InputError, KeyPath, nearest
+from offsim.inputs.packaged import packaged_folder
+from offsim.inputs.reading import reading, unpacked
+from offsim.inputs.yaml_input import Document, Mark, dotted, validate
+from offsim.platform.profiles import scenario_profile
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
-from offsim.yaml_input import Document, Mark, dotted, validate
 
 MAX_BYTES = 64_000_000
 

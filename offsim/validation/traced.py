@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from offsim.calibration.traces.events import Trace
-from offsim.calibration.traces.summary import merged
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
+from offsim.traces.events import Trace
+from offsim.traces.summary import merged
 from offsim.validation.harness_names import COLUMNS, named_work, on_gpu, on_host
 
 PHASES = ("forward", "backward", "step")

@@ -25,7 +25,7 @@ from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
-from offsim.files import atomic_write
+from offsim.inputs.files import atomic_write
 from offsim.views.intervals import lanes_of
 from offsim.views.style import format_time
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 import orjson
 import pandas as pd
 
-from offsim.files import atomic_write
+from offsim.inputs.files import atomic_write
 from offsim.views.intervals import from_their_beginning, lanes_of
 from offsim.views.style import ordered_streams
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from offsim.result import Result
+from offsim.results.result import Result
 from offsim.scenario import Scenario
 from offsim.simulation import simulate
 from offsim.validation.table import run_of

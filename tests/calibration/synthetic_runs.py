@@ -8,7 +8,7 @@ from pathlib import Path
 
 from offsim.calibration.logs.table import COLUMNS
 from offsim.calibration.runs.fit import changed, predict
-from offsim.profiles import load_profile
+from offsim.platform.profiles import load_profile
 from offsim.validation.table import run_of
 
 BASE = "jlse-4xh100"

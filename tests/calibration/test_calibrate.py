@@ -13,8 +13,8 @@ from offsim.calibration.microbenchmarks.estimates import fit_microbenchmarks
 from offsim.calibration.runs.fit import points
 from offsim.calibration.runs.plausible import FIELDS, check, general_recipe, limit, value_of
 from offsim.cli import main
-from offsim.errors import InputError
-from offsim.profiles import available_profiles, load_profile
+from offsim.inputs.errors import InputError
+from offsim.platform.profiles import available_profiles, load_profile
 from offsim.scenario import load_scenario
 from offsim.simulation import simulate
 from offsim.validation.table import SHIPPED_RUNS, read_runs

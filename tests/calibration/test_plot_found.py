@@ -7,7 +7,7 @@ import pytest
 from offsim.calibration.calibrate import calibrate
 from offsim.calibration.plot_found import plot_found
 from offsim.calibration.runs.plausible import value_of
-from offsim.profiles import load_profile
+from offsim.platform.profiles import load_profile
 from tests.calibration.synthetic_measurements import harness_folder
 from tests.calibration.synthetic_runs import BASE
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from offsim.cli import main
-from offsim.packaged import packaged_file
+from offsim.inputs.packaged import packaged_file
 from offsim.scenario import load_scenario
 from tests.imports.files import DS_CONFIG, LLAMA_2_7B, changed, write
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offsim.errors import InputError
 from offsim.imports import deepspeed_keys as keys
 from offsim.imports.deepspeed import read_deepspeed
 from offsim.imports.draft import Draft
 from offsim.imports.read import import_scenario
 from offsim.imports.recommendation import recommendation
+from offsim.inputs.errors import InputError
+from offsim.inputs.yaml_input import document_from
 from offsim.scenario import load_scenario
-from offsim.yaml_input import document_from
 from tests.imports.files import DS_CONFIG, LLAMA_2_7B, changed, write
 
 

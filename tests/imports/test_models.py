@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from offsim.errors import InputError
 from offsim.imports.draft import Draft
 from offsim.imports.huggingface import read_model
+from offsim.inputs.errors import InputError
+from offsim.inputs.yaml_input import document_from
+from offsim.programs.transformer import Workload
 from offsim.scenario import Model, Training
-from offsim.workload import Workload
-from offsim.yaml_input import document_from
 from tests.imports.files import LLAMA_2_7B, PUBLISHED, changed
 
 

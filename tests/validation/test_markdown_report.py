@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from offsim import files
 from offsim.cli import main
+from offsim.inputs import files
 from offsim.simulation import simulate
 from offsim.validation import markdown_report
 from offsim.validation.accounts import MEASURED_PHASES, explanations, phase_accounts

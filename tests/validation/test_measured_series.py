@@ -3,7 +3,7 @@ import gzip
 import numpy as np
 import pytest
 
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
 from offsim.validation.series import (
     DIRECTIONS,
     GIB,

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from offsim import simulate
-from offsim.errors import InputError
-from offsim.limits import PhaseSpan
+from offsim.inputs.errors import InputError
+from offsim.results.limits import PhaseSpan
 from offsim.validation.names import run_names
 from offsim.validation.predictions import GIB, _within, predict, validate_runs
 from offsim.validation.table import MEASURED, read_runs

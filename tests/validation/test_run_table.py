@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
+from offsim.programs.transformer import Workload
 from offsim.schedulers import scenario_scheduler
 from offsim.validation import table
 from offsim.validation.table import REQUIRED, RunTable, read_rows, read_runs
-from offsim.workload import Workload
 
 
 def problem_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-from offsim.profiles import available_profiles, load_profile
+from offsim.platform.profiles import available_profiles, load_profile
 from offsim.validation.accuracy import accuracy_of
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from offsim.calibration.traces import read_trace
 from offsim.cli import main
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
 from offsim.simulation import simulate
+from offsim.traces import read_trace
 from offsim.validation.accounts import phase_accounts
 from offsim.validation.folder import read_tables
 from offsim.validation.markdown_report import make_report, worst_disagreement

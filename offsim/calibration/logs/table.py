@@ -16,9 +16,9 @@ from typing import IO
 import numpy as np
 
 from offsim.calibration.logs.lines import MemoryReport, Moment, Sample, Setting, facts
-from offsim.errors import InputError, suggestion
-from offsim.files import atomic_write
-from offsim.reading import reading, unpacked
+from offsim.inputs.errors import InputError, suggestion
+from offsim.inputs.files import atomic_write
+from offsim.inputs.reading import reading, unpacked
 from offsim.validation.table import REQUIRED, TIMES
 
 MAX_BYTES = 4_000_000_000

@@ -10,7 +10,7 @@ import numpy as np
 
 from offsim.calibration.microbenchmarks.rows import IDLE, UNITS, Timed
 from offsim.calibration.robust import Interval, fit_seconds, medians
-from offsim.hardware import Source
+from offsim.platform.hardware import Source
 
 LARGE = {"bytes": 2.0**26, "elements": 5e7, "m x n x k": 1e11}
 """Sizes, in bytes, elements and FLOPs, from which on neither caches nor launches rule the rate.

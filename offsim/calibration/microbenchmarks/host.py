@@ -8,7 +8,7 @@ from dataclasses import replace
 from offsim.calibration.microbenchmarks.estimate import Estimate, large, median_rates, of, samples
 from offsim.calibration.microbenchmarks.rows import ADAM_RUNS, COPIES_RUN, IDLE, Timed
 from offsim.calibration.robust import Interval
-from offsim.training.rank import ADAM_TRAFFIC, DOWNCAST_TRAFFIC, SCALE_TRAFFIC
+from offsim.programs.rank import ADAM_TRAFFIC, DOWNCAST_TRAFFIC, SCALE_TRAFFIC
 
 ONE_PASS_DOWNCAST = 6
 """Bytes that fp32 to bf16 reads plus writes for a parameter; the schedules' scales in a second pass."""

@@ -24,10 +24,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from offsim.calibration.traces.classes import ADAM_NAME, gpu_classes
-from offsim.calibration.traces.events import GPU_KINDS, NONE, Trace
-from offsim.calibration.traces.summary import Spans, intersection, length, merged, union, without
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
+from offsim.traces.classes import ADAM_NAME, gpu_classes
+from offsim.traces.events import GPU_KINDS, NONE, Trace
+from offsim.traces.summary import Spans, intersection, length, merged, union, without
 
 SKEW_S = 20e-6
 """By so much the clocks of GPU and host may differ in a trace."""

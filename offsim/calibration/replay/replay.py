@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from offsim.calibration.replay.program import Program, Step, program_of
-from offsim.calibration.traces.events import Trace
 from offsim.engine import Engine, Operation, Stream
-from offsim.errors import InputError, suggestion
-from offsim.hardware import HardwareProfile
+from offsim.inputs.errors import InputError, suggestion
+from offsim.platform.hardware import HardwareProfile
+from offsim.traces.events import Trace
 
 SCALES = {
     "h2d": "copies from host to device",

@@ -10,10 +10,10 @@ from scipy.optimize import least_squares
 
 from offsim.calibration.robust import Interval
 from offsim.calibration.runs.recipe import Recipe
-from offsim.correlations import Triangle
-from offsim.errors import InputError
-from offsim.hardware import HardwareProfile
-from offsim.profiles import scenario_profile
+from offsim.inputs.errors import InputError
+from offsim.platform.correlations import Triangle
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.profiles import scenario_profile
 from offsim.validation import predictions
 from offsim.validation.table import TIMES, MeasuredRun
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from offsim.calibration.runs.recipe import Constant, Recipe
-from offsim.errors import InputError
-from offsim.hardware import HardwareProfile, Source
-from offsim.profiles import unit_of
-from offsim.training.rank import ADAM_TRAFFIC
+from offsim.inputs.errors import InputError
+from offsim.platform.hardware import HardwareProfile, Source
+from offsim.platform.profiles import unit_of
+from offsim.programs.rank import ADAM_TRAFFIC
 
 SPREADS: dict[Source, float] = {"measured": 0.1, "fitted": 0.15, "datasheet": 0.2, "derived": 0.3, "assumed": 0.5}
 """By a value's source, one standard deviation of its logarithm: what was measured on a machine of the kind differs

@@ -25,12 +25,12 @@ from pydantic import Field
 from offsim.calibration.runs.fit import Point, points, runs_on
 from offsim.calibration.runs.plausible import FIELDS
 from offsim.calibration.runs.recipe import Constant, Recipe
-from offsim.errors import InputError, KeyPath, suggestion
-from offsim.fields import Number, Section
-from offsim.hardware import HardwareProfile
-from offsim.profiles import load_profile, profile_file
+from offsim.inputs.errors import InputError, KeyPath, suggestion
+from offsim.inputs.fields import Number, Section
+from offsim.inputs.yaml_input import Document, read_yaml, validate
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.profiles import load_profile, profile_file
 from offsim.validation.table import SHIPPED_RUNS, RunTable, read_runs
-from offsim.yaml_input import Document, read_yaml, validate
 
 Positive = Annotated[Number, Field(gt=0)]
 

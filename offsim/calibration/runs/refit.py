@@ -11,7 +11,7 @@ from offsim.calibration.robust import Interval
 from offsim.calibration.runs.fit import apply, correlations, covariance, errors, fit, intervals
 from offsim.calibration.runs.plausible import check
 from offsim.calibration.runs.recipe_file import RecipeFile
-from offsim.correlations import Triangle
+from offsim.platform.correlations import Triangle
 
 Errors = Mapping[str, Mapping[str, np.ndarray]]
 """Hardware -> phase ("sum" is of all three) -> absolute relative error of each configuration."""

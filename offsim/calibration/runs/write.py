@@ -16,13 +16,13 @@ from offsim.calibration.robust import Interval
 from offsim.calibration.runs.fit import median_errors
 from offsim.calibration.runs.recipe_file import RecipeFile
 from offsim.calibration.runs.refit import Errors, Refit
-from offsim.correlations import SECTION, Triangle
-from offsim.errors import InputError
-from offsim.files import write_together
-from offsim.packaged import is_path
-from offsim.profiles import profile_file
+from offsim.inputs.errors import InputError
+from offsim.inputs.files import write_together
+from offsim.inputs.packaged import is_path
+from offsim.inputs.yaml_input import Document, read_yaml
+from offsim.platform.correlations import SECTION, Triangle
+from offsim.platform.profiles import profile_file
 from offsim.validation.table import HELD_OUT
-from offsim.yaml_input import Document, read_yaml
 
 _ENTRY = re.compile(r"""(\s+\w+:\s*)\{(?:[^{}"']|"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')*\}(\s*(?:\#.*)?)""")
 _ROW = re.compile(r"\s+[\w.]+:\s*\[[^\[\]]*\]\s*(#.*)?")

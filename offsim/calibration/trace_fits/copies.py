@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from offsim.calibration.trace_fits.samples import ALONE, LARGE_BYTES, SMALL_BYTES, Found, fixed_time, rate
-from offsim.calibration.traces.company import beside
+from offsim.traces.company import beside
 
 BESIDE = 0.9
 """Both directions ran for more of the time than this where their joint rate is told."""

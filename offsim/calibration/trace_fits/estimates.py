@@ -27,11 +27,11 @@ from offsim.calibration.trace_fits.samples import (
     rate,
     timed,
 )
-from offsim.calibration.traces import Trace
-from offsim.calibration.traces.company import beside
-from offsim.calibration.traces.events import NONE
-from offsim.calibration.traces.work import ADAM, COLLECTIVE, ELEMENTWISE, MATRIX
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
+from offsim.traces import Trace
+from offsim.traces.company import beside
+from offsim.traces.events import NONE
+from offsim.traces.work import ADAM, COLLECTIVE, ELEMENTWISE, MATRIX
 
 LONG_S = 50e-6
 """A kernel that takes so long tells a rate."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
-from offsim.errors import InputError
-from offsim.hardware import HardwareProfile
-from offsim.profiles import unit_of
-from offsim.result import Result
+from offsim.inputs.errors import InputError
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.profiles import unit_of
+from offsim.results.result import Result
 
 _LEFT_OUT = ("measurement", "storage")  # what measuring costs is not simulated, and no schedule uses storage
 _ROOM_BYTES = 1e30

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from offsim.result import Result
+from offsim.results.result import Result
 from offsim.study.sensitivities.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
 
 WHOLE = "iteration"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from offsim.result import PHASES, Result
+from offsim.results.result import PHASES, Result
 from offsim.simulation import Source, simulate
 from offsim.study.sensitivities.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
 from offsim.study.sensitivities.interval import Interval, swings_of

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
 
 Condition = Mapping[int, frozenset[int]]
 """Number of an axis -> positions on it; holds where the point is at one of them on each of these axes."""

@@ -10,7 +10,7 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
 from offsim.study.sweeps.local import DIED, Task
 from offsim.study.sweeps.worker import failure, simulate_point
 

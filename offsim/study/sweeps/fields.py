@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import BaseModel, create_model
 
-from offsim.errors import InputError, KeyPath, nearest, suggestion
-from offsim.fields import Section, section_type
-from offsim.hardware import HardwareProfile
-from offsim.packaged import is_path
-from offsim.profiles import factor_of, load_profile
+from offsim.inputs.errors import InputError, KeyPath, nearest, suggestion
+from offsim.inputs.fields import Section, section_type
+from offsim.inputs.packaged import is_path
+from offsim.inputs.yaml_input import Document, Mark, dotted, validate
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.profiles import factor_of, load_profile
 from offsim.scenario import Model, Training
 from offsim.schedulers.registry import BUILT_IN, find_scheduler
-from offsim.yaml_input import Document, Mark, dotted, validate
 
 _HARDWARE = {
     name: model for name, info in HardwareProfile.model_fields.items() if (model := section_type(info.annotation))

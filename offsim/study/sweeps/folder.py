@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from offsim.errors import InputError
-from offsim.files import atomic_write
-from offsim.packaged import offsim_version
+from offsim.inputs.errors import InputError
+from offsim.inputs.files import atomic_write
+from offsim.inputs.packaged import offsim_version
 
 MANIFEST, JOURNAL, TABLE, LOCK = "sweep.json", "journal.jsonl", "results.parquet", ".lock"
 

@@ -7,7 +7,7 @@ from types import TracebackType
 
 import orjson
 
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
 
 
 class Journal:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
 
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
 from offsim.study.sweeps.worker import failure, simulate_point
 
 Task = tuple[bytes, bytes]

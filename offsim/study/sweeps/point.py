@@ -11,14 +11,14 @@ from typing import Any
 
 import orjson
 
-from offsim.errors import InputError
-from offsim.packaged import offsim_version
-from offsim.profiles import scenario_profile
+from offsim.inputs.errors import InputError
+from offsim.inputs.packaged import offsim_version
+from offsim.inputs.yaml_input import Document, validate
+from offsim.platform.profiles import scenario_profile
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
 from offsim.study.sweeps.axes import Position, positions
 from offsim.study.sweeps.sweep_file import Sweep
-from offsim.yaml_input import Document, validate
 
 ID_BYTES = 32
 KEPT_PROFILES = 256

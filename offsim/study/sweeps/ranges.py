@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from offsim.errors import Expected, KeyPath
-from offsim.fields import Count, Number, Section
-from offsim.yaml_input import Document, validate
+from offsim.inputs.errors import Expected, KeyPath
+from offsim.inputs.fields import Count, Number, Section
+from offsim.inputs.yaml_input import Document, validate
 
 MAX_VALUES = 100_000
 

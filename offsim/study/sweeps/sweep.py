@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
 from offsim.study.sweeps import local
 from offsim.study.sweeps.folder import JOURNAL, claim, writing
 from offsim.study.sweeps.journal import Journal

@@ -10,16 +10,16 @@ from typing import Any
 
 from pydantic import Field
 
-from offsim.errors import InputError, KeyPath, nearest, suggestion
-from offsim.fields import Section
-from offsim.packaged import is_path, packaged_file, packaged_files
+from offsim.inputs.errors import InputError, KeyPath, nearest, suggestion
+from offsim.inputs.fields import Section
+from offsim.inputs.packaged import is_path, packaged_file, packaged_files
+from offsim.inputs.yaml_input import Document, document_from, dotted, read_yaml, validate
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers.registry import scenario_scheduler
 from offsim.study.sweeps.axes import Axis, Cell, Condition, count_points
 from offsim.study.sweeps.fields import check_field, check_value, knowing
 from offsim.study.sweeps.labels import cells_of, same_cell
 from offsim.study.sweeps.ranges import read_values
-from offsim.yaml_input import Document, document_from, dotted, read_yaml, validate
 
 SHIPPED = "scenarios/sweeps"
 BASE = "scenario"

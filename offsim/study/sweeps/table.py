@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
-from offsim.errors import InputError
-from offsim.files import atomic_write
-from offsim.result import PHASES
+from offsim.inputs.errors import InputError
+from offsim.inputs.files import atomic_write
+from offsim.results.result import PHASES
 from offsim.study.sweeps.axes import Cell, positions
 from offsim.study.sweeps.folder import TABLE, read_manifest
 from offsim.study.sweeps.journal import Journal

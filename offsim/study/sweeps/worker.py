@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from offsim.errors import InputError
-from offsim.hardware import HardwareProfile
-from offsim.packaged import offsim_version
+from offsim.inputs.errors import InputError
+from offsim.inputs.packaged import offsim_version
+from offsim.platform.hardware import HardwareProfile
 from offsim.scenario import Scenario
 from offsim.simulation import simulate
 

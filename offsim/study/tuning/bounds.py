@@ -14,14 +14,14 @@ from simpy import Environment, Event
 
 from offsim.engine import Engine, Operation, OutOfMemory, Resource, Stream
 from offsim.engine.operation import CopyEngine
-from offsim.hardware import HardwareProfile
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.node import Layout, Node
+from offsim.programs.iteration import phase_processes
+from offsim.programs.rank import Collectives, HostThread, Rank
+from offsim.programs.transformer import Workload
+from offsim.programs.zero3 import PassCosts, Zero3
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
-from offsim.training.iteration import phase_processes
-from offsim.training.node import Layout, Node
-from offsim.training.rank import Collectives, HostThread, Rank
-from offsim.training.zero3 import PassCosts, Zero3
-from offsim.workload import Workload
 
 
 class Bound(NamedTuple):

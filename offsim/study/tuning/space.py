@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offsim.errors import InputError, suggestion
+from offsim.inputs.errors import InputError, suggestion
+from offsim.programs.transformer import Workload
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers.registry import available_schedulers, find_scheduler, with_scheduler
-from offsim.workload import Workload
 
 Settings = dict[str, Any]
 """Dimension -> value, of the dimensions that the setting's scheduler has."""

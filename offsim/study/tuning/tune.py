@@ -12,8 +12,8 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from offsim.errors import InputError
-from offsim.profiles import scenario_profile
+from offsim.inputs.errors import InputError
+from offsim.platform.profiles import scenario_profile
 from offsim.scenario import Scenario, load_scenario
 from offsim.simulation import Source, simulate
 from offsim.study.tuning.bounds import lower_bound

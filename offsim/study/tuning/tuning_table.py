@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from offsim.study.tuning.space import DIMENSIONS
 from offsim.views.style import format_memory, format_time
-from offsim.wording import plural
+from offsim.views.wording import plural
 
 if TYPE_CHECKING:
     import pandas as pd

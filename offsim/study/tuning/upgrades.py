@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from offsim.profiles import scenario_profile
+from offsim.platform.profiles import scenario_profile
 from offsim.scenario import Scenario, load_scenario
 from offsim.study.tuning.tune import Mapper, Outcome, Tuning, tune
 

@@ -12,7 +12,7 @@ import pytest
 from offsim.calibration.logs import table as logs
 from offsim.calibration.logs.table import COLUMNS, missing, read_log
 from offsim.cli import main
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
 from offsim.validation.table import SHIPPED_RUNS, read_runs
 from tests.calibration.synthetic_logs import (
     STAMP,

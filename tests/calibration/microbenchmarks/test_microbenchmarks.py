@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from offsim.calibration.microbenchmarks.rows import Timed, read_microbenchmarks
-from offsim.errors import InputError
+from offsim.inputs.errors import InputError
 from tests.calibration.rows import row, write
 
 

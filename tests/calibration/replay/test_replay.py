@@ -10,12 +10,12 @@ import pytest
 
 from offsim.calibration.replay.program import program_of
 from offsim.calibration.replay.replay import SCALES, parse_scales, replay
-from offsim.calibration.traces import read_trace
-from offsim.calibration.traces.events import Trace
 from offsim.cli import main
-from offsim.errors import InputError
-from offsim.profiles import load_profile
+from offsim.inputs.errors import InputError
+from offsim.platform.profiles import load_profile
 from offsim.simulation import simulate
+from offsim.traces import read_trace
+from offsim.traces.events import Trace
 from tests.calibration.trace_files import (
     GEMM,
     REAL,

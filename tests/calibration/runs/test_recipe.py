@@ -15,9 +15,9 @@ from offsim.calibration.runs.recipe_file import RecipeFile, read_recipe
 from offsim.calibration.runs.refit import Refit
 from offsim.calibration.runs.write import outputs, profile_text, write_refits
 from offsim.cli import main
-from offsim.packaged import packaged_folder
-from offsim.profiles import load_profile
-from offsim.training.rank import ADAM_TRAFFIC, SCALE_TRAFFIC
+from offsim.inputs.packaged import packaged_folder
+from offsim.platform.profiles import load_profile
+from offsim.programs.rank import ADAM_TRAFFIC, SCALE_TRAFFIC
 from offsim.validation import predictions
 from offsim.validation.table import TIMES, read_runs
 from tests.calibration.synthetic_runs import BASE, runs_table

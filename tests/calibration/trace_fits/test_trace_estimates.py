@@ -11,10 +11,10 @@ from offsim.calibration.calibrate import calibrate
 from offsim.calibration.microbenchmarks.estimate import Estimate
 from offsim.calibration.microbenchmarks.estimates import LAUNCH
 from offsim.calibration.trace_fits.estimates import fit_trace
-from offsim.calibration.traces import read_trace
 from offsim.cli import main
-from offsim.errors import InputError
-from offsim.profiles import load_profile
+from offsim.inputs.errors import InputError
+from offsim.platform.profiles import load_profile
+from offsim.traces import read_trace
 from tests.calibration.rows import row, write
 from tests.calibration.synthetic_traces import MB, TRUTH, Recording, collectives, operators, training
 from tests.calibration.trace_files import REAL, Json, needs_real_traces, write_kineto

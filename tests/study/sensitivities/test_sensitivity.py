@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
-from offsim.hardware import HardwareProfile
-from offsim.profiles import load_profile
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.profiles import load_profile
+from offsim.results.verdict import DoesNotFit
 from offsim.scenario import available_scenarios, load_scenario
 from offsim.simulation import simulate
 from offsim.study.sensitivities.hardware_values import HardwareValue, hardware_values, times_of
 from offsim.study.sensitivities.sensitivity import Effect, Sensitivity, sensitivity, sensitivity_of
-from offsim.verdict import DoesNotFit
 
 NODES: dict[str, dict[str, dict[str, Any]]] = {
     "ample": {},

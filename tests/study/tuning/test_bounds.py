@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from random_scenarios import nodes, scenarios
 from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
-from offsim.hardware import HardwareProfile
-from offsim.profiles import scenario_profile
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.profiles import scenario_profile
 from offsim.scenario import available_scenarios, load_scenario
 from offsim.schedulers import register, registry, with_scheduler
 from offsim.schedulers.zero3_offload import Zero3Offload

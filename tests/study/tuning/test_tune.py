@@ -14,8 +14,8 @@ import pytest
 from small_scenarios import scenario, small_buckets
 
 from offsim.cli import main
-from offsim.errors import InputError
-from offsim.profiles import scenario_profile
+from offsim.inputs.errors import InputError
+from offsim.platform.profiles import scenario_profile
 from offsim.scenario import load_scenario
 from offsim.study.tuning.space import candidates, values_of
 from offsim.study.tuning.tune import Outcome, Question, Tuning, evaluated, tune

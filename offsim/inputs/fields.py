@@ -1,0 +1,90 @@
+"""What sections, counts, numbers and flags look like in every input file.
+
+Stricter than pydantic's defaults where a slip would pass silently (`true` as the number 1, `nan`), and more
+lenient where YAML libraries are not (`1e8` and `100_000_000`, which some hand over as text).
+"""
+
+from __future__ import annotations
+
+from numbers import Integral
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, field_validator
+
+from offsim.inputs.errors import Expected
+
+MAX_COUNT = 10**15
+MAX_NUMBER = 1e30
+"""Times and rates of such sizes multiply and divide without overflow; no machine has any beyond."""
+
+
+class Section(BaseModel):
+    """A group of named values; unknown names, NaN, infinities and what soon leads to them are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _of_ordinary_size(cls, value: Any) -> Any:
+        if isinstance(value, float) and value and not 1 / MAX_NUMBER <= abs(value) <= MAX_NUMBER:
+            raise Expected(f"a number between {1 / MAX_NUMBER:g} and {MAX_NUMBER:g} in size")
+        return value
+
+
+def section_type(annotation: Any) -> type[BaseModel] | None:
+    """Return the section, possibly optional, that a field's annotation asks for; None if it asks for none."""
+    optional = get_origin(annotation) in (Union, UnionType)
+    for choice in get_args(annotation) if optional else (annotation,):
+        if isinstance(choice, type) and issubclass(choice, BaseModel):
+            return choice
+    return None
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise Expected("a whole number")
+    if isinstance(value, Integral):
+        return int(value)  # NumPy's integers too: sweeps make them
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            value = _parsed(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    raise Expected("a whole number")
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise Expected("a number")
+    if isinstance(value, str) and (value := _parsed(value)) is None:
+        raise Expected("a number")
+    return value
+
+
+def _parsed(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _in_range(value: int) -> int:
+    # Here rather than as `ge` and `le`, which would win over those that a field adds to `Count`
+    if value < 1:
+        raise Expected("at least 1")
+    if value > MAX_COUNT:
+        raise Expected(f"at most {MAX_COUNT:g}")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_whole), AfterValidator(_in_range)]
+"""A whole number from 1; `1e8` counts as one, `1.5` and `true` don't."""
+
+Number = Annotated[float, BeforeValidator(_number)]
+"""A finite number (in a `Section`); `true` is not one."""
+
+Flag = Annotated[bool, Strict()]
+"""`true` or `false`, and nothing that merely looks like it."""

@@ -1,0 +1,251 @@
+"""Reading hardware profiles: YAML files of values that carry their unit and where they come from.
+
+    name: my-node                  # the file's name
+    description: "..."
+    extends: dgx-h200              # optional: what is not given here is taken from that profile
+    gpus_per_node: 8
+    validated: false
+    gpu:
+      memory_bytes: {value: 1.5e11, unit: B, source: datasheet, note: "..."}
+
+The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval; how values
+with intervals are correlated is a section of its own (`offsim.platform.correlations`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
+
+from offsim.inputs.errors import Expected, InputError, KeyPath, suggestion
+from offsim.inputs.fields import Count, Flag, Number, Section, section_type
+from offsim.inputs.packaged import is_path, packaged_file, packaged_files
+from offsim.inputs.yaml_input import Document, Mark, dotted, read_yaml, validate
+from offsim.platform.correlations import SECTION, Correlation, laid_over, without
+from offsim.platform.hardware import HardwareProfile, Provenance, Source
+from offsim.scenario import Scenario
+
+_UNITS = {"_bytes_per_s": "B/s", "_params_per_s": "params/s", "_flops_per_s": "FLOP/s", "_bytes": "B", "_s": "s"}
+_SECTIONS = {
+    name: model for name, field in HardwareProfile.model_fields.items() if (model := section_type(field.annotation))
+}
+_FIELDS = [f"{name}.{field}" for name, model in _SECTIONS.items() for field in model.model_fields]
+
+
+class _Entry(Provenance):
+    """One value as a profile file gives it."""
+
+    value: Number
+    low: Number | None = None
+    high: Number | None = None
+    unit: Annotated[str, BeforeValidator(lambda unit: "1" if unit == 1 else unit)]
+
+
+def unit_of(field: str) -> str:
+    """Return the unit that the name of a profile's field says: `hbm_bytes_per_s` is in B/s; 1 where it says none."""
+    return next((unit for suffix, unit in _UNITS.items() if field.endswith(suffix)), "1")
+
+
+def _entry_type(field: str) -> Any:
+    """Return the type of a field's entry, which checks the unit."""
+    unit = unit_of(field)
+
+    def is_entry(entry: Any) -> Any:
+        if not isinstance(entry, Mapping):
+            sources = "|".join(get_args(Source))
+            raise Expected(f"{{value: ..., unit: {unit}, source: {sources}, note: ...}}")
+        return entry
+
+    def has_unit(entry: _Entry) -> _Entry:
+        if entry.unit != unit:
+            raise Expected(f"'{unit}'", at=("unit",))
+        if (entry.low is None) != (entry.high is None):
+            raise Expected("both low and high, or neither", at=("low",) if entry.high is None else ("high",))
+        if entry.low is not None and entry.high is not None and not entry.low <= entry.value <= entry.high:
+            raise Expected(f"a value between low and high ({entry.low:g} and {entry.high:g})", at=("value",))
+        return entry
+
+    return Annotated[_Entry, BeforeValidator(is_entry), AfterValidator(has_unit)]
+
+
+def _section_file(name: str, model: type[BaseModel]) -> Any:
+    """Return the model of a section as files give it: any of its fields, each an entry."""
+    entries: dict[str, Any] = {field: (_entry_type(field), None) for field in model.model_fields}
+    return create_model(name, __base__=Section, **entries), None
+
+
+class _Head(Section):
+    name: str
+    description: str = ""
+    extends: str = ""
+    gpus_per_node: Count | None = None
+    validated: Flag = Field(description="whether predictions were compared with measured runs: true or false")
+    correlations: dict[str, list[Correlation]] = Field(default_factory=dict)
+
+
+_FILE: type[_Head] = create_model(
+    "_File", __base__=_Head, **{name: _section_file(name, model) for name, model in _SECTIONS.items()}
+)
+
+_Stamp = tuple[Path, int]
+_cache: dict[Path, tuple[list[_Stamp], HardwareProfile]] = {}
+
+
+def available_profiles() -> dict[str, Path]:
+    """Return name -> file of the hardware profiles that come with offsim."""
+    return packaged_files("hardware_profiles")
+
+
+def load_profile(name_or_path: str | Path, relative_to: Path | None = None) -> HardwareProfile:
+    """Read a hardware profile by its name or by the path of its file; files are read again when they change.
+
+    A relative path is looked up in the folder `relative_to`, then in the current one. Raises InputError naming the
+    file, the line and the dotted key of the first thing wrong.
+    """
+    return _load(profile_file(name_or_path, relative_to))
+
+
+def scenario_profile(scenario: Scenario) -> HardwareProfile:
+    """Read the profile that a scenario names, with the changes that it asks for.
+
+    InputError points to the scenario's line where the name or a change is wrong.
+    """
+    try:
+        path = profile_file(scenario.hardware, scenario.folder)
+    except InputError as error:
+        raise scenario.document.error(("hardware",), error.problem) from None
+    profile = _load(path)
+    return _changed(profile, scenario) if scenario.hardware_changes else profile
+
+
+def _changed(profile: HardwareProfile, scenario: Scenario) -> HardwareProfile:
+    data = profile.model_dump() | {"validated": False}
+    marks: dict[KeyPath, Mark] = {}
+    named = []
+    for section, changes in scenario.hardware_changes.items():
+        at: KeyPath = ("hardware_changes", section)
+        if section not in _SECTIONS:
+            problem = f"unknown key '{section}' in hardware_changes{suggestion(section, _SECTIONS)}"
+            raise scenario.document.error(at, problem)
+        fields = _SECTIONS[section].model_fields
+        data[section] = data[section] or {}
+        for field, change in changes.items():
+            path = (section, field)
+            if field not in fields:
+                problem = f"unknown key '{field}' in {dotted(at)}{suggestion(field, fields)}"
+                raise scenario.document.error((*at, field), problem)
+            old = data[section].get(field)
+            factor = factor_of(change)
+            if factor is None and isinstance(change, str):
+                raise scenario.document.unexpected((*at, field), "a number, or a factor such as x2")
+            if factor is not None and old is None:
+                raise scenario.document.error((*at, field), f"profile '{profile.name}' has no value to multiply")
+            data[section][field] = change if factor is None else factor * old
+            named.append(f"{dotted(path)} {format(change, 'g') if factor is None else change}")
+            marks[path] = scenario.document.mark((*at, field))
+            if factor is None:
+                data[SECTION] = without(data[SECTION], [dotted(path)])
+            data["provenance"][dotted(path)] = _provenance(profile.provenance.get(dotted(path)), factor)
+        marks[section,] = scenario.document.mark(at)
+    data["name"] = f"{profile.name} with {', '.join(named)}"
+    return validate(Document(data, marks), HardwareProfile)
+
+
+def factor_of(change: float | str) -> float | None:
+    """What `x2` multiplies by; None for a value, or text that is no factor."""
+    try:
+        return float(change[1:]) if isinstance(change, str) and change.startswith("x") else None
+    except ValueError:
+        return None
+
+
+def _provenance(old: Provenance | None, factor: float | None) -> Provenance:
+    if factor is None or old is None:
+        return Provenance(source="assumed", note="set by the scenario")
+    bounds = {name: None if bound is None else factor * bound for name, bound in (("low", old.low), ("high", old.high))}
+    return old.model_copy(update={**bounds, "note": f"x{factor:g} by the scenario; {old.note}".rstrip("; ")})
+
+
+def _load(path: Path) -> HardwareProfile:
+    key = path.resolve()
+    if key in _cache:
+        stamps, profile = _cache[key]
+        if stamps == [_stamp(file) for file, _ in stamps]:
+            return profile
+    chain = _chain(path)
+    profile = _merge(list(chain.values()))
+    _cache[key] = [_stamp(file) for file in chain], profile
+    return profile
+
+
+def _stamp(file: Path) -> _Stamp:
+    try:
+        return file, file.stat().st_mtime_ns
+    except OSError:
+        return file, -1
+
+
+def profile_file(name_or_path: str | Path, relative_to: Path | None = None) -> Path:
+    """Return the file that `load_profile` reads for the same arguments; raise InputError where there is none."""
+    name = str(name_or_path)
+    if not is_path(name):
+        if path := packaged_file("hardware_profiles", name):
+            return path
+        raise InputError(f"unknown hardware profile '{name}'{suggestion(name, available_profiles())}")
+    places = [*([relative_to] if relative_to else []), Path()]
+    for place in places:
+        if os.path.exists(place / name):  # false, not an error, for names no file can have
+            return place / name
+    looked = " or ".join(dict.fromkeys(str(place / name) for place in places))
+    raise InputError(f"no hardware profile at {looked}")
+
+
+def _chain(path: Path) -> dict[Path, Document]:
+    """Read a profile and those it extends: resolved path -> document, the base first."""
+    chain: dict[Path, Document] = {}
+    while True:
+        document = read_yaml(path)
+        head = validate(document, _FILE)
+        if head.name != path.stem:
+            raise document.unexpected(("name",), f"'{path.stem}', the file's name")
+        chain = {path.resolve(): document} | chain
+        if not head.extends:
+            return chain
+        try:
+            path = profile_file(head.extends, path.parent)
+        except InputError as error:
+            raise document.error(("extends",), error.problem) from None
+        if path.resolve() in chain:
+            raise document.unexpected(("extends",), "a profile that does not itself extend this one")
+
+
+def _merge(documents: list[Document]) -> HardwareProfile:
+    """Lay profiles over one another, the last on top, and check the whole."""
+    data: dict[str, Any] = {"provenance": {}, SECTION: {}}
+    marks: dict[KeyPath, Mark] = {}
+    for document in documents:
+        values = []
+        for name, given in document.data.items():
+            if name == SECTION:
+                continue
+            if name not in _SECTIONS:
+                data[name] = given
+                marks[name,] = document.mark((name,))
+                continue
+            section = data.setdefault(name, {})
+            for field, entry in given.items():
+                path = (name, field)
+                section[field] = entry["value"]
+                marks[path] = document.mark((*path, "value"))
+                data["provenance"][dotted(path)] = {key: entry[key] for key in Provenance.model_fields if key in entry}
+                values.append(dotted(path))
+            marks[name,] = document.mark((name,))
+        uncertain = [name for name, origin in data["provenance"].items() if origin.get("low") is not None]
+        data[SECTION] = laid_over(without(data[SECTION], values), document, _FIELDS, uncertain)
+        marks[()] = document.mark(())
+    data.pop("extends", None)
+    return validate(Document(data, marks), HardwareProfile)

@@ -1,0 +1,316 @@
+"""What a decoder-only transformer asks for: parameters, sub-groups, kernels and activation bytes, per rank.
+
+Parameters are counted as Megatron-DeepSpeed lays them out (norm weights, no biases). Kernels are (FLOPs, bytes)
+pairs; how long they take is the GPU's matter (`Kernel.seconds`). T = micro_batch x sequence tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from offsim.platform.hardware import Gpu
+from offsim.scenario import Model, Training
+
+BF16 = 2
+FP32 = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One parameter tensor of a tensor-parallel rank, before ZeRO-3 partitioning.
+
+    `layer` is -1 for the embedding, and the number of layers for what follows the last.
+    """
+
+    name: str
+    elements: int
+    layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subgroup:
+    """Consecutive whole parameters of a rank's ZeRO-3 partition, updated together. `elements` is the rank's share."""
+
+    index: int
+    elements: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Gradients reduced together: `elements` before reduce-scatter, and the rank's shares by sub-group index."""
+
+    elements: int
+    shares: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A GPU kernel: matrix FLOPs, bytes of device memory read plus written, and how many launches it stands for."""
+
+    flops: float
+    nbytes: float
+    launches: int = 1
+
+    def seconds(self, gpu: Gpu) -> float:
+        """Roofline with a fixed cost: GEMM time is affine in FLOPs, so small matrices lose efficiency."""
+        roof = max(self.flops / gpu.matrix_flops_per_s, self.nbytes / gpu.hbm_bytes_per_s)
+        return roof + self.launches * gpu.kernel_latency_s
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A sequence of kernels, summed up for one GPU."""
+
+    seconds: float
+    flops: float
+    nbytes: float
+
+
+def cost(kernels: Iterable[Kernel], gpu: Gpu) -> Cost:
+    """Time, FLOPs and bytes of kernels that run one after another."""
+    listed = list(kernels)
+    return Cost(sum(k.seconds(gpu) for k in listed), sum(k.flops for k in listed), sum(k.nbytes for k in listed))
+
+
+def build_subgroups(shares: Sequence[int], subgroup_size: int) -> list[list[int]]:
+    """Indices of parameters per sub-group: each is closed as soon as it holds `subgroup_size` elements."""
+    groups: list[list[int]] = []
+    current: list[int] = []
+    held = 0
+    for index, elements in enumerate(shares):
+        current.append(index)
+        held += elements
+        if held >= subgroup_size:
+            groups.append(current)
+            current, held = [], 0
+    if current:
+        groups.append(current)
+    return groups
+
+
+def build_buckets(tensors: Sequence[tuple[int, int, int]], bucket_elements: int) -> list[list[tuple[int, int, int]]]:
+    """Split (elements, share, sub-group) into buckets: a tensor that would overflow the bucket flushes it first."""
+    buckets: list[list[tuple[int, int, int]]] = []
+    current: list[tuple[int, int, int]] = []
+    held = 0
+    for tensor in tensors:
+        if current and held + tensor[0] > bucket_elements:
+            buckets.append(current)
+            current, held = [], 0
+        current.append(tensor)
+        held += tensor[0]
+    if current:
+        buckets.append(current)
+    return buckets
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model under a training set-up, seen from one rank."""
+
+    model: Model
+    training: Training
+
+    @property
+    def _tp(self) -> int:
+        return self.training.tensor_parallel
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one micro-batch."""
+        return self.training.micro_batch * self.model.sequence
+
+    @property
+    def kv_hidden(self) -> int:
+        """Width of all key (or value) heads."""
+        return self.model.hidden // self.model.heads * self.model.kv_heads
+
+    @cached_property
+    def tensors(self) -> list[Tensor]:
+        """Parameters of a tensor-parallel rank in the order of the module tree."""
+        m, tp = self.model, self._tp
+        h = m.hidden
+        up = 2 if m.swiglu else 1
+        layer = (
+            ("input norm", h),
+            ("query", h * h // tp),
+            ("key value", 2 * h * self.kv_hidden // tp),
+            ("attention output", h * h // tp),
+            ("post-attention norm", h),
+            ("up projection", up * h * m.ffn_hidden // tp),
+            ("down projection", h * m.ffn_hidden // tp),
+        )
+        vocab = m.vocab * h // tp
+        tensors = [Tensor("embedding", vocab, -1)]
+        tensors += [Tensor(name, n, index) for index in range(m.layers) for name, n in layer]
+        tensors.append(Tensor("final norm", h, m.layers))
+        if not m.tied_embeddings:
+            tensors.append(Tensor("head", vocab, m.layers))
+        return tensors
+
+    @cached_property
+    def parameters(self) -> int:
+        """Parameters of a tensor-parallel rank, before ZeRO-3 partitioning."""
+        return sum(t.elements for t in self.tensors)
+
+    @cached_property
+    def shares(self) -> list[int]:
+        """The rank's ZeRO-3 share of each tensor: every parameter is split over all data-parallel ranks, padded."""
+        dp = self.training.data_parallel
+        return [-(-t.elements // dp) for t in self.tensors]
+
+    @cached_property
+    def partition(self) -> int:
+        """Parameters that a rank owns."""
+        return sum(self.shares)
+
+    @cached_property
+    def _grouping(self) -> list[list[int]]:
+        return build_subgroups(self.shares, self.training.subgroup_size)
+
+    @cached_property
+    def subgroups(self) -> list[Subgroup]:
+        """The rank's sub-groups, in the order of the module tree."""
+        return [Subgroup(i, sum(self.shares[t] for t in members)) for i, members in enumerate(self._grouping)]
+
+    @cached_property
+    def layer_elements(self) -> int:
+        """Parameters of one layer of a tensor-parallel rank."""
+        return sum(t.elements for t in self.tensors if t.layer == 0)
+
+    @property
+    def vocab_elements(self) -> int:
+        """Parameters of the embedding, or of the head."""
+        return self.tensors[0].elements
+
+    def buckets(self, bucket_elements: int) -> list[tuple[int, Bucket]]:
+        """Gradient buckets in backward order, each with the `layer` of the tensor that overflows it (-1: none)."""
+        subgroup_of = {tensor: index for index, members in enumerate(self._grouping) for tensor in members}
+        ready = [(self.tensors[i].elements, self.shares[i], subgroup_of[i]) for i in reversed(range(len(self.tensors)))]
+        layers = [t.layer for t in reversed(self.tensors)]
+        buckets = []
+        seen = 0
+        for members in build_buckets(ready, bucket_elements):
+            seen += len(members)
+            shares: dict[int, int] = {}
+            for _, share, subgroup in members:
+                shares[subgroup] = shares.get(subgroup, 0) + share
+            flushed_by = layers[seen] if seen < len(layers) else -1
+            buckets.append((flushed_by, Bucket(sum(m[0] for m in members), tuple(shares.items()))))
+        return buckets
+
+    # Kernels. Element-wise kernels are counted by the tensors that they read and write.
+
+    def _linear(self, inputs: float, outputs: float) -> Kernel:
+        t = self.tokens
+        return Kernel(2 * t * inputs * outputs, BF16 * (t * (inputs + outputs) + inputs * outputs))
+
+    def _layer_linears(self) -> list[Kernel]:
+        m, tp = self.model, self._tp
+        up = 2 if m.swiglu else 1
+        return [
+            self._linear(m.hidden, m.hidden / tp),
+            self._linear(m.hidden, 2 * self.kv_hidden / tp),
+            self._linear(m.hidden / tp, m.hidden),
+            self._linear(m.hidden, up * m.ffn_hidden / tp),
+            self._linear(m.ffn_hidden / tp, m.hidden),
+        ]
+
+    @property
+    def attention_scores(self) -> float:
+        """Elements of the attention matrices of one layer: micro_batch x heads x sequence^2."""
+        m = self.model
+        return self.training.micro_batch * m.heads / self._tp * m.sequence**2
+
+    def _attention_forward(self) -> list[Kernel]:
+        m = self.model
+        scores, head = self.attention_scores, m.hidden // m.heads
+        if m.flash_attention:  # causal: half of the blocks are skipped; scores never leave the chip
+            return [Kernel(2 * scores * head, 4 * BF16 * self.tokens * m.hidden / self._tp)]
+        return [
+            Kernel(2 * scores * head, BF16 * scores),  # query x key
+            Kernel(0, 2 * BF16 * scores),  # scale, mask, softmax
+            Kernel(2 * scores * head, BF16 * scores),  # probabilities x value
+        ]
+
+    def _attention_backward(self) -> list[Kernel]:
+        m = self.model
+        scores, head = self.attention_scores, m.hidden // m.heads
+        if m.flash_attention:  # five half matrix products (FlashAttention-2, section 3.1.2)
+            return [Kernel(5 * scores * head, 8 * BF16 * self.tokens * m.hidden / self._tp)]
+        product = Kernel(2 * scores * head, BF16 * scores)
+        return [product, product, Kernel(0, 3 * BF16 * scores), product, product]
+
+    def _elementwise(self) -> list[Kernel]:
+        """Norms, rotary embedding, residuals and activation function of one layer, forward."""
+        m, t = self.model, self.tokens
+        norm = Kernel(0, 2 * BF16 * t * m.hidden)
+        residual = Kernel(0, 3 * BF16 * t * m.hidden)
+        rotary = Kernel(0, 2 * BF16 * t * m.hidden / self._tp, 2)
+        expand = Kernel(0, 2 * BF16 * t * m.hidden / self._tp, 2)
+        activation = Kernel(0, (5 if m.swiglu else 2) * BF16 * t * m.ffn_hidden / self._tp, 2)
+        return [norm, rotary, expand, residual, norm, activation, residual]
+
+    def layer_forward(self) -> list[Kernel]:
+        """Kernels of one layer's forward."""
+        return [*self._layer_linears(), *self._attention_forward(), *self._elementwise()]
+
+    def layer_backward(self) -> list[Kernel]:
+        """Without recomputation: two matrix products per linear, twice the element-wise traffic."""
+        return [*self._layer_linears() * 2, *self._attention_backward(), *self._elementwise() * 2]
+
+    def head_forward(self) -> list[Kernel]:
+        """Final norm, logits, and the loss in fp32: conversion, maximum, shift, exponential, sum, quotient."""
+        logits = self.logits
+        loss = [Kernel(0, (BF16 + FP32) * logits), *[Kernel(0, 2 * FP32 * logits)] * 3, *[Kernel(0, FP32 * logits)] * 2]
+        return [self._linear(self.model.hidden, self.model.vocab / self._tp), *loss]
+
+    def head_backward(self) -> list[Kernel]:
+        """Gradients of the loss in fp32, then of logits, head and hidden states."""
+        logits = self.logits
+        loss = [Kernel(0, 2 * FP32 * logits), Kernel(0, (BF16 + FP32) * logits)]
+        return [*[self._linear(self.model.hidden, self.model.vocab / self._tp)] * 2, *loss]
+
+    def embedding_kernels(self) -> list[Kernel]:
+        """Look-up, or its gradient: one hidden state read and written."""
+        return [Kernel(0, 2 * BF16 * self.tokens * self.model.hidden)]
+
+    def model_flops(self) -> float:
+        """FLOPs of forward and backward of one micro-batch on one rank, whatever the kernels do.
+
+        6 per token and matrix parameter, and 12 x layers x hidden x sequence per token for attention, without
+        recomputation (PaLM, appendix B).
+        """
+        m = self.model
+        matrices = m.layers * (self.layer_elements - 2 * m.hidden) + self.vocab_elements
+        attention = 2 * m.layers * m.hidden * m.sequence / self._tp
+        return 6 * self.tokens * (matrices + attention)
+
+    # Bytes of activations on a rank.
+
+    @property
+    def logits(self) -> float:
+        """Elements of the logits of a micro-batch on a rank."""
+        return self.tokens * self.model.vocab / self._tp
+
+    @property
+    def hidden_bytes(self) -> float:
+        """One hidden state of a micro-batch in bf16: what checkpointing keeps of a layer."""
+        return BF16 * self.tokens * self.model.hidden
+
+    @property
+    def scores_bytes(self) -> float:
+        """The attention matrices of one layer in bf16; a fused kernel never stores them."""
+        return 0.0 if self.model.flash_attention else BF16 * self.attention_scores
+
+    @property
+    def layer_activation_bytes(self) -> float:
+        """What one layer keeps for its backward when nothing is recomputed.
+
+        Norm, query, key, value (expanded to all heads), context and residuals; the MLP's projections; the scores.
+        """
+        m = self.model
+        mlp = (3 if m.swiglu else 2) * m.ffn_hidden
+        return BF16 * self.tokens * (4 * m.hidden + (4 * m.hidden + mlp) / self._tp) + self.scores_bytes

@@ -1,0 +1,1 @@
+"""What a simulation says, by name: records, limits, utilisation, verdict, comparison."""

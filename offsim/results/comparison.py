@@ -1,0 +1,143 @@
+"""Several scenarios side by side, or one under several schedulers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offsim.results.result import Result
+from offsim.scenario import Scenario, load_scenario
+from offsim.schedulers.registry import with_scheduler
+from offsim.simulation import Source, simulate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from offsim.views.figure import Picture
+
+
+class Comparison:
+    """Results by label; speed-ups are over the first that fits."""
+
+    def __init__(self, results: Sequence[Result], labels: Sequence[str]) -> None:
+        if not results:
+            raise ValueError("nothing to compare: no results")
+        if len(labels) != len(results) or len(set(labels)) != len(labels):
+            raise ValueError(f"labels(={list(labels)}) must be {len(results)} different names")
+        self.results = list(results)
+        self.labels = list(labels)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self.results)
+
+    def __getitem__(self, key: str | int) -> Result:
+        """The result of this label or position."""
+        return self.results[self.labels.index(key) if isinstance(key, str) else key]
+
+    @cached_property
+    def speedups(self) -> list[float | None]:
+        """Iteration time of the first that fits over each one's; None where it does not fit."""
+        times = [result.iteration_s if result.fits else None for result in self.results]
+        first = next((time for time in times if time is not None), None)
+        return [None if time is None or first is None else first / time for time in times]
+
+    def figures(self) -> list[dict[str, Any]]:
+        """The headline numbers of each, with its label and speed-up."""
+        return [
+            {"label": label, **result.figures(), "speedup": speedup}
+            for label, result, speedup in zip(self.labels, self.results, self.speedups, strict=True)
+        ]
+
+    def summary(self) -> pd.DataFrame:
+        """A row per result, indexed by label; NaN where one does not fit."""
+        import pandas as pd
+
+        table = pd.DataFrame(self.figures()).set_index("label")
+        numbers = [name for name in table.columns if name.endswith("_s") or name in ("tflops_per_gpu", "speedup")]
+        return table.astype(dict.fromkeys(numbers, "float64"))
+
+    def plot(self, **options: Any) -> Picture:
+        """The timelines of those that fit on one time axis; options as of `plot_comparison`."""
+        from offsim.views.timeline import plot_comparison
+
+        shown = zip(self.labels, self.results, strict=True)
+        return plot_comparison([(label, r.timeline, r.phases) for label, r in shown if r.fits], **options)
+
+    def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
+        """Write a page that compares them, as `Result.to_html` does for one, their timelines on one scale."""
+        from offsim.views.html.page import write_page
+
+        write_page(path, self, rank=rank)
+
+    def to_dict(self, *, series: bool = False) -> dict[str, Any]:
+        """Everything as plain values for JSON."""
+        documents = [result.to_dict(series=series) for result in self.results]
+        return {
+            "results": [
+                {"label": figures["label"], "speedup": figures["speedup"], **document}
+                for figures, document in zip(self.figures(), documents, strict=True)
+            ]
+        }
+
+    def __repr__(self) -> str:
+        from offsim.views.style import format_time
+
+        lines = []
+        for label, result, speedup in zip(self.labels, self.results, self.speedups, strict=True):
+            if speedup is None:
+                lines.append(f"{label}: {result.verdict}")
+                continue
+            spent = ", ".join(f"{phase} {format_time(seconds)}" for phase, seconds in result.durations.items())
+            lines.append(f"{label}: iteration {format_time(result.iteration_s)} ({spent}), {speedup:.2f}x")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return str(self.summary().to_html())
+
+
+def compare(
+    scenarios: Source | Sequence[Source],
+    schedulers: Sequence[str | Mapping[str, Any]] = (),
+    overrides: Sequence[str] = (),
+    *,
+    labels: Sequence[str] = (),
+    all_ranks: bool = False,
+) -> Comparison:
+    """Simulate several scenarios, each under several schedulers where `schedulers` are given.
+
+    A scheduler is a name or a mapping of `name` and options. Where it replaces a scenario's own, the scenario's options
+    that it knows are kept and the others dropped. `overrides` apply to every scenario.
+    """
+    sources = [scenarios] if isinstance(scenarios, str | Path | Mapping | Scenario) else scenarios
+    chosen = [load_scenario(source, overrides) for source in sources]
+    if schedulers:
+        chosen = [with_scheduler(scenario, choice) for scenario in chosen for choice in schedulers]
+    results = [simulate(scenario, all_ranks=all_ranks) for scenario in chosen]
+    return Comparison(results, labels or default_labels(chosen))
+
+
+def default_labels(scenarios: Sequence[Scenario]) -> list[str]:
+    """Names that tell scenarios apart: those of what differs among scenario, scheduler and options."""
+    names = [scenario.name for scenario in scenarios]
+    schedulers = [scenario.scheduler.name for scenario in scenarios]
+    given = [scenario.scheduler.options for scenario in scenarios]
+    alike = {key for one in given for key in one if all(key in other and other[key] == one[key] for other in given)}
+    options = [", ".join(f"{key} {one[key]}" for key in sorted(one.keys() - alike)) for one in given]
+    labels = ["" for _ in scenarios]
+    for part in (names, schedulers, options):
+        if len(set(labels)) < len(labels) and len(set(part)) > 1:
+            labels = [", ".join(filter(None, pair)) for pair in zip(labels, part, strict=True)]
+    if not all(labels):
+        labels = [label or scheduler for label, scheduler in zip(labels, schedulers, strict=True)]
+    counts: dict[str, int] = {}
+    for position, label in enumerate(labels):
+        counts[label] = counts.get(label, 0) + 1
+        if counts[label] > 1:
+            labels[position] = f"{label} ({counts[label]})"
+    return labels

@@ -1,0 +1,148 @@
+"""The flat records of a run: one row per activity, one per change of a memory tier. Columns as plain lists.
+
+Time zero is the start of the measured iteration. What the update before it left running is kept and may begin
+before zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from offsim.engine import MemoryTier, Operation
+from offsim.programs.iteration import Run
+from offsim.results.limits import job_phases, slowed_by
+
+Columns = dict[str, list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The most that a memory tier held during the iteration, and who held it. Bytes and seconds."""
+
+    tier: str
+    bytes: float
+    capacity_bytes: float
+    time_s: float
+    occupants: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A memory tier of the run; `scale` makes what the simulated ranks hold that of all ranks of the node."""
+
+    memory: MemoryTier
+    scale: float
+
+    @property
+    def name(self) -> str:
+        """As results call it."""
+        return self.memory.name
+
+    @property
+    def capacity(self) -> float:
+        """Bytes."""
+        return self.memory.capacity * self.scale
+
+
+def tiers(run: Run) -> list[Tier]:
+    """Each simulated GPU's memory, then the node's, as if all of its ranks were simulated."""
+    stands_for = run.layout.per_node / run.layout.simulated
+    return [*(Tier(rank.gpu_memory, 1.0) for rank in run.ranks), Tier(run.node.memory, stands_for)]
+
+
+def kept_operations(run: Run) -> list[Operation]:
+    """The operations that ended in the measured iteration or, from the background, after it."""
+    zero = run.started_at
+    return [
+        operation
+        for operation in run.engine.operations
+        if operation.ended_at > zero or (operation.ended_at == zero and operation.iteration > 0)
+    ]
+
+
+def timeline_columns(run: Run, operations: list[Operation]) -> tuple[list[int], Columns]:
+    """Activity ids, and what is known of each activity."""
+    zero = run.started_at
+    ids = [operation.index for operation in operations]
+    kept = set(ids)
+    columns: Columns = {
+        "iteration": [o.iteration for o in operations],
+        "phase": [o.phase for o in operations],
+        "rank": [o.stream.rank for o in operations],
+        "stream": [o.stream.name for o in operations],
+        "activity": [o.kind for o in operations],
+        "name": [o.name for o in operations],
+        "subgroup": [o.subgroup for o in operations],
+        "layer": [o.layer for o in operations],
+        "bytes": [float(o.bytes) for o in operations],
+        "enqueued_s": [o.enqueued_at - zero for o in operations],
+        "start_s": [o.started_at - zero for o in operations],
+        "end_s": [o.ended_at - zero for o in operations],
+        "alone_s": [float(o.duration) for o in operations],
+        "waited_for": [o.waited_for.index if o.waited_for and o.waited_for.index in kept else -1 for o in operations],
+        "limited_by": [slowed_by(o) for o in operations],
+    }
+    return ids, columns
+
+
+def phase_columns(run: Run) -> Columns:
+    """The phases per micro-step; where memory ran out the last one ends there."""
+    zero = run.started_at
+    rows = [(phase.name, phase.micro_step, phase.start, phase.end) for phase in job_phases(run)]
+    if run.out_of_memory is not None:
+        start, end = rows[-1][3] if rows else zero, run.out_of_memory.time
+        if end > start:
+            name = run.ranks[0].phase
+            rows.append((name, sum(row[0] == name for row in rows), start, end))
+    return {
+        "phase": [name for name, _, _, _ in rows],
+        "micro_step": [step for _, step, _, _ in rows],
+        "start_s": [start - zero for _, _, start, _ in rows],
+        "end_s": [end - zero for _, _, _, end in rows],
+        "duration_s": [end - start for _, _, start, end in rows],
+    }
+
+
+def memory_columns(run: Run) -> Columns:
+    """What each occupant holds from an instant on; all before time zero is summed up at zero."""
+    columns: Columns = {"time_s": [], "tier": [], "occupant": [], "bytes": [], "used_bytes": []}
+    append = [column.append for column in columns.values()]
+    for tier in tiers(run):
+        for row in _changes(tier, run.started_at):
+            for add, value in zip(append, (row[0], tier.name, *row[1:]), strict=True):
+                add(value)
+    return columns
+
+
+def _changes(tier: Tier, zero: float) -> list[tuple[float, str, float, float]]:
+    """(time, occupant, its bytes, all bytes) from time zero on, beginning with who holds something at zero."""
+    held: dict[str, float] = {}
+    later = []
+    for time, occupant, nbytes, used in tier.memory.series:
+        if time < zero:
+            held[occupant] = nbytes
+        else:
+            later.append((time - zero, occupant, nbytes * tier.scale, used * tier.scale))
+    rows = []
+    total = 0.0
+    for occupant, nbytes in held.items():
+        if nbytes > 0:
+            total += nbytes
+            rows.append((0.0, occupant, nbytes * tier.scale, total * tier.scale))
+    return rows + later
+
+
+def peaks(run: Run) -> list[Peak]:
+    """The high-water mark of each tier within the measured iteration."""
+    found = []
+    for tier in tiers(run):
+        held: dict[str, float] = {}
+        most, at, occupants = 0.0, 0.0, dict(held)
+        for time, occupant, nbytes, used in _changes(tier, run.started_at):
+            held[occupant] = nbytes
+            if used > most:
+                most, at, occupants = used, time, dict(held)
+        occupants = {name: nbytes for name, nbytes in occupants.items() if nbytes > 0}
+        found.append(Peak(tier.name, most, tier.capacity, at, occupants))
+    return found

@@ -1,0 +1,95 @@
+"""What would make a scenario fit in memory: single changes, each tried by simulating it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from offsim.inputs.errors import InputError
+from offsim.scenario import Scenario, Training, load_scenario
+from offsim.schedulers.registry import scenario_scheduler, with_scheduler
+from offsim.views.style import format_time
+
+Change = dict[str, object]
+"""Dotted key -> its new value."""
+
+Attempt = Callable[[Scenario], float | None]
+"""Simulates a scenario: the seconds of its iteration, None where it does not fit either."""
+
+FACTORS = (2, 4, 8, 16)
+RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
+OFFLOADING = ("deep_optimizer_states", "zero3_offload_async_grads")
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A change with which the scenario fits, and what comes of it."""
+
+    change: str
+    """As overrides are written, several with commas."""
+    scenario: Scenario = field(repr=False)
+    iteration_s: float
+    gpus: int
+
+    def __str__(self) -> str:
+        return f"{self.change} ({format_time(self.iteration_s)} an iteration on {self.gpus} GPUs)"
+
+
+def find_remedies(scenario: Scenario, attempt: Attempt) -> tuple[Remedy, ...]:
+    """Of each kind of change the smallest that fits: those without more GPUs first, then the fastest."""
+    found = []
+    for ladder in _ladders(scenario):
+        for change in ladder:
+            remedy = _try(scenario, change, attempt)
+            if remedy is not None:
+                found.append(remedy)
+                break
+    return tuple(sorted(found, key=lambda remedy: (remedy.gpus, remedy.iteration_s, remedy.change)))
+
+
+def _try(scenario: Scenario, change: Change, attempt: Attempt) -> Remedy | None:
+    name = change.get("scheduler.name")
+    overrides = [f"{key}={value}" for key, value in change.items()]
+    try:
+        changed = with_scheduler(scenario, str(name)) if name else load_scenario(scenario, overrides)
+        seconds = attempt(changed)
+    except InputError:
+        return None  # a combination that cannot be: heads that do not split, no network
+    if seconds is None:
+        return None
+    training = changed.training
+    return Remedy(", ".join(overrides), changed, seconds, training.data_parallel * training.tensor_parallel)
+
+
+def _ladders(scenario: Scenario) -> Iterator[Iterable[Change]]:
+    """Per kind of change its steps, the smallest first."""
+    training = scenario.training
+    _, options = scenario_scheduler(scenario)
+    batch = training.micro_batch
+    yield [{"training.micro_batch": batch // f} for f in FACTORS if batch % f == 0]
+    if not training.activation_checkpointing:
+        yield [{"training.activation_checkpointing": "true"}]
+    if not scenario.model.flash_attention:
+        yield [{"model.flash_attention": "true"}]
+    yield [{"training.subgroup_size": training.subgroup_size // f} for f in FACTORS if training.subgroup_size >= f]
+    ratio = getattr(options, "cpu_ratio", None)
+    if ratio is not None:
+        yield [{"scheduler.cpu_ratio": r} for r in RATIOS if r > ratio]
+        yield [{"scheduler.cpu_ratio": r} for r in reversed(RATIOS) if r < ratio]
+    stride = getattr(options, "update_stride", None)
+    if stride is not None:
+        yield [{"scheduler.update_stride": stride * f} for f in FACTORS]
+    for name in OFFLOADING:
+        if name != scenario.scheduler.name:
+            yield [{"scheduler.name": name}]
+    yield [_on_more_ranks(training, f) for f in FACTORS]
+    yield [{"training.tensor_parallel": training.tensor_parallel * f} for f in FACTORS[:3]]
+
+
+def _on_more_ranks(training: Training, factor: int) -> Change:
+    """The same global batch: in fewer micro-steps, and where there are none to save in smaller micro-batches."""
+    share = training.global_batch // (training.data_parallel * factor)
+    change: Change = {"training.data_parallel": training.data_parallel * factor}
+    if share < training.micro_batch:
+        change["training.micro_batch"] = share
+    return change

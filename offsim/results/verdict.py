@@ -1,0 +1,73 @@
+"""Why a scenario does not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from offsim.engine import OutOfMemory
+from offsim.programs.iteration import Run
+from offsim.results.limits import job_phases
+from offsim.results.records import tiers
+from offsim.results.remedies import Remedy
+from offsim.views.style import format_memory, format_time
+
+
+class DoesNotFit(Exception):
+    """Raised where the time of a scenario is asked that runs out of memory; its text is the verdict."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What did not fit where, when and beside what. Bytes; the host's are those of all ranks of a node."""
+
+    tier: str
+    time_s: float
+    """Since the start of the measured iteration; negative in the update before it."""
+    phase: str
+    occupant: str
+    asked_bytes: float
+    used_bytes: float
+    capacity_bytes: float
+    occupants: dict[str, float]
+    """Who held how much, the largest first."""
+    _find_remedies: Callable[[], tuple[Remedy, ...]] = field(repr=False, compare=False)
+
+    @cached_property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """Single changes that make it fit, each tried by simulating it: no more GPUs first, then the fastest."""
+        return self._find_remedies()
+
+    def __str__(self) -> str:
+        held = ", ".join(f"{name} {format_memory(nbytes)}" for name, nbytes in self.occupants.items())
+        return (
+            f"does not fit: {self.tier} memory, {self.phase}, at {format_time(self.time_s)}: {self.occupant} asks for "
+            f"{format_memory(self.asked_bytes)} where {format_memory(self.used_bytes)} of "
+            f"{format_memory(self.capacity_bytes)} are taken" + (f" ({held})" if held else "")
+        )
+
+
+def verdict_of(run: Run, cause: OutOfMemory, find_remedies: Callable[[], tuple[Remedy, ...]]) -> Verdict:
+    """Describe why a run went out of memory."""
+    tier = next(tier for tier in tiers(run) if tier.memory is cause.tier)
+    held = {name: nbytes * tier.scale for name, nbytes in cause.occupants.items() if nbytes > 0}
+    return Verdict(
+        tier=tier.name,
+        time_s=cause.time - run.started_at,
+        phase=_phase_of(run, cause),
+        occupant=cause.occupant,
+        asked_bytes=float(cause.asked * tier.scale),
+        used_bytes=float(sum(held.values())),
+        capacity_bytes=float(tier.capacity),
+        occupants=dict(sorted(held.items(), key=lambda item: (-item[1], item[0]))),
+        _find_remedies=find_remedies,
+    )
+
+
+def _phase_of(run: Run, cause: OutOfMemory) -> str:
+    if not run.engine.operations:
+        return "set-up"
+    phase = next((rank.phase for rank in run.ranks if rank.gpu_memory is cause.tier), run.ranks[0].phase)
+    step = sum(done.name == phase for done in job_phases(run))
+    return f"{phase} of micro-step {step}" if step else phase

@@ -1,0 +1,190 @@
+"""Every value of the hardware profiles that a page's predictions are made from, and how far to trust them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import get_args
+
+from pydantic import BaseModel
+
+from offsim.inputs.errors import InputError
+from offsim.platform.hardware import HardwareProfile, Source
+from offsim.platform.profiles import available_profiles, load_profile, scenario_profile, unit_of
+from offsim.results.result import Result
+from offsim.views.html.facts import Cell, Table
+from offsim.views.style import engineering
+from offsim.views.wording import plural, validated
+
+SCORED = ("forward", "backward", "step", "sum", "peak after backward")
+LEFT_OUT = ("forward", "backward", "update", "sum")
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of a profile and where it comes from."""
+
+    section: str
+    field: str
+    value: str
+    unit: str
+    source: str
+    description: str
+    note: str
+    error: str
+    interval: str
+    """The 95 % interval, "" where none is known."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A profile, which scenarios use it, and what is known of its errors."""
+
+    name: str
+    description: str
+    used_by: tuple[str, ...]
+    values: dict[str, list[Value]]
+    """By section of the profile."""
+    sources: str
+    validated: bool
+    trust: tuple[str, ...]
+    errors: Table | None
+    left_out: Table | None
+
+
+def hardware_of(results: Sequence[Result], labels: Sequence[str]) -> list[Hardware]:
+    """Each different profile of the results, in order of first use."""
+    found: list[tuple[Result, list[str]]] = []
+    for result, label in zip(results, labels, strict=True):
+        known = next((users for first, users in found if first.run.profile == result.run.profile), None)
+        if known is None:
+            found.append((result, [label]))
+        else:
+            known.append(label)
+    return [_hardware(result, tuple(users)) for result, users in found]
+
+
+def _hardware(result: Result, users: tuple[str, ...]) -> Hardware:
+    profile = result.run.profile
+    values = _values(profile)
+    sections: dict[str, list[Value]] = {}
+    for value in values:
+        sections.setdefault(value.section, []).append(value)
+    counts = Counter(value.source for value in values)
+    shipped = _shipped(result)
+    errors, measured = (None, "") if shipped is None else _errors(shipped)
+    return Hardware(
+        profile.name,
+        "; ".join(filter(None, [profile.description, f"{plural(profile.gpus_per_node, 'GPU')} a node"])),
+        users,
+        sections,
+        f"{len(values)} values: "
+        + ", ".join(f"{counts[source]} {source}" for source in (*get_args(Source), "default") if counts[source]),
+        profile.validated,
+        tuple(_trust(profile, values, shipped, measured)),
+        errors,
+        None if shipped is None else _left_out(shipped),
+    )
+
+
+def _values(profile: HardwareProfile) -> list[Value]:
+    values = []
+    for section in type(profile).model_fields:
+        given = getattr(profile, section)
+        if not isinstance(given, BaseModel):
+            continue
+        for field, info in type(given).model_fields.items():
+            value, unit = getattr(given, field), unit_of(field)
+            origin = profile.provenance.get(f"{section}.{field}")
+            interval = ""
+            if origin is not None and origin.low is not None and origin.high is not None:
+                interval = f"{engineering(origin.low)} to {engineering(origin.high)}"
+            values.append(
+                Value(
+                    section,
+                    field,
+                    "none" if value is None else engineering(value),
+                    "" if value is None or unit == "1" else unit,
+                    origin.source if origin else "default",
+                    info.description or "",
+                    origin.note if origin else "",
+                    origin.error if origin else "",
+                    interval,
+                )
+            )
+    return values
+
+
+def _shipped(result: Result) -> str | None:
+    """The name of the profile that comes with offsim and that the result's is, or is made from by changes."""
+    scenario = result.scenario
+    try:
+        base = load_profile(scenario.hardware, scenario.folder)
+        if result.run.profile != scenario_profile(scenario):
+            return None  # another one, given in Python
+    except InputError:
+        return None
+    return base.name if base.name in available_profiles() and base == load_profile(base.name) else None
+
+
+def _trust(profile: HardwareProfile, values: Sequence[Value], shipped: str | None, measured: str) -> list[str]:
+    said = [_sentence(validated(profile).partition(": ")[2])]
+    if measured:
+        said.append(measured)
+        if shipped != profile.name:
+            said.append(f"The errors below are those of {shipped}; what the changes to it do was not compared.")
+    else:
+        known = dict.fromkeys(value.error for value in values if value.error)
+        said += [f"Known errors of fitted values: {error}." for error in known]
+    with_interval = sum(bool(value.interval) for value in values)
+    if with_interval:
+        known_of = f"95 % intervals are known of {with_interval} of {plural(len(values), 'value')}, in the table below"
+        said.append(f"{known_of}; the times on this page are those of the values themselves.")
+    return said
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+@cache
+def _errors(hardware: str) -> tuple[Table | None, str]:
+    """Errors on the measured runs that offsim comes with, and which those are; nothing where there are none."""
+    from offsim.validation.predictions import Validation, predict
+    from offsim.validation.score import comparisons, scores
+    from offsim.validation.table import SHIPPED_RUNS, read_runs
+
+    table = read_runs(SHIPPED_RUNS)
+    runs = [run for run in table.runs if run.cell("hardware") == hardware]
+    if not runs:
+        return None, ""
+    scored = scores(comparisons(Validation(table, tuple(predict(run) for run in runs))))[hardware]
+    rows = [
+        (
+            Cell(phase),
+            Cell(str(scored[phase].n)),
+            *(Cell(f"{100 * size:.1f} %") for size in (scored[phase].median, scored[phase].p90, scored[phase].worst)),
+        )
+        for phase in SCORED
+        if phase in scored
+    ]
+    models, schedulers = (sorted({run.cell(column) for run in runs}) for column in ("model", "scheduler"))
+    which = f"The {plural(len(runs), 'measured run')} are of {', '.join(models)} under {', '.join(schedulers)}."
+    return Table(("error of", "runs", "median", "90th percentile", "worst"), rows), which
+
+
+def _left_out(hardware: str) -> Table | None:
+    """Errors on models whose runs were left out of the fit, as the fit wrote them."""
+    from offsim.validation.page import held_out
+
+    rows = [
+        (
+            Cell(model),
+            Cell(str(scored["sum"]["n"])),
+            *(Cell(f"{scored[p]['median']:.1f} / {scored[p]['p90']:.1f} %") for p in LEFT_OUT),
+        )
+        for model, scored in held_out().get(hardware, {}).items()
+    ]
+    return Table(("left out", "runs", *("step" if p == "update" else p for p in LEFT_OUT)), rows) if rows else None

@@ -1,0 +1,166 @@
+"""The page: facts and series laid out by the template, with style and script inside. One file, no network."""
+
+from __future__ import annotations
+
+import json
+import os
+from base64 import b64encode
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.utils
+
+from offsim.inputs.files import atomic_write
+from offsim.inputs.packaged import offsim_version
+from offsim.results.comparison import Comparison
+from offsim.results.result import Result
+from offsim.views.html.facts import comparison_table, differences, facts_of
+from offsim.views.html.hardware import hardware_of
+from offsim.views.html.series import MAX_ACTIVITIES, MAX_CHANGES, NS, Names, memory_series, timeline_series
+from offsim.views.style import format_time, lighter, look_of, luminance, occupant_looks, rgb
+
+HERE = Path(__file__).parent
+SCRIPTS = ("format", "series", "paint", "view", "plot", "timeline", "memory", "tip", "main")
+DARK_SURFACE = "#161B22"
+"""Behind plots in dark mode, as in page.css."""
+CONTRAST = 3.0
+"""Of a bar with what is behind it, as WCAG asks of graphics."""
+
+
+def write_page(path: str | os.PathLike[str], comparison: Comparison, *, rank: int = 0) -> None:
+    """Write a page about the results; its timelines are those of `rank`."""
+    data = page(comparison, rank=rank).encode()
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def page(comparison: Comparison, *, rank: int = 0) -> str:
+    """The page's HTML; the same results give the same."""
+    script = "".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    script = f'"use strict";(() => {{\n{script}}})();\n'
+    kinds = Names()
+    drawn = _drawn(comparison, kinds, rank)
+    single = len(comparison) == 1
+    return _template().render(
+        title=_title(comparison),
+        labels=comparison.labels,
+        comparison=None if single else comparison_table(comparison),
+        differences=None if single else differences(comparison),
+        facts=[facts_of(label, result) for label, result in zip(comparison.labels, comparison, strict=True)],
+        hardware=hardware_of(comparison.results, comparison.labels),
+        figures=drawn["figures"],
+        kinds=[kind["label"] for kind in drawn["kinds"]],
+        occupants=[occupant["name"] for occupant in drawn["occupants"]],
+        notes=_notes(drawn["figures"]),
+        slowed=any(any(figure["timeline"]["alone"]) for figure in drawn["figures"] if figure["timeline"]),
+        rank=rank if any(len(result.peaks) > 2 for result in comparison) else None,
+        data=_in_script(drawn | {"summary": comparison.figures()}),
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash=b64encode(sha256(script.encode()).digest()).decode(),
+        version=offsim_version(),
+    )
+
+
+def _title(comparison: Comparison) -> str:
+    names = {result.name for result in comparison}
+    if len(comparison) == 1:
+        return comparison[0].name
+    compared = f"{len(comparison)} scenarios compared"
+    return f"{names.pop()}: {compared}" if len(names) == 1 else compared
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja")
+
+
+def _drawn(comparison: Comparison, kinds: Names, rank: int) -> dict[str, Any]:
+    """What the script draws: timeline and memory of those that fit, else the memory of what ran out; and all looks."""
+    begun = [(label, r) for label, r in zip(comparison.labels, comparison, strict=True) if not r.phases.empty]
+    shown = [(label, result) for label, result in begun if result.fits] or begun
+    names = [name for _, result in shown for name in result.memory["occupant"].unique()]
+    looks = occupant_looks(names)
+    places = {name: place for place, name in enumerate(looks)}
+    figures = [_figure(label, result, kinds, places, rank, len(shown)) for label, result in shown]
+    return {
+        "figures": figures,
+        "kinds": [_look(look_of(kind).label, *look_of(kind)[1:]) | {"id": kind} for kind in kinds],
+        "occupants": [{"name": name, **_look(name, *look)} for name, look in looks.items()],
+    }
+
+
+def _figure(label: str, result: Result, kinds: Names, places: dict[str, int], rank: int, share: int) -> dict[str, Any]:
+    phases = result.phases
+    spans = zip(phases["phase"], phases["start_s"], phases["end_s"], phases["duration_s"], strict=True)
+    peaks = [result.peaks[rank], result.peaks[-1]]
+    figure: dict[str, Any] = {
+        "label": label,
+        "fits": result.fits,
+        "phases": [
+            {"name": name, "start": round(start * NS), "end": round(end * NS), "text": format_time(duration)}
+            for name, start, end, duration in spans
+        ],
+        "total": format_time(result.iteration_s) if result.fits else "does not fit",
+        "timeline": None,
+        "memory": memory_series(result.memory, peaks, places, most=MAX_CHANGES // (2 * share)),
+    }
+    if result.fits:
+        figure["timeline"] = timeline_series(result.timeline, kinds, rank=rank, most=MAX_ACTIVITIES // share)
+    return figure
+
+
+def _look(label: str, colour: str, hatch: str) -> dict[str, Any]:
+    """Colours of a kind on light and on dark ground, each with that of every second sub-group or layer."""
+    light, dark = rgb(colour), _readable(colour)
+    return {
+        "label": label,
+        "light": [_hex(light), _hex(lighter(_hex(light)))],
+        "dark": [_hex(dark), _hex(lighter(_hex(dark)))],
+        "hatch": hatch[:1],
+    }
+
+
+def _readable(colour: str) -> tuple[float, float, float]:
+    """The colour, mixed with as much white as it needs to be seen on dark ground."""
+    ground = luminance(rgb(DARK_SURFACE)) + 0.05
+    shades = (lighter(colour, step / 20) for step in range(20))
+    return next(shade for shade in shades if (luminance(shade) + 0.05) / ground >= CONTRAST)
+
+
+def _hex(colour: Iterable[float]) -> str:
+    return "#" + "".join(f"{round(255 * value):02X}" for value in colour)
+
+
+def _notes(figures: list[dict[str, Any]]) -> list[str]:
+    """What was merged to keep the page small."""
+    notes = []
+    for figure in figures:
+        timeline = figure["timeline"]
+        if timeline and "merged" in timeline:
+            cell, total, left = format_time(timeline["cell"] / NS), sum(timeline["merged"]), len(timeline["merged"])
+            notes.append(
+                f"{figure['label']}: {total:,} activities are drawn as {left:,} bars; neighbours shorter than {cell} "
+                "are merged and have the colour of the longest."
+            )
+        for tier in figure["memory"]:
+            if tier["cell"]:
+                cell = format_time(tier["cell"] / NS)
+                notes.append(
+                    f"{figure['label']}: memory of {tier['tier']} is drawn to within {cell}: the most held then."
+                )
+    return notes
+
+
+def _in_script(document: dict[str, Any]) -> str:
+    """JSON that cannot end the script element that it is in, whatever the names in it."""
+    return jinja2.utils.htmlsafe_json_dumps(document, dumps=json.dumps, separators=(",", ":"), allow_nan=False)

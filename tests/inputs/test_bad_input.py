@@ -1,0 +1,453 @@
+"""Whatever is wrong with the input is one message: where, what was found, what is expected. Nothing is written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from offsim import __path__ as package
+from offsim.cli import main
+from offsim.validation.table import SHIPPED_RUNS
+
+ROOT = Path(package[0]).parent
+SCENARIO = """\
+hardware: jlse-4xh100
+model:
+  layers: 4
+  hidden: 512
+  ffn_hidden: 1024
+  heads: 8
+  kv_heads: 8
+  vocab: 1000
+  sequence: 128
+training:
+  micro_batch: 1
+  global_batch: 8
+  data_parallel: 4
+  subgroup_size: 1e8
+scheduler:
+  name: deep_optimizer_states
+  update_stride: 2
+  cpu_ratio: 1.0
+"""
+OUTPUTS = ("--json", "out.json", "--plot", "out.png", "--trace", "out.json.gz")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the tests' relative paths lead."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(SCENARIO)
+    return tmp_path
+
+
+Complaint = Callable[..., str]
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str]) -> Complaint:
+    """Run a command that must fail with one message and write nothing; return the message."""
+
+    def complaint(*arguments: str) -> str:
+        before = files()
+        status = main(arguments)
+        printed = capsys.readouterr()
+        assert status == 2
+        assert printed.out == ""
+        assert printed.err.count("\n") == 1
+        assert printed.err.startswith("Error: ")
+        assert files() == before
+        return printed.err.removeprefix("Error: ").removesuffix("\n")
+
+    return complaint
+
+
+def files() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def test_the_scenario_itself_is_right(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert main(["run", "mine.yaml", *OUTPUTS]) == 0
+    assert sorted(files()) == ["mine.yaml", "out.json", "out.json.gz", "out.png"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("layers:", "layer:", "mine.yaml:3: unknown key 'layer' in model; did you mean 'layers'?"),
+        ("training:", "trainig:", "mine.yaml:10: unknown key 'trainig'; did you mean 'training'?"),
+        ("layers: 4", "layers: four", "mine.yaml:3: model.layers: found 'four', expected a whole number"),
+        ("layers: 4", "layers: [4]", "mine.yaml:3: model.layers: found a list, expected a whole number"),
+        ("layers: 4", "layers:", "mine.yaml:3: model.layers: found nothing, expected a whole number"),
+        ("hidden: 512", "hidden: -512", "mine.yaml:4: model.hidden: found -512, expected at least 1"),
+        ("hidden: 512", "hidden: 0", "mine.yaml:4: model.hidden: found 0, expected at least 1"),
+        ("1e8", "1.5", "mine.yaml:14: training.subgroup_size: found 1.5, expected a whole number"),
+        ("1e8", "-1e8", "mine.yaml:14: training.subgroup_size: found -1e8, expected at least 1"),
+        ("ratio: 1.0", "ratio: 1.1", "mine.yaml:18: scheduler.cpu_ratio: found 1.1, expected at most 1"),
+        ("ratio: 1.0", "ratio: -0.1", "mine.yaml:18: scheduler.cpu_ratio: found -0.1, expected at least 0"),
+        ("ratio: 1.0", "ratio: .nan", "mine.yaml:18: found .nan, expected a finite number"),
+        ("stride: 2", "stride: 1", "mine.yaml:17: scheduler.update_stride: found 1, expected at least 2"),
+        (
+            "heads: 8\n  kv",
+            "heads: 7\n  kv",
+            "mine.yaml:6: model.heads: found 7, expected a divisor of model.hidden (512)",
+        ),
+        ("kv_heads: 8", "kv_heads: 3", "mine.yaml:7: model.kv_heads: found 3, expected a divisor of model.heads (8)"),
+        (
+            "batch: 8",
+            "batch: 6",
+            "mine.yaml:12: training.global_batch: found 6, expected a multiple of micro_batch x data_parallel (1 x 4)",
+        ),
+        (
+            "jlse-4xh100",
+            "jlse-4xh10",
+            "mine.yaml:1: unknown hardware profile 'jlse-4xh10'; did you mean 'jlse-4xh100'?",
+        ),
+        ("jlse-4xh100", "my/node.yaml", "mine.yaml:1: no hardware profile at my/node.yaml"),
+        (
+            "deep_optimizer_states",
+            "deep_optimiser_states",
+            "mine.yaml:16: unknown scheduler 'deep_optimiser_states'; did you mean 'deep_optimizer_states'?",
+        ),
+        (
+            "update_stride",
+            "stride",
+            "mine.yaml:17: unknown key 'stride' in scheduler; did you mean 'update_stride'?",
+        ),
+        ("  vocab", "\tvocab", "mine.yaml:8: not valid YAML: "),
+    ],
+    ids=lambda text: text if text.isidentifier() else None,
+)
+def test_a_wrong_scenario(complaint: Complaint, old: str, new: str, message: str) -> None:
+    Path("mine.yaml").write_text(SCENARIO.replace(old, new, 1))
+    assert complaint("run", "mine.yaml", *OUTPUTS).startswith(message)
+    assert complaint("compare", "mine.yaml", *OUTPUTS[:4]).startswith(message)
+
+
+@pytest.mark.parametrize("key", ["hidden", "global_batch", "hardware", "scheduler"])
+def test_a_missing_key(complaint: Complaint, key: str) -> None:
+    lines = SCENARIO.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.strip().startswith(f"{key}:"))
+    section = lines[at].endswith(":")
+    Path("mine.yaml").write_text("\n".join([*lines[:at], *([] if section else lines[at + 1 :])]) + "\n")
+    message = complaint("run", "mine.yaml", *OUTPUTS)
+    assert message.startswith("mine.yaml:")
+    assert "missing key '" in message
+    assert f"{key}'" in message
+
+
+@pytest.mark.parametrize("size", ["1e8", "100_000_000", "1.0e+8"])
+def test_a_size_may_be_written_as_people_write_it(capsys: pytest.CaptureFixture[str], size: str) -> None:
+    Path("mine.yaml").write_text(SCENARIO.replace("1e8", size))
+    assert main(["run", "mine.yaml"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "mine.yaml: found nothing, expected a mapping"),
+        (b"# nothing\n", "mine.yaml: found nothing, expected a mapping"),
+        (b"hardware\n", "mine.yaml: found 'hardware', expected a mapping"),
+        (b"hardware: x\n\x80\x81\n", "mine.yaml:2: found byte 0x80, expected UTF-8 text"),
+        (b"\x00\x01\x02", "mine.yaml:1: found the character '\\x00', expected text"),
+        (b"\x89PNG\r\n\x1a\n", "mine.yaml:1: found byte 0x89, expected UTF-8 text"),
+        (b"a: 1\n" * 300_000, "mine.yaml: found more than 1000000 bytes, expected a small YAML file"),
+    ],
+    ids=["empty", "comment", "text", "latin", "zeros", "picture", "large"],
+)
+def test_what_is_no_scenario_at_all(complaint: Complaint, content: bytes, message: str) -> None:
+    Path("mine.yaml").write_bytes(content)
+    assert complaint("run", "mine.yaml", *OUTPUTS).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("mien.yaml", "mien.yaml: no such file; did you mean 'mine.yaml'?"),
+        ("no/such.yaml", "no/such.yaml: no such file"),
+        ("./", ".: found a folder, expected a YAML file"),
+        ("dos_20b_4xh10", "unknown scenario 'dos_20b_4xh10'; did you mean 'dos_20b_4xh100'?"),
+        ("a\0b", "unknown scenario 'a"),
+    ],
+)
+def test_a_scenario_that_is_not_there(complaint: Complaint, source: str, message: str) -> None:
+    assert complaint("run", source, *OUTPUTS).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.layer=3", "unknown key 'layer' in model; did you mean 'layers'?"),
+        ("modle.layers=3", "unknown key 'modle'; did you mean 'model'?"),
+        ("scheduler.update_strid=3", "unknown key 'update_strid' in scheduler; did you mean 'update_stride'?"),
+        ("scheduler.update_stride=1", "scheduler.update_stride: found 1, expected at least 2"),
+        ("training.subgroup_size=1.5", "training.subgroup_size: found 1.5, expected a whole number"),
+        ("hardware=gh20", "unknown hardware profile 'gh20'; did you mean 'gh200'?"),
+        ("scheduler.name=zero3_ofload", "unknown scheduler 'zero3_ofload'; did you mean 'zero3_offload'?"),
+        ("model.layers", "expected key=value, such as scheduler.update_stride=3"),
+        ("=3", "expected key=value, such as scheduler.update_stride=3"),
+        ("hardware.name=3", "'hardware' is a value, not a section of keys"),
+        ("model.layers=[3", "not valid YAML: "),
+        (
+            "hardware_changes.link.h2d_bytes_per_s=1e-300",
+            "link.h2d_bytes_per_s: found 1e-300, expected a number between 1e-30 and 1e+30 in size",
+        ),
+        (
+            "hardware_changes.gpu.kernel_latency_s=x1e300",
+            "gpu.kernel_latency_s: found x1e300, expected a number between",
+        ),
+    ],
+)
+def test_a_wrong_override(complaint: Complaint, override: str, message: str) -> None:
+    expected = f"override '{override}': {message}"
+    assert complaint("run", "mine.yaml", "--set", override, *OUTPUTS).startswith(expected)
+    assert complaint("compare", "mine.yaml", "--set", override).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("zero3_ofload", "unknown scheduler 'zero3_ofload'; did you mean 'zero3_offload'?"),
+        ("", "unknown scheduler ''; expected one of: deep_optimizer_states, no_offload"),
+        ("zero3_offload:cpu_ratio=2", "scheduler.cpu_ratio: found 2, expected at most 1"),
+        ("zero3_offload:ratio=1", "unknown key 'ratio' in scheduler; did you mean 'cpu_ratio'?"),
+        ("zero3_offload:cpu_ratio", "expected key=value, such as name:update_stride=3"),
+        ("zero3_offload:", "expected key=value, such as name:update_stride=3"),
+        ("no_offload:update_stride=2", "unknown key 'update_stride' in scheduler; nothing"),
+    ],
+)
+def test_a_wrong_scheduler(complaint: Complaint, choice: str, message: str) -> None:
+    expected = f"--scheduler '{choice}': {message}"
+    assert complaint("run", "mine.yaml", "--scheduler", choice, *OUTPUTS).startswith(expected)
+    assert complaint("compare", "mine.yaml", "--scheduler", "no_offload", "--scheduler", choice).startswith(expected)
+
+
+def profile(name: str, extends: str = "", extra: str = "") -> str:
+    base = f"extends: {extends}\n" if extends else ""
+    return f"name: {name}\n{base}validated: false\n{extra}"
+
+
+@pytest.mark.parametrize(
+    ("profiles", "message"),
+    [
+        (
+            {"a": profile("a", "b.yaml"), "b": profile("b", "a.yaml")},
+            "b.yaml:2: extends: found 'a.yaml', expected a pro",
+        ),
+        (
+            {"a": profile("a", "a.yaml")},
+            "a.yaml:2: extends: found 'a.yaml', expected a profile that does not itself ex",
+        ),
+        ({"a": profile("a", "gh20")}, "a.yaml:2: unknown hardware profile 'gh20'; did you mean 'gh200'?"),
+        ({"a": profile("a")}, "a.yaml:1: missing key '"),
+        ({"a": profile("b")}, "a.yaml:1: name: found 'b', expected 'a', the file's name"),
+        (
+            {"a": profile("a", "gh200", "gpu: {memory_bytes: 8e10}\n")},
+            "a.yaml:4: gpu.memory_bytes: found 8e10, expected {value: ..., unit: B, source: ",
+        ),
+        (
+            {"a": profile("a", "gh200", "gpu: {memory_bytes: {value: 80, unit: GB, source: datasheet}}\n")},
+            "a.yaml:4: gpu.memory_bytes.unit: found 'GB', expected 'B'",
+        ),
+        (
+            {"a": profile("a", "gh200", "gpu: {memory_bytes: {value: -1, unit: B, source: datasheet}}\n")},
+            "a.yaml:4: gpu.memory_bytes: found -1, expected more than 0",
+        ),
+        (
+            {"a": profile("a", "gh200", "gpu: {memory: {value: 1, unit: B, source: datasheet}}\n")},
+            "a.yaml:4: unknown key 'memory' in gpu; did you mean 'memory_bytes'?",
+        ),
+        ({"a": ""}, "a.yaml: found nothing, expected a mapping"),
+    ],
+    ids=["cycle", "itself", "unknown", "incomplete", "name", "bare", "unit", "negative", "key", "empty"],
+)
+def test_a_wrong_profile(complaint: Complaint, profiles: dict[str, str], message: str) -> None:
+    for name, text in profiles.items():
+        Path(f"{name}.yaml").write_text(text)
+    Path("mine.yaml").write_text(SCENARIO.replace("jlse-4xh100", "a.yaml"))
+    assert complaint("run", "mine.yaml", *OUTPUTS).startswith(message)
+    assert complaint("profiles", "./a.yaml").startswith(message)
+
+
+def test_a_profile_without_one_needed_value(complaint: Complaint) -> None:
+    text = (ROOT / "hardware_profiles" / "gh200.yaml").read_text()
+    lines = [line for line in text.splitlines() if not line.strip().startswith("hbm_bytes_per_s:")]
+    Path("gh200.yaml").write_text("\n".join(lines))
+    Path("mine.yaml").write_text(SCENARIO.replace("jlse-4xh100", "./gh200.yaml"))
+    line = 1 + next(i for i, line in enumerate(lines) if line.startswith("gpu:"))
+    expected = f"gh200.yaml:{line}: missing key 'gpu.hbm_bytes_per_s' (rate of element-wise kernels"
+    assert complaint("run", "mine.yaml", *OUTPUTS).startswith(expected)
+
+
+def test_more_gpus_than_a_node_without_a_network_has(complaint: Complaint) -> None:
+    text = SCENARIO.replace("jlse-4xh100", "workstation-rtx4090")
+    Path("mine.yaml").write_text(text)
+    message = complaint("run", "mine.yaml", *OUTPUTS)
+    assert message.startswith("mine.yaml:13: data_parallel x tensor_parallel = 4 GPUs are 2 nodes of 2, but profile ")
+
+
+def table(change: Callable[[list[str], list[str]], None]) -> None:
+    """Write the shipped table's header and first row to runs.csv, changed."""
+    header, row = (line.split(",") for line in SHIPPED_RUNS.read_text().splitlines()[:2])
+    change(header, row)
+    Path("runs.csv").write_text(",".join(header) + "\n" + ",".join(row) + "\n")
+
+
+def cell(column: str, value: str) -> Callable[[list[str], list[str]], None]:
+    def change(header: list[str], row: list[str]) -> None:
+        row[header.index(column)] = value
+
+    return change
+
+
+def rename(column: str, name: str) -> Callable[[list[str], list[str]], None]:
+    def change(header: list[str], row: list[str]) -> None:
+        header[header.index(column)] = name
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (rename("hidden", "hiden"), "runs.csv:1: missing the column 'hidden'; the nearest found is 'hiden'"),
+        (rename("dp", "unrelated"), "runs.csv:1: missing the column 'dp'"),
+        (rename("fwd_ms", "bwd_ms"), "runs.csv:1: found the column 'bwd_ms' twice, expected different names"),
+        (lambda header, row: row.pop(), "runs.csv:2: found "),
+        (cell("layers", "four"), "runs.csv:2: column 'layers': found 'four', expected a whole number"),
+        (cell("layers", ""), "runs.csv:2: column 'layers': found nothing, expected a number"),
+        (cell("cpu_ratio", "1.5"), "runs.csv:2: column 'cpu_ratio': found 1.5, expected at most 1"),
+        (cell("scheduler", "zero3"), "runs.csv:2: column 'scheduler': unknown scheduler 'zero3'"),
+        (cell("hardware", "gh20"), "runs.csv:2: column 'hardware': unknown hardware profile 'gh20'; did you mean"),
+        (cell("fwd_ms", "-1"), "runs.csv:2: column 'fwd_ms': found '-1', expected a number above 0"),
+    ],
+)
+def test_a_wrong_table(complaint: Complaint, change: Callable[[list[str], list[str]], None], message: str) -> None:
+    table(change)
+    assert complaint("validate", "runs.csv", *OUTPUTS[:4]).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "runs.csv: found an empty file, expected a CSV file"),
+        (b"\x00\x01", "runs.csv:1: found byte 0x00, expected UTF-8 text"),
+        (b"\x1f\x8b\x08junk", "runs.csv: found a damaged gzip file, expected a CSV file"),
+    ],
+    ids=["empty", "binary", "gzip"],
+)
+def test_what_is_no_table_at_all(complaint: Complaint, content: bytes, message: str) -> None:
+    Path("runs.csv").write_bytes(content)
+    assert complaint("validate", "runs.csv").startswith(message)
+
+
+def test_a_table_that_is_not_there(complaint: Complaint) -> None:
+    assert complaint("validate", "runs.csv").startswith("runs.csv: no such file")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (["--plot", "out.jpg"], "--plot 'out.jpg': found the suffix '.jpg', expected .png, .pdf or .svg"),
+        (
+            ["--plot", "out.pgn"],
+            "--plot 'out.pgn': found the suffix '.pgn', expected .png, .pdf or .svg; did you mean '.png'?",
+        ),
+        (["--plot", "out"], "--plot 'out': found no suffix, expected .png, .pdf or .svg"),
+        (["--trace", "out.txt"], "--trace 'out.txt': found the suffix '.txt', expected .json or .json.gz"),
+        (["--json", "no/out.json"], "--json 'no/out.json': found the missing folder 'no', expected a folder"),
+        (["--plot", "no/out.png"], "--plot 'no/out.png': found the missing folder 'no', expected a folder"),
+        (
+            ["--json", "mine.yaml/out.json"],
+            "--json 'mine.yaml/out.json': found the file 'mine.yaml', expected a folder",
+        ),
+        (["--json", "."], "--json '.': found a folder, expected a file"),
+        (["--json", ""], "--json '': found an empty name, expected a file's"),
+        (["--json", "x" * 300], f"--json '{'x' * 300}': cannot be written: File name too long"),
+        (["--json", "a\0b"], "--json 'a\\x00b': cannot be written: "),
+        (["--json", "mine.yaml"], "--json 'mine.yaml': found the file that is read, expected another one"),
+        (
+            ["--json", "a.json", "--trace", "./a.json"],
+            "--json 'a.json': found the file of --trace, expected another one",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isidentifier() else None,
+)
+def test_an_output_that_cannot_be_written(
+    complaint: Complaint, monkeypatch: pytest.MonkeyPatch, outputs: list[str], message: str
+) -> None:
+    # It is found before anything is simulated.
+    monkeypatch.setattr("offsim.simulation.simulate", None)
+    assert complaint("run", "mine.yaml", *outputs).startswith(message)
+
+
+def test_outputs_of_the_other_commands_are_checked_first_too(
+    complaint: Complaint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offsim.results.comparison.compare", None)
+    monkeypatch.setattr("offsim.validation.predictions.validate_runs", None)
+    assert complaint("compare", "mine.yaml", "--plot", "out.gif").startswith(
+        "--plot 'out.gif': found the suffix '.gif'"
+    )
+    assert complaint("validate", "--json", "no/out.json").startswith("--json 'no/out.json': found the missing folder")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_that_may_not_be_written(complaint: Complaint, folder: Path) -> None:
+    (folder / "locked").mkdir(mode=0o500)
+    assert "nothing may be written" in complaint("run", "mine.yaml", "--json", "locked/out.json")
+    (folder / "old.json").write_text("old")
+    (folder / "old.json").chmod(0o400)
+    assert "may not be written" in complaint("run", "mine.yaml", "--json", "old.json")
+
+
+def test_a_full_disk_is_a_message_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    before = files()
+    assert main(["run", "mine.yaml", "--json", "out.json"]) == 2
+    assert capsys.readouterr().err == "Error: --json 'out.json': cannot be written: No space left on device\n"
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["profiles", "gh20"], "unknown hardware profile 'gh20'; did you mean 'gh200'?"),
+        (["profiles", "no/node.yaml"], "no hardware profile at no/node.yaml"),
+        (["schedulers", "zero3"], "unknown scheduler 'zero3'"),
+    ],
+)
+def test_an_unknown_name(complaint: Complaint, arguments: list[str], message: str) -> None:
+    assert complaint(*arguments).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["run", "mine.yaml", "--set", "model.layer=3"],
+            "Error: override 'model.layer=3': unknown key 'layer' in model",
+        ),
+        (["compare", "mine.yaml", "--plot", "no/a.png"], "Error: --plot 'no/a.png': found the missing folder 'no'"),
+        (["validate", "mine.yaml"], "Error: mine.yaml:1: missing the column 'model'"),
+        (["run", "mine.yaml", "--plto", "a.png"], "--plot"),
+    ],
+)
+def test_the_process_ends_with_the_message_and_status_2(folder: Path, arguments: list[str], message: str) -> None:
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "offsim", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd=folder)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+    assert sorted(files()) == ["mine.yaml"]

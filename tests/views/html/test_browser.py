@@ -1,0 +1,335 @@
+"""The page in a browser: it opens, zooms, tells what the pointer is at, and prints."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from offsim.results.comparison import Comparison, compare
+from offsim.results.result import Result
+from offsim.simulation import simulate
+from offsim.views.style import KINDS, format_bytes, format_memory, format_time
+from tests.views.html.browser import browser, printed
+
+EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>\u2028&amp;"
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return simulate("dos_20b_4xh100")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory, result: Result) -> dict[str, str]:
+    """URLs of pages by what they show."""
+    folder = tmp_path_factory.mktemp("pages")
+    evil = simulate(result.scenario.model_copy(update={"name": EVIL}))
+    both = compare("dos_20b_4xh100", ["zero3_offload", "deep_optimizer_states"])
+    too_large = simulate("zero3_20b_4xh100", ["training.micro_batch=64", "training.global_batch=256"])
+    shown: dict[str, Result | Comparison] = {"one": result, "evil": evil, "both": both, "too large": too_large}
+    for name, what in shown.items():
+        what.to_html(folder / f"{name}.html")
+    return {name: (folder / f"{name}.html").as_uri() for name in shown}
+
+
+@pytest.fixture(scope="module")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with browser(tmp_path_factory.mktemp("browser")) as started:
+        yield started
+
+
+@pytest.fixture
+def one(chrome: Chrome, pages: dict[str, str]) -> Chrome:
+    chrome.get(pages["one"])
+    return chrome
+
+
+def canvas(chrome: Chrome, place: str = "timeline-0") -> WebElement:
+    found = chrome.find_element(By.CSS_SELECTOR, f"#{place} canvas")
+    chrome.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+    return found
+
+
+def view(chrome: Chrome) -> tuple[float, float]:
+    return tuple(chrome.execute_script("return [offsim.view.from, offsim.view.to]"))
+
+
+def seen(chrome: Chrome) -> float:
+    """The share of all time that is seen."""
+    return chrome.execute_script("return offsim.view.span / (offsim.view.high - offsim.view.low)")
+
+
+def activity(chrome: Chrome, name: str, stream: str) -> tuple[int, int]:
+    """Zoom to an activity, and where its middle is from the middle of the canvas."""
+    return tuple(
+        chrome.execute_script(
+            """
+            const plot = offsim.plots[0], data = plot.data;
+            const row = data.streams.indexOf(arguments[1]);
+            const is = (k) => data.names[data.name[k]] === arguments[0] && data.row[k] === row;
+            const i = [...data.took.keys()].find(is);
+            offsim.view.set(data.start[i] - 3 * data.took[i], data.end[i] + 3 * data.took[i]);
+            const top = 26 + 3 + 21 * row;
+            const x = plot.x((data.start[i] + data.end[i]) / 2);
+            return [x - plot.width / 2, top + 7 - plot.height / 2].map(Math.round);
+            """,
+            name,
+            stream,
+        )
+    )
+
+
+def tip(chrome: Chrome) -> str:
+    WebDriverWait(chrome, 5).until(lambda c: c.find_element(By.ID, "tip").is_displayed())
+    return chrome.find_element(By.ID, "tip").text
+
+
+@pytest.mark.parametrize("name", ["one", "evil", "both", "too large"])
+def test_it_opens_without_complaints_and_loads_nothing(chrome: Chrome, pages: dict[str, str], name: str) -> None:
+    chrome.get_log("browser")
+    chrome.get(pages[name])
+    assert chrome.get_log("browser") == []
+    assert chrome.execute_script("return performance.getEntriesByType('resource')") == []
+    assert chrome.execute_script("return window.hacked") is None
+    assert chrome.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    # Each plot has been painted: many colours, not an empty sheet.
+    colours = chrome.execute_script(
+        """
+        return offsim.plots.map((plot) => {
+          const {width, height} = plot.base;
+          const image = plot.base.getContext("2d").getImageData(0, 0, width, height);
+          return new Set(new Uint32Array(image.data.buffer)).size;
+        });
+        """
+    )
+    assert len(colours) == {"one": 3, "evil": 3, "both": 6, "too large": 2}[name]
+    assert min(colours) > 10
+    if name == "evil":
+        assert chrome.find_element(By.TAG_NAME, "h1").get_property("textContent") == EVIL
+
+
+def test_quantities_are_written_as_everywhere_in_offsim(one: Chrome) -> None:
+    values = [0, 1, 9.994, 9.996, 99.94, 99.96, 999.4, 999.6, 1023.4, 1024, 12_345, 1e6, 1.25e9, 55.2e9, 3e12, 7e17]
+    for value in values:
+        written = one.execute_script(
+            "const f = offsim.format; return [f.time(arguments[0]), f.bytes(arguments[0]), f.memory(arguments[0])]",
+            value,
+        )
+        assert written == [format_time(value / 1e9), format_bytes(value), format_memory(value)]
+
+
+def test_buttons_zoom_move_and_reset(one: Chrome) -> None:
+    def press(label: str) -> None:
+        one.find_element(By.CSS_SELECTOR, f"button[aria-label='{label}']").click()
+
+    assert seen(one) == 1
+    press("Zoom in")
+    press("Zoom in")
+    assert seen(one) == pytest.approx(0.25)
+    start, _ = view(one)
+    press("Later")
+    assert view(one)[0] > start
+    press("Earlier")
+    assert view(one)[0] == pytest.approx(start)
+    press("Zoom out")
+    assert seen(one) == pytest.approx(0.5)
+    one.find_element(By.XPATH, "//button[text()='Reset']").click()
+    assert seen(one) == 1
+
+
+def wheel(chrome: Chrome, at: WebElement, pixels: int) -> None:
+    from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+
+    ActionChains(chrome).scroll_from_origin(ScrollOrigin.from_element(at, 100, 0), 0, pixels).perform()
+
+
+def test_the_wheel_zooms_where_the_pointer_is_once_the_plot_was_clicked(one: Chrome) -> None:
+    plot = canvas(one)
+    wheel(one, plot, -1)
+    assert seen(one) == 1, "it scrolls the page until the plot was clicked"
+    ActionChains(one).move_to_element_with_offset(plot, 100, 0).click().perform()
+    instant = "const p = offsim.plots[0]; return p.time(p.width / 2 + 100)"
+    before = one.execute_script(instant)
+    wheel(one, plot, -400)
+    WebDriverWait(one, 5).until(lambda c: seen(c) < 0.6)
+    assert one.execute_script(instant) == pytest.approx(before, rel=1e-3)
+    wheel(one, plot, 2000)
+    WebDriverWait(one, 5).until(lambda c: seen(c) == 1)
+
+
+def test_dragging_zooms_into_what_was_dragged_over_and_two_clicks_reset(one: Chrome) -> None:
+    plot = canvas(one)
+    edges = "const p = offsim.plots[0]; return [p.time(p.width / 2 - 100), p.time(p.width / 2 + 150)]"
+    start, end = one.execute_script(edges)
+    chain = ActionChains(one).move_to_element_with_offset(plot, -100, 0).click_and_hold()
+    chain.move_by_offset(200, 0).move_by_offset(50, 0).release().perform()
+    pixel = (end - start) / 250
+    assert view(one) == pytest.approx((start, end), abs=pixel)
+    assert memory_axis(one) == pytest.approx(view(one))
+    ActionChains(one).double_click(plot).perform()
+    assert seen(one) == 1
+
+
+def memory_axis(chrome: Chrome) -> tuple[float, float]:
+    """The instants at the edges of the last plot, of memory: all plots zoom together."""
+    script = "const p = offsim.plots.at(-1); return [p.time(p.left), p.time(p.left + p.inner)]"
+    return tuple(chrome.execute_script(script))
+
+
+def test_a_click_on_a_phase_shows_it_alone(one: Chrome, result: Result) -> None:
+    plot = canvas(one)
+    update = result.phases.iloc[-1]
+    middle = 1e9 * (update["start_s"] + update["end_s"]) / 2
+    place = f"const p = offsim.plots[0]; return p.x({middle}) - p.width / 2"
+    height = plot.size["height"]
+    ActionChains(one).move_to_element_with_offset(
+        plot, round(one.execute_script(place)), 10 - height // 2
+    ).click().perform()
+    assert view(one) == pytest.approx((1e9 * update["start_s"], 1e9 * update["end_s"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["CPU Adam 4", "flush momentum", "layer 7 backward", "reduce-scatter gradients"])
+def test_pointing_at_an_activity_tells_what_it_did_and_what_released_it(one: Chrome, result: Result, name: str) -> None:
+    timeline = result.timeline
+    row = timeline[timeline["name"] == name].iloc[0]
+    plot = canvas(one)
+    ActionChains(one).move_to_element_with_offset(plot, *activity(one, name, row["stream"])).perform()
+    title, *lines = tip(one).splitlines()
+    told = dict(zip(lines[::2], lines[1::2], strict=True))
+    assert title == name
+    assert told["stream"] == row["stream"]
+    assert told["activity"] == KINDS[row["activity"]].label
+    took = row["end_s"] - row["start_s"]
+    assert told["took"] == format_time(took)
+    if row["bytes"]:
+        assert told["moved"] == f"{format_bytes(row['bytes'])} at {format_bytes(row['bytes'] / took)}/s"
+    for key, column in (("sub-group", "subgroup"), ("layer", "layer")):
+        assert told.get(key, "-1") == str(row[column])
+    if took > 1.1 * row["alone_s"]:
+        assert told["slowed by"] == row["limited_by"]
+        assert told["alone"].startswith(format_time(row["alone_s"]))
+    released_by = timeline.loc[row["waited_for"]]
+    assert told["released by"] == f"{released_by['name']} ({released_by['stream']})"
+    # The bar under the pointer has the colour of its kind.
+    pixel = one.execute_script(
+        """
+        const plot = offsim.plots[0], [dx, dy] = arguments, ratio = plot.base.width / plot.width;
+        const at = [(plot.width / 2 + dx) * ratio, (plot.height / 2 + dy - 5) * ratio].map(Math.round);
+        return [...plot.base.getContext("2d").getImageData(...at, 1, 1).data];
+        """,
+        *activity(one, name, row["stream"]),
+    )
+    look = next(kind for kind in one.execute_script("return offsim.page.kinds") if kind["id"] == row["activity"])
+    if not look["hatch"]:
+        assert "#{:02X}{:02X}{:02X}".format(*pixel[:3]) in look["light"]
+
+
+def test_pointing_at_memory_tells_who_holds_it(one: Chrome, result: Result) -> None:
+    plot = canvas(one, "memory-0-0")
+    place = "const p = offsim.plots[1]; return Math.round(p.x(p.data.peak_ns) - p.width / 2)"
+    ActionChains(one).move_to_element_with_offset(plot, one.execute_script(place), 0).perform()
+    title, *lines = tip(one).splitlines()
+    told = dict(zip(lines[::2], lines[1::2], strict=True))
+    assert title == "GPU 0 memory"
+    peak = result.peaks[0]
+    assert told["taken"].startswith(f"{format_memory(peak.bytes)}, ")
+    assert {name: told[name] for name in peak.occupants} == {n: format_memory(b) for n, b in peak.occupants.items()}
+
+
+def test_the_keyboard_zooms_moves_and_goes_from_activity_to_activity(one: Chrome) -> None:
+    # By Tab alone from the buttons before it.
+    one.find_element(By.XPATH, "//button[text()='Reset']").send_keys(Keys.TAB)
+    focused = one.switch_to.active_element
+    assert focused.get_attribute("aria-label").startswith("Timeline of dos_20b_4xh100")
+    focused.send_keys("++")
+    assert seen(one) == pytest.approx(0.25)
+    start, _ = view(one)
+    focused.send_keys(Keys.ARROW_RIGHT)
+    assert view(one)[0] > start
+    focused.send_keys("n")
+    first = tip(one)
+    assert "host thread" in first
+    focused.send_keys(Keys.ARROW_DOWN)
+    assert "stream\ncompute" in tip(one)
+    focused.send_keys("n")
+    assert tip(one) != first
+    assert "stream: compute" in one.find_element(By.ID, "said").get_property("textContent")
+    focused.send_keys(Keys.ESCAPE)
+    assert not one.find_element(By.ID, "tip").is_displayed()
+    focused.send_keys("0")
+    assert seen(one) == 1
+
+
+def test_paper_has_everything_open_and_all_of_the_time(one: Chrome) -> None:
+    one.execute_script("offsim.view.zoom(0.1)")
+    closed = "return document.querySelectorAll('details:not([open])').length"
+    assert one.execute_script(closed) > 0
+    one.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    assert seen(one) == 1
+    assert one.execute_script(closed) == 0
+    one.execute_script("window.dispatchEvent(new Event('afterprint'))")
+    assert seen(one) == pytest.approx(0.1)
+    assert one.execute_script(closed) > 0
+
+
+@pytest.mark.parametrize("name", ["one", "both", "too large"])
+def test_nothing_is_cut_off_on_paper(chrome: Chrome, pages: dict[str, str], name: str) -> None:
+    chrome.get(pages[name])
+    # A4 within the page's margins.
+    size = {"width": 688, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        chrome.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+        beyond = """
+            return [...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > 689)
+              .map((e) => e.outerHTML.slice(0, 80));
+        """
+        assert chrome.execute_script(beyond) == []
+    finally:
+        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_it_prints(one: Chrome, result: Result) -> None:
+    sheets = printed(one)
+    text = unicodedata.normalize("NFKC", " ".join(" ".join(sheets).split()))  # a font may join letters
+    assert len(sheets) > 1
+    assert all(sheet.strip() for sheet in sheets)
+    for said in (
+        "dos_20b_4xh100",
+        "What limits each phase",
+        "Who held how much memory",
+        format_time(result.iteration_s),
+    ):
+        assert said in text
+    for origin in result.run.profile.provenance.values():  # the collapsible table, to its last value
+        assert "".join(origin.note.split()) in text.replace(" ", "")
+    assert "Drag over a stretch" not in text
+
+
+def test_dark_and_light(one: Chrome) -> None:
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    launch = "return offsim.page.kinds.find((kind) => kind.id === 'launch')"
+    assert one.execute_script(ground) == "rgb(255, 255, 255)"
+    media: dict[str, Any] = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    one.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        assert one.execute_script(ground) == "rgb(15, 19, 24)"
+        look = one.execute_script(launch)
+        assert look["light"][0] == KINDS["launch"].colour
+        assert look["dark"][0] > look["light"][0]
+        painted = (
+            "const c = offsim.plots[0].base; return [...c.getContext('2d').getImageData(c.width / 2, 40, 1, 1).data]"
+        )
+        WebDriverWait(one, 5).until(lambda c: sum(c.execute_script(painted)[:3]) < 3 * 200)
+        assert printed(one)
+    finally:
+        one.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
