@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from offsim.engine import Operation
 from offsim.platform.hardware import HardwareProfile
-from offsim.programs.iteration import Run
+from offsim.programs.run import Run
 from offsim.results import limits, records
 from offsim.results.remedies import Attempt, find_remedies
 from offsim.results.verdict import DoesNotFit, Verdict, verdict_of

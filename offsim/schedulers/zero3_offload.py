@@ -2,66 +2,71 @@
 
 from __future__ import annotations
 
-from offsim.programs.rank import Process, Rank
-from offsim.programs.transformer import BF16, FP32, Bucket, Workload
-from offsim.schedulers.base import (
-    GRADIENTS,
-    OPTIMIZER_STATE,
-    OffloadOptions,
-    Scheduler,
-    accumulate_on_host,
-    count,
-    reduce_norm,
-    update_resident,
-)
+from typing import Literal
 
-ACCUMULATION = "gradient accumulation buffer (bf16)"
+from pydantic import Field
+
+from offsim.engine import Code
+from offsim.platform.platform import GPU
+from offsim.programs.rank import Rank
+from offsim.programs.transformer import BF16, FP32, Bucket
+from offsim.schedulers.base import OffloadOptions, OffloadSchedule
+
+GradientFlush = Literal["host_cast", "staged", "blocking", "asynchronous"]
 
 
-class Zero3Offload(Scheduler):
+class Zero3OffloadOptions(OffloadOptions):
+    """How gradients reach host memory at the accumulation boundary, by version of DeepSpeed (stage3.py)."""
+
+    gradient_flush: GradientFlush = Field(
+        default="host_cast",
+        description="host_cast: 2 B a parameter to pageable memory, converted by the CPU (DeepSpeed to 0.15.3); "
+        "staged: 4 B into one pinned buffer, device synchronized, copied on by the CPU (0.15.4 to 0.16.2); "
+        "blocking: 4 B to pageable memory (0.16.3 to 0.19.4); asynchronous: 4 B to pinned memory (from 0.19.5)",
+    )
+
+
+class Zero3Offload(OffloadSchedule):
     """Blocking gradient flushes; a strictly serial update loop on the CPU. `cpu_ratio` < 1 is TwinFlow."""
 
     name = "zero3_offload"
-    Options = OffloadOptions
-    fixed_work = True
+    Options = Zero3OffloadOptions
+    parameter_kinds = (GPU, "memory")
 
-    def __init__(self, options: OffloadOptions, workload: Workload) -> None:
-        super().__init__(options, workload)
-        on_cpu = int(options.cpu_ratio * len(self.subgroups))
-        self.on_cpu = self.subgroups[:on_cpu]
-        self.on_gpu = self.subgroups[on_cpu:]
+    def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
+        self.accumulate_on_host(rank, self.elements(bucket), first)
+        elements = self.off_gpu_elements(bucket)
+        if last and elements:
+            yield from self.store_gradients(rank, elements)
 
-    def allocate(self, rank: Rank) -> None:
-        host, gpu = rank.host_memory, rank.gpu_memory
-        host.allocate(OPTIMIZER_STATE, 3 * FP32 * count(self.on_cpu))
-        host.allocate(GRADIENTS, FP32 * count(self.on_cpu))
-        host.allocate(ACCUMULATION, BF16 * count(self.subgroups))
-        gpu.allocate(OPTIMIZER_STATE, 3 * FP32 * count(self.on_gpu))
-        gpu.allocate(GRADIENTS, FP32 * count(self.on_gpu))
+    def store_gradients(self, rank: Rank, elements: int) -> Code:
+        """The host thread stands still until the gradients are in host memory, unless that is asynchronous."""
+        how = self.options.gradient_flush
+        if how == "host_cast":
+            yield rank.d2h(rank.reduce_stream, BF16 * elements, "gradients", pinned=False)
+            yield rank.upcast(elements, -1)
+            return
+        if how == "asynchronous":
+            self.drain_gradients(rank, elements)
+            return
+        nbytes = FP32 * elements
+        rank.elementwise(rank.reduce_stream, "conversion", (BF16 + FP32) * elements, "bf16 to fp32")
+        yield rank.d2h(rank.reduce_stream, nbytes, "fp32 gradients", pinned=how == "staged")
+        if how == "staged":
+            yield rank.wait(rank.compute_stream, rank.collective_stream)
+            yield rank.host_copy(nbytes, "gradients out of the staging buffer")
 
-    def flush(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Process:
-        accumulate_on_host(rank, sum(share for _, share in bucket.shares), first)
-        if last:
-            elements = self.cpu_share(bucket)
-            if elements:
-                yield from self.store_gradients(rank, elements)
-
-    def cpu_share(self, bucket: Bucket) -> int:
-        """Parameters of a bucket whose optimizer state is on the CPU."""
-        return sum(share for subgroup, share in bucket.shares if subgroup < len(self.on_cpu))
-
-    def store_gradients(self, rank: Rank, elements: int) -> Process:
-        """The host thread stands still until the gradients are in host memory and converted."""
-        yield rank.pageable_d2h(rank.reduce_stream, BF16 * elements, "gradients")
-        yield rank.upcast(elements, -1)
-
-    def update(self, rank: Rank) -> Process:
-        yield from reduce_norm(rank, len(self.subgroups))
-        yield rank.launch("first sub-group", rank.profile.host.update_start_s)
+    def update(self, rank: Rank) -> Code:
+        yield from self.start_update(rank)
         upload = rank.stream("upload")
-        for subgroup in self.on_cpu:
+        for subgroup in self.off_gpu():
             yield rank.scale(subgroup.elements, subgroup.index)
-            yield rank.cpu_adam(subgroup.elements, subgroup.index)
-            yield rank.downcast(subgroup.elements, subgroup.index, fresh=True)
-            yield rank.pageable_h2d(upload, BF16 * subgroup.elements, "upload parameters", subgroup.index)
-        yield from update_resident(rank, self.on_gpu)
+            yield rank.cpu_adam(subgroup.elements, subgroup.index, self.placed.optimizer[subgroup.index])
+            yield rank.downcast(subgroup.elements, subgroup.index, fresh=self.placed.parameters == GPU)
+            copied = None
+            if self.placed.parameters == GPU:  # elsewhere the CPU casts straight into the parameters
+                nbytes = BF16 * subgroup.elements
+                copied = rank.h2d(upload, nbytes, "upload parameters", subgroup.index, pinned=False)
+                yield copied
+            self.written(rank, subgroup, copied)
+        yield from self.update_resident(rank, self.on(GPU))

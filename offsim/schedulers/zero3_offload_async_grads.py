@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from offsim.programs.rank import Process, Rank
-from offsim.schedulers.base import drain_gradients
+from offsim.engine import Code
+from offsim.programs.rank import Rank
+from offsim.schedulers.base import OffloadOptions
 from offsim.schedulers.zero3_offload import Zero3Offload
 
 
@@ -11,7 +12,8 @@ class Zero3OffloadAsyncGrads(Zero3Offload):
     """Gradients are converted on the GPU and copied to pinned memory while backward goes on."""
 
     name = "zero3_offload_async_grads"
+    Options = OffloadOptions  # type: ignore[assignment]
 
-    def store_gradients(self, rank: Rank, elements: int) -> Process:
-        drain_gradients(rank, elements)
+    def store_gradients(self, rank: Rank, elements: int) -> Code:
+        self.drain_gradients(rank, elements)
         yield from ()

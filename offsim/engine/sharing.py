@@ -65,7 +65,7 @@ class _Timer(Event):
         env.schedule(self, priority, delay)
 
 
-class FluidSharing:
+class Sharing:
     """Runs operations at the speeds that their resources allow and calls `finish` when one ends."""
 
     def __init__(self, env: Environment, finish: Callable[[Operation], None]) -> None:
@@ -142,6 +142,9 @@ class FluidSharing:
                     self._set_fraction(operation, level, bottleneck)
             for resource in [resource for resource in contended if resource.unsettled == 0]:
                 del contended[resource]
+            for resource in contended:
+                if resource.asked < _TOLERANCE * resource.load:  # differences of large rates keep their rounding only
+                    resource.asked = sum(rate for peer, rate in resource.running.items() if peer in unsettled)
         for operation in unsettled:
             self._set_fraction(operation, 1.0, None)
 

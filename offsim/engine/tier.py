@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal
+
 from simpy import Environment
+
+from offsim.engine.server import Turns
+
+if TYPE_CHECKING:
+    from offsim.engine.operation import Operation
 
 _ROUNDING = 0.5
 """Bytes that an occupant may free more than it holds: sums of fractions of bytes are rounded."""
@@ -11,7 +18,7 @@ _ROUNDING = 0.5
 class OutOfMemory(Exception):
     """A tier cannot hold an allocation. Carries what a verdict needs."""
 
-    def __init__(self, tier: MemoryTier, occupant: str, asked: float, time: float) -> None:
+    def __init__(self, tier: Tier, occupant: str, asked: float, time: float) -> None:
         super().__init__(tier, occupant, asked, time)  # as args: SimPy copies exceptions that no process catches
         self.tier = tier
         self.occupant = occupant
@@ -23,15 +30,23 @@ class OutOfMemory(Exception):
         return f"{self.tier.name}: {self.asked:.0f} B for {self.occupant} do not fit at {self.time:.6f} s"
 
 
-class MemoryTier:
-    """Bytes of one memory, by occupant. `series` has (time, occupant, its bytes, all bytes) per change."""
+class Tier(Turns):
+    """Bytes of one memory, by occupant. `series` has (time, occupant, its bytes, all bytes) per change.
 
-    __slots__ = ("_rows_at_peak", "capacity", "env", "name", "occupants", "peak", "peak_at", "series", "used")
+    An allocation beyond the capacity fails with OutOfMemory; where `when_full` is "wait", as in a pool of buffers, the
+    operation that allocates waits for room.
+    """
 
-    def __init__(self, env: Environment, name: str, capacity: float) -> None:
+    __slots__ = ("_rows_at_peak", "capacity", "env", "name", "occupants", "peak", "peak_at", "series", "used", "waits")
+
+    def __init__(
+        self, env: Environment, name: str, capacity: float, when_full: Literal["fail", "wait"] = "fail"
+    ) -> None:
+        super().__init__()
         self.env = env
         self.name = name
         self.capacity = capacity
+        self.waits = when_full == "wait"
         self.occupants: dict[str, float] = {}
         self.used = 0.0
         self.peak = 0.0
@@ -45,11 +60,21 @@ class MemoryTier:
         held = {occupant: nbytes for _, occupant, nbytes, _ in self.series[: self._rows_at_peak]}
         return {occupant: nbytes for occupant, nbytes in held.items() if nbytes > 0}
 
+    def admits(self, operation: Operation) -> bool:
+        """Whether there is room for all that it allocates here; raises OutOfMemory where there never is."""
+        asked = 0.0
+        for tier, occupant, nbytes in operation.allocates:
+            if tier is self:
+                asked += nbytes
+                if asked > self.capacity:
+                    raise OutOfMemory(self, occupant, asked, self.env.now)
+        return self.used + asked <= self.capacity + _ROUNDING and self.next_is(operation)
+
     def allocate(self, occupant: str, nbytes: float) -> None:
         """Add bytes; raises OutOfMemory where they exceed the capacity."""
         if not nbytes >= 0:
             raise ValueError(f"{self.name}: nbytes(={nbytes}) of {occupant} must be >= 0")
-        if self.used + nbytes > self.capacity:
+        if self.used + nbytes > self.capacity and not self.waits:
             raise OutOfMemory(self, occupant, nbytes, self.env.now)
         self._change(occupant, nbytes)
         if self.used > self.peak:
