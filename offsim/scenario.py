@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from offsim.inputs.errors import Expected, InputError, suggestion
 from offsim.inputs.fields import Count, Flag, Number, Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
-from offsim.states.placement import Placement
 from offsim.inputs.yaml_input import Document, document_from, read_yaml, validate, with_overrides
+from offsim.states.placement import Placement
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 

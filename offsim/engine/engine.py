@@ -12,7 +12,7 @@ from offsim.engine.server import Server
 from offsim.engine.sharing import Sharing
 from offsim.engine.tier import Tier
 
-Code = Generator[Operation | None, Any, None]
+Code = Generator[Operation | None, Any, Any]
 """What a thread runs: it yields the operations whose end it waits for; None is no wait."""
 
 
@@ -62,6 +62,7 @@ class Engine:
         """Kind of operation -> how many times as long it takes, at the same demands per second."""
         self.operations: list[Operation] = []
         self._live = 0
+        self._threads: dict[Thread, None] = {}
         self.running: dict[Thread, Operation] = {}
         """Threads whose code has not ended, and what that waits for."""
 
@@ -73,6 +74,7 @@ class Engine:
         before, end = thread.end, Operation(thread, "end", f"end of {thread.name}", 0.0)
         end.pending = 1
         thread.end = end
+        self._threads[thread] = None
         tags = (issuer.phase, issuer.iteration, issuer.last_ended) if issuer is not None else None
         self.env.process(self._drive(thread, code, before, end, tags))
         return end
@@ -163,21 +165,26 @@ class Engine:
         """
         for operation in self.operations:
             operation.stream.tail = operation.stream.last_ended = None
+        for thread in self._threads:
+            thread.end = thread.last_ended = None
         self.running.clear()
         del self.sharing
 
     def _admitted(self, operation: Operation) -> list[Operation]:
         """What may start now that `operation` is ready: itself, its whole collective, or nothing yet."""
-        if operation.rendezvous is None:
-            return [operation] if self._admit(operation) else []
-        return [peer for peer in operation.rendezvous.arrive(operation) if self._admit(peer)]
+        if operation.rendezvous is not None:
+            return [peer for peer in operation.rendezvous.arrive(operation) if self._admit(peer)]
+        if self._admit(operation):
+            return [operation]
+        return []
 
     def _admit(self, operation: Operation) -> bool:
         """Take its servers' slots and its room in pools if all are free, else wait for all of them."""
         gates: tuple[Server | Tier, ...] = operation.holds
-        for tier, _, _ in operation.allocates:
-            if tier.waits:
-                gates = (*gates, tier)
+        if operation.allocates:
+            for tier, _, _ in operation.allocates:
+                if tier.waits:
+                    gates = (*gates, tier)
         if not gates:
             return True
         for gate in gates:
@@ -186,17 +193,16 @@ class Engine:
                     if operation not in each.waiting:
                         each.join(operation)
                 return False
-        self._take(operation)
-        return True
-
-    def _take(self, operation: Operation) -> None:
         for server in operation.holds:
             server.busy += 1
-            server.leave(operation)
-        for tier, occupant, nbytes in operation.allocates:
-            if tier.waits:
-                tier.leave(operation)
-                tier.allocate(occupant, nbytes)
+            if server.waiting:
+                server.leave(operation)
+        if gates is not operation.holds:
+            for tier, occupant, nbytes in operation.allocates:
+                if tier.waits:
+                    tier.leave(operation)
+                    tier.allocate(occupant, nbytes)
+        return True
 
     def _start(self, operations: list[Operation]) -> None:
         for operation in operations:  # grows: what takes no time ends at once, without recursion
@@ -215,18 +221,18 @@ class Engine:
     def _released(self, operation: Operation) -> list[Operation]:
         """Account for the end of `operation`: what may start now."""
         released: list[Operation] = []
-        for server in operation.holds:
-            server.busy -= 1
-        pools: list[Tier] = []
-        for tier, occupant, nbytes in operation.frees:
-            tier.free(occupant, nbytes)
-            if tier.waits:
-                pools.append(tier)
         operation.stream.last_ended = operation
         self._live -= operation.index >= 0
-        for gate in (*operation.holds, *pools):
-            if gate.waiting:
-                self._next(gate, operation, released)
+        if operation.holds or operation.frees:
+            for server in operation.holds:
+                server.busy -= 1
+            for tier, occupant, nbytes in operation.frees:
+                tier.free(occupant, nbytes)
+                if tier.waiting:
+                    self._admit_waiting(tier, operation, released)
+            for server in operation.holds:
+                if server.waiting:
+                    self._admit_waiting(server, operation, released)
         for dependent in operation.dependents:
             dependent.pending -= 1
             if dependent.pending == 0:
@@ -236,7 +242,7 @@ class Engine:
         operation.signal()
         return released
 
-    def _next(self, gate: Server | Tier, ended: Operation, released: list[Operation]) -> None:
+    def _admit_waiting(self, gate: Server | Tier, ended: Operation, released: list[Operation]) -> None:
         """Admit those who wait at a gate, in their order, as long as there is room."""
         while gate.waiting:
             first = gate.waiting[0]

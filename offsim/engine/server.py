@@ -53,4 +53,4 @@ class Server(Turns):
 
     def admits(self, operation: Operation) -> bool:
         """Whether a slot is free for it."""
-        return self.busy < self.slots and self.next_is(operation)
+        return self.busy < self.slots and (not self.waiting or self.waiting[0] is operation)

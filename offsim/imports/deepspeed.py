@@ -10,7 +10,7 @@ from offsim.imports.draft import Draft
 from offsim.imports.keys import Section, switched_on
 from offsim.inputs.errors import InputError
 from offsim.inputs.yaml_input import Document
-from offsim.programs.zero3 import BUCKET_ELEMENTS
+from offsim.programs.training import BUCKET_ELEMENTS
 
 SUBGROUP_SIZE = 1_000_000_000
 DEFAULT = "DeepSpeed's default"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from offsim.imports.deepspeed import ASYNCHRONOUS, BLOCKING, RESIDENT
-from offsim.programs.zero3 import BUCKET_ELEMENTS
+from offsim.programs.training import BUCKET_ELEMENTS
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
 

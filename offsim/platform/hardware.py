@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from offsim.inputs.errors import Expected
 from offsim.inputs.fields import Section, section_type
@@ -142,7 +142,7 @@ class HardwareProfile(Section):
     provenance: dict[str, Provenance] = Field(default_factory=dict)
     correlations: dict[tuple[str, str], Correlation] = Field(default_factory=dict)
 
-    def sections(self) -> dict[str, Section]:
+    def sections(self) -> dict[str, BaseModel]:
         """Return section or tier -> its values, in the order of a profile file."""
         fixed = {name: given for name in FIXED_SECTIONS if (given := getattr(self, name)) is not None}
         return {**fixed, **self.tiers}
@@ -159,7 +159,7 @@ class HardwareProfile(Section):
         return self.model_copy(update=update)
 
 
-FIXED_SECTIONS: dict[str, type[Section]] = {
+FIXED_SECTIONS: dict[str, type[BaseModel]] = {
     name: model for name, field in HardwareProfile.model_fields.items() if (model := section_type(field.annotation))
 }
 """Sections that every profile may have; tiers beyond GPU and host memory are sections of their own names."""

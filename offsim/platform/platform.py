@@ -71,7 +71,7 @@ class Leg:
     def usage(self, nbytes: float, seconds: float) -> Usage:
         """Mean rates over the hop, its fixed time included: resources see its bytes exactly."""
         mean = nbytes / seconds if seconds else 0.0
-        return tuple((resource, mean * share) for resource, share in self.per_byte) if mean else ()
+        return tuple([(resource, mean * share) for resource, share in self.per_byte]) if mean else ()
 
 
 class Device:
@@ -141,6 +141,7 @@ class Platform:
         }
         self.devices = [Device(engine, profile, rank) for rank in range(layout.simulated)]
         self._locks: dict[str, Server] = {}
+        self._routes: dict[tuple[str, str, int, bool], list[Leg]] = {}
 
     def domain_of(self, rank: int) -> int:
         """Ranks are spread over domains in blocks, as core binding does."""
@@ -175,6 +176,12 @@ class Platform:
 
     def route(self, source: str, destination: str, rank: int, pinned: bool = True) -> list[Leg]:
         """Hops from tier to tier: between GPU and storage by way of host memory."""
+        key = source, destination, rank, pinned
+        if key not in self._routes:
+            self._routes[key] = self._hops(source, destination, rank, pinned)
+        return self._routes[key]
+
+    def _hops(self, source: str, destination: str, rank: int, pinned: bool) -> list[Leg]:
         kinds = {self.kind_of(source), self.kind_of(destination)}
         if kinds == {GPU, "storage"} or kinds == {"storage"}:
             return [*self.route(source, HOST, rank), *self.route(HOST, destination, rank)]

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from offsim.engine import Code, Engine, MemoryChange, Operation, Rendezvous, Resource, Server, Stream, Thread, Tier, Usage
+from offsim.engine import (
+    Code,
+    Engine,
+    MemoryChange,
+    Operation,
+    Rendezvous,
+    Resource,
+    Server,
+    Stream,
+    Thread,
+    Tier,
+    Usage,
+)
 from offsim.platform.platform import HOST, Platform
 from offsim.programs.transformer import Cost, Workload
 from offsim.states.block import Block
@@ -111,7 +123,14 @@ class Rank:
             self._enqueue(Operation(stream, "wait", "wait for event", 0.0), [operation])
 
     def _cpu(
-        self, kind: str, name: str, elements: float, rate: float, usage: Usage, nbytes: float, subgroup: int,
+        self,
+        kind: str,
+        name: str,
+        elements: float,
+        rate: float,
+        usage: Usage,
+        nbytes: float,
+        subgroup: int,
         thread: Thread | None,
     ) -> Operation:
         cores: Usage = ((self._cores, self.profile.host.cores_per_rank),)
@@ -139,11 +158,11 @@ class Rank:
     def scale(self, elements: float, subgroup: int, thread: Thread | None = None) -> Operation:
         """Unscale and clip fp32 gradients in host memory."""
         rate = self.profile.host.scale_params_per_s
-        return self._host_work("scaling", f"scale gradients {subgroup}", elements, rate, SCALE_TRAFFIC, subgroup, thread)
+        return self._host_work(
+            "scaling", f"scale gradients {subgroup}", elements, rate, SCALE_TRAFFIC, subgroup, thread
+        )
 
-    def downcast(
-        self, elements: float, subgroup: int, thread: Thread | None = None, fresh: bool = False
-    ) -> Operation:
+    def downcast(self, elements: float, subgroup: int, thread: Thread | None = None, fresh: bool = False) -> Operation:
         """fp32 -> bf16 on the CPU, into a staging buffer or `fresh` pages."""
         host = self.profile.host
         rate = (fresh and host.fresh_downcast_params_per_s) or host.downcast_params_per_s

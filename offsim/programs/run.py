@@ -179,25 +179,24 @@ class Iterations:
         """What the next iteration depends on: unfinished work, memory, pools, and what ranks and schedules keep."""
         run = self.run
         now = run.engine.env.now
-        unfinished = [
-            [o.stream.rank, o.stream.name, o.name, _left(o, now)]
-            for o in run.engine.unfinished()
-        ]
+        unfinished = [[o.stream.rank, o.stream.name, o.name, _left(o, now)] for o in run.engine.unfinished()]
         memory = [
             [[name, round(held)] for name, held in sorted(tier.memory.occupants.items()) if held >= 1]
             for tier in run.platform.tiers
         ]
         blocks = [
-            [iteration - block.version, _left(block.since, now)] for rank in run.ranks for block in rank.parameters
+            (iteration - block.version, 0.0 if block.since is None else _left(block.since, now))
+            for rank in run.ranks
+            for block in rank.parameters
         ]
         kept = [_kept(vars(schedule), now) for schedule in self.schedules]
         skew = [rank.iteration - iteration for rank in run.ranks]
         return [unfinished, memory, blocks, kept, skew]
 
 
-def _left(operation: Operation | None, now: float) -> float:
+def _left(operation: Operation, now: float) -> float:
     """Seconds of work alone that an operation still has."""
-    if operation is None or operation.done:
+    if operation.ended_at >= 0.0:
         return 0.0
     running = operation.started_at >= 0.0
     return operation.remaining - (now - operation.updated_at) * operation.fraction * running
@@ -217,8 +216,10 @@ def _kept(value: Any, now: float) -> Any:
 
 def _alike(one: Any, other: Any) -> bool:
     """Whether two states are the same but for rounding of times."""
+    if one == other:
+        return True
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(_alike(a, b) for a, b in zip(one, other, strict=True))
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=1e3 * CLOSE, abs_tol=CLOSE)
-    return bool(one == other)
+    return False

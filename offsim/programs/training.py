@@ -85,6 +85,11 @@ class Training:
         self.live = min(max(-(-MAX_LIVE // workload.layer_elements), 2), self.layers)
         """Layers that are gathered at once; as many last ones stay so between forward and backward."""
         self.recomputed = placed.recomputed
+        activations = workload.layer_activation_bytes
+        self.kept_bytes = [workload.hidden_bytes if i < self.recomputed else activations for i in range(self.layers)]
+        """What each layer's forward leaves to its backward: its input where it is recomputed, else all activations."""
+        self.passing_bytes = [activations if i < self.recomputed else 0.0 for i in range(self.layers)]
+        """What a recomputed layer holds only while it runs."""
         self.bucket_elements = workload.training.reduce_bucket_size or BUCKET_ELEMENTS
         self.buckets = workload.buckets(self.bucket_elements)
         rank.tier(placed.parameters).allocate(PARAMETERS, BF16 * workload.resident)
@@ -95,15 +100,6 @@ class Training:
         gpu.allocate(SCORES, workload.scores_bytes)
         self._in_flight: deque[Operation] = deque()
         self._vocabularies = 0
-
-    def kept_bytes(self, layer: int) -> float:
-        """What a layer's forward leaves to its backward: its input where it is recomputed, else all activations."""
-        workload = self.rank.workload
-        return workload.hidden_bytes if layer < self.recomputed else workload.layer_activation_bytes
-
-    def passing_bytes(self, layer: int) -> float:
-        """What a recomputed layer holds only while it runs."""
-        return self.rank.workload.layer_activation_bytes if layer < self.recomputed else 0.0
 
     def phases(self) -> Iterator[tuple[str, Code]]:
         """The phases of an iteration in order, each with the host thread's code that runs it."""
@@ -138,7 +134,7 @@ class Training:
             for further in range(len(gathers), min(len(gathers) + PREFETCH_LAYERS, layer + self.live, self.layers)):
                 released = computed[further - self.live] if further >= self.live else None
                 gathers.append((yield from self._fetch(further, "forward", released)))
-            kept, passing = self.kept_bytes(layer), self._hold(WORKING_SET, self.passing_bytes(layer))
+            kept, passing = self.kept_bytes[layer], self._hold(WORKING_SET, self.passing_bytes[layer])
             for step in steps:
                 yield rank.launch(f"launch layer {layer}", costs.launch, layer)
                 frees = passing
@@ -194,7 +190,7 @@ class Training:
                 again = costs.layer_forward
                 work = Cost(work.seconds + again.seconds, work.flops + again.flops, work.nbytes + again.nbytes)
                 launches *= 2
-            kept, passing = self.kept_bytes(layer), self._hold(WORKING_SET, self.passing_bytes(layer) + gradients)
+            kept, passing = self.kept_bytes[layer], self._hold(WORKING_SET, self.passing_bytes[layer] + gradients)
             for step in reversed(steps):
                 restored = yield from schedule.restore(rank, layer, step, kept)
                 yield rank.launch(f"launch layer {layer} backward", launches, layer)

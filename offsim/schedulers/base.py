@@ -6,7 +6,7 @@ from pydantic import Field
 
 from offsim.engine import Code
 from offsim.inputs.fields import Number
-from offsim.platform.platform import GPU, HOST
+from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
 from offsim.programs.schedule import GRADIENTS, OPTIMIZER_STATE, ScheduleOptions, TrainingSchedule, count
 from offsim.programs.transformer import BF16, FP32

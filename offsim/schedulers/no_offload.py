@@ -5,8 +5,8 @@ from __future__ import annotations
 from offsim.engine import Code
 from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
-from offsim.programs.transformer import BF16, FP32, Bucket
 from offsim.programs.schedule import TrainingSchedule
+from offsim.programs.transformer import BF16, FP32, Bucket
 
 
 class NoOffload(TrainingSchedule):

@@ -17,8 +17,8 @@ from typing import Any
 
 from offsim.inputs.errors import InputError, suggestion
 from offsim.inputs.yaml_input import Document, Mark
-from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.programs.schedule import ScheduleOptions, TrainingSchedule
+from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.zero3_offload import Zero3Offload
@@ -59,7 +59,9 @@ def find_scheduler(name: str) -> type[TrainingSchedule]:
     except Exception as error:  # whatever a foreign module raises when it is imported
         raise InputError(f"{origin} cannot be loaded: {type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, TrainingSchedule)):
-        raise InputError(f"{origin} is not a subclass of offsim.schedulers.TrainingSchedule (see docs/write_a_scheduler.md)")
+        raise InputError(
+            f"{origin} is not a subclass of offsim.schedulers.TrainingSchedule (see docs/write_a_scheduler.md)"
+        )
     return found
 
 

@@ -29,9 +29,9 @@ class Activations(Section):
 class Placement(Section):
     """Tiers of states; what is not given is the scheduler's default.
 
-        parameters: host
-        optimizer: [{tier: gpu, share: 0.2}, {tier: nvme, share: rest}]     # or one tier for all
-        activations: {recompute: 12, tier: host}
+    parameters: host
+    optimizer: [{tier: gpu, share: 0.2}, {tier: nvme, share: rest}]     # or one tier for all
+    activations: {recompute: 12, tier: host}
     """
 
     parameters: str | None = Field(default=None, min_length=1)

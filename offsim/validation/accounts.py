@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from offsim.engine import Operation
-from offsim.programs.iteration import Run
+from offsim.programs.run import Run
 from offsim.results.limits import CriticalPaths, PhaseSpan, Step, job_phases, spans, spent_on
 from offsim.scenario import Scenario
 from offsim.simulation import simulate

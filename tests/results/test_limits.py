@@ -10,7 +10,7 @@ import pytest
 from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
 from offsim.engine import Engine, Operation, Resource, Stream
-from offsim.programs.iteration import Phase
+from offsim.programs.run import Phase
 from offsim.results.limits import CriticalPaths, PhaseSpan, job_phases, limits, slowed_by, spans, spent_on
 from offsim.simulation import simulate
 

@@ -135,7 +135,7 @@ def run(program: Program, seconds: Callable[[Step], float]) -> Timing:
         if stream is None:
             stream = streams[step.stream] = Stream(step.stream)
         operation = Operation(stream, step.kind, step.kind, seconds(step))
-        operations.append(engine.enqueue(operation, "", [operations[i] for i in step.after]))
+        operations.append(engine.enqueue(operation, [operations[i] for i in step.after]))
     engine.env.run()
     busy = dict.fromkeys(program.busy_s, 0.0)
     ended: dict[str, float] = {}

@@ -16,10 +16,10 @@ from offsim.engine import Engine, Operation, OutOfMemory, Resource, Stream
 from offsim.engine.operation import CopyEngine
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.node import Layout, Node
-from offsim.programs.iteration import phase_processes
 from offsim.programs.rank import Collectives, HostThread, Rank
+from offsim.programs.run import phase_processes
+from offsim.programs.training import PassCosts, Zero3
 from offsim.programs.transformer import Workload
-from offsim.programs.zero3 import PassCosts, Zero3
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
 
