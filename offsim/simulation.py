@@ -86,11 +86,10 @@ def placed_states(
         stages = " or ".join(map(str, scheduler.stages))
         raise scenario.document.unexpected(("training", "zero_stage"), f"{stages} with scheduler {scheduler.name}")
     if asked.optimizer is None:
-        shares = scheduler.default_shares(options)
+        optimizer = scheduler.default_tiers(options, len(workload.subgroups))
     else:
-        shares = [(entry.tier, entry.share) for entry in asked.optimizer]
-    optimizer = tiers_of(shares, len(workload.subgroups))
-    for tier in dict.fromkeys(tier for tier, _ in shares):
+        optimizer = tiers_of([(entry.tier, entry.share) for entry in asked.optimizer], len(workload.subgroups))
+    for tier in dict.fromkeys(optimizer):
         _require_tier(scenario, profile, "optimizer", tier, scheduler.optimizer_kinds, scheduler.name)
     parameters = asked.parameters or GPU
     _require_tier(scenario, profile, "parameters", parameters, scheduler.parameter_kinds, scheduler.name)

@@ -122,6 +122,10 @@ class Rank:
         if operation is not None:
             self._enqueue(Operation(stream, "wait", "wait for event", 0.0), [operation])
 
+    def free_after(self, operation: Operation, frees: Sequence[MemoryChange]) -> None:
+        """Give memory or buffers back when the operation has ended."""
+        self._enqueue(Operation(Stream("release", self.number), "wait", "release", 0.0, frees=frees), [operation])
+
     def _cpu(
         self,
         kind: str,

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel
-
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.inputs.fields import Section
 from offsim.platform.platform import GPU, HOST
@@ -47,6 +45,9 @@ class TrainingSchedule:
     starts_with_update: ClassVar[bool] = False
     """Whether simulating an update before the first iteration reaches the steady state sooner."""
 
+    layers_ahead: int | None = None
+    """Layers whose parameters may be on the GPU at once; None for as many as DeepSpeed's max_live_parameters allows."""
+
     stages: ClassVar[tuple[int, ...]] = (3,)
     """ZeRO stages that it is made for."""
     optimizer_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
@@ -63,9 +64,9 @@ class TrainingSchedule:
         self._last_kernels: dict[int, Operation] = {}
 
     @classmethod
-    def default_shares(cls, options: BaseModel) -> list[tuple[str, float | str]]:
-        """Tiers of optimizer state and their shares of sub-groups where the scenario's placement names none."""
-        return [(cls.optimizer_home, "rest")]
+    def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
+        """Tier of each sub-group's optimizer state where the scenario's placement names none."""
+        return (cls.optimizer_home,) * subgroups
 
     def on(self, *tiers: str) -> list[Subgroup]:
         """Sub-groups whose optimizer state is in one of these tiers, in order."""
@@ -108,7 +109,7 @@ class TrainingSchedule:
         the tier of parameters, and gathered from all ranks in ZeRO-3.
         """
         if self.placed.parameters != GPU:
-            after = [(yield from self.fetch_slice(rank, layer, elements, after, memory))]
+            after = [(yield from self.fetch_slice(rank, layer, pass_, elements, after, memory))]
             memory = ()
         if self.workload.training.zero_stage < 3 or self.workload.training.data_parallel == 1:
             return next((operation for operation in reversed(after) if operation is not None), None)
@@ -118,24 +119,31 @@ class TrainingSchedule:
         self,
         rank: Rank,
         layer: int,
+        pass_: str,
         elements: int,
         after: Sequence[Operation | None],
         memory: Sequence[MemoryChange],
     ) -> Code:
-        """Copy the rank's slice of a layer to the GPU: behind the gathers, and blocking the host if there are others.
+        """Bring the rank's slice of a layer from the tier of parameters to the GPU."""
+        return (yield from self.copy_slice(rank, self.placed.parameters, layer, elements, after, memory))
+
+    def copy_slice(
+        self,
+        rank: Rank,
+        tier: str,
+        layer: int,
+        elements: int,
+        after: Sequence[Operation | None],
+        memory: Sequence[MemoryChange],
+    ) -> Code:
+        """Copy a slice from a memory tier: behind the gathers, and blocking the host if there are other ranks.
 
         DeepSpeed, partitioned_param_coordinator.py: the copy is on the all-gather stream, parameter by parameter.
         """
-        ranks = self.workload.training.data_parallel
+        ranks, stream = self.workload.training.data_parallel, rank.collective_stream
+        nbytes = BF16 * elements / ranks
         copy = rank.move(
-            BF16 * elements / ranks,
-            self.placed.parameters,
-            GPU,
-            "fetch parameters",
-            layer=layer,
-            stream=rank.collective_stream,
-            after=after,
-            allocates=memory,
+            nbytes, tier, GPU, "fetch parameters", layer=layer, stream=stream, after=after, allocates=memory
         )
         if ranks > 1:
             yield copy

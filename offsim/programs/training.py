@@ -82,7 +82,7 @@ class Training:
         fetched = self.sharded or placed.parameters != GPU
         self.vocab_bytes = float(BF16 * workload.vocab_elements) if fetched else 0.0
         self.gathered_bytes = float(BF16 * workload.layer_elements) if fetched else 0.0
-        self.live = min(max(-(-MAX_LIVE // workload.layer_elements), 2), self.layers)
+        self.live = min(schedule.layers_ahead or max(-(-MAX_LIVE // workload.layer_elements), 2), self.layers)
         """Layers that are gathered at once; as many last ones stay so between forward and backward."""
         self.recomputed = placed.recomputed
         activations = workload.layer_activation_bytes
@@ -150,7 +150,8 @@ class Training:
                 )
                 yield from schedule.keep(rank, layer, step, kept, current)
             computed.append(current)
-            schedule.release(rank, layer, "forward", current)
+            if layer < self.layers - self.live:
+                schedule.release(rank, layer, "forward", current)
         vocabulary = yield from self._fetch_vocabulary(self.layers, computed[-2] if self.layers > 1 else None)
         kept, temporary = FP32 * workload.logits, (FP32 + BF16) * workload.logits
         for _ in steps:

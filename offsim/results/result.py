@@ -69,18 +69,22 @@ class Result:
 
     @cached_property
     def durations(self) -> dict[str, float]:
-        """Phase -> seconds, summed over micro-steps; they add up to the iteration."""
+        """Phase -> seconds, summed over micro-steps; they add up to the iteration.
+
+        Where the schedule repeats after several iterations, these and all other sums are means over them.
+        """
         self._require_fit()
         durations: dict[str, float] = {}
         for phase in limits.job_phases(self.run):
-            durations[phase.name] = durations.get(phase.name, 0.0) + phase.end - phase.start
+            seconds = (phase.end - phase.start) / self.run.iterations
+            durations[phase.name] = durations.get(phase.name, 0.0) + seconds
         return durations
 
     @cached_property
     def iteration_s(self) -> float:
-        """From the start of forward to the end of update on the slowest rank."""
+        """From the slowest rank's begin of one iteration to that of the next."""
         self._require_fit()
-        return max(phase.end for phase in self.run.phases) - self.run.started_at
+        return (self.run.ended_at - self.run.started_at) / self.run.iterations
 
     @property
     def tokens_per_s(self) -> float:
