@@ -85,6 +85,10 @@ def placed_states(
     if stage not in scheduler.stages:
         stages = " or ".join(map(str, scheduler.stages))
         raise scenario.document.unexpected(("training", "zero_stage"), f"{stages} with scheduler {scheduler.name}")
+    both = [name for name in scheduler.placement_options if name in scenario.scheduler.options]
+    if asked.optimizer is not None and both:
+        problem = f"found scheduler.{both[0]} as well, expected one of them: both say where optimizer state is"
+        raise scenario.document.error(("placement", "optimizer"), f"placement.optimizer: {problem}")
     if asked.optimizer is None:
         optimizer = scheduler.default_tiers(options, len(workload.subgroups))
     else:

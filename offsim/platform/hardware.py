@@ -139,6 +139,9 @@ class HardwareProfile(Section):
     interconnect: Interconnect
     tiers: dict[str, TierSpec] = Field(default_factory=dict)
     measurement: Measurement = Measurement(iteration_overhead_s=0.0)
+    runs: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="scheduler -> options of this testbed's measured runs that tables do not say"
+    )
     provenance: dict[str, Provenance] = Field(default_factory=dict)
     correlations: dict[tuple[str, str], Correlation] = Field(default_factory=dict)
 

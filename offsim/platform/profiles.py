@@ -88,6 +88,7 @@ class _Head(Section):
     description: str = ""
     extends: str = ""
     gpus_per_node: Count | None = None
+    runs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     validated: Flag = Field(description="whether predictions were compared with measured runs: true or false")
     correlations: dict[str, list[Correlation]] = Field(default_factory=dict)
 
@@ -250,7 +251,7 @@ def _merge(documents: list[Document]) -> HardwareProfile:
         for name, given in document.data.items():
             if name == SECTION:
                 continue
-            if not isinstance(given, Mapping):
+            if not isinstance(given, Mapping) or name in _Head.model_fields:
                 data[name] = given
                 marks[name,] = document.mark((name,))
                 continue

@@ -55,6 +55,8 @@ class TrainingSchedule:
     parameter_kinds: ClassVar[tuple[str, ...]] = (GPU,)
     optimizer_home: ClassVar[str] = HOST
     """The tier of optimizer state where a scenario names none."""
+    placement_options: ClassVar[tuple[str, ...]] = ()
+    """Options that say where optimizer state is; a scenario gives them or `placement.optimizer`."""
 
     def __init__(self, options: Any, workload: Workload, placed: Placed) -> None:
         self.options = options

@@ -184,6 +184,7 @@ class Training:
         while buckets and buckets[0][0] == self.layers:
             yield from self._flush(buckets.popleft()[1], current, first, last)
         gathers: list[Operation | None] = [None] * self.layers
+        before = current
         gradients = BF16 * workload.layer_elements
         for layer in reversed(range(self.layers)):
             work, launches = costs.layer_backward, costs.launch
@@ -197,13 +198,17 @@ class Training:
                 yield rank.launch(f"launch layer {layer} backward", launches, layer)
                 final = step == steps[0]
                 frees = passing + (head_gradient if final and layer == self.layers - 1 else ())
-                frees += self._hold(ACTIVATIONS, kept) + (self._hold(GATHERED, self.gathered_bytes) if final else ())
+                frees += self._hold(ACTIVATIONS, kept) + (
+                    # Module by module, what this layer gives back holds a layer further ahead.
+                    self._hold(GATHERED, self.gathered_bytes) if final and layer < self.live else ()
+                )
                 current = rank.compute(
                     f"layer {layer} backward", work, layer, [gathers[layer], restored], allocates=passing, frees=frees
                 )
             schedule.release(rank, layer, "backward", current)
-            if layer >= self.live:  # the memory that this layer gives back holds one further ahead
-                gathers[layer - self.live] = yield from self._fetch(layer - self.live, "backward", current)
+            if layer >= self.live:
+                gathers[layer - self.live] = yield from self._fetch(layer - self.live, "backward", before, ())
+            before = current
             while buckets and buckets[0][0] == layer:
                 yield from self._flush(buckets.popleft()[1], current, first, last)
         hidden = self._hold(ACTIVATIONS, 2 * workload.hidden_bytes)
@@ -216,7 +221,9 @@ class Training:
         yield rank.wait(rank.compute_stream, rank.reduce_stream)
         rank.gpu_memory.free(REDUCED, reduced)
 
-    def _fetch(self, layer: int, pass_: str, after: Operation | None) -> Code:
+    def _fetch(
+        self, layer: int, pass_: str, after: Operation | None, memory: tuple[MemoryChange, ...] | None = None
+    ) -> Code:
         rank, schedule = self.rank, self.schedule
         needed = [rank.parameters[index] for index in rank.workload.subgroups_of_layers[layer]]
         for block in needed:
@@ -224,7 +231,8 @@ class Training:
         behind = [after]
         if schedule.waits_for_parameters:
             behind += [block.since for block in needed]
-        memory = self._hold(GATHERED, self.gathered_bytes)
+        if memory is None:
+            memory = self._hold(GATHERED, self.gathered_bytes)
         return (yield from schedule.fetch(rank, layer, pass_, rank.workload.layer_elements, behind, memory))
 
     def _fetch_vocabulary(self, layer: int, after: Operation | None) -> Code:

@@ -42,6 +42,7 @@ class OffloadSchedule(TrainingSchedule):
     """Optimizer state in host memory but for a share that stays on the GPU."""
 
     Options = OffloadOptions
+    placement_options = ("cpu_ratio",)
 
     @classmethod
     def default_tiers(cls, options: OffloadOptions, subgroups: int) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from offsim.engine import Code, Server
 from offsim.inputs.fields import Count, Flag
+from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup, Workload
 from offsim.schedulers.swapping import SwapOptions, Swapping
@@ -42,7 +43,7 @@ class MlpOffload(Swapping):
     name = "mlp_offload"
     Options = MlpOffloadOptions
     period = 2
-    parameter_kinds = ("gpu",)
+    parameter_kinds = (GPU,)
 
     def __init__(self, options: MlpOffloadOptions, workload: Workload, placed: Placed) -> None:
         super().__init__(options, workload, placed)
@@ -51,8 +52,10 @@ class MlpOffload(Swapping):
 
     @classmethod
     def default_tiers(cls, options: MlpOffloadOptions, subgroups: int) -> tuple[str, ...]:
-        """Every split-th sub-group on the second path."""
-        return tuple(cls.optimizer_home if i % options.split else options.second_path for i in range(subgroups))
+        """Every split-th sub-group on the second path, but for those that stay on the GPU."""
+        placed = super().default_tiers(options, subgroups)
+        second = options.second_path
+        return tuple(tier if tier == GPU or i % options.split else second for i, tier in enumerate(placed))
 
     def place(self, rank: Rank) -> None:
         super().place(rank)
@@ -66,9 +69,7 @@ class MlpOffload(Swapping):
     def locks(self, rank: Rank, subgroup: Subgroup, kind: str) -> tuple[Server, ...]:
         """The node's lock of reads, or of writes, on the sub-group's path, if it is locked."""
         tier = self.tier_of(subgroup)
-        locked = self.options.lock == "all" or (
-            self.options.lock == "job" and rank.profile.tiers[tier].scope == "job"
-        )
+        locked = self.options.lock == "all" or (self.options.lock == "job" and rank.profile.tiers[tier].scope == "job")
         return (rank.platform.lock(f"{tier} {kind}"),) if locked else ()
 
     def update(self, rank: Rank) -> Code:
@@ -95,7 +96,7 @@ class MlpOffload(Swapping):
                 locks = self.locks(rank, subgroup, "write")
                 self.write(rank, TENSORS * FP32 * subgroup.elements, subgroup, "write p, m, v", holds=locks)
         yield rank.wait(*self.handles(rank, "write"))
-        yield from self.update_resident(rank, self.on("gpu"))
+        yield from self.update_resident(rank, self.on(GPU))
 
     def fetch_state(self, rank: Rank, subgroup: Subgroup, path: list[Subgroup]) -> Code:
         """Wait for the sub-group's read, and read the next one of its path that is not cached."""

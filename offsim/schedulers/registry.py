@@ -29,7 +29,16 @@ from offsim.schedulers.mlp_offload import MlpOffload
 
 GROUP = "offsim.schedulers"
 BUILT_IN: dict[str, type[TrainingSchedule]] = {
-    cls.name: cls for cls in (NoOffload, Zero2Offload, Zero3Offload, Zero3OffloadAsyncGrads, DeepOptimizerStates, ZeroInfinity, MlpOffload)
+    cls.name: cls
+    for cls in (
+        NoOffload,
+        Zero2Offload,
+        Zero3Offload,
+        Zero3OffloadAsyncGrads,
+        DeepOptimizerStates,
+        ZeroInfinity,
+        MlpOffload,
+    )
 }
 
 
