@@ -16,7 +16,8 @@ import orjson
 
 from offsim import simulate
 from offsim.scenario import available_scenarios
-from offsim.validation.predictions import Validation, validate_runs
+from offsim.validation.names import run_names
+from offsim.validation.predictions import Prediction, Validation, validate_runs
 from offsim.validation.table import SHIPPED_RUNS, read_runs
 from offsim.views.tables import format_table
 
@@ -83,6 +84,13 @@ def run_numbers(validation: Validation) -> dict[str, Numbers]:
         validation.names[prediction.run.line]: {c: prediction.values[c] for c in COLUMNS if prediction.fits}
         for prediction in validation.predictions
     }
+
+
+def recorded_validation() -> Validation:
+    """The shipped runs with the recorded predictions: what a simulation of them would say, without one."""
+    table, runs = read_runs(SHIPPED_RUNS), recorded()["measured_runs"]
+    names = run_names(table.runs)
+    return Validation(table, tuple(Prediction(run, runs[names[run.line]]) for run in table.runs))
 
 
 def moves(old: Record, new: Record) -> list[Move]:

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 
 from offsim import simulate
 from offsim.cli.report import report
 from offsim.scenario import available_scenarios
-from tests.record import Move, Record, difference, moves, predicted, recorded
+from offsim.validation.accuracy import ACCURACY, held_out
+from offsim.validation.page import accuracy_file, with_accuracy
+from tests.record import Move, Record, difference, moves, predicted, recorded, recorded_validation
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_predictions_are_as_recorded() -> None:
     found = moves(recorded(), predicted())
     assert not found, f"if that is meant, run python -m tests.record\n{difference(found)}"
+
+
+def test_the_readme_has_the_errors_of_the_recorded_predictions() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_accuracy(text, recorded_validation(), held_out()) == text, "run python -m offsim.validation.page"
+
+
+def test_the_package_has_the_errors_of_the_recorded_predictions() -> None:
+    found = ACCURACY.read_text(encoding="utf-8")
+    assert found == accuracy_file(recorded_validation()), "run python -m offsim.validation.page"
 
 
 def test_moved_numbers_are_listed_by_size() -> None:

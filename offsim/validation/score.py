@@ -49,8 +49,8 @@ class Score:
 
 def _column(column: str) -> Callable[[Prediction], Value | None]:
     def pair(prediction: Prediction) -> Value | None:
-        measured = prediction.run.measured.get(column)
-        return None if measured is None or not prediction.fits else (measured, prediction.values[column])
+        measured, predicted = prediction.run.measured.get(column), prediction.values.get(column)
+        return None if measured is None or predicted is None else (measured, predicted)
 
     return pair
 
