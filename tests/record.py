@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,17 +124,17 @@ def _percent(change: float) -> str:
     return f"{100 * change:+.4g} %" if math.isfinite(change) else ""
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print what moved; write the record unless only asked to check."""
     old: Record = recorded() if RECORD.exists() else {}
     new = predicted()
     found = moves(old, new)
     print(difference(found))
-    if "--check" in sys.argv[1:]:
+    if "--check" in arguments:
         return int(bool(found))
     RECORD.write_bytes(orjson.dumps(new, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

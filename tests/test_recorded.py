@@ -12,6 +12,7 @@ from offsim.cli.report import report
 from offsim.scenario import available_scenarios
 from offsim.validation.accuracy import ACCURACY, held_out
 from offsim.validation.page import accuracy_file, with_accuracy
+from tests import record
 from tests.record import Move, Record, difference, moves, predicted, recorded, recorded_validation
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,24 @@ def test_moved_numbers_are_listed_by_size() -> None:
     assert ["a", "update_s", "2", "2.2", "+10", "%"] in lines
     assert moves(old, old) == []
     assert moves({}, new)[0] == Move("a", "forward_s", None, 1.0 + 5e-7)
+
+
+def test_the_command_checks_and_rewrites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now: Record = {"scenarios": {"a": {"forward_s": 1.0}}, "measured_runs": {}}
+    monkeypatch.setattr(record, "RECORD", tmp_path / "recorded.json")
+    monkeypatch.setattr(record, "predicted", lambda: now)
+    assert record.main([]) == 0
+    assert recorded() == now
+    now["scenarios"]["a"]["forward_s"] = 1.5
+    capsys.readouterr()
+    assert record.main(["--check"]) == 1
+    assert "+50 %" in capsys.readouterr().out
+    assert recorded() != now
+    assert record.main([]) == 0
+    assert record.main(["--check"]) == 0
+    assert capsys.readouterr().out.endswith("nothing moved\n")
 
 
 @pytest.mark.parametrize("name", available_scenarios())

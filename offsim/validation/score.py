@@ -56,8 +56,8 @@ def _column(column: str) -> Callable[[Prediction], Value | None]:
 
 
 def _sum(prediction: Prediction) -> Value | None:
-    measured = measured_sum(prediction)
-    return None if measured is None or not prediction.fits else (measured, sum(prediction.values[c] for c in TIMES))
+    measured, predicted = measured_sum(prediction), prediction.values
+    return None if measured is None or not predicted else (measured, sum(predicted[column] for column in TIMES))
 
 
 def measured_sum(prediction: Prediction) -> float | None:
