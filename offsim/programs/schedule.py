@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+from pydantic import BaseModel
+
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.inputs.fields import Section
 from offsim.platform.platform import GPU, HOST
@@ -23,6 +25,15 @@ OFFLOADED = "activations of layers"
 
 class ScheduleOptions(Section):
     """Options of a schedule; each schedule subclasses it with its own."""
+
+
+def options_to_try(options: type[BaseModel]) -> dict[str, tuple[Any, ...]]:
+    """Option -> the values worth trying, of the options that declare them (`json_schema_extra={"try": [...]}`)."""
+    return {
+        name: tuple(extra["try"])  # type: ignore[arg-type]
+        for name, info in options.model_fields.items()
+        if isinstance(extra := info.json_schema_extra, dict) and "try" in extra
+    }
 
 
 class TrainingSchedule:

@@ -110,12 +110,12 @@ class Result:
     @property
     def gpu_peak_bytes(self) -> float:
         """Bytes on the fullest GPU, without what its driver and libraries reserve."""
-        return max(peak.bytes for peak in self.peaks[:-1])
+        return max(peak.bytes for peak in self.peaks if peak.kind == "gpu")
 
     @property
     def host_peak_bytes(self) -> float:
         """Bytes in a node's host memory."""
-        return self.peaks[-1].bytes
+        return next(peak.bytes for peak in self.peaks if peak.tier == "host")
 
     @property
     def limited_by(self) -> dict[str, float]:
@@ -288,7 +288,7 @@ class Result:
         from offsim.views.page import plot_page
 
         self._require_phases()
-        peaks = [self.peaks[rank], self.peaks[-1]]
+        peaks = [self.peaks[rank], *(peak for peak in self.peaks if peak.kind != "gpu")]
         memory = self.memory[self.memory["tier"].isin([peak.tier for peak in peaks])]
         tiers = {peak.tier: peak.capacity_bytes for peak in peaks}
         options = {"title": self.name, **options}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from pydantic import Field
 
 from offsim.engine import Code
@@ -41,11 +43,11 @@ class OffloadOptions(ScheduleOptions):
 class OffloadSchedule(TrainingSchedule):
     """Optimizer state in host memory but for a share that stays on the GPU."""
 
-    Options = OffloadOptions
-    placement_options = ("cpu_ratio",)
+    Options: ClassVar[type[ScheduleOptions]] = OffloadOptions
+    placement_options: ClassVar[tuple[str, ...]] = ("cpu_ratio",)
 
     @classmethod
-    def default_tiers(cls, options: OffloadOptions, subgroups: int) -> tuple[str, ...]:
+    def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
         """The first sub-groups on the CPU, the rest on the GPU."""
         return tiers_of([(cls.optimizer_home, options.cpu_ratio), (GPU, "rest")], subgroups)
 

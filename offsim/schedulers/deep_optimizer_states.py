@@ -96,7 +96,8 @@ class DeepOptimizerStates(OffloadSchedule):
                 self.flush_previous_and_fetch_next(rank, subgroup)
                 yield rank.wait(rank.stream("bf16 upload"))
             yield rank.scale(subgroup.elements, subgroup.index)
-            yield rank.cpu_adam(subgroup.elements, subgroup.index, self.placed.optimizer[subgroup.index])
+            tier = self.placed.optimizer[subgroup.index]
+            yield rank.cpu_adam(subgroup.elements, subgroup.index, tier, casts=not self.three_streams)
             if not self.three_streams:
                 self.upload(rank, subgroup, rank.host)
                 continue

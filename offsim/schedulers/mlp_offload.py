@@ -51,7 +51,7 @@ class MlpOffload(Swapping):
         """Sub-groups whose reads have been submitted."""
 
     @classmethod
-    def default_tiers(cls, options: MlpOffloadOptions, subgroups: int) -> tuple[str, ...]:
+    def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
         """Every split-th sub-group on the second path, but for those that stay on the GPU."""
         placed = super().default_tiers(options, subgroups)
         second = options.second_path

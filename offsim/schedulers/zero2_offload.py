@@ -6,7 +6,7 @@ contiguous range of the model; here every bucket has an equal part of it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -40,9 +40,10 @@ class Zero2Offload(OffloadSchedule):
     Options = Zero2OffloadOptions
     stages = (1, 2)
     optimizer_kinds = ("memory",)
+    placement_options = ()
 
     @classmethod
-    def default_tiers(cls, options: Zero2OffloadOptions, subgroups: int) -> tuple[str, ...]:
+    def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
         return (HOST,) * subgroups
 
     def place(self, rank: Rank) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -31,7 +31,7 @@ class Zero3Offload(OffloadSchedule):
 
     name = "zero3_offload"
     Options = Zero3OffloadOptions
-    parameter_kinds = (GPU, "memory")
+    parameter_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         self.accumulate_on_host(rank, self.elements(bucket), first)
