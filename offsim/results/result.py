@@ -69,18 +69,18 @@ class Result:
 
     @cached_property
     def durations(self) -> dict[str, float]:
-        """Phase -> seconds, summed over micro-steps; they add up to the iteration."""
+        """Phase -> seconds, summed over micro-steps, mean of the measured iterations; they add up to the iteration."""
         self._require_fit()
         durations: dict[str, float] = {}
         for phase in limits.job_phases(self.run):
             durations[phase.name] = durations.get(phase.name, 0.0) + phase.end - phase.start
-        return durations
+        return {name: seconds / self.run.iterations for name, seconds in durations.items()}
 
     @cached_property
     def iteration_s(self) -> float:
-        """From the start of forward to the end of update on the slowest rank."""
+        """From the begin of an iteration to that of the next on the slowest rank; mean of the measured ones."""
         self._require_fit()
-        return max(phase.end for phase in self.run.phases) - self.run.started_at
+        return (self.run.ended_at - self.run.started_at) / self.run.iterations
 
     @property
     def tokens_per_s(self) -> float:
