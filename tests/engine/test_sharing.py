@@ -32,7 +32,7 @@ def close(value: float) -> Any:
 def test_one_resource_in_order_takes_the_sum_of_its_work(durations: list[float], rate: float) -> None:
     engine, link, stream = Engine(), Resource("link", 10.0), Stream("copies")
     for duration in durations:
-        engine.enqueue(work(stream, duration, [(link, rate)]), "test")
+        engine.enqueue(work(stream, duration, [(link, rate)]))
     engine.env.run()
     assert engine.operations[-1].ended_at == close(sum(durations))
     assert all(operation.slowdowns is None for operation in engine.operations)
@@ -102,7 +102,7 @@ def test_changes_at_one_instant_are_one_change() -> None:
     for number in range(3):
         stream = Stream(f"stream {number}")
         for _ in range(2):
-            engine.enqueue(work(stream, 1.0, [(link, 10.0)]), "test")
+            engine.enqueue(work(stream, 1.0, [(link, 10.0)]))
     background = enqueue_at(engine, 0.0, 100.0, [(link, 10.0)])
     engine.env.run()
     assert background.slowdowns == [(0.0, 0.25, link), (close(8.0), 1.0, None)]
@@ -146,7 +146,7 @@ def fractions(capacities: Sequence[float], asked: Matrix) -> list[float]:
     resources = [Resource(f"resource {i}", capacity) for i, capacity in enumerate(capacities)]
     for rates in asked:
         usage = [(resource, rate) for resource, rate in zip(resources, rates, strict=True) if rate]
-        engine.enqueue(work(Stream("own"), 1.0, usage), "test")
+        engine.enqueue(work(Stream("own"), 1.0, usage))
     engine.env.run(until=1e-9)
     return [operation.fraction for operation in engine.operations]
 
@@ -323,7 +323,7 @@ def test_flows_that_start_and_end_together_cost_a_constant_each(flows: int, monk
 
     monkeypatch.setattr(engine.env, "schedule", count)
     for _ in range(flows):
-        engine.enqueue(work(Stream("own"), 1.0, [(link, 1.0)]), "test")
+        engine.enqueue(work(Stream("own"), 1.0, [(link, 1.0)]))
     engine.env.run()
     assert engine.env.now == close(flows)
     assert len(scheduled) <= 3 * flows
@@ -348,7 +348,7 @@ def test_a_change_travels_along_a_chain_of_coupled_resources() -> None:
     line = [enqueue_at(engine, 0.0, 10.0, [(a, 1.0), (b, 1.0)]) for a, b in pairwise(links)]
     engine.env.run(until=1.0)
     assert [operation.fraction for operation in line] == [close(value) for value in (0.1, 0.25, 0.4, 0.55, 0.7)]
-    engine.enqueue(work(Stream("one more"), 10.0, [(links[0], 1.0)]), "test")
+    engine.enqueue(work(Stream("one more"), 10.0, [(links[0], 1.0)]))
     engine.env.run(until=1.5)
     assert [operation.fraction for operation in line] == [close(value) for value in (0.05, 0.3, 0.35, 0.6, 0.65)]
     assert [operation.slowdowns[-1][2] for operation in line if operation.slowdowns] == links[:5]

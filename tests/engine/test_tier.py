@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simpy import Environment, Event
 
-from offsim.engine import Engine, MemoryTier, Operation, OutOfMemory, Stream
+from offsim.engine import Engine, Operation, OutOfMemory, Stream, Tier
 
 GIB = 2.0**30
 
@@ -20,11 +20,11 @@ def env() -> Environment:
 
 
 @pytest.fixture
-def tier(env: Environment) -> MemoryTier:
-    return MemoryTier(env, "GPU 0", 80 * GIB)
+def tier(env: Environment) -> Tier:
+    return Tier(env, "GPU 0", 80 * GIB)
 
 
-def test_the_series_has_a_row_per_change(env: Environment, tier: MemoryTier) -> None:
+def test_the_series_has_a_row_per_change(env: Environment, tier: Tier) -> None:
     tier.allocate("parameters", 10 * GIB)
     env.run(until=2.0)
     tier.allocate("activations", 30 * GIB)
@@ -38,7 +38,7 @@ def test_the_series_has_a_row_per_change(env: Environment, tier: MemoryTier) -> 
     assert tier.occupants == {"parameters": 6 * GIB, "activations": 30 * GIB}
 
 
-def test_the_high_water_mark_has_an_instant_and_occupants(env: Environment, tier: MemoryTier) -> None:
+def test_the_high_water_mark_has_an_instant_and_occupants(env: Environment, tier: Tier) -> None:
     tier.allocate("parameters", 10 * GIB)
     tier.allocate("gathered", 1 * GIB)
     tier.free("gathered", 1 * GIB)
@@ -51,7 +51,7 @@ def test_the_high_water_mark_has_an_instant_and_occupants(env: Environment, tier
     assert tier.peak_occupants == {"parameters": 10 * GIB, "activations": 30 * GIB}
 
 
-def test_the_first_of_equal_peaks_counts(env: Environment, tier: MemoryTier) -> None:
+def test_the_first_of_equal_peaks_counts(env: Environment, tier: Tier) -> None:
     for start in (1.0, 2.0, 3.0):
         env.run(until=start)
         tier.allocate("activations", 7.0)
@@ -59,12 +59,12 @@ def test_the_first_of_equal_peaks_counts(env: Environment, tier: MemoryTier) -> 
     assert tier.peak_at == 1.0
 
 
-def test_a_tier_can_be_filled_to_the_last_byte(tier: MemoryTier) -> None:
+def test_a_tier_can_be_filled_to_the_last_byte(tier: Tier) -> None:
     tier.allocate("state", 80 * GIB)
     assert tier.peak == tier.capacity
 
 
-def test_out_of_memory_says_where_when_and_beside_what(env: Environment, tier: MemoryTier) -> None:
+def test_out_of_memory_says_where_when_and_beside_what(env: Environment, tier: Tier) -> None:
     tier.allocate("parameters", 60 * GIB)
     env.run(until=1.5)
     with pytest.raises(OutOfMemory, match=r"GPU 0: 21474836481 B for activations do not fit at 1\.5") as caught:
@@ -78,7 +78,7 @@ def test_out_of_memory_says_where_when_and_beside_what(env: Environment, tier: M
 
 
 @pytest.mark.parametrize("held", [0.0, 5.0])
-def test_an_occupant_cannot_free_more_than_it_holds(tier: MemoryTier, held: float) -> None:
+def test_an_occupant_cannot_free_more_than_it_holds(tier: Tier, held: float) -> None:
     tier.allocate("others", 100.0)
     tier.allocate("activations", held)
     with pytest.raises(ValueError, match=rf"GPU 0: freeing 6 B of activations, which holds {held:.0f} B"):
@@ -86,13 +86,13 @@ def test_an_occupant_cannot_free_more_than_it_holds(tier: MemoryTier, held: floa
     assert tier.used == 100.0 + held
 
 
-def test_an_unknown_occupant_holds_nothing(tier: MemoryTier) -> None:
+def test_an_unknown_occupant_holds_nothing(tier: Tier) -> None:
     with pytest.raises(ValueError, match="which holds 0 B"):
         tier.free("typo", 1.0)
 
 
 @pytest.mark.parametrize("nbytes", [-1.0, float("nan")])
-def test_bytes_are_not_negative(tier: MemoryTier, nbytes: float) -> None:
+def test_bytes_are_not_negative(tier: Tier, nbytes: float) -> None:
     tier.allocate("state", 10.0)
     with pytest.raises(ValueError, match="state"):
         tier.allocate("state", nbytes)
@@ -100,7 +100,7 @@ def test_bytes_are_not_negative(tier: MemoryTier, nbytes: float) -> None:
         tier.free("state", nbytes)
 
 
-def test_rounding_leaves_nothing_negative(tier: MemoryTier) -> None:
+def test_rounding_leaves_nothing_negative(tier: Tier) -> None:
     for share in (0.1, 0.2, 0.3):
         tier.allocate("thirds", share)
     tier.free("thirds", 0.6 + 1e-9)
@@ -111,7 +111,7 @@ def test_rounding_leaves_nothing_negative(tier: MemoryTier) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(-1e3, 1e3)), max_size=40))
 def test_use_is_the_sum_of_occupants_and_never_negative(changes: list[tuple[str, float]]) -> None:
-    tier = MemoryTier(Environment(), "host", 5e3)
+    tier = Tier(Environment(), "host", 5e3)
     most = 0.0
     for occupant, nbytes in changes:
         try:
@@ -131,7 +131,7 @@ def test_use_is_the_sum_of_occupants_and_never_negative(changes: list[tuple[str,
 # Through the engine
 
 
-def holding(stream: Stream, tier: MemoryTier, nbytes: float, duration: float) -> Operation:
+def holding(stream: Stream, tier: Tier, nbytes: float, duration: float) -> Operation:
     change = [(tier, "working set", nbytes)]
     return Operation(stream, "compute", "kernel", duration, allocates=change, frees=change)
 
@@ -139,9 +139,9 @@ def holding(stream: Stream, tier: MemoryTier, nbytes: float, duration: float) ->
 @pytest.mark.parametrize("duration", [0.0, 2.0])
 def test_operations_hold_memory_while_they_run(duration: float) -> None:
     engine, stream = Engine(), Stream("compute")
-    tier = MemoryTier(engine.env, "GPU 0", 100.0)
+    tier = Tier(engine.env, "GPU 0", 100.0)
     for _ in range(3):  # each as large as the tier: one frees before the next allocates
-        engine.enqueue(holding(stream, tier, 100.0, duration), "forward")
+        engine.enqueue(holding(stream, tier, 100.0, duration))
     engine.env.run()
     assert tier.used == 0.0
     assert [(time, used) for time, _, _, used in tier.series] == [
@@ -151,9 +151,9 @@ def test_operations_hold_memory_while_they_run(duration: float) -> None:
 
 def test_memory_is_taken_when_an_operation_starts_not_when_it_is_enqueued() -> None:
     engine = Engine()
-    tier = MemoryTier(engine.env, "GPU 0", 100.0)
-    first = engine.enqueue(holding(Stream("compute"), tier, 80.0, 3.0), "forward")
-    engine.enqueue(holding(Stream("copies"), tier, 80.0, 3.0), "forward", after=[first])
+    tier = Tier(engine.env, "GPU 0", 100.0)
+    first = engine.enqueue(holding(Stream("compute"), tier, 80.0, 3.0))
+    engine.enqueue(holding(Stream("copies"), tier, 80.0, 3.0), after=[first])
     engine.env.run()
     assert (tier.peak, engine.env.now) == (80.0, 6.0)
 
@@ -162,12 +162,12 @@ def test_memory_is_taken_when_an_operation_starts_not_when_it_is_enqueued() -> N
 def test_out_of_memory_ends_the_run(awaited: bool) -> None:
     """Raised in a process that somebody waits for, or that nobody does: SimPy copies it in the second case."""
     engine = Engine()
-    tier = MemoryTier(engine.env, "host", 100.0)
+    tier = Tier(engine.env, "host", 100.0)
 
     def host() -> Generator[Event, None, None]:
-        yield engine.enqueue(holding(Stream("compute"), tier, 60.0, 1.0), "update").completion(engine.env)
-        engine.enqueue(holding(Stream("compute"), tier, 60.0, 1.0), "update")
-        engine.enqueue(holding(Stream("copies"), tier, 50.0, 1.0), "update")
+        yield engine.enqueue(holding(Stream("compute"), tier, 60.0, 1.0)).completion(engine.env)
+        engine.enqueue(holding(Stream("compute"), tier, 60.0, 1.0))
+        engine.enqueue(holding(Stream("copies"), tier, 50.0, 1.0))
 
     process = engine.env.process(host())
     with pytest.raises(OutOfMemory) as caught:
@@ -179,9 +179,9 @@ def test_out_of_memory_ends_the_run(awaited: bool) -> None:
 
 def test_out_of_memory_of_an_operation_that_starts_later() -> None:
     engine = Engine()
-    tier = MemoryTier(engine.env, "host", 100.0)
-    first = engine.enqueue(holding(Stream("a"), tier, 0.0, 4.0), "update")
-    engine.enqueue(holding(Stream("b"), tier, 101.0, 1.0), "update", after=[first])
+    tier = Tier(engine.env, "host", 100.0)
+    first = engine.enqueue(holding(Stream("a"), tier, 0.0, 4.0))
+    engine.enqueue(holding(Stream("b"), tier, 101.0, 1.0), after=[first])
     with pytest.raises(OutOfMemory) as caught:
         engine.env.run()
     assert caught.value.time == 4.0
