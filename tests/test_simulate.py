@@ -298,3 +298,15 @@ def test_stretched_activities_take_so_many_times_as_long() -> None:
 def test_activities_cannot_be_stretched_to_nothing(times: float) -> None:
     with pytest.raises(InputError, match=r"stretch of 'cpu_adam': found .*, expected a number above 0"):
         simulate(scenario("zero3_offload"), stretch={"cpu_adam": times})
+
+
+@pytest.mark.parametrize("source", [scenario("deep_optimizer_states"), "dos_20b_4xh100"], ids=["small", "20B"])
+def test_cpu_work_that_costs_nothing_leaves_the_rest(source: Any) -> None:
+    """Its rate of host memory is 1e17 times that of a copy, which is at work at the same time."""
+    free = {"memory_bytes_per_s": 1e27, "adam_params_per_s": 1e26, "cores": 10}
+    overrides = [f"hardware_changes.host.{key}={value}" for key, value in free.items()]
+    one, every = (simulate(source, overrides, all_ranks=all_ranks) for all_ranks in (False, True))
+    assert one.durations == pytest.approx(every.durations)
+    update = one.limits_s["update"]
+    assert update.get("CPU Adam", 0.0) < 1e-6 * one.durations["update"]
+    assert sum(update.values()) == pytest.approx(one.durations["update"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -243,7 +244,7 @@ def test_all_end_slots_suffice_and_nobody_overtakes_or_waits_without_a_reason(
     slots, buffers, given_jobs = workshop
     done = run(slots, buffers, given_jobs)
     instants = sorted({time for one in done for time in (one.job.ready, one.start, one.end, one.freed)})
-    for before, after in zip(instants, instants[1:], strict=False):
+    for before, after in pairwise(instants):
         if after - before < CLOSE:
             continue
         time = (before + after) / 2

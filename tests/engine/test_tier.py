@@ -185,3 +185,120 @@ def test_out_of_memory_of_an_operation_that_starts_later() -> None:
     with pytest.raises(OutOfMemory) as caught:
         engine.env.run()
     assert caught.value.time == 4.0
+
+
+# Bounded pools
+
+
+def pool_of(engine: Engine, slots: float) -> Tier:
+    return Tier(engine.env, "swap buffers", slots, when_full="wait")
+
+
+def using(engine: Engine, pool: Tier, buffers: float, duration: float, ready: float = 0.0) -> Operation:
+    """An operation on a stream of its own, ready at `ready`, that uses buffers while it runs."""
+    stream, change = Stream("own"), [(pool, "buffers", buffers)]
+    if ready:
+        engine.enqueue(Operation(stream, "delay", "delay", ready))
+    return engine.enqueue(Operation(stream, "read", "read", duration, allocates=change, frees=change))
+
+
+@pytest.mark.parametrize(("slots", "starts"), [(1, [0, 2, 4, 6]), (2, [0, 0, 2, 2]), (3, [0, 0, 0, 2]), (4, [0] * 4)])
+def test_an_operation_waits_for_a_free_buffer(slots: int, starts: list[float]) -> None:
+    engine = Engine()
+    pool = pool_of(engine, slots)
+    reads = [using(engine, pool, 1, 2.0) for _ in range(4)]
+    engine.env.run()
+    assert [read.started_at for read in reads] == starts
+    assert (pool.peak, pool.used) == (slots, 0)
+    released = [read.waited_for for read in reads[slots:]]
+    assert released == reads[: 4 - slots]
+
+
+def test_buffers_are_given_out_in_the_order_of_readiness() -> None:
+    """The large request is not overtaken by the small one for which there is room."""
+    engine = Engine()
+    pool = pool_of(engine, 3)
+    using(engine, pool, 2, 4.0)
+    large, small = using(engine, pool, 3, 1.0, ready=1.0), using(engine, pool, 1, 1.0, ready=2.0)
+    engine.env.run()
+    assert (large.started_at, small.started_at) == (4.0, 5.0)
+
+
+def test_buffers_freed_one_by_one_let_in_all_who_fit() -> None:
+    engine = Engine()
+    pool = pool_of(engine, 4)
+    using(engine, pool, 4, 3.0)
+    waiting = [using(engine, pool, buffers, 5.0) for buffers in (1, 2, 1, 1)]
+    engine.env.run()
+    assert [operation.started_at for operation in waiting] == [3.0, 3.0, 3.0, 8.0]
+
+
+def test_buffers_may_be_kept_beyond_the_operation_that_took_them() -> None:
+    """Read into a buffer, use it, write it back: freed with the last of the three."""
+    engine = Engine()
+    pool = pool_of(engine, 2)
+    buffer = [(pool, "buffers", 1.0)]
+    streams = {name: Stream(name) for name in ("read", "compute", "write")}
+    reads = []
+    for number in range(4):
+        read = engine.enqueue(Operation(streams["read"], "read", f"read {number}", 1.0, allocates=buffer))
+        used = engine.enqueue(Operation(streams["compute"], "compute", f"use {number}", 1.0), [read])
+        engine.enqueue(Operation(streams["write"], "write", f"write {number}", 3.0, frees=buffer), [used])
+        reads.append(read)
+    engine.env.run()
+    # written at 2-5, 5-8, 8-11, 11-14: the third read waits for the first write, the fourth for the second
+    assert [read.started_at for read in reads] == [0, 1, 5, 8]
+    assert engine.env.now == 14.0
+
+
+def test_a_pool_and_a_tier_that_fails_side_by_side() -> None:
+    """Bytes are taken when the operation starts, not while it waits for its buffer."""
+    engine = Engine()
+    pool, tier = pool_of(engine, 1), Tier(engine.env, "GPU 0", 100.0)
+    for number in range(3):
+        change = [(pool, "buffers", 1.0), (tier, f"working set {number}", 100.0)]
+        engine.enqueue(Operation(Stream("own"), "compute", "kernel", 2.0, allocates=change, frees=change))
+    engine.env.run()
+    assert (engine.env.now, tier.peak, tier.used) == (6.0, 100.0, 0.0)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_request_larger_than_the_pool_runs_out_of_memory(at_once: bool) -> None:
+    engine = Engine()
+    pool = pool_of(engine, 4)
+    half = [(pool, "buffers", 2.5)] if at_once else [(pool, "buffers", 5.0)]
+    engine.enqueue(Operation(Stream("first"), "delay", "delay", 1.0, allocates=[(pool, "others", 1.0)]))
+    stream = Stream("own")
+    engine.enqueue(Operation(stream, "delay", "delay", 0.5))
+    engine.enqueue(Operation(stream, "read", "read", 1.0, allocates=half * 2 if at_once else half))
+    with pytest.raises(OutOfMemory, match=r"swap buffers: 5 B for buffers do not fit at 0\.5") as caught:
+        engine.env.run()
+    assert caught.value.occupants == {"others": 1.0}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 4),
+    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 5), st.integers(0, 9)), min_size=1, max_size=12),
+)
+def test_a_pool_is_never_over_its_capacity_and_never_idle_for_who_is_first(
+    slots: int, requests: list[tuple[int, int, int]]
+) -> None:
+    engine = Engine()
+    pool = pool_of(engine, slots)
+    asked = [(min(buffers, slots), duration, ready) for buffers, duration, ready in requests]
+    operations = [using(engine, pool, buffers, duration, ready) for buffers, duration, ready in asked]
+    engine.env.run()
+    assert pool.used == 0
+    assert all(0 <= used <= slots for *_, used in pool.series)
+    # First come, first served: each starts once the earlier ones have started and there is room for it.
+    free = 0.0
+    running: list[tuple[float, int]] = []
+    for place in sorted(range(len(asked)), key=lambda i: asked[i][2]):
+        buffers, duration, ready = asked[place]
+        start = max(free, float(ready))
+        while sum(held for end, held in running if end > start) + buffers > slots:
+            start = min(end for end, _ in running if end > start)
+        assert operations[place].started_at == start
+        running.append((start + duration, buffers))
+        free = start
