@@ -180,27 +180,24 @@ class Engine:
 
     def _admit(self, operation: Operation) -> bool:
         """Take its servers' slots and its room in pools if all are free, else wait for all of them."""
-        gates: tuple[Server | Tier, ...] = operation.holds
-        if operation.allocates:
-            for tier, _, _ in operation.allocates:
-                if tier.waits:
-                    gates = (*gates, tier)
+        gates = _gates(operation)
         if not gates:
             return True
-        for gate in gates:
-            if not gate.admits(operation):
-                for each in gates:
-                    if operation not in each.waiting:
-                        each.join(operation)
+        if not all(gate.admits(operation) for gate in gates):
+            new = [gate for gate in gates if operation not in gate.waiting]
+            for gate in new:
+                gate.join(operation)
+            # One that comes later may be the first, by its priority, where others wait for another gate.
+            if not new or not all(gate.admits(operation) for gate in gates):
                 return False
+        for gate in gates:
+            if gate.waiting:
+                gate.leave(operation)
         for server in operation.holds:
             server.busy += 1
-            if server.waiting:
-                server.leave(operation)
         if gates is not operation.holds:
             for tier, occupant, nbytes in operation.allocates:
                 if tier.waits:
-                    tier.leave(operation)
                     tier.allocate(occupant, nbytes)
         return True
 
@@ -243,10 +240,25 @@ class Engine:
         return released
 
     def _admit_waiting(self, gate: Server | Tier, ended: Operation, released: list[Operation]) -> None:
-        """Admit those who wait at a gate, in their order, as long as there is room."""
-        while gate.waiting:
-            first = gate.waiting[0]
-            if not self._admit(first):
-                return
-            first.waited_for = ended
-            released.append(first)
+        """Admit those who wait at a gate, in their order, as long as there is room.
+
+        Who is admitted no longer stands before others at the other gates that it waited at.
+        """
+        gates = [gate]
+        for each in gates:  # grows
+            while each.waiting:
+                first = each.waiting[0]
+                if not self._admit(first):
+                    break
+                first.waited_for = ended
+                released.append(first)
+                gates += [other for other in _gates(first) if other is not each]
+
+
+def _gates(operation: Operation) -> tuple[Server | Tier, ...]:
+    """What it may have to wait for: its servers, and the pools that it takes from."""
+    gates: tuple[Server | Tier, ...] = operation.holds
+    for tier, _, _ in operation.allocates:
+        if tier.waits and tier not in gates:
+            gates = (*gates, tier)
+    return gates

@@ -198,12 +198,12 @@ def spent_on(steps: Iterable[Step]) -> dict[str, float]:
 
 
 def limits(run: Run) -> dict[str, dict[str, float]]:
-    """Phase -> what its critical path went to -> seconds an iteration, summed over micro-steps, largest first."""
+    """Phase -> what its critical path went to -> seconds of an iteration, summed over micro-steps, largest first."""
     paths = CriticalPaths(run)
     steps: dict[str, list[Step]] = {}
     for phase in job_phases(run):
         steps.setdefault(phase.name, []).extend(paths.walk(phase))
     return {
-        name: {what: seconds / run.iterations for what, seconds in spent_on(path).items()}
+        name: {kind: seconds / run.iterations for kind, seconds in spent_on(path).items()}
         for name, path in steps.items()
     }

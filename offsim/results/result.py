@@ -69,20 +69,16 @@ class Result:
 
     @cached_property
     def durations(self) -> dict[str, float]:
-        """Phase -> seconds, summed over micro-steps; they add up to the iteration.
-
-        Where the schedule repeats after several iterations, these and all other sums are means over them.
-        """
+        """Phase -> seconds, summed over micro-steps, mean of the measured iterations; they add up to the iteration."""
         self._require_fit()
         durations: dict[str, float] = {}
         for phase in limits.job_phases(self.run):
-            seconds = (phase.end - phase.start) / self.run.iterations
-            durations[phase.name] = durations.get(phase.name, 0.0) + seconds
-        return durations
+            durations[phase.name] = durations.get(phase.name, 0.0) + phase.end - phase.start
+        return {name: seconds / self.run.iterations for name, seconds in durations.items()}
 
     @cached_property
     def iteration_s(self) -> float:
-        """From the slowest rank's begin of one iteration to that of the next."""
+        """From the begin of an iteration to that of the next on the slowest rank; mean of the measured ones."""
         self._require_fit()
         return (self.run.ended_at - self.run.started_at) / self.run.iterations
 

@@ -1,4 +1,4 @@
-"""Order within and between streams, collectives, copy engines, and what an operation waited for."""
+"""Order within and between streams, collectives, and what an operation waited for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from programs import CLOSE, Program, programs, work
 from simpy import Event
 
-from offsim.engine import CopyEngine, Engine, Operation, Rendezvous, Resource, Stream
+from offsim.engine import Engine, Operation, Rendezvous, Resource, Server, Stream, Thread
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def times(*operations: Operation) -> list[tuple[float, float]]:
 
 def test_a_stream_runs_one_operation_after_another(engine: Engine) -> None:
     stream = Stream("compute")
-    first, second, third = (engine.enqueue(work(stream, duration), "forward") for duration in (2.0, 1.0, 3.0))
+    first, second, third = (engine.enqueue(work(stream, duration)) for duration in (2.0, 1.0, 3.0))
     engine.env.run()
     assert times(first, second, third) == [(0, 2), (2, 3), (3, 6)]
     assert (first.waited_for, second.waited_for, third.waited_for) == (None, first, second)
@@ -39,17 +39,17 @@ def test_a_stream_runs_one_operation_after_another(engine: Engine) -> None:
 def test_different_streams_overlap_perfectly_where_nothing_is_shared(engine: Engine) -> None:
     for number in range(5):
         for _ in range(4):
-            engine.enqueue(work(Stream(f"stream {number}"), number + 1.0), "forward")
+            engine.enqueue(work(Stream(f"stream {number}"), number + 1.0))
     engine.env.run()
     assert engine.env.now == 5.0
 
 
 def test_an_event_orders_one_stream_behind_another(engine: Engine) -> None:
     compute, copies = Stream("compute"), Stream("copies")
-    kernel = engine.enqueue(work(compute, 3.0), "backward")
-    first = engine.enqueue(work(copies, 1.0), "backward")
-    second = engine.enqueue(work(copies, 1.0), "backward", after=[kernel])
-    third = engine.enqueue(work(copies, 1.0), "backward")
+    kernel = engine.enqueue(work(compute, 3.0))
+    first = engine.enqueue(work(copies, 1.0))
+    second = engine.enqueue(work(copies, 1.0), after=[kernel])
+    third = engine.enqueue(work(copies, 1.0))
     engine.env.run()
     assert times(first, second, third) == [(0, 1), (3, 4), (4, 5)]
     assert second.waited_for is kernel
@@ -57,27 +57,27 @@ def test_an_event_orders_one_stream_behind_another(engine: Engine) -> None:
 
 @pytest.mark.parametrize(("slow", "released_by"), [(0, 0), (1, 1), (2, 2)])
 def test_what_ended_last_is_what_an_operation_waited_for(engine: Engine, slow: int, released_by: int) -> None:
-    others = [engine.enqueue(work(Stream("own"), 9.0 if i == slow else 2.0 + i), "update") for i in range(3)]
-    waiting = engine.enqueue(work(Stream("waiting"), 1.0), "update", after=others)
+    others = [engine.enqueue(work(Stream("own"), 9.0 if i == slow else 2.0 + i)) for i in range(3)]
+    waiting = engine.enqueue(work(Stream("waiting"), 1.0), after=others)
     engine.env.run()
     assert waiting.waited_for is others[released_by]
     assert waiting.started_at == 9.0
 
 
 def test_what_has_ended_and_none_hold_nothing_back(engine: Engine) -> None:
-    done = engine.enqueue(work(Stream("first"), 1.0), "forward")
+    done = engine.enqueue(work(Stream("first"), 1.0))
     engine.env.run()
-    later = engine.enqueue(work(Stream("second"), 1.0), "forward", after=[done, None])
+    later = engine.enqueue(work(Stream("second"), 1.0), after=[done, None])
     assert later.started_at == 1.0
     assert later.waited_for is None
 
 
 def test_the_host_thread_released_what_nothing_else_held_back(engine: Engine) -> None:
-    host, copies = Stream("host thread"), Stream("copies")
-    engine.enqueue(work(host, 2.0), "update", issuer=host)
+    host, copies = Thread("host thread"), Stream("copies")
+    engine.enqueue(work(host, 2.0), thread=host)
     engine.env.run()
-    launched = engine.enqueue(work(copies, 5.0), "update", issuer=host)
-    held_back = engine.enqueue(work(copies, 1.0), "update", issuer=host)
+    launched = engine.enqueue(work(copies, 5.0), thread=host)
+    held_back = engine.enqueue(work(copies, 1.0), thread=host)
     engine.env.run()
     assert launched.waited_for is host.last_ended
     assert held_back.waited_for is launched
@@ -85,8 +85,8 @@ def test_the_host_thread_released_what_nothing_else_held_back(engine: Engine) ->
 
 def test_an_operation_waits_twice_for_the_same_one_only_once(engine: Engine) -> None:
     stream = Stream("compute")
-    first = engine.enqueue(work(stream, 1.0), "forward")
-    second = engine.enqueue(work(stream, 1.0), "forward", after=[first, first])
+    first = engine.enqueue(work(stream, 1.0))
+    second = engine.enqueue(work(stream, 1.0), after=[first, first])
     engine.env.run()
     assert times(second) == [(1, 2)]
 
@@ -99,9 +99,10 @@ def test_a_duration_must_not_be_negative(duration: float) -> None:
 
 def test_operations_are_recorded_in_the_order_of_enqueueing(engine: Engine) -> None:
     streams = [Stream("a"), Stream("b")]
+    host = Thread("host thread")
     for number in range(10):
-        engine.iteration = number // 5
-        engine.enqueue(work(streams[number % 2], 1.0), f"phase {number}")
+        host.iteration, host.phase = number // 5, f"phase {number}"
+        engine.enqueue(work(streams[number % 2], 1.0), thread=host)
     assert [(o.index, o.iteration, o.phase) for o in engine.operations] == [
         (number, number // 5, f"phase {number}") for number in range(10)
     ]
@@ -151,12 +152,12 @@ def test_a_process_waits_for_an_operation(engine: Engine) -> None:
     seen: list[float] = []
 
     def host() -> Generator[Event, None, None]:
-        operation = engine.enqueue(work(stream, 2.0), "forward")
+        operation = engine.enqueue(work(stream, 2.0))
         yield operation.completion(engine.env)
         seen.append(engine.env.now)
         yield operation.completion(engine.env)  # done already
         seen.append(engine.env.now)
-        yield engine.enqueue(work(stream, 0.0), "forward").completion(engine.env)  # done at once
+        yield engine.enqueue(work(stream, 0.0)).completion(engine.env)  # done at once
         seen.append(engine.env.now)
 
     engine.env.process(host())
@@ -165,7 +166,7 @@ def test_a_process_waits_for_an_operation(engine: Engine) -> None:
 
 
 def test_several_processes_wait_for_one_operation(engine: Engine) -> None:
-    operation = engine.enqueue(work(Stream("compute"), 2.0), "forward")
+    operation = engine.enqueue(work(Stream("compute"), 2.0))
     seen: list[tuple[int, float]] = []
 
     def host(number: int) -> Generator[Event, None, None]:
@@ -191,9 +192,9 @@ def collective(ranks: int, duration: float) -> Iterator[Operation]:
 @pytest.mark.parametrize("arrivals", [[1.0, 1.0, 1.0], [3.0, 1.0, 2.0], [1.0, 2.0, 7.0], [5.0]])
 def test_a_collective_starts_when_the_last_rank_arrives(engine: Engine, arrivals: list[float]) -> None:
     members = list(collective(len(arrivals), 4.0))
-    before = [engine.enqueue(work(m.stream, arrival), "backward") for m, arrival in zip(members, arrivals, strict=True)]
+    before = [engine.enqueue(work(m.stream, arrival)) for m, arrival in zip(members, arrivals, strict=True)]
     for member in members:
-        engine.enqueue(member, "backward")
+        engine.enqueue(member)
     engine.env.run()
     assert times(*members) == [(max(arrivals), max(arrivals) + 4.0)] * len(members)
     last = before[arrivals.index(max(arrivals))] if len(set(arrivals)) > 1 else before[-1]
@@ -202,10 +203,10 @@ def test_a_collective_starts_when_the_last_rank_arrives(engine: Engine, arrivals
 
 def test_a_rank_that_waits_for_its_peers_keeps_its_stream_occupied(engine: Engine) -> None:
     early, late = collective(2, 1.0)
-    engine.enqueue(early, "backward")
-    behind = engine.enqueue(work(early.stream, 1.0), "backward")
-    engine.enqueue(work(late.stream, 10.0), "backward")
-    engine.enqueue(late, "backward")
+    engine.enqueue(early)
+    behind = engine.enqueue(work(early.stream, 1.0))
+    engine.enqueue(work(late.stream, 10.0))
+    engine.enqueue(late)
     engine.env.run()
     assert times(early, late, behind) == [(10, 11), (10, 11), (11, 12)]
 
@@ -215,43 +216,11 @@ def test_a_collective_goes_as_fast_as_each_rank_can(engine: Engine) -> None:
     members = list(collective(2, 4.0))
     compute = Resource("GPU compute 0", 1.0)
     members[0].usage = ((compute, 0.5),)
-    engine.enqueue(work(Stream("compute"), 100.0, [(compute, 1.0)]), "backward")
+    engine.enqueue(work(Stream("compute"), 100.0, [(compute, 1.0)]))
     for member in members:
-        engine.enqueue(member, "backward")
+        engine.enqueue(member)
     engine.env.run()
     assert [member.ended_at for member in members] == [pytest.approx(6.0), 4.0]
-
-
-# Copy engines
-
-
-def copies(engine: Engine, dma: CopyEngine, arrivals: list[float], duration: float) -> list[Operation]:
-    found = []
-    for number, arrival in enumerate(arrivals):
-        stream = Stream(f"copy {number}")
-        engine.enqueue(work(stream, arrival), "update")
-        found.append(engine.enqueue(Operation(stream, "h2d", f"copy {number}", duration, engine=dma), "update"))
-    return found
-
-
-def test_a_copy_engine_serves_in_the_order_of_readiness(engine: Engine) -> None:
-    first, second, third = copies(engine, CopyEngine(), [2.0, 1.0, 3.0], 5.0)
-    engine.env.run()
-    assert times(second, first, third) == [(1, 6), (6, 11), (11, 16)]
-    assert (first.waited_for, third.waited_for) == (second, first)
-
-
-def test_a_copy_engine_is_free_again_after_a_pause(engine: Engine) -> None:
-    first, second = copies(engine, CopyEngine(), [0.0, 9.0], 5.0)
-    engine.env.run()
-    assert times(first, second) == [(0, 5), (9, 14)]
-    assert second.waited_for is not first
-
-
-def test_two_copy_engines_work_at_once(engine: Engine) -> None:
-    down, up = copies(engine, CopyEngine(), [0.0], 5.0) + copies(engine, CopyEngine(), [0.0], 5.0)
-    engine.env.run()
-    assert times(down, up) == [(0, 5), (0, 5)]
 
 
 # Size
@@ -264,18 +233,18 @@ def test_long_chains_do_not_recurse(engine: Engine, durations: tuple[float, ...]
     count = 10_000
     assert count > sys.getrecursionlimit()
     on = [Stream(f"stream {number}") for number in range(streams)]
-    previous = engine.enqueue(work(on[0], 1.0), "update")
+    previous = engine.enqueue(work(on[0], 1.0))
     for number in range(count):
         operation = work(on[number % streams], durations[number % len(durations)])
-        previous = engine.enqueue(operation, "update", after=[previous])
+        previous = engine.enqueue(operation, after=[previous])
     engine.env.run()
     assert previous.ended_at == 1.0 + count * sum(durations) / len(durations)
     assert all(later.waited_for is earlier for earlier, later in pairwise(engine.operations))
 
 
 def test_many_that_wait_for_one_start_together_in_order(engine: Engine) -> None:
-    first = engine.enqueue(work(Stream("first"), 1.0), "update")
-    waiting = [engine.enqueue(work(Stream("own"), 0.0), "update", after=[first]) for _ in range(10_000)]
+    first = engine.enqueue(work(Stream("first"), 1.0))
+    waiting = [engine.enqueue(work(Stream("own"), 0.0), after=[first]) for _ in range(10_000)]
     engine.env.run()
     assert times(*waiting) == [(1.0, 1.0)] * 10_000
 
@@ -284,16 +253,16 @@ def test_a_closed_engine_is_freed_without_the_garbage_collector() -> None:
     """All but SimPy's environment, which refers to itself."""
 
     def simulate() -> None:
-        engine, link, dma = Engine(), Resource("link", 1.0), CopyEngine()
+        engine, link, dma = Engine(), Resource("link", 1.0), Server()
         members = collective(2, 1.0)
         for number in range(200):
             stream = Stream(f"stream {number}")
-            copy = Operation(stream, "h2d", "copy", 1.0, ((link, 1.0),), engine=dma)
-            kernel = engine.enqueue(work(Stream("compute"), 2.0, [(link, 1.0)]), "update")
-            engine.enqueue(copy, "update", after=[kernel])
-            engine.enqueue(work(stream, 1.0), "update").completion(engine.env)
+            copy = Operation(stream, "h2d", "copy", 1.0, ((link, 1.0),), holds=(dma,))
+            kernel = engine.enqueue(work(Stream("compute"), 2.0, [(link, 1.0)]))
+            engine.enqueue(copy, after=[kernel])
+            engine.enqueue(work(stream, 1.0)).completion(engine.env)
         for member in members:
-            engine.enqueue(member, "update")
+            engine.enqueue(member)
         engine.env.run()
         engine.close()
 

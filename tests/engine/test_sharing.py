@@ -32,7 +32,7 @@ def close(value: float) -> Any:
 def test_one_resource_in_order_takes_the_sum_of_its_work(durations: list[float], rate: float) -> None:
     engine, link, stream = Engine(), Resource("link", 10.0), Stream("copies")
     for duration in durations:
-        engine.enqueue(work(stream, duration, [(link, rate)]), "test")
+        engine.enqueue(work(stream, duration, [(link, rate)]))
     engine.env.run()
     assert engine.operations[-1].ended_at == close(sum(durations))
     assert all(operation.slowdowns is None for operation in engine.operations)
@@ -102,7 +102,7 @@ def test_changes_at_one_instant_are_one_change() -> None:
     for number in range(3):
         stream = Stream(f"stream {number}")
         for _ in range(2):
-            engine.enqueue(work(stream, 1.0, [(link, 10.0)]), "test")
+            engine.enqueue(work(stream, 1.0, [(link, 10.0)]))
     background = enqueue_at(engine, 0.0, 100.0, [(link, 10.0)])
     engine.env.run()
     assert background.slowdowns == [(0.0, 0.25, link), (close(8.0), 1.0, None)]
@@ -146,7 +146,7 @@ def fractions(capacities: Sequence[float], asked: Matrix) -> list[float]:
     resources = [Resource(f"resource {i}", capacity) for i, capacity in enumerate(capacities)]
     for rates in asked:
         usage = [(resource, rate) for resource, rate in zip(resources, rates, strict=True) if rate]
-        engine.enqueue(work(Stream("own"), 1.0, usage), "test")
+        engine.enqueue(work(Stream("own"), 1.0, usage))
     engine.env.run(until=1e-9)
     return [operation.fraction for operation in engine.operations]
 
@@ -323,7 +323,7 @@ def test_flows_that_start_and_end_together_cost_a_constant_each(flows: int, monk
 
     monkeypatch.setattr(engine.env, "schedule", count)
     for _ in range(flows):
-        engine.enqueue(work(Stream("own"), 1.0, [(link, 1.0)]), "test")
+        engine.enqueue(work(Stream("own"), 1.0, [(link, 1.0)]))
     engine.env.run()
     assert engine.env.now == close(flows)
     assert len(scheduled) <= 3 * flows
@@ -348,7 +348,64 @@ def test_a_change_travels_along_a_chain_of_coupled_resources() -> None:
     line = [enqueue_at(engine, 0.0, 10.0, [(a, 1.0), (b, 1.0)]) for a, b in pairwise(links)]
     engine.env.run(until=1.0)
     assert [operation.fraction for operation in line] == [close(value) for value in (0.1, 0.25, 0.4, 0.55, 0.7)]
-    engine.enqueue(work(Stream("one more"), 10.0, [(links[0], 1.0)]), "test")
+    engine.enqueue(work(Stream("one more"), 10.0, [(links[0], 1.0)]))
     engine.env.run(until=1.5)
     assert [operation.fraction for operation in line] == [close(value) for value in (0.05, 0.3, 0.35, 0.6, 0.65)]
     assert [operation.slowdowns[-1][2] for operation in line if operation.slowdowns] == links[:5]
+
+
+# Rates many orders of magnitude apart
+
+
+@pytest.mark.parametrize("factor", [1e12, 1e16, 1e17, 1e20, 1e27])
+@pytest.mark.parametrize("last", ["small", "large"])
+def test_rates_far_apart_share_one_resource(factor: float, last: str) -> None:
+    """Both run at half speed: fairness is in the fraction of an operation's own speed, however different those are."""
+    engine = Engine()
+    memory, cores = Resource("memory", factor), Resource("cores", 1.0)
+    rates = [1.0, factor] if last == "large" else [factor, 1.0]
+    operations = [enqueue_at(engine, 0.0, 1.0, [(memory, rate), (cores, 1.0)]) for rate in rates]
+    engine.env.run()
+    assert [operation.ended_at for operation in operations] == [close(2.0)] * 2
+    assert (memory.load, cores.load) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("factor", [1e9, 1e16, 1e17, 1e20, 1e27])
+def test_large_rates_held_back_elsewhere_leave_small_ones_alone(factor: float) -> None:
+    """The memory is asked for twice its rate, but the cores let only a thousandth of that come."""
+    engine = Engine()
+    memory, cores = Resource("memory", factor), Resource("cores", 1e-3)
+    large = [enqueue_at(engine, 0.0, 1.0, [(memory, factor), (cores, 1.0)]) for _ in range(2)]
+    small = enqueue_at(engine, 0.0, 1.0, [(memory, 1.0)])
+    engine.env.run()
+    assert [operation.ended_at for operation in large] == [close(2000.0)] * 2
+    assert small.ended_at == close(1.0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(-12, 27), st.integers(0, 27), st.integers(1, 5)),
+        min_size=1,
+        max_size=8,
+    ),
+    st.tuples(st.integers(-3, 27), st.integers(-3, 3)),
+)
+def test_rates_far_apart_neither_fail_nor_finish_early(
+    flows: list[tuple[int, int, int, int]], capacities: tuple[int, int]
+) -> None:
+    """What they need of a resource cannot be had sooner; with whole powers of ten as rates and capacities."""
+    engine = Engine()
+    one, other = (Resource(name, 10.0**power) for name, power in zip(("one", "other"), capacities, strict=True))
+    operations = [
+        enqueue_at(engine, float(start), float(duration), [(one, 10.0**first), (other, 10.0 ** (second - 24))])
+        for start, first, second, duration in flows
+    ]
+    engine.env.run()
+    for resource in (one, other):
+        asked = sum(o.duration * rate for o in operations for used, rate in o.usage if used is resource)
+        first = min(operation.started_at for operation in operations)
+        assert engine.env.now - first >= asked / resource.capacity * (1 - 1e-6)
+        assert not resource.running
+    for operation in operations:
+        assert operation.ended_at - operation.started_at >= operation.duration * (1 - CLOSE)
