@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 
 from offsim.inputs.errors import Expected
 from offsim.inputs.fields import Section
-from offsim.platform.correlations import Correlation
 
 Source = Literal["measured", "fitted", "datasheet", "derived", "assumed"]
 
@@ -115,7 +114,7 @@ class Measurement(Section):
 
 
 class HardwareProfile(Section):
-    """A node type, where each of its values comes from, and how the errors of their logarithms are correlated."""
+    """A node type, and where each of its values comes from."""
 
     name: str
     description: str
@@ -128,4 +127,3 @@ class HardwareProfile(Section):
     storage: Storage | None = None
     measurement: Measurement = Measurement(iteration_overhead_s=0.0)
     provenance: dict[str, Provenance] = Field(default_factory=dict)
-    correlations: dict[tuple[str, str], Correlation] = Field(default_factory=dict)

@@ -8,8 +8,7 @@
     gpu:
       memory_bytes: {value: 1.5e11, unit: B, source: datasheet, note: "..."}
 
-The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval; how values
-with intervals are correlated is a section of its own (`offsim.platform.correlations`).
+The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from offsim.inputs.errors import Expected, InputError, KeyPath, suggestion
 from offsim.inputs.fields import Count, Flag, Number, Section, section_type
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
 from offsim.inputs.yaml_input import Document, Mark, dotted, read_yaml, validate
-from offsim.platform.correlations import SECTION, Correlation, laid_over, without
 from offsim.platform.hardware import HardwareProfile, Provenance, Source
 from offsim.scenario import Scenario
 
@@ -33,7 +31,6 @@ _UNITS = {"_bytes_per_s": "B/s", "_params_per_s": "params/s", "_flops_per_s": "F
 _SECTIONS = {
     name: model for name, field in HardwareProfile.model_fields.items() if (model := section_type(field.annotation))
 }
-_FIELDS = [f"{name}.{field}" for name, model in _SECTIONS.items() for field in model.model_fields]
 
 
 class _Entry(Provenance):
@@ -84,7 +81,6 @@ class _Head(Section):
     extends: str = ""
     gpus_per_node: Count | None = None
     validated: Flag = Field(description="whether predictions were compared with measured runs: true or false")
-    correlations: dict[str, list[Correlation]] = Field(default_factory=dict)
 
 
 _FILE: type[_Head] = create_model(
@@ -147,8 +143,6 @@ def _changed(profile: HardwareProfile, scenario: Scenario) -> HardwareProfile:
             data[section][field] = change if factor is None else factor * old
             named.append(f"{dotted(path)} {format(change, 'g') if factor is None else change}")
             marks[path] = scenario.document.mark((*at, field))
-            if factor is None:
-                data[SECTION] = without(data[SECTION], [dotted(path)])
             data["provenance"][dotted(path)] = _provenance(profile.provenance.get(dotted(path)), factor)
         marks[section,] = scenario.document.mark(at)
     data["name"] = f"{profile.name} with {', '.join(named)}"
@@ -225,13 +219,10 @@ def _chain(path: Path) -> dict[Path, Document]:
 
 def _merge(documents: list[Document]) -> HardwareProfile:
     """Lay profiles over one another, the last on top, and check the whole."""
-    data: dict[str, Any] = {"provenance": {}, SECTION: {}}
+    data: dict[str, Any] = {"provenance": {}}
     marks: dict[KeyPath, Mark] = {}
     for document in documents:
-        values = []
         for name, given in document.data.items():
-            if name == SECTION:
-                continue
             if name not in _SECTIONS:
                 data[name] = given
                 marks[name,] = document.mark((name,))
@@ -242,10 +233,7 @@ def _merge(documents: list[Document]) -> HardwareProfile:
                 section[field] = entry["value"]
                 marks[path] = document.mark((*path, "value"))
                 data["provenance"][dotted(path)] = {key: entry[key] for key in Provenance.model_fields if key in entry}
-                values.append(dotted(path))
             marks[name,] = document.mark((name,))
-        uncertain = [name for name, origin in data["provenance"].items() if origin.get("low") is not None]
-        data[SECTION] = laid_over(without(data[SECTION], values), document, _FIELDS, uncertain)
         marks[()] = document.mark(())
     data.pop("extends", None)
     return validate(Document(data, marks), HardwareProfile)
