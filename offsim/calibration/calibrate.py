@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from offsim.calibration.assignments import set_values, with_values
-from offsim.calibration.logs.table import missing, read_log
+from offsim.calibration.logs.logged_runs import missing, read_log
 from offsim.calibration.microbenchmarks.estimate import Estimate
 from offsim.calibration.microbenchmarks.estimates import fit_microbenchmarks
 from offsim.calibration.microbenchmarks.rows import read_microbenchmarks
@@ -172,7 +172,7 @@ def _take(calibration: Calibration, estimates: Iterable[Estimate]) -> None:
         name, value = estimate.name, estimate.interval.value
         if name in calibration.fixed:
             continue
-        if "." not in name or (estimate.at_least and (value_of(base, name) or 0) >= value):
+        if not estimate.of_profile or (estimate.at_least and (value_of(base, name) or 0) >= value):
             calibration.others += (estimate,)
             continue
         check(base, name, value, estimate.file)
@@ -188,7 +188,7 @@ def _take_traces(calibration: Calibration, paths: Sequence[Path]) -> None:
     for path in paths:
         groups: dict[str, list[Estimate]] = {}
         for estimate in fit_trace(read_trace(path), calibration.base.gpus_per_node):
-            if "." in estimate.name:
+            if estimate.of_profile:
                 check(calibration.start, estimate.name, estimate.interval.value, estimate.file)
             name = FITTED_WITH.get(estimate.name, estimate.name)
             if not known & {name, estimate.name}:

@@ -205,7 +205,7 @@ def show_trace(source: str, *, plot: str | None, json: str | None) -> None:
 
 def read_logs(files: Sequence[str], columns: Sequence[str], *, out: str) -> None:
     """`offsim logs`."""
-    from offsim.calibration.logs.table import fill, missing, read_log, write_rows
+    from offsim.calibration.logs.logged_runs import fill, missing, read_log, write_rows
 
     check_outputs({"--out": out}, inputs=files)
     logs = [(file, read_log(file)) for file in files]

@@ -72,6 +72,18 @@ def test_shipped_residuals_cover_the_models_that_they_are_not_of() -> None:
     }
 
 
+def test_docs_have_the_intervals_of_shipped_profiles() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sensitivity.md").read_text(encoding="utf-8")
+    for name, groups in read_held_out(available_profiles()["jlse-4xh100"].with_name(FILE_NAME)).items():
+        held_out = held_out_of(available_profiles()[name])
+        assert held_out is not None
+        runs = len(held_out.residuals["sum"])
+        coverage = PredictionInterval({}, {}, runs, ()).coverage
+        cells = [f"± {100 * math.expm1(conformal_quantile(values)):.1f} %" for values in held_out.residuals.values()]
+        row = [f"`{name}`", f"{runs} of {len(groups)} models", f"{100 * coverage:.0f} %", *cells]
+        assert f"| {' | '.join(row)} |" in page
+
+
 def test_bounds_are_the_widest_residual_of_few_runs() -> None:
     path = available_profiles()["jlse-4xh100"]
     held_out = held_out_of(path)
