@@ -83,6 +83,11 @@ class Calibration:
         return phase_residuals(self.held_out, self.profile)
 
     @property
+    def values(self) -> list[tuple[str, ProfileValue]]:
+        """The values found by dotted name, section by section; those without a section come first."""
+        return sorted(self.found.items(), key=lambda item: ("." in item[0], item[0]))
+
+    @property
     def table(self) -> pd.DataFrame:
         """One row per value found, by its field in the profile; `base` is the base profile's, NaN where it has none."""
         import pandas as pd

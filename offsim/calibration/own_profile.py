@@ -29,7 +29,7 @@ def write_profile(path: str | Path, calibration: Calibration, base: str) -> None
         validated=str(bool(calibration.held_out)).lower(),
     )
     document.yaml_set_start_comment("Written by offsim calibrate.")
-    for name, value in sorted(calibration.found.items()):
+    for name, value in calibration.values:
         put(document, name, value)
     files = {path: text_of(document).encode()}
     held_out = read_held_out(path.with_name(FILE_NAME))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,29 +64,41 @@ def text_of(document: CommentedMap) -> str:
 
 def put(document: CommentedMap, field: str, new: ProfileValue) -> None:
     """Set the value of a dotted field, or of a top-level one; where the profile has an entry, its other keys stay."""
-    name, _, key = field.rpartition(".")
-    if not name:
+    section, _, key = field.rpartition(".")
+    if not section:
         document[key] = number(new.value, new.source)
         return
-    if name not in document:
-        document[name] = CommentedMap()
-        document.yaml_set_comment_before_after_key(name, before="\n")
-    section = document[name]
-    if key not in section:
-        entry = CommentedMap(unit=quoted("1") if unit_of(key) == "1" else unit_of(key))
+    if section not in document:
+        document[section] = CommentedMap()
+        document.yaml_set_comment_before_after_key(section, before="\n")
+    entries = document[section]
+    if key not in entries:
+        entry = CommentedMap()
         entry.fa.set_flow_style()
-        _append(section, key, entry)
-    entry = section[key]
-    keys = {"value": number(new.value, new.source), "low": number(new.low), "high": number(new.high)}
-    keys |= {"unit": entry["unit"], "source": new.source, "error": quoted(new.error), "note": quoted(new.note)}
-    for place, (name, text) in enumerate({name: text for name, text in keys.items() if text}.items()):
+        _append(entries, key, entry)
+    unit = unit_of(key)
+    texts = {
+        "value": number(new.value, new.source),
+        "low": number(new.low),
+        "high": number(new.high),
+        "unit": entries[key].get("unit", quoted(unit) if unit == "1" else unit),
+        "source": new.source,
+        "error": quoted(new.error),
+        "note": quoted(new.note) or entries[key].get("note", ""),
+    }
+    _update(entries[key], texts)
+
+
+def _update(entry: CommentedMap, texts: Mapping[str, str]) -> None:
+    """Make the entry's texts these, without those that are empty; those that it has stay in their place."""
+    for name in texts:
+        if not texts[name]:
+            entry.pop(name, None)
+    for place, (name, text) in enumerate((name, text) for name, text in texts.items() if text):
         if name in entry:
             entry[name] = text
         else:
             entry.insert(place, name, text)
-    for name in ("low", "high", "error"):
-        if not keys[name]:
-            entry.pop(name, None)
 
 
 def _append(section: CommentedMap, key: str, entry: CommentedMap) -> None:
@@ -101,8 +114,11 @@ def _append(section: CommentedMap, key: str, entry: CommentedMap) -> None:
 
 
 def number(value: float | None, source: Source = "fitted") -> str:
-    """A value as profiles have it; in four digits where it is not the user's own; "" for none."""
-    return "" if value is None else f"{value:.{15 if source == 'assumed' else 4}g}"
+    """A value as profiles have it, in four digits, or all of those that the user gave; "" for none."""
+    if value is None:
+        return ""
+    text = f"{value:.4g}"
+    return f"{value:.15g}" if source == "assumed" and float(text) != value else text
 
 
 def quoted(text: str) -> str:

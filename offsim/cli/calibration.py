@@ -31,7 +31,7 @@ def _found(calibration: Calibration, style: Style) -> str:
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []  # of the rows; a section's has none
     above = ""
-    for name, found in sorted(calibration.found.items()):
+    for name, found in calibration.values:
         section, _, key = name.rpartition(".")
         if section != above:
             rows.append((section, "", "", "", "", ""))
@@ -39,7 +39,7 @@ def _found(calibration: Calibration, style: Style) -> str:
             above = section
         numbers = (value_of(calibration.base, name), found.value, found.low, found.high)
         cells = ("" if number is None else f"{number:.3g}" for number in numbers)
-        rows.append((f"  {key}", *cells, found.source))
+        rows.append((f"  {key}" if section else key, *cells, found.source))
         notes.append(wrapped(found.note, "    ", "    "))
     table = style.table(rows, ("value", "base", "found", "low", "high", "source"), "lrrrrl")
     headers, rule, *lines = table.splitlines()
