@@ -192,7 +192,7 @@ def _take_traces(calibration: Calibration, paths: Sequence[Path]) -> None:
     best: dict[str, list[Estimate]] = {}
     for path in paths:
         groups: dict[str, list[Estimate]] = {}
-        for estimate in fit_trace(read_trace(path), calibration.base.gpus_per_node):
+        for estimate in fit_trace(read_trace(path), calibration.start.gpus_per_node):
             if estimate.of_profile:
                 check(calibration.start, estimate.name, estimate.interval.value, estimate.file)
             name = FITTED_WITH.get(estimate.name, estimate.name)
@@ -217,9 +217,7 @@ def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Seq
     data, unfit = _that_fit(points(own), start)
     calibration.left_out += unfit
     if not data:
-        hint = (
-            "where the machine has more than the base, say so with --set host.memory_bytes=... or gpu.memory_bytes=..."
-        )
+        hint = "where the machine has more than the base, --set host.memory_bytes=... or gpu.memory_bytes=..."
         raise InputError(f"found no run with times of all phases that fits in memory, expected some; {hint}", files[0])
     training, held_out = split(data, holdout)
     calibration.fitted, calibration.held_out = tuple(training), tuple(held_out)

@@ -112,7 +112,7 @@ def test_a_machine_unlike_its_base(measured: Path, tmp_path: Path, capsys: pytes
     table, out = runs_table(tmp_path / "runs.csv", str(small)), tmp_path / "mine.yaml"
     arguments = ["calibrate", str(table), "--base", str(small), "--out", str(out)]
     assert main(arguments) == 2
-    assert "say so with --set host.memory_bytes=" in capsys.readouterr().err
+    assert "where the machine has more than the base, --set host.memory_bytes=" in capsys.readouterr().err
     given = ["host.memory_bytes=2_000_000_000_001", "link.h2d_bytes_per_s=5e10", "gpus_per_node=8"]
     assert main([*arguments, *(f"--set={text}" for text in given)]) == 0
     assert re.search(r"^  memory_bytes +1e\+09 +2e\+12 +assumed$", capsys.readouterr().out, re.MULTILINE)
