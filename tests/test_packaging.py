@@ -84,7 +84,7 @@ def modules_imported_by(source: str) -> set[str]:
 def test_what_offsim_imports_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[<>=~! ]", requirement)[0].lower() for requirement in project["dependencies"]}
-    comes_as = {"yaml": "pyyaml", "pydantic_core": "pydantic"}
+    comes_as = {"yaml": "pyyaml", "pydantic_core": "pydantic", "ruamel": "ruamel.yaml"}
     known = sys.stdlib_module_names | {"offsim"}
     for path in sorted((ROOT / "offsim").rglob("*.py")):
         needed = {comes_as.get(name, name) for name in modules_imported_by(path.read_text()) - known}

@@ -146,6 +146,14 @@ def calibrate(
             autocompletion=profiles_from,
         ),
     ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Set a value that is not the base's, such as host.memory_bytes=2e12. May be repeated.",
+        ),
+    ] = None,
     holdout: Annotated[
         float | None,
         typer.Option(
@@ -161,4 +169,4 @@ def calibrate(
     """
     from offsim.cli.commands import calibrate_profile
 
-    calibrate_profile(files, base, out=out, holdout=holdout)
+    calibrate_profile(files, base, assignments or [], out=out, holdout=holdout)

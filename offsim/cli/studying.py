@@ -109,7 +109,8 @@ def sensitivity(
     """Find which hardware values the time depends on.
 
     Simulates the scenario with each value a little lower and higher: percent of time per percent of the value, for the
-    iteration and each phase. Where the profile has intervals, also how sure the time is.
+    iteration and each phase. Where runs of this hardware were held out of its fit, also how sure
+    the time is.
     """
     from offsim.cli.commands import show_sensitivity
 

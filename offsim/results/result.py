@@ -23,7 +23,7 @@ from offsim.views.style import format_memory, format_time
 if TYPE_CHECKING:
     import pandas as pd
 
-    from offsim.study.sensitivities.interval import Interval
+    from offsim.results.interval import PredictionInterval
     from offsim.views.figure import Picture
 
 PHASES = ("forward", "backward", "update")
@@ -124,14 +124,23 @@ class Result:
         return {name: s / total for name, s in sorted(seconds.items(), key=lambda item: (-item[1], item[0]))}
 
     @cached_property
-    def interval(self) -> Interval | None:
-        """Where the times lie as far as the hardware's values are known; None where no value has an interval.
+    def _interval(self) -> PredictionInterval | str:
+        from offsim.results.interval import prediction_interval
 
-        Simulates the iteration twice for each value that has one. Raises DoesNotFit.
+        return prediction_interval(self)
+
+    @property
+    def interval(self) -> PredictionInterval | None:
+        """Where measured times would lie, by the runs held out on this hardware; None where there are none.
+
+        Raises DoesNotFit.
         """
-        from offsim.study.sensitivities.interval import interval_of
+        return None if isinstance(self._interval, str) else self._interval
 
-        return interval_of(self)
+    @property
+    def no_interval(self) -> str:
+        """Why there is no interval; "" where there is one. Raises DoesNotFit."""
+        return self._interval if isinstance(self._interval, str) else ""
 
     def _require_fit(self) -> None:
         if not self.fits:

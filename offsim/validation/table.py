@@ -26,7 +26,7 @@ MAX_BYTES = 64_000_000
 
 SHIPPED_RUNS = Path(__file__).with_name("measured_runs.csv")
 HELD_OUT = packaged_folder("hardware_profiles") / "held_out.json"
-"""Errors on models left out of the fit: hardware -> model -> phase -> {n, median, p90, worst} in percent."""
+"""Errors on models left out of the fit, as `offsim.platform.held_out` describes them."""
 
 # Column -> where its value goes in a scenario
 _KEYS: dict[str, tuple[str, ...]] = {

@@ -15,7 +15,7 @@ from offsim.views.style import format_memory, format_time, format_time_interval
 from offsim.views.tables import format_percent
 
 if TYPE_CHECKING:
-    from offsim.study.sensitivities.interval import Interval
+    from offsim.results.interval import PredictionInterval
 
 NAMED_FROM = 0.05
 """The share of the iteration from which on the headline names what limits it."""
@@ -95,7 +95,7 @@ def batch_line(scenario: Scenario) -> str:
     )
 
 
-def speed_line(result: Result, interval: Interval | None = None) -> str:
+def speed_line(result: Result, interval: PredictionInterval | None = None) -> str:
     """How fast an iteration is, and how sure that is where it is known."""
     time = format_time_interval(result.iteration_s, interval.half_s()) if interval else format_time(result.iteration_s)
     return f"{time}, {result.tokens_per_s:,.0f} tokens/s, {result.tflops_per_gpu:.1f} TFLOP/s per GPU"

@@ -23,7 +23,7 @@ from offsim.study.sweeps.sweep_file import Sweep
 ID_BYTES = 32
 KEPT_PROFILES = 256
 
-_UNUSED = {"provenance", "correlations", "description", "validated"}
+_UNUSED = {"provenance", "description", "validated"}
 """Of a profile: what no simulation reads."""
 
 

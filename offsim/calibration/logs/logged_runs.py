@@ -67,7 +67,7 @@ _PLAIN = {
 
 @dataclass
 class LoggedRun:
-    """One run that a log tells of."""
+    """One run in a log."""
 
     series: str
     settings: dict[str, str] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class LoggedRun:
     largest_subgroup: int = 0
 
     def add(self, sample: Sample) -> None:
-        """Keep a sample beside the earlier ones of its rank."""
+        """Keep a sample, behind the earlier ones of its rank."""
         self.samples.setdefault(sample.name, {}).setdefault(sample.rank, []).append(sample)
 
     def first_rank(self, name: str) -> list[Sample]:
