@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offsim.cli.terminal import Style, wrapped
+from offsim.inputs.document import dotted
 from offsim.inputs.errors import InputError
-from offsim.inputs.yaml_input import dotted
 
 if TYPE_CHECKING:
     from offsim.imports.draft import Draft, Entry

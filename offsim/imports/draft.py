@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from offsim.imports.keys import NOT_GIVEN, Section
+from offsim.inputs.document import Mark
 from offsim.inputs.errors import KeyPath
-from offsim.inputs.yaml_input import Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,15 @@ class Draft:
 
     def option(self, option: str, target: str, value: Any, found: str, why: str) -> None:
         """Set `target` from an option of the command line."""
-        self._set(target, value, option, found, why, Mark(option, 0, ""), found == NOT_GIVEN)
+        self._set(target, value, option, found, why, Mark(option), found == NOT_GIVEN)
 
     def _set(self, target: str, value: Any, key: str, found: str, why: str, mark: Mark, assumed: bool) -> None:
         section, _, name = target.rpartition(".")
         path: KeyPath = (section, name) if section else (name,)
         (self.data.setdefault(section, {}) if section else self.data)[name] = value
-        self.marks[path] = Mark(mark.origin, mark.line, "")
+        self.marks[path] = mark._replace(text="")
         if section:
-            self.marks.setdefault((section,), Mark(mark.origin, 0, ""))
+            self.marks.setdefault((section,), Mark(mark.origin))
         self.sources[path] = f"{mark.where} {key}: {found}" if mark.line else f"{key}: {found}"
         became = f"{target} {str(value).lower() if isinstance(value, bool) else value}"
         entry = Entry(key, found, f"{became} ({why})" if why else became)
@@ -78,6 +79,23 @@ class Draft:
         """List a key without effect on the time of an iteration."""
         self.ignored.append(Entry(section.name(key), section.shown(key), why))
 
+    def ignore_all(self, section: Section, reasons: Mapping[str, str]) -> None:
+        """List those of the keys as ignored that the section has and no list names yet."""
+        listed = {entry.key for entries in self.lists.values() for entry in entries}
+        for key, why in reasons.items():
+            if key in section and section.name(key) not in listed:
+                self.ignore(section, key, why)
+
     def leave(self, section: Section, key: str, instead: str) -> None:
         """List a key that is not modelled, and what is simulated instead."""
-        self.not_modelled.append(Entry(section.name(key), section.shown(key), instead))
+        self.not_modelled.append(Entry(section.name(key), section.shown(key), f"simulated: {instead}"))
+
+    @property
+    def lists(self) -> dict[str, list[Entry]]:
+        """The lists by what became of their keys."""
+        return {
+            "taken": self.used,
+            "assumed": self.assumed,
+            "ignored": self.ignored,
+            "not modelled": self.not_modelled,
+        }

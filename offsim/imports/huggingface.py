@@ -9,7 +9,7 @@ from offsim.imports.draft import Draft, Entry
 from offsim.imports.families import EXPERTS, FAMILIES, NO_FFN_MEANS_FOUR_TIMES, OWN_KEYS, TELLTALES, Family
 from offsim.imports.keys import Section
 from offsim.imports.parameters import Shape, count_parameters, setting
-from offsim.inputs.yaml_input import Document
+from offsim.inputs.document import Document
 
 SEQUENCE = 2048
 """Tokens of a sequence where neither an option nor a smaller max_position_embeddings says how many."""
@@ -42,9 +42,9 @@ def read_model(document: Document, draft: Draft, *, sequence: int | None) -> int
             draft.use(config, key, "in the number of parameters")
         elif key in ("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout"):
             if config.number(key, 0, 1):
-                draft.leave(config, key, "simulated without dropout's kernels")
+                draft.leave(config, key, "no kernels of dropout")
         elif key == "sliding_window" and (window := config.count(key, 0)) and window < draft.data["model"]["sequence"]:
-            draft.leave(config, key, "simulated: attention over the whole sequence")
+            draft.leave(config, key, "attention over the whole sequence")
         elif key not in listed and not any(key in names for names in family.names.values()):
             draft.ignore(config, key, "not a size")
     return count_parameters(config, model_type, family, shape)
@@ -64,7 +64,7 @@ def check_parameters(document: Document, draft: Draft, counted: int, modelled: i
 def _refuse_other_kinds(config: Section) -> None:
     for key in EXPERTS:
         if (config.count(key, 0) or 0) > 1:
-            raise config.document.error(config.at(key), f"{key}: mixtures of experts cannot be simulated")
+            raise config.refused(key, "mixtures of experts")
     if config.flag("is_encoder_decoder"):
         raise config.unexpected("is_encoder_decoder", "false: only decoders can be simulated")
     for key, what in (
@@ -165,7 +165,7 @@ def _take_sequence(config: Section, draft: Draft, family: Family, shape: Shape, 
         if shape.positions is not None and sequence > shape.positions:
             if family.position_offset is not None:
                 raise config.unexpected(key, f"at least the {sequence} tokens of --sequence: its positions are learned")
-            draft.leave(config, key, f"simulated: --sequence {sequence}")
+            draft.leave(config, key, f"--sequence {sequence}")
         elif shape.positions is not None:
             draft.ignore(config, key, "only a bound on --sequence")
         return

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from offsim.inputs.document import Document, dotted
 from offsim.inputs.errors import InputError, KeyPath, nearest
 from offsim.inputs.fields import MAX_COUNT
-from offsim.inputs.yaml_input import Document, dotted
 
 AUTO = "auto"
 """What Hugging Face's integration replaces before DeepSpeed sees it; DeepSpeed takes its default for what is left."""
@@ -23,7 +23,7 @@ class Section:
         self.document, self.path = document, path
         values: Any = document.data
         for part in path:
-            values = values.get(part)
+            values = None if values is None else values.get(part)
         self.values: dict[str, Any] = {} if values is None else values
         if not isinstance(self.values, dict):
             raise document.unexpected(path, "a section of keys")
@@ -59,6 +59,10 @@ class Section:
         if key not in self:
             return self.document.error(self.path, f"missing key '{self.name(key)}': expected {expected}")
         return self.document.unexpected(self.at(key), expected)
+
+    def refused(self, key: str, what: str) -> InputError:
+        """The error about a key that would change an iteration but cannot be simulated."""
+        return self.document.error(self.at(key), f"{self.name(key)}: {what} cannot be simulated")
 
     def is_auto(self, key: str) -> bool:
         """Whether the value is left to Hugging Face's integration."""

@@ -172,7 +172,7 @@ BATCHES = '{\n"train_batch_size": 16,\n"zero_optimization": {"stage": 3},\n"bf16
             BATCHES.replace(": 16", ': 4e6, "gradient_accumulation_steps": 1e6') + "}",
             "ds_config.json:2: training.global_batch: found ",
         ),
-        (BATCHES.replace("3}", "2}") + "}", "ds_config.json:3: zero_optimization.stage: found 2, expected 3"),
+        (BATCHES.replace("3}", "4}") + "}", "ds_config.json:3: zero_optimization.stage: found 4, expected 0, 1"),
         ('{"a": ' * 100 + "1" + "}" * 100, "ds_config.json:1: found more than 16 levels, expected fewer"),
         (
             '{"a": "' + "x" * 1_000_000 + '"}',
