@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 KeyPath = tuple[str | int, ...]
 
+MAX_LENGTH = 1000
+"""A message is one line that a terminal shows on one page."""
+
 
 class InputError(Exception):
     """Something the user wrote is wrong.
@@ -21,7 +24,10 @@ class InputError(Exception):
         self.where = where
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.problem}" if self.where else self.problem
+        text = f"{self.where}: {self.problem}" if self.where else self.problem
+        line = text.replace("\n", "\\n")  # names that are quoted may be of any kind
+        half = MAX_LENGTH // 2
+        return line if len(line) <= MAX_LENGTH else f"{line[: half - 3]}...{line[-half:]}"
 
 
 class Expected(ValueError):

@@ -129,8 +129,6 @@ def batches(train: Any, micro: Any, steps: Any) -> dict[str, Any]:
         (30, ..., 2, "train_batch_size: found 30, expected a multiple of gradient_accumulation_steps x GPUs \\(2 x 4"),
         (3, ..., ..., "train_batch_size: found 3, expected a multiple of GPUs \\(4\\)"),
         (..., ..., 2, "missing key 'train_batch_size' or 'train_micro_batch_size_per_gpu'"),
-        (0, 2, 2, "train_batch_size: found 0, expected at least 1"),
-        ("16", 2, 2, "train_batch_size: found '16', expected a number"),
     ],
 )
 def test_batch_sizes_that_contradict(train: Any, micro: Any, steps: Any, message: str) -> None:
@@ -298,11 +296,7 @@ def test_automatic_sizes_are_hugging_faces() -> None:
             {"zero_optimization__sub_group_sise": 1e8},
             "unknown key 'sub_group_sise' in zero_optimization; did you mean 'sub_group_size'?",
         ),
-        ({"train_batch": 8}, "unknown key 'train_batch'; did you mean 'train_batch_size'?"),
         ({"xyzzy": 8}, "unknown key 'xyzzy'; offsim knows no such key"),
-        ({"zero_optimization__sub_group_size": "1e8"}, "zero_optimization.sub_group_size: found '1e8', expected a n"),
-        ({"zero_optimization__sub_group_size": -1}, "zero_optimization.sub_group_size: found -1, expected at least 1"),
-        ({"zero_optimization__sub_group_size": 1.5}, "zero_optimization.sub_group_size: found 1.5, expected a whole"),
         (
             {"zero_optimization__offload_optimizer__device": "nvme"},
             "zero_optimization.offload_optimizer.ratio: found 0.8, expected 1: a part of the optimizer on the GPU",
@@ -311,14 +305,6 @@ def test_automatic_sizes_are_hugging_faces() -> None:
             {"zero_optimization__offload_optimizer__device": "nvm"},
             "zero_optimization.offload_optimizer.device: found 'nvm', expected one of none, cpu, nvme; did you mean "
             "'nvme'?",
-        ),
-        (
-            {"zero_optimization__offload_optimizer__ratio": 1.2},
-            "zero_optimization.offload_optimizer.ratio: found 1.2, expected at most 1",
-        ),
-        (
-            {"zero_optimization__offload_optimizer__pin_memory": "true"},
-            "zero_optimization.offload_optimizer.pin_memory: found 'true', expected true or false",
         ),
         (
             {"zero_optimization__offload_optimizer__super_offload": True},
@@ -330,10 +316,8 @@ def test_automatic_sizes_are_hugging_faces() -> None:
         ),
         ({"zero_optimization__zenflow": {"topk_ratio": 0.1}}, "zero_optimization.zenflow: ZenFlow cannot be simulated"),
         ({"zero_optimization__overlap_comm": False}, "zero_optimization.overlap_comm: found false, expected true: gra"),
-        ({"zero_optimization__zero_hpz_partition_size": 8}, "zero_optimization.zero_hpz_partition_size: found 8, exp"),
         ({"bf16__enabled": False}, "neither bf16.enabled nor fp16.enabled is true: fp32 training cannot be simulated"),
         ({"fp16": {"enabled": True}}, "fp16.enabled: found true, expected false, as bf16 is enabled"),
-        ({"bf16__enabled": 1}, "bf16.enabled: found 1, expected true or false"),
         ({"bf16__bf16_master_weights_and_grads": True}, "bf16.bf16_master_weights_and_grads: optimizer states of 16 b"),
         ({"optimizer__type": "Lion"}, "optimizer.type: found 'Lion', expected Adam or AdamW"),
         ({"optimizer__params__torch_adam": True}, "optimizer.params.torch_adam: found true, expected false"),
