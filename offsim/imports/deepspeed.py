@@ -65,7 +65,7 @@ def _compare_with_modelled(section: Section, modelled: Mapping[str, keys.Modelle
     """List keys that are simulated with one value, whatever they say, as used where that is theirs."""
     for key, (only, simulated) in modelled.items():
         if key in section:
-            value = section.flag(key) if isinstance(only, bool) else section.number(key, 0, 2.0**63)
+            value = section.like(key, only)
             same = value is None or value == only
             if same and not section.is_auto(key):
                 draft.use(section, key, simulated)
@@ -87,7 +87,7 @@ def _take_only(section: Section, only: Mapping[str, keys.Only], draft: Draft) ->
     for key, (expected, other) in only.items():
         if key not in section:
             continue
-        value = section.flag(key) if isinstance(expected, bool) else section.number(key, -1)
+        value = section.like(key, expected, -1)
         if value is not None and value != expected:
             raise section.unexpected(key, f"{str(expected).lower()}: {other} cannot be simulated")
         draft.use(section, key, "as simulated")
@@ -97,7 +97,7 @@ def _take_stage(zero: Section, draft: Draft) -> int:
     stage = zero.count("stage", 0)
     if zero.is_auto("stage") or (stage or 0) > 3:
         raise zero.unexpected("stage", "0, 1, 2 or 3")
-    draft.take(zero, "stage", "training.zero_stage", stage or 0, keys.DEFAULT if stage is None else "")
+    draft.take_or_default(zero, "stage", "training.zero_stage", stage, 0)
     return stage or 0
 
 
@@ -130,15 +130,12 @@ def _take_precision(top: Section, draft: Draft) -> str:
 def _take_sizes(zero: Section, draft: Draft, stage: int, hidden: int) -> None:
     if stage == 3:
         size = zero.count("sub_group_size")
-        default = "" if size else keys.DEFAULT
-        draft.take(zero, "sub_group_size", "training.subgroup_size", size or SUBGROUP_SIZE, default)
-    bucket = zero.count("reduce_bucket_size")
-    if zero.is_auto("reduce_bucket_size"):
-        why = "hidden x hidden, as Hugging Face sets it"
-        draft.take(zero, "reduce_bucket_size", "training.reduce_bucket_size", hidden * hidden, why)
+        draft.take_or_default(zero, "sub_group_size", "training.subgroup_size", size, SUBGROUP_SIZE)
+    key, target = "reduce_bucket_size", "training.reduce_bucket_size"
+    if zero.is_auto(key):
+        draft.take(zero, key, target, hidden * hidden, "hidden x hidden, as Hugging Face sets it")
     else:
-        default = "" if bucket else keys.DEFAULT
-        draft.take(zero, "reduce_bucket_size", "training.reduce_bucket_size", bucket or BUCKET_ELEMENTS, default)
+        draft.take_or_default(zero, key, target, zero.count(key), BUCKET_ELEMENTS)
 
 
 def _take_optimizer(top: Section, draft: Draft, *, offloaded: bool) -> None:

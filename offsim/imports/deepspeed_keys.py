@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-DEFAULT = "DeepSpeed's default"
 PROFILING = "reports and their synchronizations are not part of the prediction"
 OTHER_STAGES = "of other ZeRO stages"
 _CHECKPOINTS = "checkpoints to disk are between iterations"
@@ -191,6 +190,9 @@ ZERO = (
     *("reduce_bucket_size", *IGNORED_ZERO, *ONLY_ZERO),
     *(*MODELLED_ZERO, *MODELLED_STAGE_3, *MODELLED_STAGES_1_2),
 )
+OFFLOADED = {"optimizer": ("offload_optimizer", "cpu_offload"), "parameters": ("offload_param", "cpu_offload_param")}
+"""What can be offloaded, the section that says where to, and the older flag for offload to the CPU."""
+
 OFFLOAD: dict[str, tuple[str, ...]] = {
     "offload_optimizer": ("device", *IGNORED_OFFLOAD_OPTIMIZER, *NVME_OPTIMIZER),
     "offload_param": ("device", *IGNORED_OFFLOAD_PARAM, *NVME_PARAMETERS),

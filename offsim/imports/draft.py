@@ -54,6 +54,13 @@ class Draft:
             target, value, section.name(key), section.shown(key), why, mark if given else mark._replace(line=0), assumed
         )
 
+    def take_or_default(self, section: Section, key: str, target: str, value: Any, default: Any) -> None:
+        """Set `target` to the value of a key; to DeepSpeed's default where there is none."""
+        if value is None:
+            self.take(section, key, target, default, "DeepSpeed's default")
+        else:
+            self.take(section, key, target, value)
+
     def option(self, option: str, target: str, value: Any, found: str, why: str) -> None:
         """Set `target` from an option of the command line."""
         self._set(target, value, option, found, why, Mark(option), found == NOT_GIVEN)

@@ -14,6 +14,9 @@ AUTO = "auto"
 
 NOT_GIVEN = "not given"
 
+MAX_LIMIT = 2.0**63
+"""Limits that are larger than anything may be as large as this, as DeepSpeed's defaults are."""
+
 
 class Section:
     """One section of a document; absent, null and "auto" keys read as None."""
@@ -83,9 +86,9 @@ class Section:
             raise self.unexpected(key, f"at least {low:g}" if value < low else f"at most {high:g}")
         return value
 
-    def count(self, key: str, low: int = 1) -> int | None:
-        """A whole number from `low`; 1e8 is one."""
-        value = self.number(key, low)
+    def count(self, key: str, low: float = 1, high: float = MAX_COUNT) -> int | None:
+        """A whole number from `low` to `high`; 1e8 is one."""
+        value = self.number(key, low, high)
         if value is not None and value != int(value):
             raise self.unexpected(key, "a whole number")
         return None if value is None else int(value)
@@ -96,6 +99,12 @@ class Section:
         if value is not None and not isinstance(value, bool):
             raise self.unexpected(key, "true or false")
         return value
+
+    def like(self, key: str, example: object, low: float = 0) -> float | bool | None:
+        """A flag where the example is one, a whole number from `low` where it is one, else a number from `low`."""
+        if isinstance(example, bool):
+            return self.flag(key)
+        return (self.count if isinstance(example, int) else self.number)(key, low, MAX_LIMIT)
 
     def word(self, key: str, choices: Collection[str] = ()) -> str | None:
         """A text, one of `choices` where there are any."""

@@ -30,8 +30,7 @@ class Offload:
 
 def take_offload(zero: Section, draft: Draft, stage: int) -> tuple[str, str]:
     """Choose scheduler, options and placement; return the devices that have the optimizer and the parameters."""
-    optimizer = _offload(zero, draft, "optimizer", "offload_optimizer", "cpu_offload", stage)
-    parameters = _offload(zero, draft, "parameters", "offload_param", "cpu_offload_param", stage)
+    optimizer, parameters = (_offload(zero, draft, kind, stage) for kind in keys.OFFLOADED)
     farthest = max(optimizer, parameters, key=lambda offload: [*TIERS].index(offload.device))
     if farthest.device == "none":
         scheduler, why = NO_OFFLOAD, "optimizer and parameters on the GPUs"
@@ -53,8 +52,9 @@ def take_offload(zero: Section, draft: Draft, stage: int) -> tuple[str, str]:
     return optimizer.device, parameters.device
 
 
-def _offload(zero: Section, draft: Draft, kind: str, name: str, old: str, stage: int) -> Offload:
-    """Read one section, or the older key `old` in its place; the device is the one that this ZeRO stage uses."""
+def _offload(zero: Section, draft: Draft, kind: str, stage: int) -> Offload:
+    """Read one section, or the older flag in its place; the device is the one that this ZeRO stage uses."""
+    name, old = keys.OFFLOADED[kind]
     section = zero.section(name, keys.OFFLOAD[name])
     source = (section, "device") if section.values else (zero, name)
     device = section.word("device", tuple(TIERS)) or "none"
@@ -85,7 +85,7 @@ def _take_optimizer(optimizer: Offload, draft: Draft, scheduler: str) -> None:
     ratio = section.number("ratio", 0, 1)
     pinned = section.flag("pin_memory")
     if scheduler == ZERO3_OFFLOAD:
-        draft.take(section, "ratio", "scheduler.cpu_ratio", 1.0 if ratio is None else float(ratio), _default(ratio))
+        draft.take_or_default(section, "ratio", "scheduler.cpu_ratio", None if ratio is None else float(ratio), 1.0)
         flush = "blocking" if pinned is False else "asynchronous"
         why = "to pageable memory" if pinned is False else "to pinned memory, since 0.19.5; --set for older builds"
         draft.take(section, "pin_memory", "scheduler.gradient_flush", flush, why)
@@ -113,9 +113,4 @@ def _take_nvme_options(section: Section, draft: Draft, options: Mapping[str, key
         draft.ignore_all(section, dict.fromkeys(options, "of offload to NVMe"))
         return
     for key, (name, default) in options.items():
-        value = section.flag(key) if isinstance(default, bool) else section.count(key, 0)
-        draft.take(section, key, f"scheduler.{name}", default if value is None else value, _default(value))
-
-
-def _default(value: object) -> str:
-    return keys.DEFAULT if value is None else ""
+        draft.take_or_default(section, key, f"scheduler.{name}", section.like(key, default), default)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from offsim.imports.deepspeed_keys import OFFLOADED
 from offsim.imports.offload import TIERS
 from offsim.programs.zero3 import BUCKET_ELEMENTS
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
 
-OFFLOAD_SECTIONS = {"optimizer": "offload_optimizer", "parameters": "offload_param"}
 DEVICES = {tier: device for device, tier in TIERS.items()}
 NVME_PATH = "/local_nvme"
 NEAREST = {"device": "cpu", "pin_memory": True}
@@ -79,7 +79,7 @@ def _place(scenario: Scenario, zero: dict[str, Any]) -> list[str]:
     """Set the devices that the scenario's placement says; return notes on what no key says."""
     placement = getattr(scenario, "placement", None)
     notes = []
-    for kind, name in OFFLOAD_SECTIONS.items():
+    for kind, (name, _) in OFFLOADED.items():
         tier = getattr(placement, kind, None)
         if isinstance(tier, str) and tier in DEVICES:
             zero.setdefault(name, {})["device"] = DEVICES[tier]
