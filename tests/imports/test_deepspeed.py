@@ -466,6 +466,12 @@ def test_files_and_scenario(tmp_path: Path) -> None:
     assert folder.scenario.training.data_parallel == 4
 
 
+def test_keys_of_the_same_name_in_both_files_are_listed_twice(tmp_path: Path) -> None:
+    paths = write(tmp_path, model=changed(LLAMA_2_7B, scheduler="cosine"))
+    account = import_scenario(*paths, "jlse-4xh100").account
+    assert account["key"].tolist().count("scheduler") == 2
+
+
 def test_gpus_are_those_of_a_node_where_none_are_given(tmp_path: Path) -> None:
     deepspeed, model = write(tmp_path, batches(..., 2, 2))
     assert import_scenario(deepspeed, model, "dgx-h200").scenario.training.data_parallel == 8
