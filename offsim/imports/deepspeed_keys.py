@@ -171,7 +171,8 @@ MODELLED_ZERO: dict[str, Modelled] = {"contiguous_gradients": Modelled(True, "gr
 
 _RATES = "the profile's rates of NVMe, however requests are cut and queued"
 MODELLED_AIO: dict[str, Modelled] = {
-    **dict.fromkeys(("block_size", "queue_depth", "intra_op_parallelism", "thread_count"), Modelled(None, _RATES)),
+    "block_size": Modelled(None, f"{_RATES}; tensors smaller than a block are swapped too"),
+    **dict.fromkeys(("queue_depth", "intra_op_parallelism", "thread_count"), Modelled(None, _RATES)),
     "single_submit": Modelled(False, _RATES),
     "overlap_events": Modelled(True, _RATES),
     "use_gds": Modelled(False, "through host memory"),

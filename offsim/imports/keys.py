@@ -14,6 +14,9 @@ AUTO = "auto"
 
 NOT_GIVEN = "not given"
 
+MEANT = {"gpu": "none", "cuda": "none", "host": "cpu", "dram": "cpu", "ssd": "nvme", "disk": "nvme"}
+"""Other words for DeepSpeed's devices of offload: by its letters alone, gpu would be cpu."""
+
 MAX_LIMIT = 2.0**63
 """Limits that are larger than anything may be as large as this, as DeepSpeed's defaults are."""
 
@@ -119,7 +122,8 @@ class Section:
 
     def unknown_choice(self, key: str, choices: Collection[str]) -> InputError:
         """The error about a text that is not one of `choices`."""
-        near = nearest(str(self.values[key]), choices)
+        written = str(self.values[key]).lower()
+        near = MEANT[written] if MEANT.get(written) in choices else nearest(written, choices)
         return self.unexpected(key, f"one of {', '.join(choices)}" + (f"; did you mean '{near}'?" if near else ""))
 
     def section(self, key: str, known: Collection[str] | None = None) -> Section:
