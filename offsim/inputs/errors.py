@@ -8,7 +8,7 @@ from collections.abc import Iterable
 KeyPath = tuple[str | int, ...]
 
 MAX_LENGTH = 1000
-"""A message is one line that a terminal shows on one page."""
+"""A problem may quote what was found, which may be of any length and have lines of its own."""
 
 
 class InputError(Exception):
@@ -24,10 +24,11 @@ class InputError(Exception):
         self.where = where
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.problem}" if self.where else self.problem
-        line = text.replace("\n", "\\n")  # names that are quoted may be of any kind
-        half = MAX_LENGTH // 2
-        return line if len(line) <= MAX_LENGTH else f"{line[: half - 3]}...{line[-half:]}"
+        problem, half = self.problem, MAX_LENGTH // 2
+        if len(problem) > MAX_LENGTH:
+            problem = f"{problem[: half - 3]}...{problem[-half:]}"
+        text = f"{self.where}: {problem}" if self.where else problem
+        return text.replace("\n", "\\n")
 
 
 class Expected(ValueError):
