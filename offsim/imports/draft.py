@@ -39,7 +39,7 @@ class Draft:
     not_modelled: list[Entry] = field(default_factory=list)
     """What the prediction stands for instead."""
 
-    _accounted: set[tuple[int, KeyPath]] = field(default_factory=set)
+    _accounted: set[tuple[int, KeyPath]] = field(default_factory=set, init=False, repr=False)
     """Document and path of the keys that are in a list."""
 
     def take(
