@@ -81,6 +81,16 @@ class TrainingSchedule:
         """Tier of each sub-group's optimizer state where the scenario's placement names none."""
         return (cls.optimizer_home,) * subgroups
 
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        """Keys of DeepSpeed's configuration that say these options, by dotted path; None if it has no such schedule."""
+        return None
+
+    @classmethod
+    def deepspeed_notes(cls, options: Any) -> list[str]:
+        """What has to be done besides setting those keys."""
+        return []
+
     def on(self, *tiers: str) -> list[Subgroup]:
         """Sub-groups whose optimizer state is in one of these tiers, in order."""
         return [subgroup for subgroup in self.subgroups if self.placed.optimizer[subgroup.index] in tiers]

@@ -51,6 +51,10 @@ class OffloadSchedule(TrainingSchedule):
         """The first sub-groups on the CPU, the rest on the GPU."""
         return tiers_of([(cls.optimizer_home, options.cpu_ratio), (GPU, "rest")], subgroups)
 
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        return offload_optimizer(device="cpu", pin_memory=True, ratio=getattr(options, "cpu_ratio", 1.0))
+
     def place(self, rank: Rank) -> None:
         super().place(rank)
         rank.host_memory.allocate(ACCUMULATION, BF16 * count(self.subgroups))
@@ -81,3 +85,8 @@ class OffloadSchedule(TrainingSchedule):
         """The memory tier in which the CPU updates a sub-group: its own, or host memory for state on storage."""
         tier = self.placed.optimizer[subgroup.index]
         return tier if rank.platform.kind_of(tier) == "memory" else HOST
+
+
+def offload_optimizer(**values: Any) -> dict[str, Any]:
+    """Keys of DeepSpeed's section `offload_optimizer` by their dotted paths."""
+    return {f"zero_optimization.offload_optimizer.{key}": value for key, value in values.items()}

@@ -57,6 +57,10 @@ class MlpOffload(Swapping):
         second = options.second_path
         return tuple(tier if tier == GPU or i % options.split else second for i, tier in enumerate(placed))
 
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        return None
+
     def place(self, rank: Rank) -> None:
         super().place(rank)
         paths = dict.fromkeys(self.tier_of(s) for s in self.subgroups if self.stored(rank, s))

@@ -15,7 +15,7 @@ from offsim.inputs.fields import Flag
 from offsim.platform.platform import HOST
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket
-from offsim.schedulers.base import ACCUMULATION, OffloadSchedule, ScheduleOptions, count
+from offsim.schedulers.base import ACCUMULATION, OffloadSchedule, ScheduleOptions, count, offload_optimizer
 
 
 class Zero2OffloadOptions(ScheduleOptions):
@@ -45,6 +45,11 @@ class Zero2Offload(OffloadSchedule):
     @classmethod
     def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
         return (HOST,) * subgroups
+
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        keys = {"zero_optimization.overlap_comm": options.overlap_comm}
+        return keys | offload_optimizer(device="cpu", pin_memory=True)
 
     def place(self, rank: Rank) -> None:
         super().place(rank)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ from offsim.engine import Code
 from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup
-from offsim.schedulers.base import OffloadOptions, OffloadSchedule
+from offsim.schedulers.base import OffloadOptions, OffloadSchedule, ScheduleOptions, offload_optimizer
 
 GradientFlush = Literal["host_cast", "staged", "blocking", "asynchronous"]
 
@@ -30,8 +30,19 @@ class Zero3Offload(OffloadSchedule):
     """Blocking gradient flushes; a strictly serial update loop on the CPU. `cpu_ratio` < 1 is TwinFlow."""
 
     name = "zero3_offload"
-    Options = Zero3OffloadOptions
+    Options: ClassVar[type[ScheduleOptions]] = Zero3OffloadOptions
     parameter_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
+
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        pinned = options.gradient_flush == "asynchronous"
+        return offload_optimizer(device="cpu", pin_memory=pinned, ratio=options.cpu_ratio)
+
+    @classmethod
+    def deepspeed_notes(cls, options: Any) -> list[str]:
+        if options.gradient_flush == "asynchronous":
+            return ["needs a build that copies gradients without blocking the host, from 0.19.5"]
+        return ["for builds whose gradient copies block the host, pin_memory can be true as well"]
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         self.accumulate_on_host(rank, self.elements(bucket), first)

@@ -5,6 +5,8 @@ Steps after deepspeed/runtime/zero/stage3.py and swap_tensor, 0.16.2 to 0.19.6.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from offsim.engine import Code
@@ -12,6 +14,7 @@ from offsim.inputs.errors import Expected
 from offsim.inputs.fields import Flag
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup
+from offsim.schedulers.base import offload_optimizer
 from offsim.schedulers.stored_parameters import StoredParameters, StoredParametersOptions
 
 
@@ -42,6 +45,21 @@ class ZeroInfinity(StoredParameters):
     """Elements in the gradient buffer that is being filled."""
     submitted = 0
     """Gradient buffers whose writes have been submitted and not awaited."""
+
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        own = {name: getattr(options, name) for name in ("pipeline_read", "pipeline_write", "buffer_count")}
+        parameters = {
+            "buffer_count": options.parameter_buffer_count,
+            "buffer_size": options.parameter_buffer_size,
+            "max_in_cpu": options.max_in_cpu,
+        }
+        keys = {f"zero_optimization.offload_param.{key}": value for key, value in parameters.items()}
+        return offload_optimizer(device="nvme", **own) | keys
+
+    @classmethod
+    def deepspeed_notes(cls, options: Any) -> list[str]:
+        return []
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         self.accumulate_on_host(rank, self.elements(bucket), first)
