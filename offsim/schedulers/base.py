@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 from pydantic import Field
 
@@ -19,11 +19,25 @@ class SchedulerOptions(Section):
     """Options of a scheduler; each scheduler subclasses it with its own."""
 
 
+def options_to_try(options: type[SchedulerOptions]) -> dict[str, tuple[Any, ...]]:
+    """Return option -> values worth trying, for the options that declare them: `json_schema_extra={"try": [...]}`."""
+    declared = {name: info.json_schema_extra for name, info in options.model_fields.items()}
+    return {
+        name: tuple(cast(Any, extra["try"]))
+        for name, extra in declared.items()
+        if isinstance(extra, dict) and "try" in extra
+    }
+
+
 class OffloadOptions(SchedulerOptions):
     """Options of schedulers that can leave a part of the optimizer state on the GPU for good (TwinFlow)."""
 
     cpu_ratio: Number = Field(
-        default=1.0, ge=0, le=1, description="share of sub-groups on the CPU; the rest stays on the GPU"
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of sub-groups on the CPU; the rest stays on the GPU",
+        json_schema_extra={"try": [0.0, 0.25, 0.5, 0.75, 1.0]},
     )
 
 
@@ -34,9 +48,6 @@ class Scheduler(ABC):
     Options: ClassVar[type[SchedulerOptions]] = SchedulerOptions
     carries_over: ClassVar[bool] = False
     """Whether an update leaves work to the next iteration, so that a preceding update must be simulated."""
-    fixed_work: ClassVar[bool] = False
-    """Whether the work that the host thread commands does not depend on when other work ends, as it does where a
-    scheduler decides at run time. Of such a scheduler the least time that an iteration takes is known beforehand."""
 
     def __init__(self, options: SchedulerOptions, workload: Workload) -> None:
         self.workload = workload

@@ -31,7 +31,12 @@ STATE = ("momentum", "variance", "parameters")
 class DeepOptimizerStatesOptions(OffloadOptions):
     """`cpu_ratio` bounds the sub-groups that take part; the rest is static on the GPU."""
 
-    update_stride: Count = Field(default=2, ge=2, description="every update_stride-th sub-group is updated on the GPU")
+    update_stride: Count = Field(
+        default=2,
+        ge=2,
+        description="every update_stride-th sub-group is updated on the GPU",
+        json_schema_extra={"try": [2, 3, 4, 5, 6, 7, 8]},
+    )
     transfers: Literal["three_streams", "one_stream"] = Field(
         default="three_streams",
         description="three_streams: momentum, variance and parameters move on streams of their own, bf16 parameters "
@@ -46,7 +51,6 @@ class DeepOptimizerStates(Scheduler):
     name = "deep_optimizer_states"
     Options = DeepOptimizerStatesOptions
     carries_over = True
-    fixed_work = True
 
     def __init__(self, options: DeepOptimizerStatesOptions, workload: Workload) -> None:
         super().__init__(options, workload)

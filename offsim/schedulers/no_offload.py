@@ -11,7 +11,6 @@ class NoOffload(Scheduler):
     """Optimizer state and gradients stay in GPU memory; nothing crosses the host link."""
 
     name = "no_offload"
-    fixed_work = True
 
     def allocate(self, rank: Rank) -> None:
         rank.gpu_memory.allocate(OPTIMIZER_STATE, 3 * FP32 * count(self.subgroups))

@@ -23,7 +23,6 @@ class Zero3Offload(Scheduler):
 
     name = "zero3_offload"
     Options = OffloadOptions
-    fixed_work = True
 
     def __init__(self, options: OffloadOptions, workload: Workload) -> None:
         super().__init__(options, workload)
