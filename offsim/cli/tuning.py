@@ -23,7 +23,7 @@ from offsim.views.wording import limited_by
 
 FRONT_ROWS = 8
 HEADERS = {"subgroup_size": "sub-group", "activation_checkpointing": "checkpoint"}
-"""Of columns; of others the last word of the dimension's name."""
+"""Of columns; of others the last word of the dimension's name, or all of it where others end in the same."""
 
 
 def tune_scenario(
@@ -116,7 +116,7 @@ def _best(best: Outcome, tuning: Tuning, style: Style) -> str:
 
 def _table(outcomes: Sequence[Outcome], style: Style) -> str:
     keys = dimensions_of(outcomes)
-    headers = [*(_header(key) for key in keys), "time", "tokens/s", "GiB"]
+    headers = [*_headers(keys).values(), "time", "tokens/s", "GiB"]
     rows = [
         (
             *(_shown(outcome.settings.get(key, "")) for key in keys),
@@ -129,8 +129,9 @@ def _table(outcomes: Sequence[Outcome], style: Style) -> str:
     return style.table(rows, headers, "".join("l" if key == "scheduler" else "r" for key in keys) + "rrr")
 
 
-def _header(dimension: str) -> str:
-    return HEADERS.get(dimension, dimension.rpartition("_")[2])
+def _headers(dimensions: Sequence[str]) -> dict[str, str]:
+    short = {name: HEADERS.get(name, name.rpartition("_")[2]) for name in dimensions}
+    return {name: text if [*short.values()].count(text) == 1 else name for name, text in short.items()}
 
 
 def _thinned(front: Sequence[Outcome]) -> list[Outcome]:
@@ -147,8 +148,9 @@ def _upgrades(best: Outcome, bought: Sequence[Upgrade], style: Style) -> str:
     rows = []
     for upgrade in bought:
         found = upgrade.best or best
-        changed = {key: value for key, value in found.settings.items() if best.settings.get(key) != value}
-        then = ", ".join(f"{_header(key)} {_shown(value)}" for key, value in changed.items()) or "as the best"
+        headers = _headers(dimensions_of([found]))
+        changed = {headers[key]: value for key, value in found.settings.items() if best.settings.get(key) != value}
+        then = ", ".join(f"{name} {_shown(value)}" for name, value in changed.items()) or "as the best"
         rows.append(
             (upgrade.name, format_time(found.iteration_s), f"{found.tokens_per_s / best.tokens_per_s:.2f}x", then)
         )

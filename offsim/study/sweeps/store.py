@@ -70,9 +70,8 @@ def open_store(folder: Path, scenarios: Sequence[str], *, resume: bool) -> Itera
             problem = f"damaged ({error}); a sweep into another folder begins anew"
             raise InputError(problem, str(folder / STORE)) from None
         raise InputError(f"cannot be written: {error}; {CONTINUES}", str(folder)) from error
-    except (OSError, ValueError) as error:
-        problem = f"cannot be written: {getattr(error, 'strerror', None) or error}; {CONTINUES}"
-        raise InputError(problem, str(folder)) from error
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}; {CONTINUES}", str(folder)) from error
 
 
 def _make(folder: Path) -> None:
@@ -83,6 +82,8 @@ def _make(folder: Path) -> None:
         raise InputError(f"found the missing folder '{folder.parent}', expected one", where) from None
     except FileExistsError:
         raise InputError("found a file, expected a folder", where) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be written: {getattr(error, 'strerror', None) or error}", where) from None
     names = sorted(path.name for path in folder.iterdir())
     if names and STORE not in names:
         problem = f"found files that are no sweep's, such as '{names[0]}', expected an empty or a new folder"

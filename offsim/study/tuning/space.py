@@ -46,7 +46,7 @@ class Space:
     ) -> None:
         self.scenario = scenario
         self.grow_batch = grow_batch
-        self.given = {name: tuple(dict.fromkeys(listed)) for name, listed in values.items()}
+        self.given = {name: _distinct(listed) for name, listed in values.items()}
         asked = ("scheduler", *values) if over is None else (*over, *values)
         if "scheduler" in self.given:
             self.schedulers = [str(name) for name in self.given["scheduler"]]
@@ -90,7 +90,7 @@ class Space:
         own = self.scenario.scheduler.options
         usual = {name: (*tried, own.get(name, tried[0])) for name, tried in options_to_try(model).items()}
         tried = {**usual, **{name: listed for name, listed in self.given.items() if name in model.model_fields}}
-        return {name: tuple(dict.fromkeys(tried[name])) for name in self.dimensions if name in tried}
+        return {name: _distinct(tried[name]) for name in self.dimensions if name in tried}
 
     def _training(self, name: str) -> tuple[Any, ...]:
         training = self.scenario.training
@@ -99,12 +99,12 @@ class Space:
         if name == "activation_checkpointing":
             return (True, False)
         if name == "subgroup_size":
-            return self._distinct(sorted({*SUBGROUP_SIZES, training.subgroup_size}))
+            return self._different(sorted({*SUBGROUP_SIZES, training.subgroup_size}))
         whole = training.global_batch // training.data_parallel
         usual = MICRO_BATCHES if self.grow_batch else tuple(n for n in MICRO_BATCHES if whole % n == 0)
         return tuple(sorted({*usual, training.micro_batch}))
 
-    def _distinct(self, sizes: Sequence[int]) -> tuple[int, ...]:
+    def _different(self, sizes: Sequence[int]) -> tuple[int, ...]:
         """Leave out sizes that make the sub-groups that another one makes, but not the scenario's own."""
         made: dict[tuple[int, ...], int] = {}
         for size in (self.scenario.training.subgroup_size, *sizes):
@@ -120,6 +120,10 @@ class Space:
             batch = int(settings["micro_batch"]) * training.data_parallel * training.micro_steps
             overrides.append(f"training.global_batch={batch}")
         return overrides
+
+
+def _distinct(values: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(value for number, value in enumerate(values) if value not in values[:number])
 
 
 def _combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[Settings]:

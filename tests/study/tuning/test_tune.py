@@ -243,6 +243,7 @@ def test_what_an_upgrade_adds_may_stay_unused() -> None:
         (["--try", "update_stride"], "expected DIMENSION=VALUE,VALUE,..., such as micro_batch=1,2"),
         (["--try", "update_stride="], "update_stride: found no values, expected some"),
         (["--try", "update_stride=1"], "scheduler.update_stride: found 1, expected at least 2"),
+        (["--try", "cpu_ratio=[1]"], "scheduler.cpu_ratio: found a list, expected a number"),
         (["--try", "cpu_ratio=a"], "scheduler.cpu_ratio: found 'a', expected a number"),
         (["--try", "micro_batch=3"], "expected a multiple of micro_batch x data_parallel (3 x 4)"),
         (["--try", "scheduler=zero3"], "unknown scheduler 'zero3'"),
