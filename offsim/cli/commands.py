@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offsim.cli.outputs import (
@@ -181,6 +182,16 @@ def _draw_scatter(validation: Validation, plot: str) -> None:
         write_picture(plot, plot_scatter(compared))
     else:
         note(f"nothing to draw, {plot} not written: no measured values in the table")
+
+
+def write_harness_to(path: str) -> None:
+    """`offsim harness`."""
+    from offsim.calibration.harness_file import write_harness
+
+    check_outputs({"FILE": path})
+    with writing("FILE", path):
+        write_harness(Path(path))
+    show(f"{path} written; on the machine to measure, run: python {Path(path).name} --out results")
 
 
 def show_trace(source: str, *, plot: str | None, json: str | None) -> None:

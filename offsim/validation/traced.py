@@ -84,7 +84,7 @@ def last_iteration(trace: Trace) -> TracedIteration:
         if tuple(rows["name"].iloc[i : i + 3]) == PHASES
     ]
     if not spans:
-        expected = "expected annotations forward, backward and step one after another, as harness.py makes them"
+        expected = "expected annotations forward, backward and step one after another, as the harness makes them"
         raise InputError(f"found no whole iteration, {expected}", str(trace.path))
     main, phases = max(spans, key=lambda span: float(span[1]["start_s"].iloc[0]))
     work = named_work(events)
