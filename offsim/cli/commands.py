@@ -262,10 +262,10 @@ def calibrate_profile(files: Sequence[str], base: str | None, *, out: str, holdo
 
 def replay_trace(source: str, scale: str | None, profile: str | None, *, json: str | None) -> None:
     """`offsim replay`."""
-    from offsim.calibration.replay.replay import parse_scales, replay
     from offsim.cli.traces import replay_report
     from offsim.platform.profiles import load_profile
     from offsim.traces import read_trace
+    from offsim.traces.replay import parse_scales, replay
 
     check_outputs({"--json": json}, inputs=[source])
     scales = parse_scales(scale) if scale is not None else None

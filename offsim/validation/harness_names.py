@@ -11,17 +11,17 @@ import re
 import numpy as np
 import pandas as pd
 
-from offsim.schedulers.deep_optimizer_states import STATE
-from offsim.traces.classes import WAITS, gpu_classes
+from offsim.traces.classes import WAITS, gpu_activities, gpu_classes
 from offsim.traces.events import NONE, Trace
-from offsim.traces.picture import gpu_activities
-from offsim.traces.summary import Spans, merged, without
+from offsim.traces.spans import Spans, merged, union, without
 
 BURST_S = 100e-6
 """Between calls and operators, a thread that pauses for less was in Python."""
 
 _WORK = re.compile(r"(?P<work>.+) sub-group (?P<subgroup>\d+)|layer (?P<layer>\d+)|(?P<flush>flush bucket)")
 _HOST_WORK = {"scale": "scaling", "CPU Adam": "cpu_adam", "downcast": "conversion"}
+_STATE = ("momentum", "variance", "parameters")
+"""Tensors of a sub-group, in the order in which the harness fetches and flushes them, each on a stream of its own."""
 _CONVERTING, _MOVES = ("flush bucket", "upload"), ("flush bucket", "upload", "fetch", "flush")
 _CONVERTS = ("aten::to", "aten::_to_copy", "aten::copy_")
 COLUMNS = ["stream", "activity", "kernels", "subgroup", "layer", "start_s", "end_s", "bytes", "single"]
@@ -93,10 +93,10 @@ def on_gpu(trace: Trace, work: pd.DataFrame) -> pd.DataFrame:
 def _stream_names(gpu: pd.DataFrame) -> dict[str, str]:
     """The trace's streams -> the simulator's: told by what took most of their time."""
     order = gpu[gpu["number"] != NONE].sort_values("launched_s", kind="stable").groupby("number").cumcount()
-    tensor = order.reindex(gpu.index).fillna(0).astype(int).clip(upper=len(STATE) - 1)
+    tensor = order.reindex(gpu.index).fillna(0).astype(int).clip(upper=len(_STATE) - 1)
     roles = np.where(
         gpu["work"].isin(["fetch", "flush"]),
-        "copy " + np.array(STATE, dtype=object)[tensor],
+        "copy " + np.array(_STATE, dtype=object)[tensor],
         gpu["work"].map({"upload": "bf16 upload", "flush bucket": "reduce"}).fillna(""),
     )
     matrices = gpu["seconds"].where(gpu["kernels"].isin(["gemm", "attention"]), 0.0).groupby(gpu["trace_stream"]).sum()
@@ -125,10 +125,9 @@ def on_host(trace: Trace, work: pd.DataFrame, main: str) -> pd.DataFrame:
             named.assign(activity=named["work"].map(host_work), end_s=named["until_s"], single=True, stream=name)
         )
         busy = merged(named["start_s"].to_numpy(), named["until_s"].to_numpy())
-        waiting = _union(waits[waits["stream"] == thread])
+        waiting = union(waits[waits["stream"] == thread])
         kinds = {"wait": waiting} | _conversions(rows, own, gpu=bool(trace.devices))
-        starts, ends = merged(rows["start_s"].to_numpy(), rows["end_s"].to_numpy() + BURST_S)
-        launching = without((starts, ends - BURST_S), busy)
+        launching = without(union(rows, BURST_S), busy)
         for kind, found in kinds.items():
             launching = without(launching, found)
             parts.append(_rows(name, kind, found, single=kind != "wait"))
@@ -165,12 +164,8 @@ def _conversions(rows: pd.DataFrame, work: pd.DataFrame, *, gpu: bool) -> dict[s
     first, last = (np.searchsorted(calls, asked[edge].to_numpy()) for edge in ("start_s", "end_s"))
     on_host = asked[(first == last) & asked["work"].isin(_MOVES)]
     says_so = on_host["work"].isin(_CONVERTING) & (gpu | (on_host["name"] != "aten::copy_"))
-    conversions = _union(on_host[says_so])
-    return {"conversion": conversions, "host_copy": without(_union(on_host[~says_so]), conversions)}
-
-
-def _union(rows: pd.DataFrame) -> Spans:
-    return merged(rows["start_s"].to_numpy(), rows["end_s"].to_numpy())
+    conversions = union(on_host[says_so])
+    return {"conversion": conversions, "host_copy": without(union(on_host[~says_so]), conversions)}
 
 
 def _rows(stream: str, kind: str, spans: Spans, *, single: bool) -> pd.DataFrame:

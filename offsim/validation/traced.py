@@ -9,7 +9,7 @@ import pandas as pd
 
 from offsim.inputs.errors import InputError
 from offsim.traces.events import Trace
-from offsim.traces.summary import merged
+from offsim.traces.spans import union
 from offsim.validation.harness_names import COLUMNS, named_work, on_gpu, on_host
 
 PHASES = ("forward", "backward", "step")
@@ -46,12 +46,14 @@ class TracedIteration:
 
     def timeline(self) -> pd.DataFrame:
         """What pictures are drawn from: what follows too closely to be told apart is one row."""
-        closer = float(self.phases["end_s"].max()) / 3000
-        bars = []
-        for names, rows in self.activities.groupby(["stream", "activity", "subgroup", "layer"], sort=False):
-            starts, ends = merged(rows["start_s"].to_numpy(), rows["end_s"].to_numpy() + closer)
-            bars += [(*names, s, e - closer) for s, e in zip(starts, ends, strict=True)]
-        frame = pd.DataFrame(bars, columns=["stream", "activity", "subgroup", "layer", "start_s", "end_s"])
+        names = ["stream", "activity", "subgroup", "layer"]
+        gap_s = float(self.phases["end_s"].max()) / 3000
+        bars = [
+            (*labels, start, end)
+            for labels, rows in self.activities.groupby(names, sort=False)
+            for start, end in zip(*union(rows, gap_s), strict=True)
+        ]
+        frame = pd.DataFrame(bars, columns=[*names, "start_s", "end_s"])
         return frame.assign(rank=0, enqueued_s=frame["start_s"], alone_s=frame["end_s"] - frame["start_s"])
 
     def in_phase(self, phase: str) -> list[Measured]:

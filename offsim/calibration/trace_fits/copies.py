@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from offsim.calibration.trace_fits.samples import ALONE, LARGE_BYTES, SMALL_BYTES, Found, fixed_time, rate
-from offsim.traces.company import beside
+from offsim.traces.spans import overlap_s
 
 BESIDE = 0.9
 """Both directions ran for more of the time than this where their joint rate is told."""
@@ -22,7 +22,7 @@ def link(rows: pd.DataFrame) -> Found:
     copies = rows[(rows["kind"] == "memcpy") & rows["direction"].isin(_DIRECTIONS) & (rows["bytes"] > 0)]
     if copies.empty:
         return
-    copies = pd.concat([_with_company(group) for _, group in copies.groupby(["rank", "device"])])
+    copies = pd.concat([_with_overlaps(group) for _, group in copies.groupby(["rank", "device"])])
     alone = copies[(copies["same"] < ALONE) & (copies["other"] < ALONE)]
     pinned = alone[alone["memory"] == "pinned"]
     known = {d: next((i.value for _, i, _ in _rate("", pinned, d)), np.inf) for d in _DIRECTIONS}
@@ -48,7 +48,7 @@ def _rate(field: str, copies: pd.DataFrame, direction: str, latency: float = 0.0
     yield from rate(field, large["bytes"].to_numpy(dtype=float), large["seconds"].to_numpy() - latency)
 
 
-def _with_company(copies: pd.DataFrame) -> pd.DataFrame:
+def _with_overlaps(copies: pd.DataFrame) -> pd.DataFrame:
     """One GPU's copies, with the shares of their time that others of the same and of the other direction ran.
 
     `both`, of pinned copies beside which pinned ones of the other direction ran all the time, are the bytes of both.
@@ -58,11 +58,11 @@ def _with_company(copies: pd.DataFrame) -> pd.DataFrame:
     into = (copies["direction"] == "H2D").to_numpy()
     same, other, both = np.zeros((3, len(copies)))
     for mine in (into, ~into):
-        same[mine] = beside(copies[mine], copies[mine]) / seconds[mine] - 1
-        other[mine] = beside(copies[mine], copies[~mine]) / seconds[mine]
+        same[mine] = overlap_s(copies[mine], copies[mine]) / seconds[mine] - 1
+        other[mine] = overlap_s(copies[mine], copies[~mine]) / seconds[mine]
     paired = (copies["memory"] == "pinned").to_numpy() & (same < ALONE) & (other > BESIDE)
     for mine, theirs in ((into & paired, ~into & paired), (~into & paired, into & paired)):
-        covered = beside(copies[mine], copies[theirs]) > BESIDE * seconds[mine]
-        moved = beside(copies[mine], copies[theirs], rates[theirs])
+        covered = overlap_s(copies[mine], copies[theirs]) > BESIDE * seconds[mine]
+        moved = overlap_s(copies[mine], copies[theirs], rates[theirs])
         both[mine] = np.where(covered, copies["bytes"].to_numpy()[mine] + moved, 0.0)
     return copies.assign(same=same, other=other, both=both)

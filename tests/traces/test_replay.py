@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from offsim.calibration.replay.program import program_of
-from offsim.calibration.replay.replay import SCALES, parse_scales, replay
 from offsim.cli import main
 from offsim.inputs.errors import InputError
 from offsim.platform.profiles import load_profile
 from offsim.simulation import simulate
 from offsim.traces import read_trace
 from offsim.traces.events import Trace
+from offsim.traces.replay import SCALES, parse_scales, replay
+from offsim.traces.replay.program import program_of
 from tests.calibration.trace_files import (
     GEMM,
     REAL,
@@ -28,7 +28,7 @@ from tests.calibration.trace_files import (
     write_nsight,
 )
 
-HARNESS = Path(__file__).parents[3] / "notebooks" / "harness_cpu"
+HARNESS = Path(__file__).parents[2] / "notebooks" / "harness_cpu"
 
 
 def trace_of(folder: Path, events: list[Json]) -> Trace:
@@ -136,7 +136,8 @@ def test_an_optimizer_that_launches_kernels_is_no_cpu_adam(tmp_path: Path) -> No
 
 def test_steps_are_behind_what_they_wait_for(tmp_path: Path) -> None:
     steps = program_of(trace_of(tmp_path, offloaded_step())).steps
-    assert all(earlier < i for i, step in enumerate(steps) for earlier in step.after)
+    position = {step.key: i for i, step in enumerate(steps)}
+    assert all(position[earlier] < i for i, step in enumerate(steps) for earlier in step.after)
     assert any(step.after for step in steps)
 
 
