@@ -17,9 +17,9 @@ MAX_EVENTS = 30_000_000
 """More are refused: at some 100 bytes each they would take several GB of memory."""
 
 GPU_KINDS = ("kernel", "memcpy", "memset")
-"""What occupies a GPU stream."""
+"""Kinds of events that occupy a GPU stream."""
 NONE = -1
-"""Where there is no device, correlation or row."""
+"""Stands for no device, correlation or row."""
 
 
 @dataclass(frozen=True, slots=True)

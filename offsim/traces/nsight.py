@@ -20,7 +20,7 @@ _MEMORIES = {0: "pageable", 1: "pinned"}
 _SYNCS = {1: "Event Sync", 2: "Stream Wait Event", 3: "Stream Sync", 4: "Context Sync"}
 _LATEST_NS = 2**62
 _NO_ID = 2**32 - 1
-"""What the tool writes where there is no stream or event."""
+"""Nsight writes it where there is no stream or event."""
 
 Cell = int | float | str | bytes | None
 Row = dict[str, Cell]

@@ -21,12 +21,12 @@ _STEP = "ProfilerStep#"
 
 
 def plot_trace(trace: Trace, *, title: str | None = None, width_in: float = PAPER_WIDTH_IN) -> Picture:
-    """Draw what each stream and thread did when."""
+    """Draw the activities of each stream and thread."""
     return plot_timeline(timeline_of(trace), _phases(trace), width_in=width_in, title=title)
 
 
 def timeline_of(trace: Trace) -> pd.DataFrame:
-    """The trace as a timeline of few enough bars; several ranks stand beside each other."""
+    """The trace as a timeline of few enough bars; rows of several ranks are told apart by name."""
     events = trace.events
     on_gpu, calls = trace.on_gpu, events[events["kind"] == "runtime"]
     waits = calls["name"].astype(str).str.contains(WAITS) & (calls["end_s"] > calls["start_s"])

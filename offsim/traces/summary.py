@@ -1,4 +1,4 @@
-"""What is in a trace: copies, kernels, how busy streams were, what overlapped, how long launches took to start."""
+"""A trace in numbers: copies, kernels, busy streams, overlap, delays of launches."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Kernels:
 
 @dataclass(frozen=True, slots=True)
 class StreamUse:
-    """What a stream or thread did: on threads, calls and operators count."""
+    """How busy a stream or thread was: on threads, calls and operators count."""
 
     rank: int
     stream: str

@@ -1,4 +1,4 @@
-"""Work of a background thread, beside which kernels and copies are measured."""
+"""Work that a background thread repeats while kernels and copies are measured."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class PlainAdamW:
 
 
 def check(iterations: Iterations, optimizer: Zero3Offload, device: Device) -> tuple[float, float]:
-    """Train beside a reference; return the largest difference, and the seconds of an iteration."""
+    """Train the reference along with the model; return the largest difference, and the seconds of an iteration."""
     on_gpu = device.cuda and device.free_bytes() > 20 * iterations.shape.parameters + 8e9
     reference = PlainAdamW(optimizer, device.torch if on_gpu else torch.device("cpu"))
     optimizer.watch = reference.watch

@@ -72,8 +72,8 @@ class Replay:
 def replay(trace: Trace, scales: Mapping[str, float] | None = None, profile: HardwareProfile | None = None) -> Replay:
     """Replay a trace unchanged and, where there are scales or a profile, with their speeds.
 
-    A profile's link rates replace those of copies from 1 MB on; scales (see SCALES) make what they name so many times
-    as fast, beside that.
+    A profile's link rates replace those of copies from 1 MB on. Scales (see SCALES) then make what they name so many
+    times as fast.
     """
     program = program_of(trace)
     changed = None
