@@ -285,7 +285,7 @@ def test_what_only_a_gpu_runs_at_least_runs_on_a_stand_in(tmp_path, monkeypatch)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
     device = Device()
     device.torch = torch.device("cpu")
-    monkeypatch.setattr(device, "host", lambda elements, dtype, value=0.0: torch.full((elements,), value, dtype=dtype))
+    monkeypatch.setattr(device, "host", lambda elements, dtype: torch.zeros(elements, dtype=dtype))
     monkeypatch.setattr(tracing, "ProfilerActivity", types.SimpleNamespace(CPU=None, CUDA=None))
     monkeypatch.setattr(tracing, "profile", lambda activities, **options: StandInProfile())
 

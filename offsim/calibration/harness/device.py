@@ -82,9 +82,9 @@ class Device:
         if self.cuda:
             torch.cuda.synchronize()
 
-    def host(self, elements: int, dtype: torch.dtype, value: float = 0.0) -> Tensor:
-        """Return host memory that copies at link speed: pinned, where there is a GPU."""
-        return torch.empty(elements, dtype=dtype, pin_memory=self.cuda).fill_(value)
+    def host(self, elements: int, dtype: torch.dtype) -> Tensor:
+        """Return zeros in host memory that copies at link speed: pinned, where there is a GPU."""
+        return torch.empty(elements, dtype=dtype, pin_memory=self.cuda).zero_()
 
     def empty(self, elements: int, dtype: torch.dtype) -> Tensor:
         """Return device memory."""

@@ -84,17 +84,10 @@ class Zero3Offload:
         self.watch: Callable[[nn.Parameter, Tensor], None] | None = None
         groups = build_subgroups(list(model.parameters()), subgroup_size)
         on_cpu = int(schedule.cpu_ratio * len(groups))
+        self.where: dict[nn.Parameter, tuple[Subgroup, int]] = {}
         self.subgroups = [self.place(i, members, resident=i >= on_cpu) for i, members in enumerate(groups)]
         self.on_cpu, self.on_gpu = self.subgroups[:on_cpu], self.subgroups[on_cpu:]
-        self.where: dict[nn.Parameter, tuple[Subgroup, int]] = {}
-        for group in self.subgroups:
-            offset = 0
-            for parameter in group.members:
-                self.where[parameter] = (group, offset)
-                offset += parameter.numel()
-                parameter.register_post_accumulate_grad_hook(self.collect)
-        largest = max(parameter.numel() for parameter in self.where)
-        capacity = max(bucket_elements, largest)
+        capacity = max(bucket_elements, *(parameter.numel() for parameter in self.where))
         self.buckets = [device.empty(capacity, BF16) for _ in range(IN_FLIGHT)]
         self.filled = 0
         self.collected: list[tuple[nn.Parameter, int]] = []
@@ -107,10 +100,6 @@ class Zero3Offload:
         """Make the parameters views of one flat tensor, and allocate the state where it lives."""
         elements = sum(parameter.numel() for parameter in members)
         bf16 = torch.cat([parameter.detach().flatten() for parameter in members])
-        offset = 0
-        for parameter in members:
-            parameter.data = bf16[offset : offset + parameter.numel()].view_as(parameter)
-            offset += parameter.numel()
         on_device = partial(self.device.full, elements, FP32, 0.0)
         pinned = partial(self.device.host, elements, FP32)
         pageable = partial(torch.zeros, elements, dtype=FP32)
@@ -119,7 +108,14 @@ class Zero3Offload:
         master.copy_(bf16)
         gradient = on_device() if resident else pinned()
         accumulated = self.device.host(elements, BF16)
-        return Subgroup(index, elements, members, resident, bf16, master, momentum, variance, gradient, accumulated)
+        group = Subgroup(index, elements, members, resident, bf16, master, momentum, variance, gradient, accumulated)
+        offset = 0
+        for parameter in members:
+            parameter.data = bf16[offset : offset + parameter.numel()].view_as(parameter)
+            parameter.register_post_accumulate_grad_hook(self.collect)
+            self.where[parameter] = (group, offset)
+            offset += parameter.numel()
+        return group
 
     # Backward
 
