@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offsim.cli.outputs import (
@@ -184,6 +185,16 @@ def _draw_scatter(validation: Validation, plot: str) -> None:
         note(f"nothing to draw, {plot} not written: no measured values in the table")
 
 
+def write_harness_to(path: str) -> None:
+    """`offsim harness`."""
+    from offsim.calibration.harness_file import write_harness
+
+    check_outputs({"FILE": path})
+    with writing("FILE", path):
+        write_harness(Path(path))
+    show(f"{path} written; on the machine to measure, run: python {Path(path).name} --out results")
+
+
 def show_trace(source: str, *, plot: str | None, json: str | None) -> None:
     """`offsim trace`."""
     from offsim.cli.traces import trace_report
@@ -254,10 +265,10 @@ def calibrate_profile(
 
 def replay_trace(source: str, scale: str | None, profile: str | None, *, json: str | None) -> None:
     """`offsim replay`."""
-    from offsim.calibration.replay.replay import parse_scales, replay
     from offsim.cli.traces import replay_report
     from offsim.platform.profiles import load_profile
     from offsim.traces import read_trace
+    from offsim.traces.replay import parse_scales, replay
 
     check_outputs({"--json": json}, inputs=[source])
     scales = parse_scales(scale) if scale is not None else None

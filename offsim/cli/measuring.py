@@ -17,6 +17,19 @@ TraceArgument = Annotated[
 ]
 
 
+def harness(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write.")] = "harness.pyz",
+) -> None:
+    """Write the harness: one file that measures a machine.
+
+    Copy it to the machine, which needs PyTorch and nothing of offsim, and run `python harness.pyz --out results`. It
+    times copies, kernels and training iterations, for `offsim calibrate` and `offsim validate`.
+    """
+    from offsim.cli.commands import write_harness_to
+
+    write_harness_to(file)
+
+
 def trace(
     trace: TraceArgument,
     plot: Annotated[
@@ -69,7 +82,7 @@ def validate(
         str | None,
         typer.Argument(
             metavar="RUNS.csv",
-            help="A table of measured runs, or a folder of such tables, as harness.py writes it; by default the one "
+            help="A table of measured runs, or a folder of such tables, as the harness writes it; by default the one "
             "offsim comes with.",
         ),
     ] = None,

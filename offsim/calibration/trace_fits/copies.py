@@ -9,7 +9,7 @@ import pandas as pd
 
 from offsim.calibration.microbenchmarks.estimate import Estimate
 from offsim.calibration.trace_fits.samples import ALONE, LARGE_BYTES, SMALL_BYTES, fixed_time, rate
-from offsim.traces.company import beside
+from offsim.traces.spans import overlap_s
 
 OVERLAPPED = 0.9
 """The joint rate of both directions is that of copies which overlap for more than this share of their time."""
@@ -61,11 +61,11 @@ def _with_overlap(copies: pd.DataFrame) -> pd.DataFrame:
     into = (copies["direction"] == "H2D").to_numpy()
     same, other, both = np.zeros((3, len(copies)))
     for mine in (into, ~into):
-        same[mine] = beside(copies[mine], copies[mine]) / seconds[mine] - 1
-        other[mine] = beside(copies[mine], copies[~mine]) / seconds[mine]
+        same[mine] = overlap_s(copies[mine], copies[mine]) / seconds[mine] - 1
+        other[mine] = overlap_s(copies[mine], copies[~mine]) / seconds[mine]
     paired = (copies["memory"] == "pinned").to_numpy() & (same < ALONE) & (other > OVERLAPPED)
     for mine, theirs in ((into & paired, ~into & paired), (~into & paired, into & paired)):
-        covered = beside(copies[mine], copies[theirs]) > OVERLAPPED * seconds[mine]
-        moved = beside(copies[mine], copies[theirs], rates[theirs])
+        covered = overlap_s(copies[mine], copies[theirs]) > OVERLAPPED * seconds[mine]
+        moved = overlap_s(copies[mine], copies[theirs], rates[theirs])
         both[mine] = np.where(covered, copies["bytes"].to_numpy()[mine] + moved, 0.0)
     return copies.assign(same=same, other=other, both=both)

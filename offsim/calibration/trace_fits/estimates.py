@@ -28,8 +28,8 @@ from offsim.calibration.trace_fits.samples import (
 )
 from offsim.inputs.errors import InputError
 from offsim.traces import Trace
-from offsim.traces.company import beside
 from offsim.traces.events import NONE
+from offsim.traces.spans import overlap_s
 from offsim.traces.work import ADAM, COLLECTIVE, ELEMENTWISE, MATRIX
 
 LONG_S = 50e-6
@@ -83,7 +83,7 @@ def _kernels_of_operators(trace: Trace, rows: pd.DataFrame) -> pd.DataFrame:
     events, rows = trace.events, rows[rows["kind"] == "kernel"]
     alone = pd.Series(False, index=rows.index)
     for _, there in rows.groupby(["rank", "device"]):
-        alone[there.index] = beside(there, there) <= (1 + ALONE) * (there["end_s"] - there["start_s"]).to_numpy()
+        alone[there.index] = overlap_s(there, there) <= (1 + ALONE) * (there["end_s"] - there["start_s"]).to_numpy()
     rows = rows.assign(alone=alone, fp32_adam=_named(rows, _FP32_ADAM.search), operator=NONE)
     rows = rows[rows["launched_by"] != NONE]
     operators = events.loc[sorted(row for row, work in trace.works.items() if work.quantity != COLLECTIVE)]

@@ -17,7 +17,7 @@ from offsim.inputs.errors import InputError
 
 _CHUNK = 1 << 22
 _LONGEST = 1 << 26
-"""Bytes of one event, or of one value beside the events."""
+"""Bytes of one event, or of one other value of the document."""
 _DEEPEST = 24
 """Objects within an event, the event included."""
 

@@ -1,4 +1,4 @@
-"""Run a recorded trace again on the simulator's engine: as it was, or with faster or slower links, CPU or kernels."""
+"""Replay a trace on the engine, unchanged and with changed speeds."""
 
 from __future__ import annotations
 
@@ -6,26 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from offsim.calibration.replay.program import Program, Step, program_of
 from offsim.engine import Engine, Operation, Stream
-from offsim.inputs.errors import InputError, suggestion
 from offsim.platform.hardware import HardwareProfile
 from offsim.traces.events import Trace
+from offsim.traces.replay.program import Program, program_of
+from offsim.traces.replay.steps import Key, Step
 
-SCALES = {
-    "h2d": "copies from host to device",
-    "d2h": "copies from device to host",
-    "d2d": "copies within and between devices",
-    "gemm": "matrix products and convolutions",
-    "attention": "fused attention",
-    "gpu_adam": "Adam and other multi-tensor kernels on the GPU",
-    "collective": "collectives",
-    "elementwise": "kernels that memory bandwidth bounds",
-    "other": "other kernels",
-    "cpu_adam": "optimizer steps on the CPU",
-    "cpu": "all else that host threads do, between calls too",
-}
-"""What can be scaled. A factor is a speed: 2 takes half the time."""
 _KINDS = {"adam": "gpu_adam", "gap": "cpu"}
 _FROM_RATES_BYTES = 1e6
 """Smaller copies are bound by latency, not by the rates of a profile."""
@@ -86,8 +72,8 @@ class Replay:
 def replay(trace: Trace, scales: Mapping[str, float] | None = None, profile: HardwareProfile | None = None) -> Replay:
     """Replay a trace unchanged and, where there are scales or a profile, with their speeds.
 
-    A profile's link rates replace those of copies from 1 MB on; scales (see SCALES) make what they name so many times
-    as fast, beside that.
+    A profile's link rates replace those of copies from 1 MB on. Scales (see SCALES) then make what they name so many
+    times as fast.
     """
     program = program_of(trace)
     changed = None
@@ -104,49 +90,33 @@ def replay(trace: Trace, scales: Mapping[str, float] | None = None, profile: Har
     return Replay(trace, original, unchanged, changed, dict(scales or {}), profile.name if profile else "")
 
 
-def parse_scales(text: str) -> dict[str, float]:
-    """Read "h2d=2,cpu_adam=1.5"; InputError for what cannot be scaled and for what is no factor."""
-    scales: dict[str, float] = {}
-    where = f"--scale '{text}'"
-    for part in text.split(","):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals:
-            raise InputError(f"found '{part.strip()}', expected NAME=FACTOR such as h2d=2", where)
-        if name not in SCALES:
-            raise InputError(f"unknown '{name}'{suggestion(name, SCALES)}", where)
-        if name in scales:
-            raise InputError(f"found {name} twice, expected it once", where)
-        try:
-            scales[name] = float(value)
-        except ValueError:
-            scales[name] = 0.0
-        if not 1e-6 <= scales[name] <= 1e6:
-            raise InputError(f"{name}: found '{value}', expected a factor from 1e-6 to 1e6", where)
-    return scales
-
-
 def run(program: Program, seconds: Callable[[Step], float]) -> Timing:
     """Run a program whose steps take these seconds."""
-    engine = Engine()
-    streams: dict[str, Stream] = {}
-    operations: list[Operation] = []
-    for step in program.steps:
-        stream = streams.get(step.stream)
-        if stream is None:
-            stream = streams[step.stream] = Stream(step.stream)
-        operation = Operation(stream, step.kind, step.kind, seconds(step))
-        operations.append(engine.enqueue(operation, [operations[i] for i in step.after]))
-    engine.env.run()
+    operations = _operations(program, seconds)
     busy = dict.fromkeys(program.busy_s, 0.0)
     ended: dict[str, float] = {}
-    for step, operation in zip(program.steps, operations, strict=True):
+    for step in program.steps:
+        operation = operations[step.key]
         if step.work:
             busy[step.stream] += operation.ended_at - operation.started_at
         elif step.waits_busily:
             busy[step.stream] += operation.started_at - ended.get(step.stream, 0.0)
         ended[step.stream] = operation.ended_at
+    return Timing(max((operation.ended_at for operation in operations.values()), default=0.0), busy)
+
+
+def _operations(program: Program, seconds: Callable[[Step], float]) -> dict[Key, Operation]:
+    """Run each step as an operation of the engine: nothing else here knows the engine."""
+    engine = Engine()
+    streams: dict[str, Stream] = {}
+    operations: dict[Key, Operation] = {}
+    for step in program.steps:
+        stream = streams.setdefault(step.stream, Stream(step.stream))
+        operation = Operation(stream, step.kind, step.kind, seconds(step))
+        operations[step.key] = engine.enqueue(operation, [operations[key] for key in step.after])
+    engine.env.run()
     engine.close()
-    return Timing(max((operation.ended_at for operation in operations), default=0.0), busy)
+    return operations
 
 
 def _at_rates_of(profile: HardwareProfile, step: Step) -> float:
