@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from offsim.platform.hardware import HardwareProfile
@@ -42,12 +43,16 @@ def limited_by(shares: Mapping[str, float], most: int = 4) -> str:
 
 def named_peaks(result: Result) -> list[Peak]:
     """The peak of the fullest GPU and that of the host, the GPU under a name that says which it is."""
-    *gpus, host = result.peaks
+    gpus = [peak for peak in result.peaks if peak.kind == "gpu"]
     fullest = max(gpus, key=lambda peak: peak.bytes)
     alike = len({peak.bytes for peak in gpus}) == 1
     name = ("GPU" if result.gpus == 1 else "each GPU") if alike else f"{fullest.tier}, the fullest"
-    gpu = Peak(name, fullest.bytes, fullest.capacity_bytes, fullest.time_s, fullest.occupants)
-    return [gpu, Peak("host memory", host.bytes, host.capacity_bytes, host.time_s, host.occupants)]
+    others = [
+        replace(peak, tier="host memory") if peak.tier == "host" else peak
+        for peak in result.peaks
+        if peak.kind != "gpu"
+    ]
+    return [replace(fullest, tier=name), *others]
 
 
 def options_of(scenario: Scenario) -> str:
