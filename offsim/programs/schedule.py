@@ -194,12 +194,16 @@ class TrainingSchedule:
         raise NotImplementedError
 
     def update_resident(self, rank: Rank, subgroups: Sequence[Subgroup]) -> Code:
-        """Sub-groups whose state lives on the GPU: one AdamW each and a cast into the bf16 parameters."""
+        """Sub-groups whose state lives on the GPU: one AdamW each and a cast into bf16 parameters, wherever those are."""
+        stream, home = rank.compute_stream, self.placed.parameters
         for subgroup in subgroups:
             rank.gpu_adam(subgroup.elements, subgroup.index)
             nbytes = (FP32 + BF16) * subgroup.elements
-            cast = rank.elementwise(rank.compute_stream, "d2d", nbytes, "cast parameters", subgroup.index)
-            self.written(rank, subgroup, cast)
+            stored = rank.elementwise(stream, "d2d", nbytes, "cast parameters", subgroup.index)
+            if home != GPU:
+                nbytes = BF16 * subgroup.elements
+                stored = rank.move(nbytes, GPU, home, "store parameters", subgroup.index, stream=stream)
+            self.written(rank, subgroup, stored)
         yield rank.wait(rank.compute_stream)
 
     def gather_updated(self, rank: Rank) -> Code:
