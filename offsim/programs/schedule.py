@@ -111,7 +111,7 @@ class TrainingSchedule:
             after = [(yield from self.fetch_slice(rank, layer, elements, after, memory))]
             memory = ()
         if self.workload.training.zero_stage < 3 or self.workload.training.data_parallel == 1:
-            return next((operation for operation in reversed(after) if operation is not None), None)
+            return rank.all_of(after)
         return rank.all_gather(BF16 * elements, layer if layer < self.workload.model.layers else -1, after, memory)
 
     def fetch_slice(
@@ -194,7 +194,7 @@ class TrainingSchedule:
         raise NotImplementedError
 
     def update_resident(self, rank: Rank, subgroups: Sequence[Subgroup]) -> Code:
-        """Sub-groups whose state lives on the GPU: one AdamW each and a cast into bf16 parameters, wherever those are."""
+        """Sub-groups whose state lives on the GPU: one AdamW each, and a cast into the bf16 parameters."""
         stream, home = rank.compute_stream, self.placed.parameters
         for subgroup in subgroups:
             rank.gpu_adam(subgroup.elements, subgroup.index)
