@@ -85,12 +85,15 @@ def placed_states(
     if stage not in scheduler.stages:
         stages = " or ".join(map(str, scheduler.stages))
         raise scenario.document.unexpected(("training", "zero_stage"), f"{stages} with scheduler {scheduler.name}")
+    both = [name for name in scheduler.placement_options if name in scenario.scheduler.options]
+    if asked.optimizer is not None and both:
+        problem = f"found scheduler.{both[0]} as well, expected one of them: both say where optimizer state is"
+        raise scenario.document.error(("placement", "optimizer"), f"placement.optimizer: {problem}")
     if asked.optimizer is None:
-        shares = scheduler.default_shares(options)
+        optimizer = scheduler.default_tiers(options, len(workload.subgroups))
     else:
-        shares = [(entry.tier, entry.share) for entry in asked.optimizer]
-    optimizer = tiers_of(shares, len(workload.subgroups))
-    for tier in dict.fromkeys(tier for tier, _ in shares):
+        optimizer = tiers_of([(entry.tier, entry.share) for entry in asked.optimizer], len(workload.subgroups))
+    for tier in dict.fromkeys(optimizer):
         _require_tier(scenario, profile, "optimizer", tier, scheduler.optimizer_kinds, scheduler.name)
     parameters = asked.parameters or GPU
     _require_tier(scenario, profile, "parameters", parameters, scheduler.parameter_kinds, scheduler.name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offsim.cli.outputs import (
@@ -67,8 +68,9 @@ def run_scenario(
     if json != STDOUT:
         show(report(result, style_of(sys.stdout), interval=interval))
     if json is not None:
-        known = result.interval if interval and result.fits else None
-        write_json(json, result.to_dict() | ({"interval": known and known.to_dict()} if interval else {}))
+        from offsim.results.interval import interval_dict
+
+        write_json(json, result.to_dict() | (interval_dict(result) if interval else {}))
     if emit_scenario is not None:
         write_scenario(emit_scenario, scenario, draft)
     _draw(result, plot, trace)
@@ -183,6 +185,16 @@ def _draw_scatter(validation: Validation, plot: str) -> None:
         note(f"nothing to draw, {plot} not written: no measured values in the table")
 
 
+def write_harness_to(path: str) -> None:
+    """`offsim harness`."""
+    from offsim.calibration.harness_file import write_harness
+
+    check_outputs({"FILE": path})
+    with writing("FILE", path):
+        write_harness(Path(path))
+    show(f"{path} written; on the machine to measure, run: python {Path(path).name} --out results")
+
+
 def show_trace(source: str, *, plot: str | None, json: str | None) -> None:
     """`offsim trace`."""
     from offsim.cli.traces import trace_report
@@ -204,7 +216,7 @@ def show_trace(source: str, *, plot: str | None, json: str | None) -> None:
 
 def read_logs(files: Sequence[str], columns: Sequence[str], *, out: str) -> None:
     """`offsim logs`."""
-    from offsim.calibration.logs.table import fill, missing, read_log, write_rows
+    from offsim.calibration.logs.logged_runs import fill, missing, read_log, write_rows
 
     check_outputs({"--out": out}, inputs=files)
     logs = [(file, read_log(file)) for file in files]
@@ -222,7 +234,9 @@ def read_logs(files: Sequence[str], columns: Sequence[str], *, out: str) -> None
             note(f"{file} does not say: {', '.join(names)}; fill them with --set COLUMN=VALUE")
 
 
-def calibrate_profile(files: Sequence[str], base: str | None, *, out: str, holdout: float | None) -> None:
+def calibrate_profile(
+    files: Sequence[str], base: str | None, assignments: Sequence[str], *, out: str, holdout: float | None
+) -> None:
     """`offsim calibrate`."""
     from offsim.inputs.errors import InputError
 
@@ -232,16 +246,16 @@ def calibrate_profile(files: Sequence[str], base: str | None, *, out: str, holdo
         from offsim.cli.calibration import calibration_report
         from offsim.cli.recipes import is_recipe, refit_profiles
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "scipy":
+        if (error.name or "").partition(".")[0] not in ("scipy", "ruamel"):
             raise
-        raise InputError("calibrating needs SciPy: pip install 'offsim[calibrate]'") from None
+        raise InputError("calibrating needs SciPy and ruamel.yaml: pip install 'offsim[calibrate]'") from None
     if any(map(is_recipe, files)):
-        refit_profiles(files, out, {"--base": base, "--holdout": holdout})
+        refit_profiles(files, out, {"--base": base, "--holdout": holdout, "--set": ", ".join(assignments) or None})
         return
     if base is None:
         raise InputError("not given, expected the profile to start from", "--base")
     check_outputs({"--out": out}, suffixes={"--out": (".yaml", ".yml")}, inputs=[*files, base])
-    calibration = calibrate(files, base, HOLDOUT if holdout is None else holdout)
+    calibration = calibrate(files, base, HOLDOUT if holdout is None else holdout, assignments)
     with writing("--out", out):
         write_profile(out, calibration, base)
     show(calibration_report(calibration, style_of(sys.stdout)))
@@ -251,10 +265,10 @@ def calibrate_profile(files: Sequence[str], base: str | None, *, out: str, holdo
 
 def replay_trace(source: str, scale: str | None, profile: str | None, *, json: str | None) -> None:
     """`offsim replay`."""
-    from offsim.calibration.replay.replay import parse_scales, replay
     from offsim.cli.traces import replay_report
     from offsim.platform.profiles import load_profile
     from offsim.traces import read_trace
+    from offsim.traces.replay import parse_scales, replay
 
     check_outputs({"--json": json}, inputs=[source])
     scales = parse_scales(scale) if scale is not None else None

@@ -17,6 +17,19 @@ TraceArgument = Annotated[
 ]
 
 
+def harness(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write.")] = "harness.pyz",
+) -> None:
+    """Write the harness: one file that measures a machine.
+
+    Copy it to the machine, which needs PyTorch and nothing of offsim, and run `python harness.pyz --out results`. It
+    times copies, kernels and training iterations, for `offsim calibrate` and `offsim validate`.
+    """
+    from offsim.cli.commands import write_harness_to
+
+    write_harness_to(file)
+
+
 def trace(
     trace: TraceArgument,
     plot: Annotated[
@@ -69,7 +82,7 @@ def validate(
         str | None,
         typer.Argument(
             metavar="RUNS.csv",
-            help="A table of measured runs, or a folder of such tables, as harness.py writes it; by default the one "
+            help="A table of measured runs, or a folder of such tables, as the harness writes it; by default the one "
             "offsim comes with.",
         ),
     ] = None,
@@ -146,6 +159,14 @@ def calibrate(
             autocompletion=profiles_from,
         ),
     ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Set a value that is not the base's, such as host.memory_bytes=2e12. May be repeated.",
+        ),
+    ] = None,
     holdout: Annotated[
         float | None,
         typer.Option(
@@ -161,4 +182,4 @@ def calibrate(
     """
     from offsim.cli.commands import calibrate_profile
 
-    calibrate_profile(files, base, out=out, holdout=holdout)
+    calibrate_profile(files, base, assignments or [], out=out, holdout=holdout)

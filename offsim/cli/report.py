@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.results.interval import WHOLE
 from offsim.results.records import kept_operations
 from offsim.results.result import Result
 from offsim.results.verdict import Verdict
@@ -66,17 +68,21 @@ def _set_up(result: Result) -> str:
 
 
 def trust_lines(result: Result) -> list[str]:
-    """How sure the time is: as far as the hardware's values are known, and as it was on measured runs."""
+    """How sure the time is, by held-out runs and by those that the profile was fitted to."""
     from offsim.validation.accuracy import accuracy_of
 
     interval, accuracy = result.interval, accuracy_of(result.run.profile)
     if interval is None:
-        lines = [labelled("interval", "none: no value of the profile has one")]
+        lines = [labelled("interval", f"none: {result.no_interval}")]
     else:
-        low, high = map(format_time, interval.bounds_s())
-        values = plural(len(interval.swings), "hardware value")
-        together = " and their correlations" if interval.correlations else ""
-        lines = [labelled("interval", f"{low} to {high} (95 %), from the intervals of {values}{together}")]
+        ends = {phase: " to ".join(map(format_time, interval.bounds_s(phase))) for phase in interval.spreads}
+        whole = ends.pop(WHOLE)
+        within = f"{interval.within} of {plural(interval.runs, 'held-out run')} on this hardware were within"
+        farthest = format_percent(math.expm1(interval.spreads[WHOLE]))
+        left_out = f"left out of the fit: {', '.join(interval.groups)}"
+        text = f"{whole} ({100 * interval.coverage:.0f} %): {within} ± {farthest} of their prediction ({left_out})"
+        lines = [labelled("interval", text)]
+        lines.append(labelled("", ", ".join(f"{phase} {bounds}" for phase, bounds in ends.items())))
     if accuracy is not None:
         median, p90 = format_percent(accuracy.median), format_percent(accuracy.p90)
         runs = plural(accuracy.runs, "measured run")

@@ -34,7 +34,7 @@ def run(
     interval: Annotated[
         bool,
         typer.Option(
-            "--interval", help="Add how sure the time is, from the intervals of hardware values: 2 simulations each."
+            "--interval", help="Add how far measured runs that no fit used were from predictions on this hardware."
         ),
     ] = False,
     deepspeed: Annotated[

@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field, model_validator
 
 from offsim.inputs.errors import Expected
 from offsim.inputs.fields import Section, section_type
-from offsim.platform.correlations import Correlation
 
 Source = Literal["measured", "fitted", "datasheet", "derived", "assumed"]
 
@@ -127,7 +126,7 @@ class Measurement(Section):
 
 
 class HardwareProfile(Section):
-    """A node type, where each of its values comes from, and how the errors of their logarithms are correlated."""
+    """A node type, and where each of its values comes from."""
 
     name: str
     description: str
@@ -139,8 +138,10 @@ class HardwareProfile(Section):
     interconnect: Interconnect
     tiers: dict[str, TierSpec] = Field(default_factory=dict)
     measurement: Measurement = Measurement(iteration_overhead_s=0.0)
+    runs: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="scheduler -> options of this testbed's measured runs that tables do not say"
+    )
     provenance: dict[str, Provenance] = Field(default_factory=dict)
-    correlations: dict[tuple[str, str], Correlation] = Field(default_factory=dict)
 
     def sections(self) -> dict[str, BaseModel]:
         """Return section or tier -> its values, in the order of a profile file."""

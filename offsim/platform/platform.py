@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 from offsim.engine import Engine, Resource, Server, Tier, Usage
 from offsim.platform.hardware import HardwareProfile, TierSpec
@@ -237,7 +236,12 @@ class Platform:
         rate = min(alone, process) if process else alone
         return Leg(f"{name} {'write' if writes else 'read'}", rate, spec.latency_s, tuple(used))
 
-    @cached_property
+    @property
+    def in_use(self) -> dict[str, SharedDevice]:
+        """The further tiers that hold something."""
+        return {name: shared for name, shared in self.further.items() if shared.memory.series}
+
+    @property
     def tracked(self) -> list[Tracked]:
         """What rank 0 uses, as results enumerate it."""
         host, device = self.profile.host, self.devices[0]
@@ -261,7 +265,7 @@ class Platform:
             ]
         if self.nic is not None:
             found.append(Tracked("network", self.nic, "B/s"))
-        for name, shared in self.further.items():
+        for name, shared in self.in_use.items():
             found += [
                 Tracked(name, shared.device, "device", shared.sharers),
                 Tracked(f"{name} read", shared.read, "B/s", shared.sharers),
@@ -271,11 +275,11 @@ class Platform:
 
     @property
     def tiers(self) -> Iterator[TrackedTier]:
-        """Each simulated GPU's memory, the node's, then the further ones, as if all ranks were simulated."""
+        """Each simulated GPU's memory, the node's, then the further ones in use, as if all ranks were simulated."""
         for device in self.devices:
             yield TrackedTier(device.memory, GPU)
         yield TrackedTier(self.memory, "memory", self.layout.sharers("node"))
-        for shared in self.further.values():
+        for shared in self.in_use.values():
             yield TrackedTier(shared.memory, shared.spec.kind, shared.sharers)
 
 

@@ -8,8 +8,7 @@
     gpu:
       memory_bytes: {value: 1.5e11, unit: B, source: datasheet, note: "..."}
 
-The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval; how values
-with intervals are correlated is a section of its own (`offsim.platform.correlations`).
+The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval.
 """
 
 from __future__ import annotations
@@ -25,12 +24,10 @@ from offsim.inputs.errors import Expected, InputError, KeyPath, suggestion
 from offsim.inputs.fields import Count, Flag, Number, Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
 from offsim.inputs.yaml_input import Document, Mark, dotted, read_yaml, validate
-from offsim.platform.correlations import SECTION, Correlation, laid_over, without
 from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile, Provenance, Source, TierSpec
 from offsim.scenario import Scenario
 
 _UNITS = {"_bytes_per_s": "B/s", "_params_per_s": "params/s", "_flops_per_s": "FLOP/s", "_bytes": "B", "_s": "s"}
-_FIELDS = [f"{name}.{field}" for name, model in FIXED_SECTIONS.items() for field in model.model_fields]
 
 
 class _Entry(Provenance):
@@ -88,8 +85,8 @@ class _Head(Section):
     description: str = ""
     extends: str = ""
     gpus_per_node: Count | None = None
+    runs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     validated: Flag = Field(description="whether predictions were compared with measured runs: true or false")
-    correlations: dict[str, list[Correlation]] = Field(default_factory=dict)
 
 
 _SECTION_FILES: dict[str, Any] = {name: _section_file(name, model) for name, model in FIXED_SECTIONS.items()}
@@ -165,8 +162,6 @@ def _changed(profile: HardwareProfile, scenario: Scenario) -> HardwareProfile:
             values[field] = change if factor is None else factor * old
             named.append(f"{dotted(path)} {format(change, 'g') if factor is None else change}")
             marks[place] = scenario.document.mark((*at, field))
-            if factor is None:
-                data[SECTION] = without(data[SECTION], [dotted(path)])
             data["provenance"][dotted(path)] = _provenance(profile.provenance.get(dotted(path)), factor)
         marks[section,] = scenario.document.mark(at)
     data["name"] = f"{profile.name} with {', '.join(named)}"
@@ -243,14 +238,11 @@ def _chain(path: Path) -> dict[Path, Document]:
 
 def _merge(documents: list[Document]) -> HardwareProfile:
     """Lay profiles over one another, the last on top, and check the whole."""
-    data: dict[str, Any] = {"provenance": {}, "tiers": {}, SECTION: {}}
+    data: dict[str, Any] = {"provenance": {}, "tiers": {}}
     marks: dict[KeyPath, Mark] = {}
     for document in documents:
-        values = []
         for name, given in document.data.items():
-            if name == SECTION:
-                continue
-            if not isinstance(given, Mapping):
+            if not isinstance(given, Mapping) or name in _Head.model_fields:
                 data[name] = given
                 marks[name,] = document.mark((name,))
                 continue
@@ -266,10 +258,7 @@ def _merge(documents: list[Document]) -> HardwareProfile:
                 section[field] = entry["value"]
                 marks[place] = document.mark((*path, "value"))
                 data["provenance"][dotted(path)] = {key: entry[key] for key in Provenance.model_fields if key in entry}
-                values.append(dotted(path))
             marks[("tiers", name) if tier else (name,)] = document.mark((name,))
-        uncertain = [name for name, origin in data["provenance"].items() if origin.get("low") is not None]
-        data[SECTION] = laid_over(without(data[SECTION], values), document, _FIELDS, uncertain)
         marks[()] = document.mark(())
     data.pop("extends", None)
     return validate(Document(data, marks), HardwareProfile)

@@ -28,6 +28,7 @@ from offsim.states.block import Block
 ADAM_READS, ADAM_WRITES = 12, 12
 """p, m and v in fp32; the gradient is 4 more."""
 ADAM_TRAFFIC = ADAM_READS + ADAM_WRITES + 4
+CAST_WRITES = 2
 SCALE_TRAFFIC = 8
 DOWNCAST_TRAFFIC = 10  # scaled in a second pass: read 4 + 2, write 2 + 2 (schedules of the released code)
 UPCAST_TRAFFIC = 6
@@ -129,6 +130,10 @@ class Rank:
         if operation is not None:
             self._enqueue(Operation(stream, "wait", "wait for event", 0.0), [operation])
 
+    def free_after(self, operation: Operation, frees: Sequence[MemoryChange]) -> None:
+        """Give memory or buffers back when the operation has ended."""
+        self._enqueue(Operation(Stream("release", self.number), "wait", "release", 0.0, frees=frees), [operation])
+
     def _cpu(
         self,
         kind: str,
@@ -152,14 +157,26 @@ class Rank:
         usage = self.platform.memory_usage(HOST, self.number, 0.0, traffic * rate)
         return self._cpu(kind, name, elements, rate, usage, traffic * elements, subgroup, thread)
 
-    def cpu_adam(self, elements: float, subgroup: int, tier: str = HOST, thread: Thread | None = None) -> Operation:
-        """Vectorised Adam on fp32 state in a memory tier; the gradient is in host memory."""
+    def cpu_adam(
+        self,
+        elements: float,
+        subgroup: int,
+        tier: str = HOST,
+        thread: Thread | None = None,
+        casts: bool = False,
+    ) -> Operation:
+        """Vectorised Adam on fp32 state in a memory tier; the gradient is in host memory.
+
+        With `casts` it writes the parameters in 16 bits as well, as DeepSpeed's fused kernel does.
+        """
         rate = self.profile.host.adam_params_per_s
-        usage = self.platform.memory_usage(HOST, self.number, 0.0, ADAM_TRAFFIC * rate)
-        if tier != HOST:
-            usage = self.platform.memory_usage(HOST, self.number, 4 * rate, 0.0)
+        traffic = ADAM_TRAFFIC + (CAST_WRITES if casts else 0)
+        if tier == HOST:
+            usage = self.platform.memory_usage(HOST, self.number, 0.0, traffic * rate)
+        else:
+            usage = self.platform.memory_usage(HOST, self.number, 0.0, (traffic - ADAM_READS - ADAM_WRITES) * rate)
             usage += self.platform.memory_usage(tier, self.number, ADAM_READS * rate, ADAM_WRITES * rate)
-        nbytes = ADAM_TRAFFIC * elements
+        nbytes = traffic * elements
         return self._cpu("cpu_adam", f"CPU Adam {subgroup}", elements, rate, usage, nbytes, subgroup, thread)
 
     def scale(self, elements: float, subgroup: int, thread: Thread | None = None) -> Operation:

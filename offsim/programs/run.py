@@ -144,11 +144,10 @@ class Iterations:
         if program.schedule.starts_with_update:
             rank.host.phase = "update"
             yield from program.update()
-        while not self.over:
+        while True:
             rank.host.iteration += 1
             self._begin(rank)
             if self.over:
-                rank.host.iteration -= 1
                 return
             for name, code in program.phases():
                 rank.host.phase = name

@@ -27,6 +27,15 @@ class ScheduleOptions(Section):
     """Options of a schedule; each schedule subclasses it with its own."""
 
 
+def options_to_try(options: type[BaseModel]) -> dict[str, tuple[Any, ...]]:
+    """Option -> the values worth trying, of the options that declare them (`json_schema_extra={"try": [...]}`)."""
+    return {
+        name: tuple(extra["try"])  # type: ignore[arg-type]
+        for name, info in options.model_fields.items()
+        if isinstance(extra := info.json_schema_extra, dict) and "try" in extra
+    }
+
+
 class TrainingSchedule:
     """One instance serves one rank, over all iterations.
 
@@ -47,6 +56,9 @@ class TrainingSchedule:
     starts_with_update: ClassVar[bool] = False
     """Whether simulating an update before the first iteration reaches the steady state sooner."""
 
+    layers_ahead: int | None = None
+    """Layers whose parameters may be on the GPU at once; None for as many as DeepSpeed's max_live_parameters allows."""
+
     stages: ClassVar[tuple[int, ...]] = (3,)
     """ZeRO stages that it is made for."""
     optimizer_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
@@ -54,6 +66,8 @@ class TrainingSchedule:
     parameter_kinds: ClassVar[tuple[str, ...]] = (GPU,)
     optimizer_home: ClassVar[str] = HOST
     """The tier of optimizer state where a scenario names none."""
+    placement_options: ClassVar[tuple[str, ...]] = ()
+    """Options that say where optimizer state is; a scenario gives them or `placement.optimizer`."""
 
     def __init__(self, options: Any, workload: Workload, placed: Placed) -> None:
         self.options = options
@@ -63,9 +77,19 @@ class TrainingSchedule:
         self._last_kernels: dict[int, Operation] = {}
 
     @classmethod
-    def default_shares(cls, options: BaseModel) -> list[tuple[str, float | str]]:
-        """Tiers of optimizer state and their shares of sub-groups where the scenario's placement names none."""
-        return [(cls.optimizer_home, "rest")]
+    def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
+        """Tier of each sub-group's optimizer state where the scenario's placement names none."""
+        return (cls.optimizer_home,) * subgroups
+
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        """Keys of DeepSpeed's configuration that say these options, by dotted path; None if it has no such schedule."""
+        return None
+
+    @classmethod
+    def deepspeed_notes(cls, options: Any) -> list[str]:
+        """What has to be done besides setting those keys."""
+        return []
 
     def on(self, *tiers: str) -> list[Subgroup]:
         """Sub-groups whose optimizer state is in one of these tiers, in order."""
@@ -108,7 +132,7 @@ class TrainingSchedule:
         the tier of parameters, and gathered from all ranks in ZeRO-3.
         """
         if self.placed.parameters != GPU:
-            after = [(yield from self.fetch_slice(rank, layer, elements, after, memory))]
+            after = [(yield from self.fetch_slice(rank, layer, pass_, elements, after, memory))]
             memory = ()
         if self.workload.training.zero_stage < 3 or self.workload.training.data_parallel == 1:
             return rank.all_of(after)
@@ -118,24 +142,31 @@ class TrainingSchedule:
         self,
         rank: Rank,
         layer: int,
+        pass_: str,
         elements: int,
         after: Sequence[Operation | None],
         memory: Sequence[MemoryChange],
     ) -> Code:
-        """Copy the rank's slice of a layer to the GPU: behind the gathers, and blocking the host if there are others.
+        """Bring the rank's slice of a layer from the tier of parameters to the GPU."""
+        return (yield from self.copy_slice(rank, self.placed.parameters, layer, elements, after, memory))
+
+    def copy_slice(
+        self,
+        rank: Rank,
+        tier: str,
+        layer: int,
+        elements: int,
+        after: Sequence[Operation | None],
+        memory: Sequence[MemoryChange],
+    ) -> Code:
+        """Copy a slice from a memory tier: behind the gathers, and blocking the host if there are other ranks.
 
         DeepSpeed, partitioned_param_coordinator.py: the copy is on the all-gather stream, parameter by parameter.
         """
-        ranks = self.workload.training.data_parallel
+        ranks, stream = self.workload.training.data_parallel, rank.collective_stream
+        nbytes = BF16 * elements / ranks
         copy = rank.move(
-            BF16 * elements / ranks,
-            self.placed.parameters,
-            GPU,
-            "fetch parameters",
-            layer=layer,
-            stream=rank.collective_stream,
-            after=after,
-            allocates=memory,
+            nbytes, tier, GPU, "fetch parameters", layer=layer, stream=stream, after=after, allocates=memory
         )
         if ranks > 1:
             yield copy

@@ -82,7 +82,7 @@ class Training:
         fetched = self.sharded or placed.parameters != GPU
         self.vocab_bytes = float(BF16 * workload.vocab_elements) if fetched else 0.0
         self.gathered_bytes = float(BF16 * workload.layer_elements) if fetched else 0.0
-        self.live = min(max(-(-MAX_LIVE // workload.layer_elements), 2), self.layers)
+        self.live = min(schedule.layers_ahead or max(-(-MAX_LIVE // workload.layer_elements), 2), self.layers)
         """Layers that are gathered at once; as many last ones stay so between forward and backward."""
         self.recomputed = placed.recomputed
         activations = workload.layer_activation_bytes
@@ -150,7 +150,8 @@ class Training:
                 )
                 yield from schedule.keep(rank, layer, step, kept, current)
             computed.append(current)
-            schedule.release(rank, layer, "forward", current)
+            if layer < self.layers - self.live:
+                schedule.release(rank, layer, "forward", current)
         vocabulary = yield from self._fetch_vocabulary(self.layers, computed[-2] if self.layers > 1 else None)
         kept, temporary = FP32 * workload.logits, (FP32 + BF16) * workload.logits
         for _ in steps:
@@ -183,6 +184,7 @@ class Training:
         while buckets and buckets[0][0] == self.layers:
             yield from self._flush(buckets.popleft()[1], current, first, last)
         gathers: list[Operation | None] = [None] * self.layers
+        before = current
         gradients = BF16 * workload.layer_elements
         for layer in reversed(range(self.layers)):
             work, launches = costs.layer_backward, costs.launch
@@ -196,13 +198,17 @@ class Training:
                 yield rank.launch(f"launch layer {layer} backward", launches, layer)
                 final = step == steps[0]
                 frees = passing + (head_gradient if final and layer == self.layers - 1 else ())
-                frees += self._hold(ACTIVATIONS, kept) + (self._hold(GATHERED, self.gathered_bytes) if final else ())
+                frees += self._hold(ACTIVATIONS, kept) + (
+                    # Module by module, what this layer gives back holds a layer further ahead.
+                    self._hold(GATHERED, self.gathered_bytes) if final and layer < self.live else ()
+                )
                 current = rank.compute(
                     f"layer {layer} backward", work, layer, [gathers[layer], restored], allocates=passing, frees=frees
                 )
             schedule.release(rank, layer, "backward", current)
-            if layer >= self.live:  # the memory that this layer gives back holds one further ahead
-                gathers[layer - self.live] = yield from self._fetch(layer - self.live, "backward", current)
+            if layer >= self.live:
+                gathers[layer - self.live] = yield from self._fetch(layer - self.live, "backward", before, ())
+            before = current
             while buckets and buckets[0][0] == layer:
                 yield from self._flush(buckets.popleft()[1], current, first, last)
         hidden = self._hold(ACTIVATIONS, 2 * workload.hidden_bytes)
@@ -215,15 +221,16 @@ class Training:
         yield rank.wait(rank.compute_stream, rank.reduce_stream)
         rank.gpu_memory.free(REDUCED, reduced)
 
-    def _fetch(self, layer: int, pass_: str, after: Operation | None) -> Code:
-        memory = self._hold(GATHERED, self.gathered_bytes)
-        behind = [after, *self._writes(layer)]
-        return (
-            yield from self.schedule.fetch(self.rank, layer, pass_, self.rank.workload.layer_elements, behind, memory)
-        )
+    def _fetch(
+        self, layer: int, pass_: str, after: Operation | None, memory: tuple[MemoryChange, ...] | None = None
+    ) -> Code:
+        if memory is None:
+            memory = self._hold(GATHERED, self.gathered_bytes)
+        elements, behind = self.rank.workload.layer_elements, [after, *self._writes(layer)]
+        return (yield from self.schedule.fetch(self.rank, layer, pass_, elements, behind, memory))
 
     def _writes(self, layer: int) -> list[Operation | None]:
-        """The operations that kernels of a layer wait for, since they wrote its parameters."""
+        """The operations that wrote a layer's parameters, which its kernels wait for."""
         rank, schedule = self.rank, self.schedule
         needed = [rank.parameters[index] for index in rank.workload.subgroups_of_layers[layer]]
         for block in needed:

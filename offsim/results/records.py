@@ -22,6 +22,8 @@ class Peak:
     """The most that a memory tier held during the iteration, and who held it. Bytes and seconds."""
 
     tier: str
+    kind: str
+    """gpu, memory or storage."""
     bytes: float
     capacity_bytes: float
     time_s: float
@@ -117,5 +119,5 @@ def peaks(run: Run) -> list[Peak]:
             if used > most:
                 most, at, occupants = used, time, dict(held)
         occupants = {name: nbytes for name, nbytes in occupants.items() if nbytes > 0}
-        found.append(Peak(tier.name, most, tier.capacity, at, occupants))
+        found.append(Peak(tier.name, tier.kind, most, tier.capacity, at, occupants))
     return found

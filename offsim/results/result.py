@@ -23,7 +23,7 @@ from offsim.views.style import format_memory, format_time
 if TYPE_CHECKING:
     import pandas as pd
 
-    from offsim.study.sensitivities.interval import Interval
+    from offsim.results.interval import PredictionInterval
     from offsim.views.figure import Picture
 
 PHASES = ("forward", "backward", "update")
@@ -106,12 +106,12 @@ class Result:
     @property
     def gpu_peak_bytes(self) -> float:
         """Bytes on the fullest GPU, without what its driver and libraries reserve."""
-        return max(peak.bytes for peak in self.peaks[:-1])
+        return max(peak.bytes for peak in self.peaks if peak.kind == "gpu")
 
     @property
     def host_peak_bytes(self) -> float:
         """Bytes in a node's host memory."""
-        return self.peaks[-1].bytes
+        return next(peak.bytes for peak in self.peaks if peak.tier == "host")
 
     @property
     def limited_by(self) -> dict[str, float]:
@@ -124,14 +124,23 @@ class Result:
         return {name: s / total for name, s in sorted(seconds.items(), key=lambda item: (-item[1], item[0]))}
 
     @cached_property
-    def interval(self) -> Interval | None:
-        """Where the times lie as far as the hardware's values are known; None where no value has an interval.
+    def _interval(self) -> PredictionInterval | str:
+        from offsim.results.interval import prediction_interval
 
-        Simulates the iteration twice for each value that has one. Raises DoesNotFit.
+        return prediction_interval(self)
+
+    @property
+    def interval(self) -> PredictionInterval | None:
+        """Where measured times would lie, by the runs held out on this hardware; None where there are none.
+
+        Raises DoesNotFit.
         """
-        from offsim.study.sensitivities.interval import interval_of
+        return None if isinstance(self._interval, str) else self._interval
 
-        return interval_of(self)
+    @property
+    def no_interval(self) -> str:
+        """Why there is no interval; "" where there is one. Raises DoesNotFit."""
+        return self._interval if isinstance(self._interval, str) else ""
 
     def _require_fit(self) -> None:
         if not self.fits:
@@ -284,7 +293,7 @@ class Result:
         from offsim.views.page import plot_page
 
         self._require_phases()
-        peaks = [self.peaks[rank], self.peaks[-1]]
+        peaks = [self.peaks[rank], *(peak for peak in self.peaks if peak.kind != "gpu")]
         memory = self.memory[self.memory["tier"].isin([peak.tier for peak in peaks])]
         tiers = {peak.tier: peak.capacity_bytes for peak in peaks}
         options = {"title": self.name, **options}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from pydantic import Field
 
 from offsim.engine import Code
 from offsim.inputs.fields import Number
-from offsim.platform.platform import GPU
+from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
 from offsim.programs.schedule import GRADIENTS, OPTIMIZER_STATE, ScheduleOptions, TrainingSchedule, count
-from offsim.programs.transformer import BF16, FP32
+from offsim.programs.transformer import BF16, FP32, Subgroup
+from offsim.states.placement import tiers_of
 
 __all__ = [
     "ACCUMULATION",
@@ -40,12 +43,17 @@ class OffloadOptions(ScheduleOptions):
 class OffloadSchedule(TrainingSchedule):
     """Optimizer state in host memory but for a share that stays on the GPU."""
 
-    Options = OffloadOptions
+    Options: ClassVar[type[ScheduleOptions]] = OffloadOptions
+    placement_options: ClassVar[tuple[str, ...]] = ("cpu_ratio",)
 
     @classmethod
-    def default_shares(cls, options: OffloadOptions) -> list[tuple[str, float | str]]:  # type: ignore[override]
+    def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
         """The first sub-groups on the CPU, the rest on the GPU."""
-        return [(cls.optimizer_home, options.cpu_ratio), (GPU, "rest")]
+        return tiers_of([(cls.optimizer_home, options.cpu_ratio), (GPU, "rest")], subgroups)
+
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        return offload_optimizer(device="cpu", pin_memory=True, ratio=getattr(options, "cpu_ratio", 1.0))
 
     def place(self, rank: Rank) -> None:
         super().place(rank)
@@ -72,3 +80,13 @@ class OffloadSchedule(TrainingSchedule):
         """The first sub-group on the CPU takes longer."""
         if self.off_gpu():
             yield rank.launch("first sub-group", rank.profile.host.update_start_s)
+
+    def memory_of(self, rank: Rank, subgroup: Subgroup) -> str:
+        """The memory tier in which the CPU updates a sub-group: its own, or host memory for state on storage."""
+        tier = self.placed.optimizer[subgroup.index]
+        return tier if rank.platform.kind_of(tier) == "memory" else HOST
+
+
+def offload_optimizer(**values: Any) -> dict[str, Any]:
+    """Keys of DeepSpeed's section `offload_optimizer` by their dotted paths."""
+    return {f"zero_optimization.offload_optimizer.{key}": value for key, value in values.items()}

@@ -47,6 +47,14 @@ class DeepOptimizerStates(OffloadSchedule):
     """The background thread's last uploads are not awaited: they can reach into the next forward (released code)."""
     starts_with_update = True
 
+    @classmethod
+    def deepspeed_notes(cls, options: DeepOptimizerStatesOptions) -> list[str]:
+        return [
+            "needs the build of DeepSpeed of Deep Optimizer States (doi 10.1145/3652892.3700781), with one sub-group "
+            f"in {options.update_stride} updated on the GPU (update stride {options.update_stride}); "
+            "stock DeepSpeed runs these keys as zero3_offload with asynchronous gradients"
+        ]
+
     def __init__(self, options: DeepOptimizerStatesOptions, workload: Workload, placed: Placed) -> None:
         super().__init__(options, workload, placed)
         self.stride = options.update_stride
@@ -97,7 +105,8 @@ class DeepOptimizerStates(OffloadSchedule):
                 self.flush_previous_and_fetch_next(rank, subgroup)
                 yield rank.wait(rank.stream("bf16 upload"))
             yield rank.scale(subgroup.elements, subgroup.index)
-            yield rank.cpu_adam(subgroup.elements, subgroup.index, self.placed.optimizer[subgroup.index])
+            tier = self.placed.optimizer[subgroup.index]
+            yield rank.cpu_adam(subgroup.elements, subgroup.index, tier, casts=not self.three_streams)
             if not self.three_streams:
                 self.upload(rank, subgroup, rank.host)
                 continue

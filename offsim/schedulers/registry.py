@@ -20,13 +20,25 @@ from offsim.inputs.yaml_input import Document, Mark
 from offsim.programs.schedule import ScheduleOptions, TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
+from offsim.schedulers.mlp_offload import MlpOffload
 from offsim.schedulers.no_offload import NoOffload
+from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
+from offsim.schedulers.zero_infinity import ZeroInfinity
 
 GROUP = "offsim.schedulers"
 BUILT_IN: dict[str, type[TrainingSchedule]] = {
-    cls.name: cls for cls in (NoOffload, Zero3Offload, Zero3OffloadAsyncGrads, DeepOptimizerStates)
+    cls.name: cls
+    for cls in (
+        NoOffload,
+        Zero2Offload,
+        Zero3Offload,
+        Zero3OffloadAsyncGrads,
+        DeepOptimizerStates,
+        ZeroInfinity,
+        MlpOffload,
+    )
 }
 
 

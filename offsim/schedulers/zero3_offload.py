@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from offsim.engine import Code
 from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
-from offsim.programs.transformer import BF16, FP32, Bucket
-from offsim.schedulers.base import OffloadOptions, OffloadSchedule
+from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup
+from offsim.schedulers.base import OffloadOptions, OffloadSchedule, ScheduleOptions, offload_optimizer
 
 GradientFlush = Literal["host_cast", "staged", "blocking", "asynchronous"]
 
@@ -30,43 +30,69 @@ class Zero3Offload(OffloadSchedule):
     """Blocking gradient flushes; a strictly serial update loop on the CPU. `cpu_ratio` < 1 is TwinFlow."""
 
     name = "zero3_offload"
-    Options = Zero3OffloadOptions
-    parameter_kinds = (GPU, "memory")
+    Options: ClassVar[type[ScheduleOptions]] = Zero3OffloadOptions
+    parameter_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
+
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        pinned = options.gradient_flush == "asynchronous"
+        return offload_optimizer(device="cpu", pin_memory=pinned, ratio=options.cpu_ratio)
+
+    @classmethod
+    def deepspeed_notes(cls, options: Any) -> list[str]:
+        if options.gradient_flush == "asynchronous":
+            return ["needs a build that copies gradients without blocking the host, from 0.19.5"]
+        return ["for builds whose gradient copies block the host, pin_memory can be true as well"]
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         self.accumulate_on_host(rank, self.elements(bucket), first)
-        elements = self.off_gpu_elements(bucket)
-        if last and elements:
-            yield from self.store_gradients(rank, elements)
+        if last:
+            yield from self.store_gradients(rank, self.off_gpu_elements(bucket))
 
     def store_gradients(self, rank: Rank, elements: int) -> Code:
         """The host thread stands still until the gradients are in host memory, unless that is asynchronous."""
         how = self.options.gradient_flush
+        if not elements:
+            return
         if how == "host_cast":
             yield rank.d2h(rank.reduce_stream, BF16 * elements, "gradients", pinned=False)
             yield rank.upcast(elements, -1)
-            return
-        if how == "asynchronous":
+        elif how == "asynchronous":
             self.drain_gradients(rank, elements)
-            return
-        nbytes = FP32 * elements
-        rank.elementwise(rank.reduce_stream, "conversion", (BF16 + FP32) * elements, "bf16 to fp32")
-        yield rank.d2h(rank.reduce_stream, nbytes, "fp32 gradients", pinned=how == "staged")
-        if how == "staged":
-            yield rank.wait(rank.compute_stream, rank.collective_stream)
-            yield rank.host_copy(nbytes, "gradients out of the staging buffer")
+        else:
+            nbytes = FP32 * elements
+            rank.elementwise(rank.reduce_stream, "conversion", (BF16 + FP32) * elements, "bf16 to fp32")
+            yield rank.d2h(rank.reduce_stream, nbytes, "fp32 gradients", pinned=how == "staged")
+            if how == "staged":
+                yield rank.wait(rank.compute_stream, rank.collective_stream)
+                yield rank.host_copy(nbytes, "gradients out of the staging buffer")
 
     def update(self, rank: Rank) -> Code:
         yield from self.start_update(rank)
-        upload = rank.stream("upload")
         for subgroup in self.off_gpu():
+            yield from self.swap_in(rank, subgroup)
             yield rank.scale(subgroup.elements, subgroup.index)
-            yield rank.cpu_adam(subgroup.elements, subgroup.index, self.placed.optimizer[subgroup.index])
-            yield rank.downcast(subgroup.elements, subgroup.index, fresh=self.placed.parameters == GPU)
-            copied = None
-            if self.placed.parameters == GPU:  # elsewhere the CPU casts straight into the parameters
-                nbytes = BF16 * subgroup.elements
-                copied = rank.h2d(upload, nbytes, "upload parameters", subgroup.index, pinned=False)
-                yield copied
-            self.written(rank, subgroup, copied)
+            yield rank.cpu_adam(subgroup.elements, subgroup.index, self.memory_of(rank, subgroup))
+            yield from self.store_parameters(rank, subgroup)
+            yield from self.swap_out(rank, subgroup)
         yield from self.update_resident(rank, self.on(GPU))
+
+    def swap_in(self, rank: Rank, subgroup: Subgroup) -> Code:
+        """Before the sub-group's Adam, where its state is on storage."""
+        yield from ()
+
+    def swap_out(self, rank: Rank, subgroup: Subgroup) -> Code:
+        """After the sub-group's parameters are stored, where its state is on storage."""
+        yield from ()
+
+    def store_parameters(self, rank: Rank, subgroup: Subgroup) -> Code:
+        """Cast on the CPU, into fresh pageable memory that is copied to the GPU, or into parameters in host memory."""
+        on_gpu = self.placed.parameters == GPU
+        cast = rank.downcast(subgroup.elements, subgroup.index, fresh=on_gpu)
+        self.written(rank, subgroup, cast)
+        yield cast
+        if on_gpu:
+            nbytes = BF16 * subgroup.elements
+            copied = rank.h2d(rank.stream("upload"), nbytes, "upload parameters", subgroup.index, pinned=False)
+            self.written(rank, subgroup, copied)
+            yield copied

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from offsim.engine import MemoryChange, Tier
 
-BUFFERS = "buffers in use"
+IN_USE = "buffers in use"
 
 
 class Pool:
@@ -14,17 +14,22 @@ class Pool:
         tier.allocate(name, slots * nbytes)
         self.slots = Tier(tier.env, name, slots, when_full="wait")
 
+    @property
+    def free(self) -> int:
+        """Buffers that nobody uses or waits for."""
+        return 0 if self.slots.waiting else round(self.slots.capacity - self.slots.used)
+
+    def buffers(self, count: int = 1) -> tuple[MemoryChange, ...]:
+        """Buffers for an operation's `allocates`, which then waits for them, or `frees`."""
+        return ((self.slots, IN_USE, float(count)),) if count else ()
+
     def state(self) -> float:
         """Buffers in use."""
         return self.slots.used
 
-    def buffers(self, count: int = 1) -> tuple[MemoryChange, ...]:
-        """Buffers for an operation's `allocates`, which then waits for them, or `frees`."""
-        return ((self.slots, BUFFERS, float(count)),) if count else ()
-
 
 class LastKept:
-    """A cache that keeps what was used last: the next pass in reverse order finds that first."""
+    """A cache that keeps the keys used last: a pass in the reverse order finds them first."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -33,16 +38,18 @@ class LastKept:
     def __contains__(self, key: int) -> bool:
         return key in self._kept
 
+    def use(self, key: int) -> None:
+        """Keep `key`, and no more than the last `slots` keys."""
+        self._kept.pop(key, None)
+        self._kept[key] = None
+        while len(self._kept) > self.slots:
+            del self._kept[next(iter(self._kept))]
+
     def state(self) -> list[int]:
         """The keys kept, the oldest first."""
         return list(self._kept)
 
-    def keep(self, key: int) -> int | None:
-        """Keep `key`; returns the one that has to go for it, which may be itself where there are no slots."""
-        self._kept.pop(key, None)
-        self._kept[key] = None
-        if len(self._kept) <= self.slots:
-            return None
-        gone = next(iter(self._kept))
-        del self._kept[gone]
-        return gone
+
+def pinned_bytes(nbytes: float) -> float:
+    """Bytes that CUDA's caching host allocator takes for a pinned buffer: the next power of two."""
+    return 2.0 ** max(0, (round(nbytes) - 1).bit_length()) if nbytes >= 1 else 0.0

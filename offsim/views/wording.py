@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from offsim.platform.hardware import HardwareProfile
@@ -15,7 +16,7 @@ from offsim.views.style import format_memory, format_time, format_time_interval
 from offsim.views.tables import format_percent
 
 if TYPE_CHECKING:
-    from offsim.study.sensitivities.interval import Interval
+    from offsim.results.interval import PredictionInterval
 
 NAMED_FROM = 0.05
 """The share of the iteration from which on the headline names what limits it."""
@@ -42,12 +43,16 @@ def limited_by(shares: Mapping[str, float], most: int = 4) -> str:
 
 def named_peaks(result: Result) -> list[Peak]:
     """The peak of the fullest GPU and that of the host, the GPU under a name that says which it is."""
-    *gpus, host = result.peaks
+    gpus = [peak for peak in result.peaks if peak.kind == "gpu"]
     fullest = max(gpus, key=lambda peak: peak.bytes)
     alike = len({peak.bytes for peak in gpus}) == 1
     name = ("GPU" if result.gpus == 1 else "each GPU") if alike else f"{fullest.tier}, the fullest"
-    gpu = Peak(name, fullest.bytes, fullest.capacity_bytes, fullest.time_s, fullest.occupants)
-    return [gpu, Peak("host memory", host.bytes, host.capacity_bytes, host.time_s, host.occupants)]
+    others = [
+        replace(peak, tier="host memory") if peak.tier == "host" else peak
+        for peak in result.peaks
+        if peak.kind != "gpu"
+    ]
+    return [replace(fullest, tier=name), *others]
 
 
 def options_of(scenario: Scenario) -> str:
@@ -95,7 +100,7 @@ def batch_line(scenario: Scenario) -> str:
     )
 
 
-def speed_line(result: Result, interval: Interval | None = None) -> str:
+def speed_line(result: Result, interval: PredictionInterval | None = None) -> str:
     """How fast an iteration is, and how sure that is where it is known."""
     time = format_time_interval(result.iteration_s, interval.half_s()) if interval else format_time(result.iteration_s)
     return f"{time}, {result.tokens_per_s:,.0f} tokens/s, {result.tflops_per_gpu:.1f} TFLOP/s per GPU"

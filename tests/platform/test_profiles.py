@@ -188,7 +188,7 @@ ENTRY = "expected {{value: ..., unit: {unit}, source: measured|fitted|datasheet|
         (
             "host:",
             "provenance: {}\nhost:",
-            ":13: unknown key 'provenance'; expected one of: correlations, description, extends, ",
+            ":13: unknown key 'provenance'; expected one of: description, extends, ",
         ),
         (
             "link:\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from offsim.calibration.runs.recipe import Constant, Recipe
 from offsim.inputs.errors import InputError
@@ -44,10 +45,11 @@ OVER_PEAK = 1.1
 
 
 def value_of(profile: HardwareProfile, field: str) -> float | None:
-    """The value of a dotted field."""
-    section, name = field.split(".")
-    value: float | None = getattr(getattr(profile, section), name)
-    return value
+    """The value of a dotted field; None where the profile has none."""
+    value: Any = profile
+    for name in field.split("."):
+        value = getattr(value, name, None)
+    return None if value is None else float(value)
 
 
 def general_recipe(profile: HardwareProfile, known: Iterable[str] = ()) -> Recipe:

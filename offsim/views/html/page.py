@@ -102,7 +102,7 @@ def _drawn(comparison: Comparison, kinds: Names, rank: int) -> dict[str, Any]:
 def _figure(label: str, result: Result, kinds: Names, places: dict[str, int], rank: int, share: int) -> dict[str, Any]:
     phases = result.phases
     spans = zip(phases["phase"], phases["start_s"], phases["end_s"], phases["duration_s"], strict=True)
-    peaks = [result.peaks[rank], result.peaks[-1]]
+    peaks = [result.peaks[rank], *(peak for peak in result.peaks if peak.kind != "gpu")]
     figure: dict[str, Any] = {
         "label": label,
         "fits": result.fits,
