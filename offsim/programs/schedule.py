@@ -226,8 +226,9 @@ class TrainingSchedule:
 
     def update_resident(self, rank: Rank, subgroups: Sequence[Subgroup]) -> Code:
         """Sub-groups whose state lives on the GPU: one AdamW each, and a cast into the bf16 parameters."""
-        stream, home = rank.compute_stream, self.placed.parameters
+        stream = rank.compute_stream
         for subgroup in subgroups:
+            home = self.home_of(subgroup)
             rank.gpu_adam(subgroup.elements, subgroup.index)
             nbytes = (FP32 + BF16) * subgroup.elements
             stored = rank.elementwise(stream, "d2d", nbytes, "cast parameters", subgroup.index)
@@ -236,6 +237,10 @@ class TrainingSchedule:
                 stored = rank.move(nbytes, GPU, home, "store parameters", subgroup.index, stream=stream)
             self.written(rank, subgroup, stored)
         yield rank.wait(rank.compute_stream)
+
+    def home_of(self, subgroup: Subgroup) -> str:
+        """The tier of a sub-group's 16-bit parameters."""
+        return self.placed.parameters
 
     def gather_updated(self, rank: Rank) -> Code:
         """In stages 1 and 2, the parameters that each rank has updated go to all."""
