@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.platform.platform import GPU
@@ -82,8 +83,6 @@ class Training:
         fetched = self.sharded or placed.parameters != GPU
         self.vocab_bytes = float(BF16 * workload.vocab_elements) if fetched else 0.0
         self.gathered_bytes = float(BF16 * workload.layer_elements) if fetched else 0.0
-        self.live = min(schedule.layers_ahead or max(-(-MAX_LIVE // workload.layer_elements), 2), self.layers)
-        """Layers that are gathered at once; as many last ones stay so between forward and backward."""
         self.recomputed = placed.recomputed
         activations = workload.layer_activation_bytes
         self.kept_bytes = [workload.hidden_bytes if i < self.recomputed else activations for i in range(self.layers)]
@@ -100,6 +99,12 @@ class Training:
         gpu.allocate(SCORES, workload.scores_bytes)
         self._in_flight: deque[Operation] = deque()
         self._vocabularies = 0
+
+    @cached_property
+    def live(self) -> int:
+        """Layers that are gathered at once; as many last ones stay so between forward and backward."""
+        most = max(-(-MAX_LIVE // self.rank.workload.layer_elements), 2)
+        return min(self.schedule.layers_ahead or most, self.layers)
 
     def phases(self) -> Iterator[tuple[str, Code]]:
         """The phases of an iteration in order, each with the host thread's code that runs it."""
