@@ -8,8 +8,7 @@ from offsim.cli.report import share_table
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.results.comparison import Comparison
 from offsim.results.result import PHASES
-from offsim.views.style import format_memory, format_time
-from offsim.views.tables import format_percent
+from offsim.results.units import format_memory, format_percent, format_time
 from offsim.views.wording import (
     asked_line,
     batch_line,

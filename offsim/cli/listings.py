@@ -11,10 +11,10 @@ from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import available_profiles, load_profile, unit_of
+from offsim.results.units import engineering, plural
 from offsim.schedulers.base import Scheduler
 from offsim.schedulers.registry import available_schedulers, find_scheduler
-from offsim.views.style import engineering
-from offsim.views.wording import plural, validated
+from offsim.views.wording import validated
 
 
 def profiles_report(style: Style = PLAIN) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.results.records import kept_operations
 from offsim.results.result import Result
+from offsim.results.units import format_memory, format_percent, format_rate, format_time, plural
 from offsim.results.verdict import Verdict
-from offsim.views.style import format_memory, format_rate, format_time
-from offsim.views.tables import format_percent
 from offsim.views.wording import (
     asked_line,
     batch_line,
@@ -21,7 +20,6 @@ from offsim.views.wording import (
     options_of,
     peak_line,
     peak_time,
-    plural,
     speed_line,
     validated,
     verdict_line,

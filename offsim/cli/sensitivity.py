@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from offsim.cli.report import trust_lines
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.results.units import engineering, format_time, format_time_interval
 from offsim.study.sensitivities.hardware_values import HardwareValue
 from offsim.study.sensitivities.sensitivity import COLUMNS, NOTHING, Effect, Sensitivity
 from offsim.study.sensitivities.slopes import UNEVEN
-from offsim.views.style import engineering, format_time, format_time_interval
 from offsim.views.wording import drawing_title, validated
 
 SHOWN_FROM = 0.0005

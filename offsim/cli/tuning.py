@@ -16,13 +16,12 @@ from offsim.cli.terminal import Style, labelled, show, style_of, wrapped
 from offsim.imports.recommendation import recommendation
 from offsim.inputs.errors import InputError
 from offsim.inputs.yaml_input import Document, with_overrides
+from offsim.results.units import format_memory, format_percent, format_time
 from offsim.scenario import load_scenario
 from offsim.study.tuning.space import DEFAULT
 from offsim.study.tuning.tune import Mapper, Outcome, Question, Tuning, tune
 from offsim.study.tuning.tuning_table import counts
 from offsim.study.tuning.upgrades import Upgrade, upgrades
-from offsim.views.style import format_memory, format_time
-from offsim.views.tables import format_percent
 from offsim.views.wording import limited_by
 
 FRONT_ROWS = 8

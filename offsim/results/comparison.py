@@ -86,7 +86,7 @@ class Comparison:
         }
 
     def __repr__(self) -> str:
-        from offsim.views.style import format_time
+        from offsim.results.units import format_time
 
         lines = []
         for label, result, speedup in zip(self.labels, self.results, self.speedups, strict=True):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from offsim.inputs.errors import InputError
+from offsim.results.units import format_time
 from offsim.scenario import Scenario, Training, load_scenario
 from offsim.schedulers.registry import scenario_scheduler, with_scheduler
-from offsim.views.style import format_time
 
 Change = dict[str, object]
 """Dotted key -> its new value."""

@@ -16,9 +16,9 @@ from offsim.platform.hardware import HardwareProfile
 from offsim.programs.iteration import Run
 from offsim.results import limits, records
 from offsim.results.remedies import Attempt, find_remedies
+from offsim.results.units import format_memory, format_time
 from offsim.results.verdict import DoesNotFit, Verdict, verdict_of
 from offsim.scenario import Scenario
-from offsim.views.style import format_memory, format_time
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,6 +9,7 @@ from pathlib import PurePath
 from urllib.parse import quote
 
 from offsim.results.result import Result
+from offsim.results.units import format_bytes, format_percent, format_time, plural
 from offsim.simulation import simulate
 from offsim.validation.accounts import MOST, Activities, PhaseAccount, explanations, phase_accounts
 from offsim.validation.markdown import RANKING_QUESTION, error_table, markdown_table, ranking_list, worst_table
@@ -21,9 +22,7 @@ from offsim.validation.score import Comparison, by_scheduler, comparisons, worst
 from offsim.validation.side_by_side import Pair, pairs, plot_side_by_side, traced_iteration
 from offsim.validation.traced import TracedIteration
 from offsim.views.figure import Picture
-from offsim.views.style import format_bytes, format_time, look_of
-from offsim.views.tables import format_percent
-from offsim.views.wording import plural
+from offsim.views.style import look_of
 
 WORST = 10
 NEAREST = 3

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from offsim.results.units import format_bytes, format_rate, format_time
 from offsim.validation.accounts import PhaseAccount
 from offsim.validation.markdown import markdown_table
 from offsim.validation.side_by_side import Pair
 from offsim.validation.traced import TracedIteration
-from offsim.views.style import format_bytes, format_rate, format_time, look_of
+from offsim.views.style import look_of
 
 HOW_TO_READ = """\
 A measured phase ends when the compute stream has done what was launched in it, as the harness times it. Activities are

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from offsim.results.units import format_rate
 from offsim.views.figure import (
     EDGE_IN,
     LINE_IN,
@@ -27,7 +28,7 @@ from offsim.views.figure import (
     time_axis,
     title_at,
 )
-from offsim.views.style import KINDS, format_rate
+from offsim.views.style import KINDS
 
 UP, DOWN = "H2D", "D2H"
 OTHER_COLOUR = "#56B4E9"

@@ -26,8 +26,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from offsim.inputs.files import atomic_write
+from offsim.results.units import format_time
 from offsim.views.intervals import lanes_of
-from offsim.views.style import format_time
 
 PAPER_WIDTH_IN = 7.0
 PHASE_COLUMNS = ("phase", "start_s", "end_s", "duration_s")

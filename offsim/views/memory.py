@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from offsim.results.units import format_memory, format_time, memory_unit
 from offsim.views.figure import (
     EDGE_IN,
     HATCH_LINE_PT,
@@ -30,7 +31,7 @@ from offsim.views.figure import (
     time_axis,
     title_at,
 )
-from offsim.views.style import format_memory, format_time, memory_unit, occupant_looks
+from offsim.views.style import occupant_looks
 
 OFF_SCALE_BELOW = 0.45  # of the capacity: where the peak is lower, the panel shows what is held instead of the room
 COLUMNS = ("time_s", "tier", "occupant", "bytes", "used_bytes")

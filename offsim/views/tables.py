@@ -59,8 +59,3 @@ def percent_bar(fraction: float, width: int = 20, *, unicode: bool = True) -> st
     eighths = round(filled * 8)
     whole, rest = divmod(eighths, 8)
     return ("█" * whole + (EIGHTHS[rest] if rest else "")).ljust(width)
-
-
-def format_percent(fraction: float) -> str:
-    """A fraction as "41.3 %", "0.2 %", "100 %"."""
-    return f"{100 * fraction:.{0 if fraction >= 0.9995 else 1}f} %"

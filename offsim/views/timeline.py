@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import Patch, Rectangle
 
+from offsim.results.units import format_time
 from offsim.views.figure import (
     EDGE_IN,
     HATCH_LINE_PT,
@@ -35,7 +36,7 @@ from offsim.views.figure import (
     title_at,
 )
 from offsim.views.intervals import from_their_beginning
-from offsim.views.style import format_time, ink_on, lighter, look_of, ordered_kinds, ordered_streams, rgb
+from offsim.views.style import ink_on, lighter, look_of, ordered_kinds, ordered_streams, rgb
 
 BAR = 0.74  # of a row's height
 WAIT_BAR = 0.22

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from offsim.platform.hardware import HardwareProfile
 from offsim.results.records import Peak, phase_columns
 from offsim.results.result import Result
+from offsim.results.units import format_memory, format_percent, format_time, format_time_interval, plural
 from offsim.results.verdict import Verdict
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
-from offsim.views.style import format_memory, format_time, format_time_interval
-from offsim.views.tables import format_percent
 
 if TYPE_CHECKING:
     from offsim.study.sensitivities.interval import Interval
@@ -57,11 +56,6 @@ def options_of(scenario: Scenario) -> str:
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in given.items()
     )
-
-
-def plural(count: int, noun: str) -> str:
-    """Count things: 1 GPU, 4 GPUs."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def hardware_line(result: Result) -> str:

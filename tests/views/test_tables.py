@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from offsim.views.tables import can_encode, format_percent, format_table, percent_bar
+from offsim.views.tables import can_encode, format_table, percent_bar
 
 
 def test_a_table_is_aligned_and_has_a_rule() -> None:
@@ -58,13 +58,3 @@ def test_an_encoding_decides_on_unicode() -> None:
     assert not can_encode(io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert not can_encode(io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
     assert not can_encode(io.StringIO())
-
-
-def test_format_percent() -> None:
-    assert [format_percent(x) for x in (0, 0.4129, 0.9994, 0.9996, 1.2)] == [
-        "0.0 %",
-        "41.3 %",
-        "99.9 %",
-        "100 %",
-        "120 %",
-    ]

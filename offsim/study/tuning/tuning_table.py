@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from offsim.results.units import format_memory, format_time, plural
 from offsim.study.tuning.space import DIMENSIONS
-from offsim.views.style import format_memory, format_time
-from offsim.views.wording import plural
 
 if TYPE_CHECKING:
     import pandas as pd

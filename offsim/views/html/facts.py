@@ -11,9 +11,8 @@ import yaml
 from offsim.results.comparison import Comparison
 from offsim.results.records import Peak
 from offsim.results.result import PHASES, Result
+from offsim.results.units import format_memory, format_percent, format_rate, format_time, plural
 from offsim.results.verdict import Verdict
-from offsim.views.style import format_memory, format_rate, format_time
-from offsim.views.tables import format_percent
 from offsim.views.wording import (
     asked_line,
     batch_line,
@@ -24,7 +23,6 @@ from offsim.views.wording import (
     named_peaks,
     options_of,
     peak_time,
-    plural,
     validated,
     verdict_line,
 )

@@ -14,9 +14,9 @@ from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile, Source
 from offsim.platform.profiles import available_profiles, load_profile, scenario_profile, unit_of
 from offsim.results.result import Result
+from offsim.results.units import engineering, plural
 from offsim.views.html.facts import Cell, Table
-from offsim.views.style import engineering
-from offsim.views.wording import plural, validated
+from offsim.views.wording import validated
 
 SCORED = ("forward", "backward", "step", "sum", "peak after backward")
 LEFT_OUT = ("forward", "backward", "update", "sum")

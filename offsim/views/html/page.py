@@ -17,10 +17,11 @@ from offsim.inputs.files import atomic_write
 from offsim.inputs.packaged import offsim_version
 from offsim.results.comparison import Comparison
 from offsim.results.result import Result
+from offsim.results.units import format_time
 from offsim.views.html.facts import comparison_table, differences, facts_of
 from offsim.views.html.hardware import hardware_of
 from offsim.views.html.series import MAX_ACTIVITIES, MAX_CHANGES, NS, Names, memory_series, timeline_series
-from offsim.views.style import format_time, lighter, look_of, luminance, occupant_looks, rgb
+from offsim.views.style import lighter, look_of, luminance, occupant_looks, rgb
 
 HERE = Path(__file__).parent
 SCRIPTS = ("format", "series", "paint", "view", "plot", "timeline", "memory", "tip", "main")

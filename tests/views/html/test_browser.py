@@ -14,8 +14,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from offsim.results.comparison import Comparison, compare
 from offsim.results.result import Result
+from offsim.results.units import format_bytes, format_memory, format_time
 from offsim.simulation import simulate
-from offsim.views.style import KINDS, format_bytes, format_memory, format_time
+from offsim.views.style import KINDS
 from tests.views.html.browser import browser, printed
 
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>\u2028&amp;"
