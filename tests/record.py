@@ -10,10 +10,11 @@ import re
 import sys
 from pathlib import Path
 
-from offsim.cli.report import report
 from offsim.scenario import available_scenarios
 from offsim.simulation import simulate
-from offsim.views.tables import format_table
+from offsim.views.console import PLAIN
+from offsim.views.facts import facts_of
+from offsim.views.text import result_text
 
 FOLDER = Path(__file__).parent / "recorded"
 _PEAK = r" (\S+ \S+ of \S+ \S+) \("
@@ -33,7 +34,7 @@ HEADLINES = {
 
 def summary(name: str) -> str:
     """What `offsim run` prints for this scenario where output is plain."""
-    return report(simulate(name)) + "\n"
+    return result_text(facts_of(simulate(name))) + "\n"
 
 
 def headlines(text: str) -> dict[str, str]:
@@ -83,7 +84,7 @@ def main() -> None:
         rows.append((name, "gone", "", "", ""))
         if write:
             recorded[name].unlink()
-    print(format_table(rows, ("scenario", "", "old", "new", "change"), "llllr") if rows else "nothing moved")
+    print(PLAIN.table(rows, ("scenario", "", "old", "new", "change"), "llllr") if rows else "nothing moved")
 
 
 if __name__ == "__main__":

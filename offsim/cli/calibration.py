@@ -40,7 +40,7 @@ def _found(calibration: Calibration, style: Style) -> str:
                 key = name.partition(".")[2]
                 rows.append((f"  {key}", "" if base is None else f"{base:.3g}", *numbers, found.source))
                 notes.append(wrapped(found.note, "    ", "    "))
-    table = style.table(rows, ("value", "base", "found", "low", "high", "source"), "lrrrrl")
+    table = style.table(rows, ("value", "base", "found", "low", "high", "source"), "lrrrrl", wrap=False)
     headers, rule, *lines = table.splitlines()
     below = (part for pair in zip(lines, notes, strict=True) for part in pair if part)
     return "\n".join([headers, rule, *below])

@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
+from offsim.api import compare
 from offsim.inputs.files import atomic_write
-from offsim.results.comparison import compare
 from offsim.validation.accuracy import ACCURACY as ACCURACY_FILE
 from offsim.validation.markdown import RANKING_QUESTION, error_table, markdown_table, ranking_list, worst_table
 from offsim.validation.plot import plot_scatter

@@ -1,12 +1,14 @@
-"""Results in words, the same in text and on pages: a line for the model, the hardware, a peak, a verdict."""
+"""One wording for each fact of a result: the model, the hardware, a peak, a verdict."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from offsim.platform.hardware import HardwareProfile
-from offsim.results.records import Peak, phase_columns
+from offsim.results.records import phase_columns
 from offsim.results.result import Result
 from offsim.results.units import format_memory, format_percent, format_time, format_time_interval, plural
 from offsim.results.verdict import Verdict
@@ -14,18 +16,73 @@ from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
 
 if TYPE_CHECKING:
+    from offsim.results.records import Peak
     from offsim.study.sensitivities.interval import Interval
 
 NAMED_FROM = 0.05
 """The share of the iteration from which on the headline names what limits it."""
 
 
+TIER_NAMES = {"host": "host memory"}
+"""What to call tiers whose own name does not say that they are memory."""
+
+
+@dataclass(frozen=True)
+class TierPeak:
+    """The most that a memory tier held; of equal tiers, such as the GPUs of a node, the fullest one's."""
+
+    tier: str
+    """The tier without the number of its rank: GPU, host memory, nvme."""
+    name: str
+    """The tier and which of them it is: each GPU; GPU 2, the fullest."""
+    bytes: float
+    capacity_bytes: float
+    time_s: float
+    occupants: dict[str, float]
+
+    @property
+    def share(self) -> float:
+        """Of the capacity."""
+        return self.bytes / self.capacity_bytes
+
+
+def peaks_by_tier(result: Result) -> list[TierPeak]:
+    """The peak of each tier that the result has, equal tiers together."""
+    tiers: dict[str, list[Peak]] = {}
+    for peak in result.peaks:
+        tiers.setdefault(tier_of(peak.tier), []).append(peak)
+    found = []
+    for tier, peaks in tiers.items():
+        fullest = max(peaks, key=lambda peak: peak.bytes)
+        called = name = TIER_NAMES.get(tier, tier)
+        if fullest.tier != tier and len({peak.bytes for peak in peaks}) > 1:
+            name = f"{fullest.tier}, the fullest"
+        elif fullest.tier != tier and result.gpus > 1:
+            name = f"each {called}"
+        found.append(TierPeak(called, name, fullest.bytes, fullest.capacity_bytes, fullest.time_s, fullest.occupants))
+    return found
+
+
+def tier_of(name: str) -> str:
+    """A tier's name without the number that tells it from its equals."""
+    return re.sub(r" \d+$", "", name)
+
+
+def tiers_of_rank(peaks: Sequence[Peak], rank: int) -> list[Peak]:
+    """The tiers that a rank uses: its own, and those that have no number, which ranks share."""
+    return [peak for peak in peaks if peak.tier in (tier_of(peak.tier), f"{tier_of(peak.tier)} {rank}")]
+
+
 def headline(result: Result) -> str:
     """How fast, what limits it and where memory peaks, in two lines."""
     if result.verdict is not None:
         return f"{verdict_line(result.verdict)}\n{asked_line(result.verdict)}"
-    peaks = "; ".join(map(peak_line, named_peaks(result)))
-    return f"{speed_line(result)}; limited by {limited_by(result.limited_by)}\n{peaks}"
+    return f"{speed_line(result)}; limited by {limited_by(result.limited_by)}\n{peaks_line(result)}"
+
+
+def peaks_line(result: Result) -> str:
+    """How much of each memory tier was taken at most."""
+    return "; ".join(f"{peak.name} {held_line(peak.bytes, peak.capacity_bytes)}" for peak in peaks_by_tier(result))
 
 
 def drawing_title(result: Result) -> str:
@@ -37,16 +94,6 @@ def limited_by(shares: Mapping[str, float], most: int = 4) -> str:
     """What most of the iteration's critical path went to, of its shares, the largest first."""
     named = [(name, share) for name, share in shares.items() if share >= NAMED_FROM][:most]
     return ", ".join(f"{name} {format_percent(share)}" for name, share in named)
-
-
-def named_peaks(result: Result) -> list[Peak]:
-    """The peak of the fullest GPU and that of the host, the GPU under a name that says which it is."""
-    *gpus, host = result.peaks
-    fullest = max(gpus, key=lambda peak: peak.bytes)
-    alike = len({peak.bytes for peak in gpus}) == 1
-    name = ("GPU" if result.gpus == 1 else "each GPU") if alike else f"{fullest.tier}, the fullest"
-    gpu = Peak(name, fullest.bytes, fullest.capacity_bytes, fullest.time_s, fullest.occupants)
-    return [gpu, Peak("host memory", host.bytes, host.capacity_bytes, host.time_s, host.occupants)]
 
 
 def options_of(scenario: Scenario) -> str:
@@ -95,20 +142,38 @@ def speed_line(result: Result, interval: Interval | None = None) -> str:
     return f"{time}, {result.tokens_per_s:,.0f} tokens/s, {result.tflops_per_gpu:.1f} TFLOP/s per GPU"
 
 
-def peak_line(peak: Peak) -> str:
+def trust_lines(result: Result) -> list[tuple[str, str]]:
+    """How sure the time is, (label, text): as far as hardware values are known, and as it was on measured runs."""
+    from offsim.validation.accuracy import accuracy_of
+
+    interval, accuracy = result.interval, accuracy_of(result.run.profile)
+    if interval is None:
+        lines = [("interval", "none: no value of the profile has one")]
+    else:
+        low, high = map(format_time, interval.bounds_s())
+        values = plural(len(interval.swings), "hardware value")
+        together = " and their correlations" if interval.correlations else ""
+        lines = [("interval", f"{low} to {high} (95 %), from the intervals of {values}{together}")]
+    if accuracy is not None:
+        median, p90 = format_percent(accuracy.median), format_percent(accuracy.p90)
+        runs = plural(accuracy.runs, "measured run")
+        lines.append(("errors", f"{median} (median) and {p90} (90th percentile) on {runs} of this hardware"))
+    return lines
+
+
+def held_line(held: float, capacity: float) -> str:
     """How much of a memory tier was taken."""
-    share = format_percent(peak.bytes / peak.capacity_bytes)
-    return f"{peak.tier} {format_memory(peak.bytes)} of {format_memory(peak.capacity_bytes)} ({share})"
+    return f"{format_memory(held)} of {format_memory(capacity)} ({format_percent(held / capacity)})"
 
 
-def peak_time(result: Result, peak: Peak) -> str:
+def peak_time(result: Result, time_s: float) -> str:
     """When a peak is reached, and in which phase."""
-    if peak.time_s <= 0:
+    if time_s <= 0:
         return "from the start on"
     phases = phase_columns(result.run)
     rows: Sequence[tuple[str, float]] = list(zip(phases["phase"], phases["end_s"], strict=True))
-    phase = next((name for name, end in rows if peak.time_s <= end), rows[-1][0])
-    return f"at {format_time(peak.time_s)}, in {phase}"
+    phase = next((name for name, end in rows if time_s <= end), rows[-1][0])
+    return f"at {format_time(time_s)}, in {phase}"
 
 
 def verdict_line(verdict: Verdict) -> str:

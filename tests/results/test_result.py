@@ -139,7 +139,7 @@ def test_summary_and_repr(dos: Result) -> None:
     assert len(text.splitlines()) == 4
     assert text.startswith("deep_optimizer_states: deep_optimizer_states on 2 GPUs of made-up")
     html = dos._repr_html_()
-    assert html.count("<tr>") == 4
+    assert html.count("<tr>") == 1 + len({name for name, s in dos.limits.groupby("limited_by")["percent"].max().items() if s >= 0.05})
     escaped = load_scenario(scenario() | {"name": "<b>"})
     assert "<b><b>" not in simulate(escaped, profile=profile())._repr_html_()
 
@@ -208,7 +208,7 @@ class TestDoesNotFit:
                 assert again.iteration_s == remedy.iteration_s
                 assert again.gpus == remedy.gpus
         assert verdict.remedies == tuple(sorted(verdict.remedies, key=lambda r: (r.gpus, r.iteration_s)))
-        assert f"would fit with {verdict.remedies[0]}" in repr(on_gpu)
+        assert f"would fit with --set {verdict.remedies[0].change}: " in repr(on_gpu)
 
     def test_what_happened_before_can_be_seen(self, on_gpu: Result) -> None:
         assert on_gpu.verdict is not None

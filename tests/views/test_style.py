@@ -126,6 +126,6 @@ def test_occupants_have_looks_of_their_own_in_stacking_order() -> None:
 
 
 def test_matplotlib_is_not_imported_with_the_package() -> None:
-    code = "import sys, offsim, offsim.views, offsim.views.style, offsim.views.perfetto, offsim.views.tables\n"
+    code = "import sys, offsim, offsim.views, offsim.views.style, offsim.views.perfetto, offsim.views.text\n"
     code += "assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from offsim.api import simulate
 from offsim.calibration.replay.program import program_of
 from offsim.calibration.replay.replay import SCALES, parse_scales, replay
 from offsim.cli import main
 from offsim.inputs.errors import InputError
 from offsim.platform.profiles import load_profile
-from offsim.simulation import simulate
 from offsim.traces import read_trace
 from offsim.traces.events import Trace
 from tests.calibration.trace_files import (

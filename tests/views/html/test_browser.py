@@ -12,10 +12,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from offsim.results.comparison import Comparison, compare
-from offsim.results.result import Result
+from offsim.api import Comparison, Result, compare, simulate
 from offsim.results.units import format_bytes, format_memory, format_time
-from offsim.simulation import simulate
 from offsim.views.style import KINDS
 from tests.views.html.browser import browser, printed
 

@@ -18,12 +18,10 @@ import pytest
 from pydantic import BaseModel
 
 from offsim import __path__ as package
+from offsim.api import Comparison, Result, compare, simulate
 from offsim.cli import main
 from offsim.platform.profiles import load_profile, unit_of
-from offsim.results.comparison import Comparison, compare
-from offsim.results.result import Result
 from offsim.results.units import engineering, format_memory, format_time
-from offsim.simulation import simulate
 from offsim.validation.page import held_out
 from offsim.validation.predictions import validate_runs
 from offsim.validation.score import comparisons, scores
