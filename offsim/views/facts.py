@@ -117,6 +117,8 @@ class ComparisonFacts:
     times: Table
     phases: Table
     memory: Table
+    largest: Table
+    """The largest occupant of each tier."""
     limited_most: Table
     limits: Table
     """A column per result that fits."""
@@ -182,9 +184,10 @@ def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
             bar=1,
         ),
         phases=_for_each(comparison, (*phases, "tokens/s", "TFLOP/s per GPU"), lambda result: _speeds(result, phases)),
-        memory=replace(
-            _for_each(comparison, (*tiers, *(f"most of {tier}" for tier in tiers[:1])), lambda r: _most_held(r, tiers)),
-            words=(len(tiers) + 1,),
+        memory=_for_each(comparison, tuple(f"{tier} peak" for tier in tiers), lambda result: _peaks(result, tiers)),
+        largest=replace(
+            _for_each(comparison, tuple(f"most of {tier}" for tier in tiers), lambda result: _largest(result, tiers)),
+            words=tuple(range(1, len(tiers) + 1)),
         ),
         limited_most=_for_each(
             comparison, ("limited most by",), lambda result: [Cell(limited_by(result.limited_by, 1))]
@@ -329,15 +332,14 @@ def _speeds(result: Result, phases: Sequence[str]) -> list[Cell]:
     return [Cell(text) for text in (*times, f"{result.tokens_per_s:,.0f}", f"{result.tflops_per_gpu:.1f}")]
 
 
-def _most_held(result: Result, tiers: Sequence[str]) -> list[Cell]:
-    """The peak of each tier, and the largest occupant of the first."""
+def _peaks(result: Result, tiers: Sequence[str]) -> list[Cell]:
     peaks = {peak.tier: peak for peak in peaks_by_tier(result)}
-    cells = [
-        Cell(f"{format_memory(peak.bytes)} ({format_percent(peak.share)})", peak.share) if peak else Cell()
-        for peak in map(peaks.get, tiers)
-    ]
-    occupants = peaks[tiers[0]].occupants if tiers[0] in peaks else {}
-    return [*cells, Cell(max(occupants, key=occupants.__getitem__, default=""))]
+    return [Cell(format_memory(peak.bytes), peak.share) if peak else Cell() for peak in map(peaks.get, tiers)]
+
+
+def _largest(result: Result, tiers: Sequence[str]) -> list[Cell]:
+    held = {peak.tier: peak.occupants for peak in peaks_by_tier(result)}
+    return [Cell(max(held.get(tier, {}), key=lambda name: held[tier][name], default="")) for tier in tiers]
 
 
 def _differences(comparison: Comparison[Result]) -> Table | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from offsim.results.units import format_percent
 from offsim.views.console import PLAIN, Style, labelled, wrapped
 from offsim.views.facts import Cell, ComparisonFacts, Facts, Holding, NoRoom, Table
 
@@ -54,7 +55,8 @@ def comparison_text(facts: ComparisonFacts, style: Style = PLAIN) -> str:
     if fitting:
         title = style.heading("what limits the iteration, in percent of it (the critical path)")
         blocks += [_table(_numbered(facts.phases, fitting), style), f"{title}\n{limits[0]}", *limits[1:]]
-        blocks.append(_titled("peak memory", _numbered(facts.memory, fitting), style))
+        blocks.append(_table(_with_percents(_numbered(facts.memory, fitting)), style))
+        blocks.append(_table(_numbered(facts.largest, fitting), style))
     return "\n\n".join(blocks)
 
 
@@ -63,7 +65,7 @@ def result_lines(facts: Facts) -> list[str]:
     first = f"{facts.title}, {facts.set_up['batch']}"
     if facts.no_room is not None:
         return [first, *_no_room_lines(facts.no_room)]
-    lines = {label: f"{label} {'; '.join(texts)}" for label, texts in facts.headline.items()}
+    lines = {label: f"{label}: {'; '.join(texts)}" for label, texts in facts.headline.items()}
     lines["iteration"] += f"; {', '.join(f'{phase.text} {time.text}' for phase, time, _ in facts.phases.rows[1:])}"
     return [first, *lines.values()]
 
@@ -126,6 +128,15 @@ def _no_room(no_room: NoRoom, style: Style) -> list[str]:
 def _numbered(table: Table, places: Iterable[int]) -> Table:
     """The rows at these places, each with its number in place of its label."""
     return replace(table, rows=[(Cell(str(place + 1)), *table.rows[place][1:]) for place in places])
+
+
+def _with_percents(table: Table) -> Table:
+    """Shares as text, where a page shades cells."""
+    rows = [
+        tuple(cell if cell.share is None else Cell(f"{cell.text} ({format_percent(cell.share)})") for cell in row)
+        for row in table.rows
+    ]
+    return replace(table, rows=rows)
 
 
 def _columns(table: Table, places: Sequence[int], first: int) -> Table:

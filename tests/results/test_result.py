@@ -127,7 +127,7 @@ def test_contention_is_named(dos: Result) -> None:
     assert adam["limited_by"].eq("host memory bandwidth").all()
     assert (adam["end_s"] - adam["start_s"]).gt(2 * adam["alone_s"]).all()
     assert next(iter(result.limits_s["update"])) == "host memory bandwidth"
-    assert "limited by host memory bandwidth" in repr(result)
+    assert "limited by: host memory bandwidth" in repr(result)
 
 
 def test_summary_and_repr(dos: Result) -> None:
