@@ -18,10 +18,12 @@ FILTERS: dict[str, Callable[..., str]] = {
     "percent": format_percent,
     "plural": plural,
     "first_upper": lambda text: text[:1].upper() + text[1:],
-    "fill": lambda text, width=120: textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False),
+    "fill": lambda text: (
+        textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False) + "\n"
+    ),
     "cell": lambda value: " ".join(str(value).splitlines()).replace("|", "\\|"),
 }
-"""`fill` sets a paragraph in lines; `cell` keeps a text within its cell of a Markdown table."""
+"""`fill` sets a paragraph in lines of 120 characters; `cell` keeps a text within its cell of a Markdown table."""
 
 
 def templates(folder: Path, *, html: bool) -> jinja2.Environment:
