@@ -352,7 +352,7 @@ def test_run_loads_nothing_slow() -> None:
     script = (
         "import sys; from offsim.cli import main; assert main(['run', sys.argv[1]]) == 0; "
         "loaded = {name.split('.')[0] for name in sys.modules}; "
-        "print(loaded & {'pandas', 'matplotlib', 'jinja2', 'scipy', 'pyarrow'}, file=sys.stderr)"
+        "print(loaded & {'numpy', 'pandas', 'matplotlib', 'jinja2', 'scipy', 'pyarrow'}, file=sys.stderr)"
     )
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", script, SCENARIO]
