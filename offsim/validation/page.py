@@ -32,7 +32,7 @@ COMPARISON = "comparison.png"
 SHOWN_SCENARIO = "dos_20b_4xh100"
 SHOWN_SCHEDULERS = ("zero3_offload", "zero3_offload_async_grads", "deep_optimizer_states")
 ACCURACY = "accuracy"
-PHASES = ("forward", "backward", "update", "sum")  # as held_out.json calls them
+HELD_OUT_PHASES = ("forward", "backward", "update", "sum")  # as held_out.json calls them
 LARGE = 0.15
 
 _INTRODUCTION = """# Validation
@@ -135,7 +135,7 @@ def accuracy(validation: Validation, left_out: Mapping[str, Any]) -> str:
             f"`{hardware}`",
             model,
             table["sum"]["n"],
-            *(f"{table[p]['median']:.1f} / {table[p]['p90']:.1f}" for p in PHASES),
+            *(f"{table[p]['median']:.1f} / {table[p]['p90']:.1f}" for p in HELD_OUT_PHASES),
         )
         for hardware, models in left_out.items()
         for model, table in models.items()

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from offsim.results.result import Result
-from offsim.validation.accounts import MEASURED_PHASES, PhaseAccount
+from offsim.validation.accounts import PhaseAccount
+from offsim.validation.table import MEASURED_PHASES
 from offsim.views.figure import (
     AXIS_IN,
     EDGE_IN,
@@ -41,7 +42,7 @@ def plot_accounts(
     measured, end_measured = _measured_phases(accounts)
     if measured.empty:
         raise ValueError("nothing to draw: no phase of the run was measured")
-    phases = result.phases.assign(phase=[MEASURED_PHASES[name] for name in result.phases["phase"]])
+    phases = result.phases.assign(phase=result.phases["phase"].replace(MEASURED_PHASES))
     rows = of_rank(result.timeline, 0)
     streams = ordered_streams(rows["stream"])
     handles = legend_handles(rows)

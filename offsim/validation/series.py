@@ -19,7 +19,7 @@ from offsim.inputs.errors import InputError
 from offsim.results.result import Result
 from offsim.simulation import simulate
 from offsim.validation.score import quantile
-from offsim.validation.table import MeasuredRun, read_rows
+from offsim.validation.table import SIMULATED_PHASES, MeasuredRun, read_rows
 
 Array = NDArray[np.float64]
 
@@ -31,7 +31,6 @@ GIB = 2.0**30
 NEGLIGIBLE_BYTES = 1e9
 WINDOW_S = 0.042
 """Between two samples."""
-PHASES = {"forward": "forward", "backward": "backward", "step": "update"}
 """A sample's phase -> the simulated phase."""
 DIRECTIONS = {"D2H": "d2h_gib_s", "H2D": "h2d_gib_s"}
 
@@ -179,7 +178,7 @@ class SeriesComparison:
         found = []
         for direction in DIRECTIONS:
             predicted = _predicted_traffic(self.result, direction)
-            for phase in (*PHASES, "iteration"):
+            for phase in (*SIMULATED_PHASES, "iteration"):
                 chosen = None if phase == "iteration" else phase
                 counted = tuple(iteration.counted(direction, chosen) for iteration in self.series.iterations)
                 found.append(Traffic(self.series.name, phase, direction, predicted[phase], counted))
@@ -189,7 +188,7 @@ class SeriesComparison:
     def memory(self) -> list[MemoryCourse]:
         """Per phase, and over the iteration: mean correlation and levels of the iterations."""
         courses = []
-        for phase in (*PHASES, "iteration"):
+        for phase in (*SIMULATED_PHASES, "iteration"):
             pairs = [self._memory_of(iteration, phase) for iteration in self.series.iterations]
             courses.append(
                 MemoryCourse(
@@ -203,13 +202,15 @@ class SeriesComparison:
 
     def _memory_of(self, iteration: Iteration, phase: str) -> tuple[Array, Array]:
         """Measured and predicted memory at the samples of a phase; the prediction is stretched to its length."""
-        wanted = PHASES if phase == "iteration" else (phase,)
+        wanted = SIMULATED_PHASES if phase == "iteration" else (phase,)
         measured, predicted = [], []
         for name in wanted:
             start, end = iteration.span(name)
             inside = iteration.within(name)
             measured.append(iteration.memory[inside])
-            predicted.append(reserved(self.result, PHASES[name], (iteration.time_s[inside] - start) / (end - start)))
+            predicted.append(
+                reserved(self.result, SIMULATED_PHASES[name], (iteration.time_s[inside] - start) / (end - start))
+            )
         return np.concatenate(measured), np.concatenate(predicted)
 
 
@@ -264,7 +265,7 @@ def _predicted_traffic(result: Result, direction: str) -> dict[str, float]:
             float(window_means(times, rates, np.array([start, end]))[0]) * (end - start)
             for start, end in zip(rows["start_s"], rows["end_s"], strict=True)
         )
-        for name, phase in PHASES.items()
+        for name, phase in SIMULATED_PHASES.items()
         for rows in [spans[spans["phase"] == phase]]
     }
     return {**bytes_of, "iteration": sum(bytes_of.values())}
