@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.cli.trust import trust_lines
 from offsim.results.units import engineering, format_time, format_time_interval
 from offsim.study.sensitivities.hardware_values import HardwareValue
 from offsim.study.sensitivities.sensitivity import COLUMNS, NOTHING, Effect, Sensitivity
 from offsim.study.sensitivities.slopes import UNEVEN
-from offsim.views.wording import drawing_title, trust_lines, validated
+from offsim.views.wording import drawing_title, validated
 
 SHOWN_FROM = 0.0005
 """The elasticity below which a cell stays empty."""
@@ -31,7 +32,7 @@ def _headline(found: Sensitivity, style: Style) -> str:
         labelled("scenario", drawing_title(found.result)),
         labelled("validated", validated(found.result.run.profile)),
         style.heading(labelled("iteration", time)),
-        *(labelled(*line) for line in trust_lines(found.result)),
+        *(labelled(*line) for line in trust_lines(found.result, found.interval)),
     ]
     if found.effects and found.effects[0].matters:
         lines.append(labelled("limited by", _limit(found.effects[0], time_s)))

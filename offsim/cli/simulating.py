@@ -81,6 +81,7 @@ def run(
     from offsim import api
     from offsim.cli.imports import Files, account, scenario_of, write_scenario
     from offsim.cli.schedulers import under
+    from offsim.cli.trust import trust_lines
     from offsim.views.facts import facts_of
     from offsim.views.text import result_text
 
@@ -95,10 +96,12 @@ def run(
         show(f"{account(draft, chosen, style_of(sys.stdout))}\n")
     elif draft is not None:
         note(account(draft, chosen, style_of(sys.stderr)))
+    known = result.interval if interval and result.fits else None
+    trust = trust_lines(result, known) if interval and result.fits else []
     if json != STDOUT:
-        show(result_text(facts_of(result, interval=interval), style_of(sys.stdout)))
+        facts = facts_of(result, half_s=known.half_s() if known else None, trust=trust)
+        show(result_text(facts, style_of(sys.stdout)))
     if json is not None:
-        known = result.interval if interval and result.fits else None
         write_json(json, result.to_dict() | ({"interval": known and known.to_dict()} if interval else {}))
     if emit_scenario is not None:
         write_scenario(emit_scenario, chosen, draft)

@@ -19,9 +19,6 @@ from offsim.scenario import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from offsim.study.sensitivities.interval import Interval
-
 PHASES = ("forward", "backward", "update")
 
 
@@ -122,16 +119,6 @@ class Result:
                 seconds[name] = seconds.get(name, 0.0) + amount
         total = sum(seconds.values())
         return {name: s / total for name, s in sorted(seconds.items(), key=lambda item: (-item[1], item[0]))}
-
-    @cached_property
-    def interval(self) -> Interval | None:
-        """Where the times lie as far as the hardware's values are known; None where no value has an interval.
-
-        Simulates the iteration twice for each value that has one. Raises DoesNotFit.
-        """
-        from offsim.study.sensitivities.interval import interval_of
-
-        return interval_of(self)
 
     def require_fit(self) -> None:
         """Raise DoesNotFit where memory ran out."""

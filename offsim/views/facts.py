@@ -26,7 +26,6 @@ from offsim.views.wording import (
     peak_time,
     peaks_by_tier,
     speed_line,
-    trust_lines,
     validated,
     verdict_line,
 )
@@ -126,8 +125,18 @@ class ComparisonFacts:
     """What the scenarios differ in, a row per key."""
 
 
-def facts_of(result: Result, label: str = "", *, interval: bool = False, resources: bool = True) -> Facts:
-    """The facts of one result; with `interval` also how sure the time is, with `resources` how busy each was."""
+def facts_of(
+    result: Result,
+    label: str = "",
+    *,
+    half_s: float | None = None,
+    trust: Sequence[tuple[str, str]] = (),
+    resources: bool = True,
+) -> Facts:
+    """The facts of one result; with `resources` also how busy each was.
+
+    `half_s` is the half-width of the time's interval, `trust` has further lines (label, text) on how sure it is.
+    """
     set_up = _set_up(result)
     if result.verdict is not None:
         return Facts(label or result.name, drawing_title(result), set_up, _no_room(result.verdict))
@@ -136,7 +145,7 @@ def facts_of(result: Result, label: str = "", *, interval: bool = False, resourc
         label or result.name,
         drawing_title(result),
         set_up,
-        headline=_headline(result, peaks, interval),
+        headline=_headline(result, peaks, half_s, trust),
         numbers=_numbers(result, peaks),
         phases=_phases(result),
         limits=_limits(result),
@@ -213,11 +222,12 @@ def _scheduler(result: Result) -> str:
     return f"{result.scenario.scheduler.name} ({options_of(result.scenario) or 'no options'})"
 
 
-def _headline(result: Result, peaks: Sequence[TierPeak], interval: bool) -> dict[str, tuple[str, ...]]:
-    trust = {label: (text,) for label, text in trust_lines(result)} if interval else {}
+def _headline(
+    result: Result, peaks: Sequence[TierPeak], half_s: float | None, trust: Sequence[tuple[str, str]]
+) -> dict[str, tuple[str, ...]]:
     return {
-        "iteration": (speed_line(result, result.interval if interval else None),),
-        **trust,
+        "iteration": (speed_line(result, half_s),),
+        **{label: (text,) for label, text in trust},
         "limited by": (limited_by(result.limited_by),),
         "peak": tuple(f"{peak.name} {held_line(peak.bytes, peak.capacity_bytes)}" for peak in peaks),
     }

@@ -17,7 +17,6 @@ from offsim.schedulers.registry import scenario_scheduler
 
 if TYPE_CHECKING:
     from offsim.results.records import Peak
-    from offsim.study.sensitivities.interval import Interval
 
 NAMED_FROM = 0.05
 """The share of the iteration from which on the headline names what limits it."""
@@ -136,29 +135,11 @@ def batch_line(scenario: Scenario) -> str:
     )
 
 
-def speed_line(result: Result, interval: Interval | None = None) -> str:
-    """How fast an iteration is, and how sure that is where it is known."""
-    time = format_time_interval(result.iteration_s, interval.half_s()) if interval else format_time(result.iteration_s)
+def speed_line(result: Result, half_s: float | None = None) -> str:
+    """How fast an iteration is, with the half-width of the time's interval where it is known."""
+    time_s = result.iteration_s
+    time = format_time(time_s) if half_s is None else format_time_interval(time_s, half_s)
     return f"{time}, {result.tokens_per_s:,.0f} tokens/s, {result.tflops_per_gpu:.1f} TFLOP/s per GPU"
-
-
-def trust_lines(result: Result) -> list[tuple[str, str]]:
-    """How sure the time is, (label, text): as far as hardware values are known, and as it was on measured runs."""
-    from offsim.validation.accuracy import accuracy_of
-
-    interval, accuracy = result.interval, accuracy_of(result.run.profile)
-    if interval is None:
-        lines = [("interval", "none: no value of the profile has one")]
-    else:
-        low, high = map(format_time, interval.bounds_s())
-        values = plural(len(interval.swings), "hardware value")
-        together = " and their correlations" if interval.correlations else ""
-        lines = [("interval", f"{low} to {high} (95 %), from the intervals of {values}{together}")]
-    if accuracy is not None:
-        median, p90 = format_percent(accuracy.median), format_percent(accuracy.p90)
-        runs = plural(accuracy.runs, "measured run")
-        lines.append(("errors", f"{median} (median) and {p90} (90th percentile) on {runs} of this hardware"))
-    return lines
 
 
 def held_line(held: float, capacity: float) -> str:

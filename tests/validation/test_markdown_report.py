@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from offsim.api import simulate
 from offsim.cli import main
 from offsim.inputs import files
-from offsim.simulation import simulate
 from offsim.validation import markdown_report
 from offsim.validation.accounts import explanations, phase_accounts
 from offsim.validation.folder import read_tables

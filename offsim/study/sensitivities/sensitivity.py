@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from offsim.results.result import PHASES, Result
 from offsim.simulation import Source, simulate
 from offsim.study.sensitivities.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
-from offsim.study.sensitivities.interval import Interval, swings_of
+from offsim.study.sensitivities.interval import Interval, interval_of, swings_of
 from offsim.study.sensitivities.slopes import Slope, slope_of
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ class Sensitivity:
         self.result = result
         self.effects = sorted(effects, key=lambda effect: -abs(effect.elasticity["iteration"]))
 
-    @property
+    @cached_property
     def interval(self) -> Interval | None:
         """Where the times lie as far as the hardware's values are known; None where no value has an interval."""
-        return self.result.interval
+        return interval_of(self.result)
 
     @cached_property
     def ranges(self) -> pd.DataFrame:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
+from offsim.api import simulate
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile, Provenance
 from offsim.results.result import Result
-from offsim.simulation import simulate
 from offsim.study.sensitivities.hardware_values import HardwareValue, hardware_values
 from offsim.study.sensitivities.interval import Interval, Swing
 
