@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from offsim.results.units import format_percent
-from offsim.views.console import PLAIN, Style, labelled, wrapped
+from offsim.views.console import BAR, LONG, PLAIN, Style, labelled, wrapped
 from offsim.views.facts import Cell, ComparisonFacts, Facts, Holding, NoRoom, Table
 
+SHORT_BAR = 12
 COLUMNS = 6
 """As many results as a table with a column for each has room for."""
 
@@ -102,8 +103,10 @@ def _titled(title: str, table: Table, style: Style) -> str:
 
 def _table(table: Table, style: Style) -> str:
     bar = table.bar
+    # Long names need the room more than bars do.
+    width = SHORT_BAR if any(len(cell.text) > LONG for row in table.rows for cell in row) else BAR
     rows = [
-        [*(cell.text for cell in row), *([] if bar is None else [style.bar(row[bar].share or 0.0)])]
+        [*(cell.text for cell in row), *([] if bar is None else [style.bar(row[bar].share or 0.0, width)])]
         for row in table.rows
     ]
     align = "".join("l" if place in (0, *table.words) else "r" for place in range(len(table.headers)))
