@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from offsim.api import simulate
 from offsim.results.result import PHASES, Result
-from offsim.simulation import Source, simulate
+from offsim.simulation import Source
 from offsim.study.sensitivities.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
 from offsim.study.sensitivities.interval import Interval, interval_of, swings_of
 from offsim.study.sensitivities.slopes import Slope, slope_of
