@@ -177,7 +177,8 @@ def report(
     from offsim import api
     from offsim.cli.schedulers import under
     from offsim.scenario import load_scenario
-    from offsim.views.wording import headline
+    from offsim.views.facts import facts_of
+    from offsim.views.text import brief_lines
 
     check_outputs({"--html": html}, suffixes={"--html": (".html", ".htm")}, inputs=scenarios)
     chosen = [load_scenario(scenario, overrides or []) for scenario in scenarios]
@@ -187,7 +188,7 @@ def report(
     comparison = api.compare(chosen, labels=labels)
     style = style_of(sys.stdout)
     for label, result in zip(comparison.labels, comparison, strict=True):
-        lines = [wrapped(line, "  ", "    ") for line in headline(result).splitlines()]
+        lines = [wrapped(line, "  ", "    ") for line in brief_lines(facts_of(result, resources=False))]
         show("\n".join([style.heading(label), *lines]))
     with writing("--html", html):
         comparison.to_html(html)
@@ -227,11 +228,13 @@ def schedulers(
 
 def _draw(result: Result, plot: str | None, trace: str | None) -> None:
     from offsim.results.verdict import DoesNotFit
-    from offsim.views.wording import drawing_title, headline
+    from offsim.views.facts import facts_of
+    from offsim.views.text import brief_lines
 
     try:
         if plot is not None:
-            write_picture(plot, result.plot_page(title=drawing_title(result), subtitle=headline(result)))
+            facts = facts_of(result, resources=False)
+            write_picture(plot, result.plot_page(title=facts.title, subtitle="\n".join(brief_lines(facts))))
         if trace is not None:
             write_trace(trace, result.to_perfetto)
     except DoesNotFit:

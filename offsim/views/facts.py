@@ -153,12 +153,12 @@ def facts_of(
         memory=tuple(
             _holding(
                 f"peak of {peak.name}",
-                f"{held_line(peak.bytes, peak.capacity_bytes)}, {peak_time(result, peak.time_s)}",
-                peak.occupants,
-                peak.capacity_bytes,
+                f"{peak.held}, {peak_time(result, peak.most.time_s)}",
+                peak.most.occupants,
+                peak.most.capacity_bytes,
             )
             for peak in peaks
-            if peak.occupants
+            if peak.most.occupants
         ),
     )
 
@@ -229,7 +229,7 @@ def _headline(
         "iteration": (speed_line(result, half_s),),
         **{label: (text,) for label, text in trust},
         "limited by": (limited_by(result.limited_by),),
-        "peak": tuple(f"{peak.name} {held_line(peak.bytes, peak.capacity_bytes)}" for peak in peaks),
+        "peak": tuple(f"{peak.name} {peak.held}" for peak in peaks),
     }
 
 
@@ -241,8 +241,8 @@ def _numbers(result: Result, peaks: Sequence[TierPeak]) -> tuple[Number, ...]:
         *(
             Number(
                 f"peak of {peak.name}",
-                format_memory(peak.bytes),
-                f"{format_percent(peak.bytes / peak.capacity_bytes)} of {format_memory(peak.capacity_bytes)}",
+                format_memory(peak.most.bytes),
+                f"{format_percent(peak.share)} of {format_memory(peak.most.capacity_bytes)}",
             )
             for peak in peaks
         ),
@@ -344,11 +344,11 @@ def _speeds(result: Result, phases: Sequence[str]) -> list[Cell]:
 
 def _peaks(result: Result, tiers: Sequence[str]) -> list[Cell]:
     peaks = {peak.tier: peak for peak in peaks_by_tier(result)}
-    return [Cell(format_memory(peak.bytes), peak.share) if peak else Cell() for peak in map(peaks.get, tiers)]
+    return [Cell(format_memory(peak.most.bytes), peak.share) if peak else Cell() for peak in map(peaks.get, tiers)]
 
 
 def _largest(result: Result, tiers: Sequence[str]) -> list[Cell]:
-    held = {peak.tier: peak.occupants for peak in peaks_by_tier(result)}
+    held = {peak.tier: peak.most.occupants for peak in peaks_by_tier(result)}
     return [Cell(max(held.get(tier, {}), key=lambda name: held[tier][name], default="")) for tier in tiers]
 
 

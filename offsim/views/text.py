@@ -71,6 +71,14 @@ def result_lines(facts: Facts) -> list[str]:
     return [first, *lines.values()]
 
 
+def brief_lines(facts: Facts) -> list[str]:
+    """A result in two lines."""
+    if facts.no_room is not None:
+        return [facts.no_room.line, facts.no_room.asked]
+    (speed,), (limits,) = facts.headline["iteration"], facts.headline["limited by"]
+    return [f"{speed}; limited by {limits}", "; ".join(facts.headline["peak"])]
+
+
 def comparison_lines(facts: ComparisonFacts) -> list[str]:
     """A line for each result."""
     lines = []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from offsim.results.records import Peak
 
 NAMED_FROM = 0.05
-"""The share of the iteration from which on the headline names what limits it."""
+"""The share of the iteration from which on a line names what limits it."""
 
 
 TIER_NAMES = {"host": "host memory"}
@@ -34,15 +34,17 @@ class TierPeak:
     """The tier without the number of its rank: GPU, host memory, nvme."""
     name: str
     """The tier and which of them it is: each GPU; GPU 2, the fullest."""
-    bytes: float
-    capacity_bytes: float
-    time_s: float
-    occupants: dict[str, float]
+    most: Peak
 
     @property
     def share(self) -> float:
         """Of the capacity."""
-        return self.bytes / self.capacity_bytes
+        return self.most.bytes / self.most.capacity_bytes
+
+    @property
+    def held(self) -> str:
+        """How much of the capacity, in words."""
+        return held_line(self.most.bytes, self.most.capacity_bytes)
 
 
 def peaks_by_tier(result: Result) -> list[TierPeak]:
@@ -58,7 +60,7 @@ def peaks_by_tier(result: Result) -> list[TierPeak]:
             name = f"{fullest.tier}, the fullest"
         elif fullest.tier != tier and result.gpus > 1:
             name = f"each {called}"
-        found.append(TierPeak(called, name, fullest.bytes, fullest.capacity_bytes, fullest.time_s, fullest.occupants))
+        found.append(TierPeak(called, name, fullest))
     return found
 
 
@@ -70,18 +72,6 @@ def tier_of(name: str) -> str:
 def tiers_of_rank(peaks: Sequence[Peak], rank: int) -> list[Peak]:
     """The tiers that a rank uses: its own, and those that have no number, which ranks share."""
     return [peak for peak in peaks if peak.tier in (tier_of(peak.tier), f"{tier_of(peak.tier)} {rank}")]
-
-
-def headline(result: Result) -> str:
-    """How fast, what limits it and where memory peaks, in two lines."""
-    if result.verdict is not None:
-        return f"{verdict_line(result.verdict)}\n{asked_line(result.verdict)}"
-    return f"{speed_line(result)}; limited by {limited_by(result.limited_by)}\n{peaks_line(result)}"
-
-
-def peaks_line(result: Result) -> str:
-    """How much of each memory tier was taken at most."""
-    return "; ".join(f"{peak.name} {held_line(peak.bytes, peak.capacity_bytes)}" for peak in peaks_by_tier(result))
 
 
 def drawing_title(result: Result) -> str:
