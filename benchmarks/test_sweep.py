@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from offsim.study.sweeps.point import points
+from offsim.study.sweeps.point import points, simulate_point
 from offsim.study.sweeps.sweep import run_sweep
 from offsim.study.sweeps.sweep_file import read_sweep
-from offsim.study.sweeps.worker import simulate_point
 from tests.small_scenarios import scenario
 
 DRIVER = """

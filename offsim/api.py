@@ -1,11 +1,10 @@
-"""The results that `import offsim` gives: they draw themselves, write pages and traces, and know how sure they are."""
+"""The results that `import offsim` gives: they draw themselves, write pages and traces."""
 
 from __future__ import annotations
 
 import functools
 import os
 from collections.abc import Callable
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from offsim import simulation
@@ -13,7 +12,6 @@ from offsim.results import comparison as comparisons
 from offsim.results import result as results
 
 if TYPE_CHECKING:
-    from offsim.study.sensitivities.interval import Interval
     from offsim.views.figure import Picture
 
 P = ParamSpec("P")
@@ -31,16 +29,6 @@ class Result(results.Result):
         drawable = cls.__new__(cls)
         vars(drawable).update(vars(plain))
         return drawable
-
-    @cached_property
-    def interval(self) -> Interval | None:
-        """Where the times lie as far as the hardware's values are known; None where no value has an interval.
-
-        Simulates the iteration twice for each value that has one. Raises DoesNotFit.
-        """
-        from offsim.study.sensitivities.interval import interval_of
-
-        return interval_of(self)
 
     def plot_timeline(self, **options: Any) -> Picture:
         """What each stream did when; options as of `offsim.views.timeline.plot_timeline`."""

@@ -12,6 +12,7 @@ from offsim.inputs.errors import Expected, InputError, suggestion
 from offsim.inputs.fields import Count, Flag, Number, Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
 from offsim.inputs.yaml_input import Document, document_from, read_yaml, validate, with_overrides
+from offsim.states.placement import Placement
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -50,6 +51,7 @@ class Training(Section):
     global_batch: Count
     data_parallel: Count = 1
     tensor_parallel: Count = 1
+    zero_stage: int = Field(default=3, ge=0, le=3, description="what ZeRO splits over data-parallel ranks")
     activation_checkpointing: Flag = True
     subgroup_size: Count = 100_000_000
     reduce_bucket_size: Count | None = Field(default=None, description="elements of the gradient bucket; 5e8 if none")
@@ -93,6 +95,7 @@ class Scenario(Section):
     hardware_changes: dict[str, dict[str, Number | str]] = Field(default_factory=dict)
     model: Model
     training: Training
+    placement: Placement = Placement()
     scheduler: SchedulerChoice
     name: str = ""
     folder: Path = Field(default=Path("."), exclude=True, description="what a relative profile path is relative to")

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from offsim.inputs.errors import InputError
+from offsim.inputs.errors import InputError, suggestion
 from offsim.platform.hardware import HardwareProfile
-from offsim.platform.node import Layout
+from offsim.platform.layout import Layout
+from offsim.platform.platform import GPU, HOST, tier_kind
 from offsim.platform.profiles import scenario_profile
-from offsim.programs.iteration import run_iteration
+from offsim.programs.run import run_training
+from offsim.programs.schedule import ScheduleOptions, TrainingSchedule
 from offsim.programs.transformer import Workload
 from offsim.results.result import Result
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers.registry import scenario_scheduler
+from offsim.states.placement import Placed, tiers_of
 
 Source = str | Path | Mapping[str, Any] | Scenario
 """A scenario, or where to read one: a file, the name of one that comes with offsim, a mapping of the same shape."""
@@ -43,7 +46,9 @@ def simulate(
     hardware = profile or scenario_profile(chosen)
     _require_network(chosen, hardware)
     scheduler, options = scenario_scheduler(chosen)
-    run = run_iteration(hardware, Workload(chosen.model, chosen.training), scheduler, options, all_ranks, stretch)
+    workload = Workload(chosen.model, chosen.training)
+    placed = placed_states(chosen, hardware, workload, scheduler, options)
+    run = run_training(hardware, workload, scheduler, options, placed, all_ranks, stretch)
 
     def attempt(changed: Scenario) -> float | None:
         other = simulate(changed, all_ranks=all_ranks, profile=profile, stretch=stretch)
@@ -66,3 +71,47 @@ def _require_network(scenario: Scenario, profile: HardwareProfile) -> None:
             f"{profile.gpus_per_node} GPUs"
         )
         raise scenario.document.error(("training", "data_parallel"), problem)
+
+
+def placed_states(
+    scenario: Scenario,
+    profile: HardwareProfile,
+    workload: Workload,
+    scheduler: type[TrainingSchedule],
+    options: ScheduleOptions,
+) -> Placed:
+    """Where the scenario, else the scheduler, puts states; InputError where the scheduler or the profile cannot."""
+    asked, stage = scenario.placement, workload.training.zero_stage
+    if stage not in scheduler.stages:
+        stages = " or ".join(map(str, scheduler.stages))
+        raise scenario.document.unexpected(("training", "zero_stage"), f"{stages} with scheduler {scheduler.name}")
+    both = [name for name in scheduler.placement_options if name in scenario.scheduler.options]
+    if asked.optimizer is not None and both:
+        problem = f"found scheduler.{both[0]} as well, expected one of them: both say where optimizer state is"
+        raise scenario.document.error(("placement", "optimizer"), f"placement.optimizer: {problem}")
+    if asked.optimizer is None:
+        optimizer = scheduler.default_tiers(options, len(workload.subgroups))
+    else:
+        optimizer = tiers_of([(entry.tier, entry.share) for entry in asked.optimizer], len(workload.subgroups))
+    for tier in dict.fromkeys(optimizer):
+        _require_tier(scenario, profile, "optimizer", tier, scheduler.optimizer_kinds, scheduler.name)
+    parameters = asked.parameters or GPU
+    _require_tier(scenario, profile, "parameters", parameters, scheduler.parameter_kinds, scheduler.name)
+    _require_tier(scenario, profile, "activations", asked.activations.tier, (GPU, "memory"), "activations")
+    layers = workload.model.layers if workload.training.activation_checkpointing else 0
+    recomputed = layers if asked.activations.recompute is None else min(asked.activations.recompute, layers)
+    return Placed(parameters, optimizer, asked.activations.tier, recomputed)
+
+
+def _require_tier(
+    scenario: Scenario, profile: HardwareProfile, state: str, tier: str, kinds: Sequence[str], who: str
+) -> None:
+    """Raise InputError unless the profile has the tier, of one of these kinds."""
+    at = ("placement", state)
+    known = (GPU, HOST, *profile.tiers)
+    if tier not in known:
+        raise scenario.document.error(at, f"profile '{profile.name}' has no tier '{tier}'{suggestion(tier, known)}")
+    if (kind := tier_kind(profile, tier)) not in kinds:
+        places = [name for name in known if tier_kind(profile, name) in kinds]
+        problem = f"{who} keeps {state} in {' or '.join(kinds)} tiers ({', '.join(places)}), found {tier} ({kind})"
+        raise scenario.document.error(at, problem)

@@ -103,7 +103,7 @@ def scenario(
 def small_buckets(elements: int = 60_000, reuse: int = 100_000) -> Iterator[None]:
     """Buckets and reuse distances in proportion to small models: several buckets, layers gathered again."""
     with (
-        patch("offsim.programs.zero3.BUCKET_ELEMENTS", elements),
-        patch("offsim.programs.zero3.MAX_LIVE", reuse),
+        patch("offsim.programs.training.BUCKET_ELEMENTS", elements),
+        patch("offsim.programs.training.MAX_LIVE", reuse),
     ):
         yield

@@ -33,8 +33,8 @@ for name, path in available_profiles().items():
 for name, path in available_scenarios().items():
     assert path.is_relative_to(target), path
     print("scenario", name, load_scenario(name) and "")
-for path in sorted(Path(target, "offsim").rglob("*")):
-    if path.suffix in (".csv", ".typed", ".js", ".css", ".jinja"):
+for path in Path(target, "offsim").rglob("*"):
+    if path.is_file() and path.suffix not in (".py", ".pyc") and "_data" not in path.parts:
         print("file", path.relative_to(target).as_posix())
 """
 
@@ -56,10 +56,10 @@ def test_the_wheel_finds_its_profiles_scenarios_and_tables(tmp_path: Path) -> No
     python(*pip, "install", str(wheel), "--no-deps", "--no-index", "--target", str(target), folder=tmp_path)
 
     found = {line.strip() for line in python("-c", LIST_INSTALLED, str(target), folder=tmp_path).splitlines()}
-    files = [path for suffix in ("csv", "js", "css", "jinja") for path in (ROOT / "offsim").rglob(f"*.{suffix}")]
+    files = [path for path in (ROOT / "offsim").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     expected = {f"profile {name}" for name in packaged_files("hardware_profiles")}
     expected |= {f"scenario {name}" for name in packaged_files("scenarios")}
-    expected |= {f"file {path.relative_to(ROOT).as_posix()}" for path in files} | {"file offsim/py.typed"}
+    expected |= {f"file {path.relative_to(ROOT).as_posix()}" for path in files}
     assert found == expected
 
 
@@ -84,7 +84,7 @@ def modules_imported_by(source: str) -> set[str]:
 def test_what_offsim_imports_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[<>=~! ]", requirement)[0].lower() for requirement in project["dependencies"]}
-    comes_as = {"yaml": "pyyaml", "pydantic_core": "pydantic"}
+    comes_as = {"yaml": "pyyaml", "pydantic_core": "pydantic", "ruamel": "ruamel.yaml"}
     known = sys.stdlib_module_names | {"offsim"}
     for path in sorted((ROOT / "offsim").rglob("*.py")):
         needed = {comes_as.get(name, name) for name in modules_imported_by(path.read_text()) - known}

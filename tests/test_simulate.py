@@ -15,10 +15,11 @@ from small_scenarios import profile, scenario, small_buckets
 import offsim
 from offsim import InputError, compare, simulate
 from offsim.api import Comparison
-from offsim.programs.zero3 import MAX_LIVE
+from offsim.programs.training import MAX_LIVE
 from offsim.results.comparison import default_labels
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers import available_schedulers, find_scheduler, with_scheduler
+from offsim.schedulers.registry import BUILT_IN
 
 
 @pytest.fixture
@@ -199,31 +200,29 @@ def test_with_scheduler_keeps_the_rest(file: Path) -> None:
 # Schedulers of other packages
 
 PLUGIN = '''
-from offsim.schedulers import Scheduler, SchedulerOptions
+from offsim.schedulers import ScheduleOptions, TrainingSchedule
 
 
-class MyOptions(SchedulerOptions):
+class MyOptions(ScheduleOptions):
     pause: float = 0.5
 
 
-class Mine(Scheduler):
+class Mine(TrainingSchedule):
     """Waits instead of updating."""
 
     name = "mine"
     Options = MyOptions
 
-    def __init__(self, options, workload):
-        super().__init__(options, workload)
-        self.pause = options.pause
+    def gradient(self, rank, bucket, first, last):
+        yield from ()
 
-    def allocate(self, rank):
-        pass
-
-    def flush(self, rank, bucket, first, last):
+    def before_update(self, rank):
         yield from ()
 
     def update(self, rank):
-        yield rank.launch("pause", self.pause)
+        yield rank.launch("pause", self.options.pause)
+        for subgroup in self.subgroups:
+            self.written(rank, subgroup, None)
 
 
 not_a_scheduler = 3
@@ -269,14 +268,14 @@ def test_schedulers_of_other_packages(tmp_path: Path) -> None:
     )
     assert found.returncode == 0, found.stderr
     names, mine, built_in, broken, number, unknown, option = found.stdout.splitlines()
-    assert json.loads(names) == [*available_schedulers()[:4], "broken", "mine", "number"]
+    assert json.loads(names) == [*BUILT_IN, "broken", "mine", "number"]
     assert mine.split()[0] == "mine"
     assert float(mine.split()[1]) == pytest.approx(0.5)
     assert float(built_in.split()[1]) != 0.5  # a built-in name cannot be taken over
     assert broken.startswith("scheduler 'broken' (my_plugin_that_is_missing:Gone of my-plugin) cannot be loaded: ")
     assert "ModuleNotFoundError" in broken
     assert number == "scheduler 'number' (my_plugin:not_a_scheduler of my-plugin) is not a subclass of " + (
-        "offsim.schedulers.Scheduler"
+        "offsim.schedulers.TrainingSchedule (see docs/write_a_scheduler.md)"
     )
     assert unknown == "unknown scheduler 'mina'; did you mean 'mine'?"
     assert option == "unknown key 'paus' in scheduler; did you mean 'pause'?"
@@ -300,3 +299,15 @@ def test_stretched_activities_take_so_many_times_as_long() -> None:
 def test_activities_cannot_be_stretched_to_nothing(times: float) -> None:
     with pytest.raises(InputError, match=r"stretch of 'cpu_adam': found .*, expected a number above 0"):
         simulate(scenario("zero3_offload"), stretch={"cpu_adam": times})
+
+
+@pytest.mark.parametrize("source", [scenario("deep_optimizer_states"), "dos_20b_4xh100"], ids=["small", "20B"])
+def test_cpu_work_that_costs_nothing_leaves_the_rest(source: Any) -> None:
+    """Its rate of host memory is 1e17 times that of a copy, which is at work at the same time."""
+    free = {"memory_bytes_per_s": 1e27, "adam_params_per_s": 1e26, "cores": 10}
+    overrides = [f"hardware_changes.host.{key}={value}" for key, value in free.items()]
+    one, every = (simulate(source, overrides, all_ranks=all_ranks) for all_ranks in (False, True))
+    assert one.durations == pytest.approx(every.durations)
+    update = one.limits_s["update"]
+    assert update.get("CPU Adam", 0.0) < 1e-6 * one.durations["update"]
+    assert sum(update.values()) == pytest.approx(one.durations["update"])

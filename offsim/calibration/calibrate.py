@@ -1,4 +1,4 @@
-"""A profile of one's own machine: measurements laid over a base profile, and how far predictions then are off."""
+"""A profile of your own machine: measurements laid over a base profile, and how far predictions then are off."""
 
 from __future__ import annotations
 
@@ -11,25 +11,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from offsim.calibration.logs.table import missing, read_log
+from offsim.calibration.assignments import set_values, with_values
+from offsim.calibration.logs.logged_runs import missing, read_log
 from offsim.calibration.microbenchmarks.estimate import Estimate
 from offsim.calibration.microbenchmarks.estimates import fit_microbenchmarks
 from offsim.calibration.microbenchmarks.rows import read_microbenchmarks
-from offsim.calibration.profile_text import Found
+from offsim.calibration.profile_text import ProfileValue
 from offsim.calibration.runs.fit import (
     NOISE,
     Point,
     apply,
-    changed,
-    correlations,
-    covariance,
-    errors,
     fit,
     has_all_phases,
     intervals,
     median_errors,
     points,
     predict,
+    residuals,
     runs_on,
     sensitivities,
 )
@@ -38,7 +36,6 @@ from offsim.calibration.runs.recipe import Recipe
 from offsim.calibration.trace_fits.estimates import fit_trace
 from offsim.inputs.errors import InputError
 from offsim.inputs.packaged import is_path
-from offsim.platform.correlations import Triangle
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import load_profile, unit_of
 from offsim.traces.read import NAMES, read_trace
@@ -52,8 +49,8 @@ if TYPE_CHECKING:
 HOLDOUT = 0.3
 """The share of the configurations that takes no part in the fit where nothing else is asked for."""
 
-TOGETHER = {"gpu.kernel_latency_s": "gpu.matrix_flops_per_s"}
-"""Value -> the one that it was fitted with: both are taken from one trace, first from one that tells both."""
+FITTED_WITH = {"gpu.kernel_latency_s": "gpu.matrix_flops_per_s"}
+"""Value -> the one that it is fitted with: both are taken from one trace, preferably from one that determines both."""
 
 
 @dataclass
@@ -61,8 +58,9 @@ class Calibration:
     """What measurements made of a base profile."""
 
     base: HardwareProfile
-    found: dict[str, Found] = field(default_factory=dict)
-    correlations: Triangle = field(default_factory=dict)
+    fixed: tuple[str, ...] = ()
+    """Names of the values that the user set, which no measurement changes."""
+    found: dict[str, ProfileValue] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
     others: tuple[Estimate, ...] = ()
     fitted: tuple[Point, ...] = ()
@@ -72,7 +70,22 @@ class Calibration:
     @property
     def profile(self) -> HardwareProfile:
         """The base with the values found in place of its own."""
-        return _with(self.base, {name: found.value for name, found in self.found.items()})
+        return with_values(self.base, {name: found.value for name, found in self.found.items()})
+
+    @property
+    def start(self) -> HardwareProfile:
+        """The base with the values that were set, before anything is fitted."""
+        return with_values(self.base, {name: self.found[name].value for name in self.fixed})
+
+    @property
+    def residuals(self) -> dict[str, np.ndarray]:
+        """Phase -> log(measured / predicted) of each configuration held out."""
+        return phase_residuals(self.held_out, self.profile)
+
+    @property
+    def values(self) -> list[tuple[str, ProfileValue]]:
+        """The values found by dotted name, section by section; those without a section come first."""
+        return sorted(self.found.items(), key=lambda item: ("." in item[0], item[0]))
 
     @property
     def table(self) -> pd.DataFrame:
@@ -102,17 +115,20 @@ class Calibration:
         return plot_found(self.table, base=self.base.name)
 
 
-def calibrate(files: Sequence[str], base: str, holdout: float = HOLDOUT) -> Calibration:
+def calibrate(
+    files: Sequence[str], base: str, holdout: float = HOLDOUT, assignments: Sequence[str] = ()
+) -> Calibration:
     """Fit what the files determine: harness folders or `.jsonl` files, traces, tables of runs (`.csv`), training logs.
 
-    Microbenchmarks come first, then traces: what these tell is not fitted to runs. Of the runs' configurations the
-    share `holdout` takes no part in the fit. Raises InputError for the first thing wrong with a file, or against
-    physics in it.
+    Microbenchmarks come first, then traces: what these determine is not fitted to runs. Of the runs' configurations
+    the share `holdout` takes no part in the fit. `assignments` such as `host.memory_bytes=2e12` set values that no
+    measurement then changes. Raises InputError for the first thing wrong with a file, or against physics in it.
     """
     if not 0 <= holdout < 1:
         raise InputError(f"found {holdout:g}, expected at least 0 and less than 1", "--holdout")
-    profile = load_profile(base)
-    calibration = Calibration(profile)
+    given = set_values(load_profile(base), assignments)
+    calibration = Calibration(load_profile(base), tuple(given), dict(given))
+    profile = calibration.start
     runs: list[MeasuredRun] = []
     traces: list[Path] = []
     of_runs: list[str] = []
@@ -131,7 +147,7 @@ def calibrate(files: Sequence[str], base: str, holdout: float = HOLDOUT) -> Cali
         _take_runs(calibration, runs, of_runs, holdout)
     known = general_recipe(profile).constants
     calibration.kept = tuple(constant.name for constant in known if constant.name not in calibration.found)
-    if not calibration.found:
+    if calibration.found.keys() == given.keys():
         raise InputError("found nothing that determines a value of the profile, expected more measurements", files[0])
     return calibration
 
@@ -156,27 +172,30 @@ def _log(path: Path, base: str) -> list[MeasuredRun]:
 
 
 def _take(calibration: Calibration, estimates: Iterable[Estimate]) -> None:
-    base = calibration.base
+    base = calibration.start
     for estimate in estimates:
         name, value = estimate.name, estimate.interval.value
-        if "." not in name or (estimate.at_least and (value_of(base, name) or 0) >= value):
+        if name in calibration.fixed:
+            continue
+        if not estimate.of_profile or (estimate.at_least and (value_of(base, name) or 0) >= value):
             calibration.others += (estimate,)
             continue
         check(base, name, value, estimate.file)
-        low, high = estimate.interval.low, estimate.interval.high
-        calibration.found[name] = Found(value, low, high, estimate.source, "", estimate.origin, estimate.at_least)
+        calibration.found[name] = ProfileValue(
+            *estimate.interval.numbers, estimate.source, note=estimate.origin, at_least=estimate.at_least
+        )
 
 
 def _take_traces(calibration: Calibration, paths: Sequence[Path]) -> None:
-    """What microbenchmarks did not determine, each value from the trace that leaves the least of it open."""
+    """Take what microbenchmarks did not determine, each value from the trace with the narrowest interval of it."""
     known = {*calibration.found, *(estimate.name for estimate in calibration.others)}
     best: dict[str, list[Estimate]] = {}
     for path in paths:
         groups: dict[str, list[Estimate]] = {}
-        for estimate in fit_trace(read_trace(path), calibration.base.gpus_per_node):
-            if "." in estimate.name:
-                check(calibration.base, estimate.name, estimate.interval.value, estimate.file)
-            name = TOGETHER.get(estimate.name, estimate.name)
+        for estimate in fit_trace(read_trace(path), calibration.start.gpus_per_node):
+            if estimate.of_profile:
+                check(calibration.start, estimate.name, estimate.interval.value, estimate.file)
+            name = FITTED_WITH.get(estimate.name, estimate.name)
             if not known & {name, estimate.name}:
                 groups.setdefault(name, []).append(estimate)
         for name, group in groups.items():
@@ -198,7 +217,8 @@ def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Seq
     data, unfit = _that_fit(points(own), start)
     calibration.left_out += unfit
     if not data:
-        raise InputError("found no run with times of all phases that fits in memory, expected some", files[0])
+        hint = "where the machine has more than the base, --set host.memory_bytes=... or gpu.memory_bytes=..."
+        raise InputError(f"found no run with times of all phases that fits in memory, expected some; {hint}", files[0])
     training, held_out = split(data, holdout)
     calibration.fitted, calibration.held_out = tuple(training), tuple(held_out)
     profiles = {base.name: start}
@@ -206,14 +226,12 @@ def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Seq
     recipe = _influential(general_recipe(start, known), training, profiles)
     values = fit(recipe, training, profiles)
     judged = held_out or training
-    off = phase_errors(judged, apply(recipe, values, profiles)[base.name])
+    off = phase_residuals(judged, apply(recipe, values, profiles)[base.name])
     error = f"{median_errors(off)} on {len(judged)} {'held-out' if held_out else 'fitted'} configurations"
     note = f"runs of {', '.join(Path(name).name for name in files)}"
-    covariances = covariance(recipe, values, training, profiles)
-    calibration.correlations = correlations(recipe, covariances, base.name)
-    for name, found in intervals(recipe, values, covariances).items():
+    for name, found in intervals(recipe, values, training, profiles).items():
         check(start, name, found.value, files[0])
-        calibration.found[name] = Found(found.value, found.low, found.high, "fitted", error, note)
+        calibration.found[name] = ProfileValue(*found.numbers, "fitted", error, note)
 
 
 def _that_fit(data: Sequence[Point], profile: HardwareProfile) -> tuple[list[Point], tuple[str, ...]]:
@@ -250,14 +268,6 @@ def _influential(recipe: Recipe, data: Sequence[Point], profiles: Mapping[str, H
     return replace(recipe, constants=tuple(kept))
 
 
-def _with(profile: HardwareProfile, values: Mapping[str, float]) -> HardwareProfile:
-    sections: dict[str, dict[str, float]] = {}
-    for name, value in values.items():
-        section, key = name.split(".")
-        sections.setdefault(section, {})[key] = value
-    return changed(profile, sections)
-
-
-def phase_errors(data: Sequence[Point], profile: HardwareProfile) -> dict[str, np.ndarray]:
-    """Absolute relative errors of a profile's predictions, by phase and of their sum."""
-    return errors(data, {profile.name: profile})[profile.name]
+def phase_residuals(data: Sequence[Point], profile: HardwareProfile) -> dict[str, np.ndarray]:
+    """Phase ("sum" is of all) -> log(measured / predicted) of each configuration, as a profile predicts it."""
+    return residuals(data, {profile.name: profile})[profile.name]

@@ -5,31 +5,37 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ruamel.yaml.comments import CommentedMap
+
 from offsim.calibration.calibrate import Calibration
-from offsim.calibration.profile_text import CORRELATIONS, correlation_rows, entry, quoted
-from offsim.inputs.files import atomic_write
+from offsim.calibration.profile_text import put, quoted, text_of
+from offsim.calibration.runs.held_out import CONFIGURATIONS, scores
+from offsim.inputs.files import write_together
 from offsim.inputs.packaged import is_path
+from offsim.platform.held_out import FILE_NAME, held_out_text, read_held_out
 
 
 def write_profile(path: str | Path, calibration: Calibration, base: str) -> None:
-    """Write what was found as a profile that extends the base, which `base` is the name or the path of."""
+    """Write what was found as a profile that extends the base, which `base` is the name or the path of.
+
+    The residuals of the runs held out go into the `held_out.json` beside it, which keeps those of other profiles.
+    """
     path = Path(path)
     extends = Path(os.path.relpath(base, path.parent)).as_posix() if is_path(base) else base
-    description = f"Calibrated to measurements; the rest is {calibration.base.name}'s"
-    lines = [
-        "# Written by offsim calibrate.",
-        f"name: {quoted(path.stem)}",
-        f"description: {quoted(description)}",
-        f"extends: {quoted(extends)}",
-        f"validated: {str(bool(calibration.held_out)).lower()}",
-    ]
-    sections: dict[str, list[str]] = {}
-    for name, found in sorted(calibration.found.items()):
-        section, key = name.split(".")
-        sections.setdefault(section, []).append(f"  {key}: {entry(key, found)}")
-    for section, entries in sections.items():
-        lines += ["", f"{section}:", *entries]
-    if rows := correlation_rows(calibration.correlations):
-        lines += ["", CORRELATIONS, *rows]
-    with atomic_write(path) as file:
-        file.write("\n".join([*lines, ""]).encode())
+    document = CommentedMap(
+        name=quoted(path.stem),
+        description=quoted(f"Calibrated to measurements; the rest is {calibration.base.name}'s"),
+        extends=quoted(extends),
+        validated=str(bool(calibration.held_out)).lower(),
+    )
+    document.yaml_set_start_comment("Written by offsim calibrate.")
+    for name, value in calibration.values:
+        put(document, name, value)
+    files = {path: text_of(document).encode()}
+    held_out = read_held_out(path.with_name(FILE_NAME))
+    known = held_out.pop(path.stem, None)
+    if calibration.held_out:
+        held_out[path.stem] = {CONFIGURATIONS: scores(calibration.residuals)}
+    if known or calibration.held_out:
+        files[path.with_name(FILE_NAME)] = held_out_text(held_out)
+    write_together(files)

@@ -1,4 +1,4 @@
-"""What a calibration found, as multiples of what the base profile has."""
+"""The values that a calibration found, as multiples of the base profile's."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _LEAST_SPAN = 1.25
 
 
 def plot_found(table: pd.DataFrame, *, base: str, width_in: float = PAPER_WIDTH_IN) -> Picture:
-    """Draw a row per value that the base has too: the value, its interval, and the base at 1; the value at the right.
+    """Draw a row per measured or fitted value that the base has too: its interval, and the value; the base is at 1.
 
     `table` is that of a `Calibration`. ValueError where no value can be compared.
     """
-    rows = table[table["base"] > 0]
+    rows = table[(table["base"] > 0) & table["low"].notna()]
     if rows.empty:
         raise ValueError("nothing to draw: the base has none of the values found")
     values = [f"{found:.3g} {unit}" for found, unit in zip(rows["found"], rows["unit"], strict=True)]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from offsim.cli.measuring import calibrate, logs, replay, trace, validate
+from offsim.cli.measuring import calibrate, harness, logs, replay, trace, validate
 from offsim.cli.simulating import compare, profiles, report, run, schedulers
 from offsim.cli.studying import sensitivity, sweep, tune
 
@@ -39,9 +39,9 @@ def offsim(
     """The options that come before a command."""
 
 
-# In the order of what a newcomer asks: predictions first, then recorded traces, measured runs, calibration.
+# In the order of what a newcomer asks: predictions first, then measuring a machine, traces, runs, calibration.
 for command in (
     *(run, compare, sweep, tune, sensitivity, report, profiles, schedulers),
-    *(trace, replay, validate, logs, calibrate),
+    *(harness, trace, replay, validate, logs, calibrate),
 ):
     app.command()(command)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offsim.cli.terminal import Style, wrapped
+from offsim.inputs.document import dotted
 from offsim.inputs.errors import InputError
-from offsim.inputs.yaml_input import dotted
 
 if TYPE_CHECKING:
     from offsim.imports.draft import Draft, Entry
@@ -61,16 +61,22 @@ def scenario_of(source: str | None, files: Files, overrides: Sequence[str]) -> t
     return made.scenario, made.draft
 
 
+TITLES = {
+    "taken": "taken from the files",
+    "assumed": "assumed: no file says it",
+    "ignored": "ignored: without effect on the time of an iteration",
+    "not modelled": "not modelled: the prediction is for what is said here",
+}
+
+
 def account(draft: Draft, scenario: Scenario, style: Style) -> str:
     """What became of each key, and what was assumed where there is none."""
-    changed = _changed(scenario)
     lists = {
-        "taken from the files": [str(entry) for entry in draft.used],
-        "assumed: no file says it": [str(entry) for entry in draft.assumed],
-        "ignored: without effect on the time of an iteration": _grouped(draft.ignored),
-        "not modelled: the prediction is for what is said here": [str(entry) for entry in draft.not_modelled],
-        **({"changed on the command line": changed} if changed else {}),
+        TITLES[name]: list(_grouped(entries)) if name == "ignored" else [str(entry) for entry in entries]
+        for name, entries in draft.lists.items()
     }
+    if changed := _changed(scenario):
+        lists["changed on the command line"] = changed
     return "\n\n".join(
         "\n".join([style.heading(title), *(wrapped(line, "  ", "    ") for line in lines or ["nothing"])])
         for title, lines in lists.items()

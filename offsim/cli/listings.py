@@ -11,8 +11,8 @@ from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import available_profiles, load_profile
+from offsim.programs.schedule import TrainingSchedule
 from offsim.results.units import plural
-from offsim.schedulers.base import Scheduler
 from offsim.schedulers.registry import available_schedulers, find_scheduler
 from offsim.views.provenance import Value, values_of
 from offsim.views.wording import validated
@@ -74,8 +74,14 @@ def scheduler_report(name: str, style: Style = PLAIN) -> str:
     texts = [text for text in (module, _docstring(cls)) if text]
     blocks = [f"{style.heading(name)}\n{labelled('class', f'{cls.__module__}.{cls.__qualname__}')}"]
     blocks += [wrapped(" ".join(paragraph.split())) for text in texts for paragraph in text.split("\n\n")]
-    if cls.carries_over:
-        blocks.append(wrapped("An update leaves work to the next iteration, so the one before is simulated as well."))
+    kinds = [("optimizer state", cls.optimizer_kinds), ("parameters", cls.parameter_kinds)]
+    blocks.append(
+        wrapped(
+            f"ZeRO stage {', '.join(map(str, cls.stages))}; "
+            + "; ".join(f"{state} in tiers of kind {', '.join(names)}" for state, names in kinds)
+            + (f"; parameters up to {cls.lag} update behind." if cls.lag else ".")
+        )
+    )
     fields = cls.Options.model_fields
     if not fields:
         return "\n\n".join([*blocks, "no options"])
@@ -88,7 +94,7 @@ def scheduler_report(name: str, style: Style = PLAIN) -> str:
     return "\n\n".join([*blocks, "\n".join(lines)])
 
 
-def _docstring(cls: type[Scheduler]) -> str:
+def _docstring(cls: type[TrainingSchedule]) -> str:
     # Its own only: what a base class says is said of all schedulers.
     return inspect.cleandoc(cls.__doc__ or "no description")
 

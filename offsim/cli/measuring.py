@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,6 +33,22 @@ TraceArgument = Annotated[
         help="A trace of PyTorch's profiler (.json) or an SQLite export of Nsight Systems; either may be gzipped.",
     ),
 ]
+
+
+def harness(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write.")] = "harness.pyz",
+) -> None:
+    """Write the harness: one file that measures a machine.
+
+    Copy it to the machine, which needs PyTorch and nothing of offsim, and run `python harness.pyz --out results`. It
+    times copies, kernels and training iterations, for `offsim calibrate` and `offsim validate`.
+    """
+    from offsim.calibration.harness_file import write_harness
+
+    check_outputs({"FILE": file})
+    with writing("FILE", file):
+        write_harness(Path(file))
+    show(f"{file} written; on the machine to measure, run: python {Path(file).name} --out results")
 
 
 def trace(
@@ -88,11 +105,11 @@ def replay(
     Rebuilds what each stream and thread waited for, checks that the replay takes as long as the trace did, and says
     how long the same run would take with other links, CPU or GPU kernels.
     """
-    from offsim.calibration.replay.replay import parse_scales
-    from offsim.calibration.replay.replay import replay as replay_trace
     from offsim.cli.traces import replay_report
     from offsim.platform.profiles import load_profile
     from offsim.traces import read_trace
+    from offsim.traces.replay import parse_scales
+    from offsim.traces.replay import replay as replay_trace
 
     check_outputs({"--json": json}, inputs=[trace])
     scales = parse_scales(scale) if scale is not None else None
@@ -109,7 +126,7 @@ def validate(
         str | None,
         typer.Argument(
             metavar="RUNS.csv",
-            help="A table of measured runs, or a folder of such tables, as harness.py writes it; by default the one "
+            help="A table of measured runs, or a folder of such tables, as the harness writes it; by default the one "
             "offsim comes with.",
         ),
     ] = None,
@@ -180,7 +197,7 @@ def logs(
     Takes times, memory and configuration from the lines that DeepSpeed and Megatron print: medians from the third
     iteration on. What a log does not say stays blank and is listed.
     """
-    from offsim.calibration.logs.table import fill, missing, read_log, write_rows
+    from offsim.calibration.logs.logged_runs import fill, missing, read_log, write_rows
 
     check_outputs({"--out": out}, inputs=files)
     logs = [(file, read_log(file)) for file in files]
@@ -221,6 +238,14 @@ def calibrate(
             autocompletion=profiles_from,
         ),
     ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Set a value that is not the base's, such as host.memory_bytes=2e12. May be repeated.",
+        ),
+    ] = None,
     holdout: Annotated[
         float | None,
         typer.Option(
@@ -243,16 +268,18 @@ def calibrate(
         from offsim.cli.calibration import calibration_report
         from offsim.cli.recipes import is_recipe, refit_profiles
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "scipy":
+        if (error.name or "").partition(".")[0] not in ("scipy", "ruamel"):
             raise
-        raise InputError("calibrating needs SciPy: pip install 'offsim[calibrate]'") from None
+        raise InputError("calibrating needs SciPy and ruamel.yaml: pip install 'offsim[calibrate]'") from None
     if any(map(is_recipe, files)):
-        refit_profiles(files, out, {"--base": base, "--holdout": holdout})
+        refit_profiles(
+            files, out, {"--base": base, "--holdout": holdout, "--set": ", ".join(assignments or []) or None}
+        )
         return
     if base is None:
         raise InputError("not given, expected the profile to start from", "--base")
     check_outputs({"--out": out}, suffixes={"--out": (".yaml", ".yml")}, inputs=[*files, base])
-    calibration = fit(files, base, HOLDOUT if holdout is None else holdout)
+    calibration = fit(files, base, HOLDOUT if holdout is None else holdout, assignments or [])
     with writing("--out", out):
         write_profile(out, calibration, base)
     show(calibration_report(calibration, style_of(sys.stdout)))

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
+from offsim.calibration.runs.fit import Residuals
 from offsim.calibration.runs.recipe_file import read_recipe
-from offsim.calibration.runs.refit import Errors, Refit, refit
+from offsim.calibration.runs.refit import Refit, refit
 from offsim.calibration.runs.write import outputs, write_refits
 from offsim.cli.calibration import medians
 from offsim.cli.outputs import check_outputs, writing
@@ -26,7 +27,7 @@ def refit_profiles(files: Sequence[str], out: str, others: Mapping[str, object])
     """Carry out recipes and write their profiles into the folder `out`; `others` are options that do not go with it."""
     for file in files:
         if not is_recipe(file):
-            raise InputError("found measurements beside a recipe, expected recipes alone", file)
+            raise InputError("found measurements together with a recipe, expected recipes alone", file)
     for option, value in others.items():
         if value is not None:
             raise InputError(f"found {value}, expected no such option with a recipe, which says it itself", option)
@@ -50,7 +51,7 @@ def refit_report(found: Refit, style: Style = PLAIN) -> str:
     """The constants that were found, and how far predictions are off."""
     groups: dict[str, list[tuple[str, ...]]] = {}
     for constant in found.file.recipe.constants:
-        interval = found.found[constant.name]
+        interval = found.constants[constant.name]
         of = ", ".join(dict.fromkeys(profile for profile, _, _ in constant.targets))
         rows = groups.setdefault(of, [(of, "", "", "", "")])
         for field, factor in dict.fromkeys((field, factor) for _, field, factor in constant.targets):
@@ -62,13 +63,13 @@ def refit_report(found: Refit, style: Style = PLAIN) -> str:
 
 
 def _errors(found: Refit, style: Style) -> str:
-    judged: list[tuple[str, Errors]] = [("fitted", found.fitted)]
-    judged += [(f"{group} left out", errors) for group, errors in found.left_out.items()]
+    judged: list[tuple[str, Residuals]] = [("fitted", found.fitted)]
+    judged += [(f"{group} left out", residuals) for group, residuals in found.left_out.items()]
     rows = [
-        (hardware, f"{len(errors[hardware]['sum'])} {kind}", *medians(errors[hardware]))
+        (hardware, f"{len(residuals[hardware]['sum'])} {kind}", *medians(residuals[hardware]))
         for hardware in found.file.profiles
-        for kind, errors in judged
-        if hardware in errors
+        for kind, residuals in judged
+        if hardware in residuals
     ]
     title = style.heading("median errors in percent")
     headers = ("profile", "configurations", "forward", "backward", "step", "sum")

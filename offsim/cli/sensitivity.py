@@ -1,18 +1,19 @@
-"""Sensitivities as text: what the time follows, value by value, and how sure it is."""
+"""Sensitivities as text: what the time follows, value by value, and how far to trust it."""
 
 from __future__ import annotations
 
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.cli.trust import trust_lines
-from offsim.results.units import engineering, format_time, format_time_interval
-from offsim.study.sensitivities.hardware_values import HardwareValue
-from offsim.study.sensitivities.sensitivity import COLUMNS, NOTHING, Effect, Sensitivity
-from offsim.study.sensitivities.slopes import UNEVEN
+from offsim.results.units import format_time, format_time_interval
+from offsim.study.sensitivities.sensitivity import COLUMNS, Effect, Sensitivity
+from offsim.views.text import labelled_lines
 from offsim.views.wording import drawing_title, validated
 
 SHOWN_FROM = 0.0005
 """The elasticity below which a cell stays empty."""
 BAR = 6
+UNEVEN = 0.02
+"""Elasticities for a little less and a little more that differ by more are printed."""
 
 
 def sensitivity_report(found: Sensitivity, style: Style = PLAIN) -> str:
@@ -20,19 +21,18 @@ def sensitivity_report(found: Sensitivity, style: Style = PLAIN) -> str:
     blocks = [_headline(found, style), _effects(found, style)]
     if notes := _notes(found):
         blocks.append(notes)
-    if found.interval is not None:
-        blocks.append(_interval(found, style))
     return "\n\n".join(blocks)
 
 
 def _headline(found: Sensitivity, style: Style) -> str:
     time_s = found.result.iteration_s
-    time = format_time_interval(time_s, found.interval.half_s()) if found.interval else format_time(time_s)
+    interval = found.result.interval
+    time = format_time_interval(time_s, interval.half_s()) if interval else format_time(time_s)
     lines = [
         labelled("scenario", drawing_title(found.result)),
         labelled("validated", validated(found.result.run.profile)),
         style.heading(labelled("iteration", time)),
-        *(labelled(*line) for line in trust_lines(found.result, found.interval)),
+        *labelled_lines(trust_lines(found.result)),
     ]
     if found.effects and found.effects[0].matters:
         lines.append(labelled("limited by", _limit(found.effects[0], time_s)))
@@ -68,55 +68,10 @@ def _cell(elasticity: float) -> str:
 
 
 def _notes(found: Sensitivity) -> str:
-    """Where a single number says too little."""
-    lines = []
-    for effect in found.effects:
-        slope = effect.slope
-        if slope.jump is not None:
-            change = format_time(slope.jump.change["iteration"] * found.result.iteration_s)
-            at = _number(effect.value, effect.value.value * slope.jump.at)
-            lines.append(f"{effect.value.key}: the time jumps by {change} at {at}, which is not in the table")
-        elif abs(slope.above - slope.below) > UNEVEN:
-            bend = f"{slope.below:+.3f} for a little less, {slope.above:+.3f} for a little more"
-            lines.append(f"{effect.value.key}: {bend}")
-    return "\n".join(wrapped(line, "", "  ") for line in lines)
-
-
-def _interval(found: Sensitivity, style: Style) -> str:
-    assert found.interval is not None
-    values = {effect.value.key: effect.value for effect in found.effects}
-    alone, together = found.interval.contributions_s(), found.interval.together_s()
-    correlated = alone != together
-    columns = {"alone": alone, "together": together} if correlated else {"± time": alone}
-    rows = [
-        (key, _range(values[key]), *(format_time(column[key]) for column in columns.values()))
-        for key in alone
-        if alone[key] > NOTHING * found.result.iteration_s
-    ]
-    headers = ("value", "95 % interval", *columns)
+    """Values whose elasticity is not the same in both directions."""
     lines = [
-        style.heading("what the interval of each value makes of the iteration's time, to either side"),
-        style.table(rows, headers, "lrrr"[: len(headers)]),
+        f"{effect.value.key}: {effect.below:+.3f} for a little less, {effect.above:+.3f} for a little more"
+        for effect in found.effects
+        if abs(effect.above - effect.below) > UNEVEN
     ]
-    if correlated:
-        meaning = (
-            "alone: all other values stay; together: those it was fitted with are off too, as they then most likely are"
-        )
-        lines.append(wrapped(f"{meaning}; all values: ± {format_time(found.interval.half_s())}"))
-    exact = [effect.value.key for effect in found.effects if effect.matters and effect.value.interval is None]
-    if exact:
-        lines.append(wrapped(f"taken as exact, as they have no interval: {', '.join(exact)}"))
-    return "\n".join(lines)
-
-
-def _number(value: HardwareValue, number: float) -> str:
-    return _short(number) + ("" if value.unit == "1" else f" {value.unit}")
-
-
-def _range(value: HardwareValue) -> str:
-    low, high = value.interval or (value.value, value.value)
-    return f"{_short(low)} to {_short(high)}" + ("" if value.unit == "1" else f" {value.unit}")
-
-
-def _short(number: float) -> str:
-    return engineering(float(f"{number:.3g}"))
+    return "\n".join(wrapped(line, "", "  ") for line in lines)

@@ -45,7 +45,7 @@ def run(
     interval: Annotated[
         bool,
         typer.Option(
-            "--interval", help="Add how sure the time is, from the intervals of hardware values: 2 simulations each."
+            "--interval", help="Add how far measured runs that no fit used were from predictions on this hardware."
         ),
     ] = False,
     deepspeed: Annotated[
@@ -97,12 +97,13 @@ def run(
     elif draft is not None:
         note(account(draft, chosen, style_of(sys.stderr)))
     known = result.interval if interval and result.fits else None
-    trust = trust_lines(result, known) if interval and result.fits else []
+    trust = trust_lines(result) if interval and result.fits else {}
     if json != STDOUT:
-        facts = facts_of(result, half_s=known.half_s() if known else None, trust=trust)
-        show(result_text(facts, style_of(sys.stdout)))
+        show(result_text(facts_of(result, interval=known, trust=trust), style_of(sys.stdout)))
     if json is not None:
-        write_json(json, result.to_dict() | ({"interval": known and known.to_dict()} if interval else {}))
+        from offsim.results.interval import interval_dict
+
+        write_json(json, result.to_dict() | (interval_dict(result) if interval else {}))
     if emit_scenario is not None:
         write_scenario(emit_scenario, chosen, draft)
     _draw(result, plot, trace)

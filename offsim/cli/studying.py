@@ -51,8 +51,8 @@ def tune(
         str | None,
         typer.Option(
             metavar="NAME,NAME,...",
-            help="What to choose among: scheduler, update_stride, cpu_ratio, subgroup_size, micro_batch (all of them "
-            "if not given), activation_checkpointing.",
+            help="What to choose among: scheduler, options of schedulers, subgroup_size, micro_batch (these and all "
+            "options that declare values to try if not given), activation_checkpointing.",
         ),
     ] = None,
     tries: Annotated[
@@ -68,7 +68,9 @@ def tune(
         ),
     ] = "iteration_time",
     headroom: Annotated[float, typer.Option(metavar="SHARE", help="Share of each memory that must stay free.")] = 0.05,
-    budget: Annotated[int | None, typer.Option(metavar="N", help="Simulate at most so many settings.")] = None,
+    budget: Annotated[
+        int | None, typer.Option(metavar="N", help="Simulate at most so many settings, a sample of all.")
+    ] = None,
     jobs: JobsOption = None,
     with_upgrades: Annotated[
         bool, typer.Option("--upgrades/--no-upgrades", help="Say what better hardware would buy.")
@@ -77,11 +79,11 @@ def tune(
 ) -> None:
     """Find the fastest setting that fits in memory.
 
-    Also what better hardware would buy. Lower bounds rule out most settings without simulating them; what is found is
-    what simulating all would find.
+    Simulates every combination of the settings: the fastest, the fastest with less GPU memory, and what better hardware
+    would buy.
     """
     from offsim.cli.tuning import tune_scenario
-    from offsim.study.sweeps.local import cores
+    from offsim.study.processes import cores
 
     tune_scenario(
         scenario,
@@ -110,7 +112,8 @@ def sensitivity(
     """Find which hardware values the time depends on.
 
     Simulates the scenario with each value a little lower and higher: percent of time per percent of the value, for the
-    iteration and each phase. Where the profile has intervals, also how sure the time is.
+    iteration and each phase. Where runs of this hardware were held out of its fit, also how sure
+    the time is.
     """
     from offsim.cli.sensitivity import sensitivity_report
     from offsim.simulation import simulate

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from offsim.cli.terminal import Style, note, show, style_of
 from offsim.inputs.errors import InputError
 from offsim.results.units import plural
-from offsim.study.sweeps.folder import TABLE
+from offsim.study.sweeps.store import TABLE
 from offsim.study.sweeps.sweep import Progress, run_sweep
 from offsim.study.sweeps.sweep_file import read_sweep
 from offsim.study.sweeps.table import read_results
@@ -29,10 +29,10 @@ def sweep_file(source: str, *, out: str, jobs: int | None, resume: bool, max_poi
     if not out:
         raise InputError("found an empty name, expected a folder's", "--out ''")
     plan = read_sweep(source)
-    last = Progress(plan.count)
+    last = Progress(0)
 
     try:
-        with _progress(plan.count) as report:
+        with _progress() as report:
 
             def follow(progress: Progress) -> None:
                 nonlocal last
@@ -49,7 +49,7 @@ def sweep_file(source: str, *, out: str, jobs: int | None, resume: bool, max_poi
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[Progress], None]]:
+def _progress() -> Iterator[Callable[[Progress], None]]:
     """Show how far it is on standard error: a bar on a terminal, else a line every few seconds."""
     if not sys.stderr.isatty():
         yield _lines()
@@ -65,11 +65,12 @@ def _progress(total: int) -> Iterator[Callable[[Progress], None]]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total, rate=0.0)
+        task = bar.add_task("", total=None, rate=0.0)
         begun = monotonic()
 
         def report(progress: Progress) -> None:
-            bar.update(task, completed=progress.done, rate=progress.simulated / max(monotonic() - begun, 1e-9))
+            rate = progress.simulated / max(monotonic() - begun, 1e-9)
+            bar.update(task, total=progress.total, completed=progress.done, rate=rate)
 
         yield report
 
@@ -80,7 +81,7 @@ def _lines() -> Callable[[Progress], None]:
     def report(progress: Progress) -> None:
         nonlocal shown
         now = monotonic()
-        if now - shown >= SECONDS_BETWEEN_LINES:
+        if progress.simulated and now - shown >= SECONDS_BETWEEN_LINES:
             shown = now
             rate = progress.simulated / (now - begun)
             left = (progress.total - progress.done) / rate

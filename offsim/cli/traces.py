@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from offsim.calibration.replay.replay import Replay
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.results.units import format_bytes, format_percent, format_rate, format_time
-from offsim.traces.summary import Summary, named
+from offsim.traces.replay import Replay
+from offsim.traces.summary import Summary, device_names
 from offsim.validation.report import signed_percent
 
 BAR = 20
@@ -29,9 +29,10 @@ def _set_up(summary: Summary) -> str:
     trace = summary.trace
     ranks = sorted(trace.events.loc[trace.events["device"] >= 0, "rank"].unique().tolist())
     counts = [f"{count} {kind}" for kind, count in summary.to_dict()["events"].items()]
+    devices = device_names(list(trace.devices.values()))
     lines = {
         "trace": f"{trace.path.name} ({trace.tool})",
-        "GPUs": named(list(trace.devices.values())) + (f", ranks {ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else ""),
+        "GPUs": devices + (f", ranks {ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else ""),
         "span": format_time(trace.span_s),
         "events": ", ".join(counts),
     }

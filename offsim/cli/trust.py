@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
 
+from offsim.results.interval import WHOLE
 from offsim.results.result import Result
 from offsim.results.units import format_percent, format_time, plural
 
-if TYPE_CHECKING:
-    from offsim.study.sensitivities.interval import Interval
 
-
-def trust_lines(result: Result, interval: Interval | None) -> list[tuple[str, str]]:
-    """How sure the time is, (label, text): as far as hardware values are known, and as it was on measured runs."""
+def trust_lines(result: Result) -> dict[str, tuple[str, ...]]:
+    """How sure the time is, label -> texts, by held-out runs and by those that the profile was fitted to."""
     from offsim.validation.accuracy import accuracy_of
 
-    accuracy = accuracy_of(result.run.profile)
+    interval, accuracy = result.interval, accuracy_of(result.run.profile)
     if interval is None:
-        lines = [("interval", "none: no value of the profile has one")]
+        lines: dict[str, tuple[str, ...]] = {"interval": (f"none: {result.no_interval}",)}
     else:
-        low, high = map(format_time, interval.bounds_s())
-        values = plural(len(interval.swings), "hardware value")
-        together = " and their correlations" if interval.correlations else ""
-        lines = [("interval", f"{low} to {high} (95 %), from the intervals of {values}{together}")]
+        ends = {phase: " to ".join(map(format_time, interval.bounds_s(phase))) for phase in interval.spreads}
+        whole = ends.pop(WHOLE)
+        within = f"{interval.within} of {plural(interval.runs, 'held-out run')} on this hardware were within"
+        farthest = format_percent(math.expm1(interval.spreads[WHOLE]))
+        left_out = f"left out of the fit: {', '.join(interval.groups)}"
+        text = f"{whole} ({100 * interval.coverage:.0f} %): {within} ± {farthest} of their prediction ({left_out})"
+        lines = {"interval": (text, ", ".join(f"{phase} {bounds}" for phase, bounds in ends.items()))}
     if accuracy is not None:
         median, p90 = format_percent(accuracy.median), format_percent(accuracy.p90)
         runs = plural(accuracy.runs, "measured run")
-        lines.append(("errors", f"{median} (median) and {p90} (90th percentile) on {runs} of this hardware"))
+        lines["errors"] = (f"{median} (median) and {p90} (90th percentile) on {runs} of this hardware",)
     return lines

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 from offsim.cli.outputs import STDOUT, check_outputs, write_json
@@ -18,21 +15,14 @@ from offsim.inputs.errors import InputError
 from offsim.inputs.yaml_input import Document, with_overrides
 from offsim.results.units import format_memory, format_percent, format_time
 from offsim.scenario import load_scenario
-from offsim.study.tuning.space import DEFAULT
-from offsim.study.tuning.tune import Mapper, Outcome, Question, Tuning, tune
-from offsim.study.tuning.tuning_table import counts
+from offsim.study.processes import worker_processes
+from offsim.study.tuning.tune import Mapper, Outcome, Question, Tuning, dimensions_of, tune
 from offsim.study.tuning.upgrades import Upgrade, upgrades
 from offsim.views.wording import limited_by
 
 FRONT_ROWS = 8
-COLUMNS = {
-    "scheduler": "scheduler",
-    "update_stride": "stride",
-    "cpu_ratio": "ratio",
-    "subgroup_size": "sub-group",
-    "micro_batch": "batch",
-    "activation_checkpointing": "checkpoint",
-}
+HEADERS = {"subgroup_size": "sub-group", "activation_checkpointing": "checkpoint"}
+"""Of columns; of others the last word of the dimension's name, or all of it where others end in the same."""
 
 
 def tune_scenario(
@@ -51,15 +41,12 @@ def tune_scenario(
     """Tune, print, write."""
     check_outputs({"--json": json}, inputs=[source])
     scenario = load_scenario(source, overrides)
-    names = DEFAULT if over is None else [name.strip() for name in over.split(",")]
+    names = None if over is None else [name.strip() for name in over.split(",")]
     question = Question(names, _values(tries), objective, headroom, budget)  # type: ignore[arg-type]  # checked there
-    try:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            mapper: Mapper = map if jobs == 1 else partial(pool.map, chunksize=4)
-            tuning = tune(scenario, question, mapper)
-            bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
-    except BrokenProcessPool:
-        raise InputError("a worker process died (out of memory?); --jobs 1 needs none") from None
+    with worker_processes(jobs, "--jobs 1 needs none") as workers:
+        mapper: Mapper = map if jobs == 1 else partial(workers.map, chunksize=4)
+        tuning = tune(scenario, question, mapper)
+        bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
     if json != STDOUT:
         show(tuning_report(scenario.name, tuning, bought, style_of(sys.stdout)))
     if json is not None:
@@ -67,12 +54,12 @@ def tune_scenario(
 
 
 def _values(tries: Sequence[str]) -> dict[str, list[Any]]:
-    """`update_stride=2,3` as values to try."""
+    """`micro_batch=1,2` as values to try."""
     values: dict[str, list[Any]] = {}
     for text in tries:
         name, equals, listed = text.partition("=")
         if not equals:
-            raise InputError("expected DIMENSION=VALUE,VALUE,..., such as update_stride=2,3", f"--try '{text}'")
+            raise InputError("expected DIMENSION=VALUE,VALUE,..., such as micro_batch=1,2", f"--try '{text}'")
         try:
             values[name.strip()] = with_overrides(Document(), [f"values=[{listed}]"]).data["values"]
         except InputError as error:
@@ -100,18 +87,12 @@ def tuning_report(name: str, tuning: Tuning, bought: Sequence[Upgrade], style: S
 
 def _set_up(name: str, tuning: Tuning) -> str:
     question = tuning.question
-    counted = counts(tuning)
-    if tuning.left_out:
-        counted += (
-            f", {tuning.left_out} left out by the budget: none of them exceeds "
-            f"{tuning.left_out_tokens_per_s:,.0f} tokens/s"
-        )
     return "\n".join(
         [
             labelled("scenario", name),
-            labelled("over", ", ".join(dict.fromkeys((*question.over, *question.values)))),
+            labelled("over", ", ".join(tuning.dimensions)),
             labelled("objective", question.objective.replace("_", " ").replace(" per s", "/s")),
-            labelled("tried", counted),
+            labelled("tried", tuning.counts),
             labelled("headroom", f"{format_percent(question.headroom)} of each memory stay free"),
         ]
     )
@@ -133,8 +114,8 @@ def _best(best: Outcome, tuning: Tuning, style: Style) -> str:
 
 
 def _table(outcomes: Sequence[Outcome], style: Style) -> str:
-    keys = [key for key in COLUMNS if any(key in outcome.settings for outcome in outcomes)]
-    headers = [*(COLUMNS[key] for key in keys), "time", "tokens/s", "GiB"]
+    keys = dimensions_of(outcomes)
+    headers = [*_headers(keys).values(), "time", "tokens/s", "GiB"]
     rows = [
         (
             *(_shown(outcome.settings.get(key, "")) for key in keys),
@@ -145,6 +126,11 @@ def _table(outcomes: Sequence[Outcome], style: Style) -> str:
         for outcome in outcomes
     ]
     return style.table(rows, headers, "".join("l" if key == "scheduler" else "r" for key in keys) + "rrr")
+
+
+def _headers(dimensions: Sequence[str]) -> dict[str, str]:
+    short = {name: HEADERS.get(name, name.rpartition("_")[2]) for name in dimensions}
+    return {name: text if [*short.values()].count(text) == 1 else name for name, text in short.items()}
 
 
 def _thinned(front: Sequence[Outcome]) -> list[Outcome]:
@@ -161,8 +147,9 @@ def _upgrades(best: Outcome, bought: Sequence[Upgrade], style: Style) -> str:
     rows = []
     for upgrade in bought:
         found = upgrade.best or best
-        changed = {key: value for key, value in found.settings.items() if best.settings.get(key) != value}
-        then = ", ".join(f"{COLUMNS[key]} {_shown(value)}" for key, value in changed.items()) or "as the best"
+        headers = _headers(dimensions_of([found]))
+        changed = {headers[key]: value for key, value in found.settings.items() if best.settings.get(key) != value}
+        then = ", ".join(f"{name} {_shown(value)}" for name, value in changed.items()) or "as the best"
         rows.append(
             (upgrade.name, format_time(found.iteration_s), f"{found.tokens_per_s / best.tokens_per_s:.2f}x", then)
         )
@@ -194,7 +181,6 @@ def tuning_json(tuning: Tuning, bought: Sequence[Upgrade]) -> dict[str, Any]:
         "fastest": [_outcome_json(outcome) for outcome in tuning.fastest],
         "front": [_outcome_json(outcome) for outcome in tuning.front],
         "simulated": len(tuning.outcomes),
-        "ruled_out": tuning.ruled_out,
         "left_out": tuning.left_out,
         "upgrades": {upgrade.name: _outcome_json(upgrade.best) if upgrade.best else None for upgrade in bought},
     }

@@ -1,18 +1,24 @@
-"""Streams, shared resources and memory tiers on SimPy. Knows nothing of training."""
+"""Streams and threads, shared resources, servers and memory tiers on SimPy. Knows nothing of training."""
 
-from offsim.engine.fluid import FluidSharing, Resource
-from offsim.engine.memory import MemoryTier, OutOfMemory
-from offsim.engine.operation import CopyEngine, Operation, Rendezvous
-from offsim.engine.stream import Engine, Stream
+from offsim.engine.engine import Code, Deadlock, Engine, Stream, Thread
+from offsim.engine.operation import MemoryChange, Operation, Rendezvous, Usage
+from offsim.engine.server import Server
+from offsim.engine.sharing import Resource, Sharing
+from offsim.engine.tier import OutOfMemory, Tier
 
 __all__ = [
-    "CopyEngine",
+    "Code",
+    "Deadlock",
     "Engine",
-    "FluidSharing",
-    "MemoryTier",
+    "MemoryChange",
     "Operation",
     "OutOfMemory",
     "Rendezvous",
     "Resource",
+    "Server",
+    "Sharing",
     "Stream",
+    "Thread",
+    "Tier",
+    "Usage",
 ]

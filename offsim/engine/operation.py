@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from simpy import Environment, Event
 
 if TYPE_CHECKING:
-    from offsim.engine.fluid import Resource
-    from offsim.engine.memory import MemoryTier
-    from offsim.engine.stream import Stream
+    from offsim.engine.engine import Stream
+    from offsim.engine.server import Server
+    from offsim.engine.sharing import Resource
+    from offsim.engine.tier import Tier
 
 Usage = tuple[tuple["Resource", float], ...]
 """Demands at full speed: (resource, amount per second)."""
 
-MemoryChange = tuple["MemoryTier", str, float]
+MemoryChange = tuple["Tier", str, float]
 """(tier, occupant, bytes)."""
 
 
 class Operation:
-    """Work enqueued on a stream; also its record once it has run.
+    """Work enqueued on a stream; a thread that yields it waits for its end. Also its record once it has run.
 
-    `duration` is what it takes with nothing else running. While resources are contended it progresses at
-    `fraction` of full speed; `slowdowns` keeps (time, fraction, bottleneck) whenever that changed.
+    `duration` is the time it takes with nothing else running. While resources are contended it progresses at
+    `fraction` of full speed; `slowdowns` keeps (time, fraction, bottleneck) whenever that changed. It starts once it
+    holds a slot of each of the servers in `holds` and the tiers in `allocates` have room.
     """
 
     __slots__ = (
@@ -34,10 +35,10 @@ class Operation:
         "dependents",
         "duration",
         "ended_at",
-        "engine",
         "enqueued_at",
         "fraction",
         "frees",
+        "holds",
         "index",
         "iteration",
         "kind",
@@ -45,6 +46,7 @@ class Operation:
         "name",
         "pending",
         "phase",
+        "priority",
         "remaining",
         "rendezvous",
         "slowdowns",
@@ -71,7 +73,8 @@ class Operation:
         allocates: Sequence[MemoryChange] = (),
         frees: Sequence[MemoryChange] = (),
         rendezvous: Rendezvous | None = None,
-        engine: CopyEngine | None = None,
+        holds: tuple[Server, ...] = (),
+        priority: int = 0,
     ) -> None:
         if not duration >= 0:
             raise ValueError(f"{name}: duration(={duration}) must be >= 0")
@@ -86,7 +89,8 @@ class Operation:
         self.allocates = allocates
         self.frees = frees
         self.rendezvous = rendezvous
-        self.engine = engine
+        self.holds = holds
+        self.priority = priority
         self.iteration = 0
         self.phase = ""
         self.index = -1
@@ -103,13 +107,16 @@ class Operation:
         self.slowdowns: list[tuple[float, float, Resource | None]] | None = None
         self._completion: Event | None = None
 
+    def __repr__(self) -> str:
+        return f"Operation({self.name!r} on {self.stream!r})"
+
     @property
     def done(self) -> bool:
         """Whether it has ended."""
         return self.ended_at >= 0.0
 
     def completion(self, env: Environment) -> Event:
-        """An event that a process can `yield` to wait for this operation."""
+        """The event of its end, for SimPy processes."""
         if self._completion is None:
             self._completion = Event(env)
             if self.done:
@@ -138,26 +145,3 @@ class Rendezvous:
         for peer in peers:
             peer.waited_for = operation.waited_for
         return peers
-
-
-class CopyEngine:
-    """Serves one operation at a time in the order in which they become ready, as a GPU's DMA engine does."""
-
-    def __init__(self) -> None:
-        self._busy = False
-        self._queue: deque[Operation] = deque()
-
-    def admit(self, operation: Operation) -> bool:
-        """Whether the operation may start now; else it is queued."""
-        if self._busy:
-            self._queue.append(operation)
-            return False
-        self._busy = True
-        return True
-
-    def release(self) -> Operation | None:
-        """The operation that may start now that the present one has ended."""
-        if self._queue:
-            return self._queue.popleft()
-        self._busy = False
-        return None

@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration, of ZeRO stage 3, becomes a scenario's training and scheduler."""
+"""DeepSpeed's configuration becomes a scenario's training, placement and scheduler."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from offsim.imports import deepspeed_keys as keys
 from offsim.imports.batches import take_batches
 from offsim.imports.draft import Draft
 from offsim.imports.keys import Section, switched_on
-from offsim.inputs.errors import InputError
-from offsim.inputs.yaml_input import Document
-from offsim.programs.zero3 import BUCKET_ELEMENTS
+from offsim.imports.offload import ZERO2_OFFLOAD, take_offload
+from offsim.inputs.document import Document
+from offsim.programs.training import BUCKET_ELEMENTS
 
 SUBGROUP_SIZE = 1_000_000_000
-DEFAULT = "DeepSpeed's default"
 CHECKPOINTING = "training.activation_checkpointing"
-
-BLOCKING, ASYNCHRONOUS, RESIDENT = "zero3_offload", "zero3_offload_async_grads", "no_offload"
 
 
 def read_deepspeed(document: Document, draft: Draft, *, gpus: int, hidden: int) -> None:
@@ -27,58 +24,83 @@ def read_deepspeed(document: Document, draft: Draft, *, gpus: int, hidden: int) 
     """
     top = Section(document, (), keys.TOP)
     zero = top.section("zero_optimization", keys.ZERO)
-    _take_stage(zero, draft)
+    stage = _take_stage(zero, draft)
     precision = _take_precision(top, draft)
     take_batches(top, draft, gpus)
-    offload = _take_optimizer_offload(zero, draft)
-    _take_sizes(zero, draft, hidden)
-    _take_optimizer(top, draft, offloaded=offload)
+    devices = take_offload(zero, draft, stage)
+    _take_sizes(zero, draft, stage, hidden)
+    _take_optimizer(top, draft, offloaded=devices[0] != "none")
     _take_checkpointing(top, draft)
     _check_data_types(top, draft, precision)
+    _refuse_switched_on(top, draft)
+    _take_only(top, keys.ONLY, draft)
+    draft.ignore_all(top, keys.IGNORED)
+    _account_for_stage(zero, draft, stage)
+    aio = top.section("aio", keys.MODELLED_AIO)
+    if "nvme" in devices:
+        _compare_with_modelled(aio, keys.MODELLED_AIO, draft)
+    draft.ignore_all(aio, dict.fromkeys(aio.values, "nothing is on NVMe"))
+
+
+def _account_for_stage(zero: Section, draft: Draft, stage: int) -> None:
+    """List the keys that say how a stage does its work, and those of the other stages."""
+    modelled = keys.MODELLED_ZERO
+    if stage == 3:
+        _take_only(zero, keys.ONLY_STAGE_3, draft)
+        modelled = modelled | keys.MODELLED_STAGE_3
+    elif stage > 0:
+        modelled = modelled | keys.MODELLED_STAGES_1_2
+        if draft.data["scheduler"]["name"] == ZERO2_OFFLOAD:
+            draft.take_or_default(zero, "overlap_comm", "scheduler.overlap_comm", zero.flag("overlap_comm"), False)
+        elif "overlap_comm" not in zero:
+            draft.leave(zero, "overlap_comm", keys.MODELLED_STAGES_1_2["overlap_comm"].simulated)
+    if zero.given("zenflow"):
+        raise zero.refused("zenflow", "ZenFlow")
+    _take_only(zero, keys.ONLY_ZERO, draft)
+    _compare_with_modelled(zero, modelled, draft)
+    draft.ignore_all(zero, keys.IGNORED_ZERO)
+    others = ("sub_group_size", *keys.MODELLED_STAGE_3, *keys.MODELLED_STAGES_1_2)
+    draft.ignore_all(zero, dict.fromkeys(others, keys.OTHER_STAGES))
+
+
+def _compare_with_modelled(section: Section, modelled: Mapping[str, keys.Modelled], draft: Draft) -> None:
+    """List keys that are simulated with one value, whatever they say, as used where that is theirs."""
+    for key, (only, simulated) in modelled.items():
+        if key in section:
+            value = section.like(key, only)
+            same = value is None or value == only
+            if same and not section.is_auto(key):
+                draft.use(section, key, simulated)
+            else:
+                draft.leave(section, key, simulated)
+
+
+def _refuse_switched_on(top: Section, draft: Draft) -> None:
     if (degree := top.section("tensor_parallel").count("autotp_size", 0) or 1) > 1:
-        raise _refused(top, "tensor_parallel", f"autotp_size {degree}")
+        raise top.refused("tensor_parallel", f"autotp_size {degree}")
     for key, (switch, what) in keys.SWITCHED.items():
         value = top.given(key)
         if value and (switch is None or switched_on(value, switch)):
-            raise _refused(top, key, what)
-    for section, only, ignored in ((top, keys.ONLY, keys.IGNORED), (zero, keys.ONLY_ZERO, keys.IGNORED_ZERO)):
-        _take_only(section, only, draft)
-        _ignore(section, ignored, draft)
-    _ignore(top, dict.fromkeys([*keys.SWITCHED, "tensor_parallel"], "off"), draft)
-    for key, modelled in keys.MODELLED_ZERO.items():
-        if key in zero:
-            value = zero.flag(key) if isinstance(modelled.value, bool) else zero.number(key, 0, 2.0**63)
-            same = value is None or value == modelled.value
-            if same and not zero.is_auto(key):
-                draft.use(zero, key, modelled.simulated)
-            else:
-                draft.leave(zero, key, f"simulated: {modelled.simulated}")
-
-
-def _refused(section: Section, key: str, what: str) -> InputError:
-    return section.document.error(section.at(key), f"{section.name(key)}: {what} cannot be simulated")
-
-
-def _ignore(section: Section, reasons: Mapping[str, str], draft: Draft) -> None:
-    for key, why in reasons.items():
-        if key in section:
-            draft.ignore(section, key, why)
+            raise top.refused(key, what)
+    draft.ignore_all(top, dict.fromkeys([*keys.SWITCHED, "tensor_parallel"], "off"))
 
 
 def _take_only(section: Section, only: Mapping[str, keys.Only], draft: Draft) -> None:
     for key, (expected, other) in only.items():
         if key not in section:
             continue
-        value = section.flag(key) if isinstance(expected, bool) else section.number(key, -1)
+        value = section.like(key, expected, -1)
         if value is not None and value != expected:
             raise section.unexpected(key, f"{str(expected).lower()}: {other} cannot be simulated")
         draft.use(section, key, "as simulated")
 
 
-def _take_stage(zero: Section, draft: Draft) -> None:
-    if zero.count("stage", 0) != 3:
-        raise zero.unexpected("stage", "3, the only ZeRO stage that can be simulated")
-    draft.use(zero, "stage", "ZeRO-3")
+def _take_stage(zero: Section, draft: Draft) -> int:
+    stage = zero.count("stage", 0)
+    if zero.is_auto("stage") or (stage or 0) > 3:
+        raise zero.unexpected("stage", "0, 1, 2 or 3")
+    draft.take_or_default(zero, "stage", "training.zero_stage", stage, 0)
+    return stage or 0
 
 
 def _take_precision(top: Section, draft: Draft) -> str:
@@ -90,7 +112,7 @@ def _take_precision(top: Section, draft: Draft) -> str:
         section = top.section(key)
         for switch in ("fp16_master_weights_and_grads", "bf16_master_weights_and_grads"):
             if section.flag(switch):
-                raise _refused(section, switch, "optimizer states of 16 bits")
+                raise section.refused(switch, "optimizer states of 16 bits")
         if section.is_auto("enabled"):
             draft.ignore(section, "enabled", "bf16 or fp16, whichever the Trainer is told: both have 2 bytes")
         elif section.flag("enabled"):
@@ -100,71 +122,22 @@ def _take_precision(top: Section, draft: Draft) -> str:
             draft.use(section, "enabled", "2 bytes a parameter; overflow steps of fp16 are not modelled")
         else:
             draft.ignore(section, "enabled", "off")
-        for other in section.values:
-            if other != "enabled":
-                draft.ignore(section, other, "numbers, not their amount")
+        draft.ignore_all(section, dict.fromkeys(section.values, "numbers, not their amount"))
     autos = [key for key in keys.PRECISIONS if key in top and top.section(key).is_auto("enabled")]
     if not chosen and not autos:
         raise top.document.error((), "neither bf16.enabled nor fp16.enabled is true: fp32 training cannot be simulated")
     return "fp16" if "fp16" in chosen else "bf16"
 
 
-def _take_optimizer_offload(zero: Section, draft: Draft) -> bool:
-    """Choose the scheduler; whether the optimizer is on the CPU."""
-    for key in ("offload_param", "zenflow"):
-        if key not in zero:
-            continue
-        section = zero.section(key, keys.OFFLOAD if key == "offload_param" else None)
-        if key == "zenflow" and section.values:
-            raise _refused(zero, key, "ZenFlow")
-        if (device := section.word("device", ("none", "cpu", "nvme"))) not in (None, "none"):
-            raise section.unexpected("device", f"none: parameters on {device} cannot be simulated")
-        draft.ignore(zero, key, "off")
-    offload = zero.section("offload_optimizer", keys.OFFLOAD)
-    device = offload.word("device", ("none", "cpu", "nvme")) or "none"
-    old = zero.flag("cpu_offload")
-    if old and offload.values:
-        raise zero.unexpected("cpu_offload", "offload_optimizer alone, which replaces it")
-    if device == "nvme":
-        raise offload.unexpected("device", "cpu or none: an optimizer on NVMe cannot be simulated")
-    if device == "none" and not old:
-        source = (offload, "device") if offload.values else (zero, "offload_optimizer")
-        draft.take(*source, "scheduler.name", RESIDENT, "the optimizer on the GPUs")
-        _ignore(offload, dict.fromkeys(keys.OFFLOAD[1:], "the optimizer is on the GPUs"), draft)
-        _ignore(zero, {"cpu_offload": "off"}, draft)
+def _take_sizes(zero: Section, draft: Draft, stage: int, hidden: int) -> None:
+    if stage == 3:
+        size = zero.count("sub_group_size")
+        draft.take_or_default(zero, "sub_group_size", "training.subgroup_size", size, SUBGROUP_SIZE)
+    key, target = "reduce_bucket_size", "training.reduce_bucket_size"
+    if zero.is_auto(key):
+        draft.take(zero, key, target, hidden * hidden, "hidden x hidden, as Hugging Face sets it")
     else:
-        _take_cpu_offload(zero, offload, draft, "cpu_offload" if old else "device")
-    _ignore(zero, {"cpu_offload_use_pin_memory": "deprecated, without effect"}, draft)
-    return device == "cpu" or bool(old)
-
-
-def _take_cpu_offload(zero: Section, offload: Section, draft: Draft, key: str) -> None:
-    section = zero if key == "cpu_offload" else offload
-    if offload.flag("super_offload"):
-        raise _refused(offload, "super_offload", "SuperOffload")
-    ratio = offload.number("ratio", 0, 1)
-    if offload.flag("pin_memory") is False:
-        draft.take(section, key, "scheduler.name", BLOCKING, "by pin_memory")
-        draft.use(offload, "pin_memory", "gradients copied while the host waits")
-    else:
-        why = f"gradients copied asynchronously; builds that block: --scheduler {BLOCKING}"
-        draft.take(section, key, "scheduler.name", ASYNCHRONOUS, why)
-        draft.use(offload, "pin_memory", "gradients in pinned memory")
-    default = "" if ratio is not None else DEFAULT
-    draft.take(offload, "ratio", "scheduler.cpu_ratio", 1.0 if ratio is None else float(ratio), default)
-    _ignore(offload, {"super_offload": "off", **keys.IGNORED_OFFLOAD}, draft)
-
-
-def _take_sizes(zero: Section, draft: Draft, hidden: int) -> None:
-    size = zero.count("sub_group_size")
-    draft.take(zero, "sub_group_size", "training.subgroup_size", size or SUBGROUP_SIZE, "" if size else DEFAULT)
-    bucket = zero.count("reduce_bucket_size")
-    if zero.is_auto("reduce_bucket_size"):
-        why = "hidden x hidden, as Hugging Face sets it"
-        draft.take(zero, "reduce_bucket_size", "training.reduce_bucket_size", hidden * hidden, why)
-    else:
-        default = "" if bucket else DEFAULT
-        draft.take(zero, "reduce_bucket_size", "training.reduce_bucket_size", bucket or BUCKET_ELEMENTS, default)
+        draft.take_or_default(zero, key, target, zero.count(key), BUCKET_ELEMENTS)
 
 
 def _take_optimizer(top: Section, draft: Draft, *, offloaded: bool) -> None:
@@ -178,16 +151,16 @@ def _take_optimizer(top: Section, draft: Draft, *, offloaded: bool) -> None:
     if offloaded and params.flag("torch_adam"):
         raise params.unexpected("torch_adam", "false: PyTorch's Adam on the CPU cannot be simulated")
     draft.use(optimizer, "type", f"Adam with fp32 state, on {'the CPU' if offloaded else 'the GPUs'}")
-    _ignore(optimizer, {"params": "numbers, not their amount", "legacy_fusion": "initialization"}, draft)
+    draft.ignore_all(optimizer, {"params": "numbers, not their amount", "legacy_fusion": "initialization"})
 
 
 def _take_checkpointing(top: Section, draft: Draft) -> None:
     section = top.section("activation_checkpointing", keys.CHECKPOINTING)
     if section.flag("cpu_checkpointing"):
-        raise _refused(section, "cpu_checkpointing", "checkpoints of activations in host memory")
+        raise section.refused("cpu_checkpointing", "checkpoints of activations in host memory")
     if section.values:
         draft.take(top, "activation_checkpointing", CHECKPOINTING, True, "the section is there")
-        _ignore(section, {"cpu_checkpointing": "off", **keys.IGNORED_CHECKPOINTING}, draft)
+        draft.ignore_all(section, {"cpu_checkpointing": "off", **keys.IGNORED_CHECKPOINTING})
 
 
 def _check_data_types(top: Section, draft: Draft, precision: str) -> None:
@@ -200,6 +173,4 @@ def _check_data_types(top: Section, draft: Draft, precision: str) -> None:
             draft.use(section, key, "2 bytes an element")
         elif key in section:
             draft.ignore(section, key, "the 16-bit format")
-    for key in types.values:
-        if key not in ("grad_accum_dtype", "param_dtype"):
-            draft.ignore(types, key, "small buffers")
+    draft.ignore_all(types, dict.fromkeys(types.values, "small buffers"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 PROFILING = "reports and their synchronizations are not part of the prediction"
-_OTHER_STAGES = "of ZeRO stages 1 and 2"
+OTHER_STAGES = "of other ZeRO stages"
 _CHECKPOINTS = "checkpoints to disk are between iterations"
 _NUMBERS = "changes numbers, not their amount"
 
@@ -21,7 +21,6 @@ IGNORED: dict[str, str] = {
     **dict.fromkeys(("wall_clock_breakdown", "memory_breakdown", "flops_profiler", "comms_logger"), PROFILING),
     **dict.fromkeys(("tensorboard", "wandb", "csv_monitor", "comet", "monitor_config"), PROFILING),
     **dict.fromkeys(("checkpoint", "nebula", "datastates_ckpt"), _CHECKPOINTS),
-    "aio": "of the optimizer on NVMe",
     "dataloader_drop_last": "data loading is not modelled",
     "disable_python_gc": "garbage collection is not modelled",
     "eigenvalue": "of quantization schedules",
@@ -32,9 +31,9 @@ IGNORED: dict[str, str] = {
 }
 
 IGNORED_ZERO: dict[str, str] = {
-    **dict.fromkeys(("allgather_partitions", "allgather_bucket_size", "round_robin_gradients"), _OTHER_STAGES),
-    **dict.fromkeys(("legacy_stage1", "use_multi_rank_bucket_allreduce", "compute_grad_norm"), _OTHER_STAGES),
-    "parameter_alignment": _OTHER_STAGES,
+    **dict.fromkeys(("legacy_stage1", "parameter_alignment"), OTHER_STAGES),
+    "zenflow": "off",
+    "cpu_offload_use_pin_memory": "deprecated, without effect",
     **dict.fromkeys(("load_from_fp32_weights", "elastic_checkpoint", "pipeline_loading_checkpoint"), _CHECKPOINTS),
     "stage3_gather_16bit_weights_on_model_save": _CHECKPOINTS,
     "stage3_gather_fp16_weights_on_model_save": _CHECKPOINTS,
@@ -49,19 +48,40 @@ IGNORED_ZERO: dict[str, str] = {
     "save_muon_momentum_buffer_in_memory": "of another optimizer",
 }
 
-IGNORED_OFFLOAD: dict[str, str] = dict.fromkeys(
-    (
-        "nvme_path",
-        "buffer_count",
-        "buffer_size",
-        "max_in_cpu",
-        "pipeline",
-        "pipeline_read",
-        "pipeline_write",
-        "fast_init",
-    ),
-    "of offload to NVMe",
-) | {"cpuadam_cores_perc": "of super_offload, which is off"}
+IGNORED_OFFLOAD_OPTIMIZER: dict[str, str] = {
+    "super_offload": "off",
+    "ratio": "all of the optimizer is offloaded",
+    "pin_memory": "buffers of NVMe are pinned either way",
+    "cpuadam_cores_perc": "of super_offload, which is off",
+    "nvme_path": "the profile says how fast NVMe is",
+    "fast_init": "initialization",
+    "pipeline": "DeepSpeed sets it from pipeline_read and pipeline_write",
+}
+
+IGNORED_OFFLOAD_PARAM: dict[str, str] = {
+    "nvme_path": "the profile says how fast NVMe is",
+    "pin_memory": "parameters in host memory are pinned either way",
+}
+
+
+class Option(NamedTuple):
+    """A scheduler's option that a key becomes, and DeepSpeed's default."""
+
+    name: str
+    default: int
+
+
+NVME_OPTIMIZER: dict[str, Option] = {
+    "pipeline_read": Option("pipeline_read", False),
+    "pipeline_write": Option("pipeline_write", False),
+    "buffer_count": Option("buffer_count", 4),
+}
+
+NVME_PARAMETERS: dict[str, Option] = {
+    "buffer_count": Option("parameter_buffer_count", 5),
+    "buffer_size": Option("parameter_buffer_size", 100_000_000),
+    "max_in_cpu": Option("max_in_cpu", 1_000_000_000),
+}
 
 IGNORED_CHECKPOINTING: dict[str, str] = {
     "partition_activations": "of tensor parallelism",
@@ -88,15 +108,15 @@ ONLY: dict[str, Only] = {
     "fp32_allreduce": Only(False, "gradients reduced in fp32"),
 }
 
+ONLY_STAGE_3: dict[str, Only] = {"overlap_comm": Only(True, "gradients reduced on the compute stream")}
+
 ONLY_ZERO: dict[str, Only] = {
-    "overlap_comm": Only(True, "gradients reduced on the compute stream"),
     "reduce_scatter": Only(True, "gradients all-reduced instead of reduce-scattered"),
     "zero_hpz_partition_size": Only(1, "ZeRO++'s secondary partition"),
     "zero_quantized_weights": Only(False, "ZeRO++'s quantized gathers"),
     "zero_quantized_nontrainable_weights": Only(False, "ZeRO++'s quantized gathers"),
     "zero_quantized_gradients": Only(False, "ZeRO++'s quantized gradients"),
     "mics_shard_size": Only(-1, "MiCS"),
-    "cpu_offload_param": Only(False, "parameters on the CPU"),
 }
 
 SWITCHED: dict[str, tuple[str | None, str]] = {
@@ -126,8 +146,7 @@ class Modelled(NamedTuple):
     simulated: str
 
 
-MODELLED_ZERO: dict[str, Modelled] = {
-    "contiguous_gradients": Modelled(True, "gradients copied into one bucket"),
+MODELLED_STAGE_3: dict[str, Modelled] = {
     "stage3_max_live_parameters": Modelled(1e9, "gathers ahead until 1e9 elements are live"),
     "stage3_max_reuse_distance": Modelled(1e9, "layers within 1e9 elements of reuse stay gathered"),
     "stage3_prefetch_bucket_size": Modelled(5e7, "two layers' gathers issued ahead"),
@@ -137,21 +156,46 @@ MODELLED_ZERO: dict[str, Modelled] = {
     "stage3_use_all_reduce_for_fetch_params": Modelled(False, "all-gathers"),
     "stage3_allgather_sequential": Modelled(False, "all-gathers of coalesced parameters"),
 }
-MODELLED_ZERO |= {
-    key.removeprefix("stage3_"): modelled for key, modelled in MODELLED_ZERO.items() if key.startswith("stage3_")
+MODELLED_STAGE_3 |= {key.removeprefix("stage3_"): modelled for key, modelled in MODELLED_STAGE_3.items()}
+
+MODELLED_STAGES_1_2: dict[str, Modelled] = {
+    "overlap_comm": Modelled(True, "gradients reduced while backward goes on, which is not DeepSpeed's default here"),
+    "allgather_partitions": Modelled(True, "updated parameters are all-gathered"),
+    "allgather_bucket_size": Modelled(5e8, "all-gathers of 5e8 elements"),
+    "round_robin_gradients": Modelled(False, "gradients reduced in the order of layers"),
+    "use_multi_rank_bucket_allreduce": Modelled(True, "one collective for each bucket"),
+    "compute_grad_norm": Modelled(True, "the norm of all gradients before the update"),
+}
+
+MODELLED_ZERO: dict[str, Modelled] = {"contiguous_gradients": Modelled(True, "gradients copied into one bucket")}
+
+_RATES = "the profile's rates of NVMe, however requests are cut and queued"
+MODELLED_AIO: dict[str, Modelled] = {
+    "block_size": Modelled(None, f"{_RATES}; tensors smaller than a block are swapped too"),
+    **dict.fromkeys(("queue_depth", "intra_op_parallelism", "thread_count"), Modelled(None, _RATES)),
+    "single_submit": Modelled(False, _RATES),
+    "overlap_events": Modelled(True, _RATES),
+    "use_gds": Modelled(False, "through host memory"),
 }
 
 PRECISIONS = ("bf16", "bfloat16", "fp16")
 ADAM = ("adam", "adamw")
 
 TOP = (
-    *("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "zero_optimization"),
+    *("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "zero_optimization", "aio"),
     *("optimizer", "activation_checkpointing", "communication_data_type", "data_types", "tensor_parallel", *PRECISIONS),
     *(*IGNORED, *ONLY, *SWITCHED),
 )
 ZERO = (
-    *("stage", "offload_optimizer", "offload_param", "cpu_offload", "cpu_offload_use_pin_memory", "sub_group_size"),
-    *("reduce_bucket_size", "zenflow", *IGNORED_ZERO, *ONLY_ZERO, *MODELLED_ZERO),
+    *("stage", "offload_optimizer", "offload_param", "cpu_offload", "cpu_offload_param", "sub_group_size"),
+    *("reduce_bucket_size", *IGNORED_ZERO, *ONLY_ZERO),
+    *(*MODELLED_ZERO, *MODELLED_STAGE_3, *MODELLED_STAGES_1_2),
 )
-OFFLOAD = ("device", "ratio", "pin_memory", "super_offload", *IGNORED_OFFLOAD)
+OFFLOADED = {"optimizer": ("offload_optimizer", "cpu_offload"), "parameters": ("offload_param", "cpu_offload_param")}
+"""What can be offloaded, the section that says where to, and the older flag for offload to the CPU."""
+
+OFFLOAD: dict[str, tuple[str, ...]] = {
+    "offload_optimizer": ("device", *IGNORED_OFFLOAD_OPTIMIZER, *NVME_OPTIMIZER),
+    "offload_param": ("device", *IGNORED_OFFLOAD_PARAM, *NVME_PARAMETERS),
+}
 CHECKPOINTING = ("cpu_checkpointing", *IGNORED_CHECKPOINTING)

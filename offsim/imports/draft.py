@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from offsim.imports.keys import NOT_GIVEN, Section
+from offsim.inputs.document import Mark
 from offsim.inputs.errors import KeyPath
-from offsim.inputs.yaml_input import Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,9 @@ class Draft:
     not_modelled: list[Entry] = field(default_factory=list)
     """What the prediction stands for instead."""
 
+    _accounted: set[tuple[int, KeyPath]] = field(default_factory=set, init=False, repr=False)
+    """Document and path of the keys that are in a list."""
+
     def take(
         self, section: Section, key: str, target: str, value: Any, why: str = "", *, assumed: bool | None = None
     ) -> None:
@@ -47,37 +51,68 @@ class Draft:
         """
         given = key in section
         mark = section.document.mark(section.at(key))
-        if assumed is None:
-            assumed = not given
-        self._set(
-            target, value, section.name(key), section.shown(key), why, mark if given else mark._replace(line=0), assumed
-        )
+        became = self._set(target, value, why)
+        entry = self._entry(section, key, became)
+        self._note(target, mark if given else mark._replace(line=0), entry)
+        (self.assumed if assumed or (assumed is None and not given) else self.used).append(entry)
+
+    def take_or_default(self, section: Section, key: str, target: str, value: Any, default: Any) -> None:
+        """Set `target` to the value of a key; to DeepSpeed's default where there is none."""
+        if value is None:
+            self.take(section, key, target, default, "DeepSpeed's default")
+        else:
+            self.take(section, key, target, value)
 
     def option(self, option: str, target: str, value: Any, found: str, why: str) -> None:
         """Set `target` from an option of the command line."""
-        self._set(target, value, option, found, why, Mark(option, 0, ""), found == NOT_GIVEN)
+        entry = Entry(option, found, self._set(target, value, why))
+        self._note(target, Mark(option), entry)
+        (self.assumed if found == NOT_GIVEN else self.used).append(entry)
 
-    def _set(self, target: str, value: Any, key: str, found: str, why: str, mark: Mark, assumed: bool) -> None:
+    def _set(self, target: str, value: Any, why: str) -> str:
+        """Set a value of the scenario; return what to say of it."""
         section, _, name = target.rpartition(".")
-        path: KeyPath = (section, name) if section else (name,)
         (self.data.setdefault(section, {}) if section else self.data)[name] = value
-        self.marks[path] = Mark(mark.origin, mark.line, "")
-        if section:
-            self.marks.setdefault((section,), Mark(mark.origin, 0, ""))
-        self.sources[path] = f"{mark.where} {key}: {found}" if mark.line else f"{key}: {found}"
         became = f"{target} {str(value).lower() if isinstance(value, bool) else value}"
-        entry = Entry(key, found, f"{became} ({why})" if why else became)
-        (self.assumed if assumed else self.used).append(entry)
+        return f"{became} ({why})" if why else became
+
+    def _note(self, target: str, mark: Mark, entry: Entry) -> None:
+        """Note where a value of the scenario is from."""
+        path: KeyPath = tuple(target.split("."))
+        self.marks[path] = mark._replace(text="")
+        for section in path[:-1]:
+            self.marks.setdefault((section,), Mark(mark.origin))
+        where = f"{mark.where} " if mark.line else ""
+        self.sources[path] = f"{where}{entry.key}: {entry.found}"
+
+    def _entry(self, section: Section, key: str, became: str) -> Entry:
+        self._accounted.add((id(section.document), section.at(key)))
+        return Entry(section.name(key), section.shown(key), became)
 
     def use(self, section: Section, key: str, meaning: str) -> None:
         """List a key that is modelled without being a value of the scenario, or its default."""
-        listed = self.used if key in section else self.assumed
-        listed.append(Entry(section.name(key), section.shown(key), meaning))
+        (self.used if key in section else self.assumed).append(self._entry(section, key, meaning))
 
     def ignore(self, section: Section, key: str, why: str) -> None:
         """List a key without effect on the time of an iteration."""
-        self.ignored.append(Entry(section.name(key), section.shown(key), why))
+        self.ignored.append(self._entry(section, key, why))
+
+    def ignore_all(self, section: Section, reasons: Mapping[str, str]) -> None:
+        """List those of the keys as ignored that the section has and no list names yet."""
+        for key, why in reasons.items():
+            if key in section and (id(section.document), section.at(key)) not in self._accounted:
+                self.ignore(section, key, why)
 
     def leave(self, section: Section, key: str, instead: str) -> None:
         """List a key that is not modelled, and what is simulated instead."""
-        self.not_modelled.append(Entry(section.name(key), section.shown(key), instead))
+        self.not_modelled.append(self._entry(section, key, f"simulated: {instead}"))
+
+    @property
+    def lists(self) -> dict[str, list[Entry]]:
+        """The lists by what became of their keys."""
+        return {
+            "taken": self.used,
+            "assumed": self.assumed,
+            "ignored": self.ignored,
+            "not modelled": self.not_modelled,
+        }

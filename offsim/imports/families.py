@@ -20,6 +20,7 @@ LLAMA_NAMES: dict[str, tuple[str, ...]] = {
     "vocab": ("vocab_size",),
     "positions": ("max_position_embeddings",),
 }
+_UNGROUPED_NAMES = {name: keys for name, keys in LLAMA_NAMES.items() if name != "kv_heads"}
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,13 @@ FAMILIES: dict[str, Family] = {
     ),
     "gpt_neox": replace(
         _BIASED,
-        names={name: keys for name, keys in LLAMA_NAMES.items() if name != "kv_heads"},
+        names=_UNGROUPED_NAMES,
         qkv_bias=("attention_bias", True),
         out_bias=("attention_bias", True),
     ),
     "opt": replace(
         _BIASED,
-        names={name: keys for name, keys in LLAMA_NAMES.items() if name != "kv_heads"} | {"ffn_hidden": ("ffn_dim",)},
+        names=_UNGROUPED_NAMES | {"ffn_hidden": ("ffn_dim",)},
         tied=True,
         qkv_bias=("enable_bias", True),
         out_bias=("enable_bias", True),

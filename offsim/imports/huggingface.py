@@ -9,7 +9,7 @@ from offsim.imports.draft import Draft, Entry
 from offsim.imports.families import EXPERTS, FAMILIES, NO_FFN_MEANS_FOUR_TIMES, OWN_KEYS, TELLTALES, Family
 from offsim.imports.keys import Section
 from offsim.imports.parameters import Shape, count_parameters, setting
-from offsim.inputs.yaml_input import Document
+from offsim.inputs.document import Document
 
 SEQUENCE = 2048
 """Tokens of a sequence where neither an option nor a smaller max_position_embeddings says how many."""
@@ -17,6 +17,7 @@ TOLERATED = 0.01
 """A difference in parameters that is only mentioned: biases, norms and learned positions are less."""
 REFUSED = 0.10
 """One with which the prediction would be for another model."""
+DROPOUTS = ("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout")
 
 
 def read_model(document: Document, draft: Draft, *, sequence: int | None) -> int:
@@ -34,20 +35,23 @@ def read_model(document: Document, draft: Draft, *, sequence: int | None) -> int
     _take_attention(config, draft)
     if config.flag("gradient_checkpointing"):
         draft.take(config, "gradient_checkpointing", "training.activation_checkpointing", True)
-    listed = {entry.key for entry in (*draft.used, *draft.assumed)}
+    _account_for_the_rest(config, draft, model_type, family)
+    return count_parameters(config, model_type, family, shape)
+
+
+def _account_for_the_rest(config: Section, draft: Draft, model_type: str, family: Family) -> None:
     settings = (family.qk_norm, family.qkv_bias, family.out_bias, family.mlp_bias)
     counted = {value[0] for value in settings if isinstance(value, tuple)}
     for key in config.values:
         if key in counted or key in OWN_KEYS.get(model_type, ()) or key == "head_dim":
             draft.use(config, key, "in the number of parameters")
-        elif key in ("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout"):
+        elif key in DROPOUTS:
             if config.number(key, 0, 1):
-                draft.leave(config, key, "simulated without dropout's kernels")
+                draft.leave(config, key, "no kernels of dropout")
         elif key == "sliding_window" and (window := config.count(key, 0)) and window < draft.data["model"]["sequence"]:
-            draft.leave(config, key, "simulated: attention over the whole sequence")
-        elif key not in listed and not any(key in names for names in family.names.values()):
-            draft.ignore(config, key, "not a size")
-    return count_parameters(config, model_type, family, shape)
+            draft.leave(config, key, "attention over the whole sequence")
+    names = [key for names in family.names.values() for key in names]
+    draft.ignore_all(config, {key: "not a size" for key in config.values if key not in names})
 
 
 def check_parameters(document: Document, draft: Draft, counted: int, modelled: int, *, refuse: bool) -> None:
@@ -64,7 +68,7 @@ def check_parameters(document: Document, draft: Draft, counted: int, modelled: i
 def _refuse_other_kinds(config: Section) -> None:
     for key in EXPERTS:
         if (config.count(key, 0) or 0) > 1:
-            raise config.document.error(config.at(key), f"{key}: mixtures of experts cannot be simulated")
+            raise config.refused(key, "mixtures of experts")
     if config.flag("is_encoder_decoder"):
         raise config.unexpected("is_encoder_decoder", "false: only decoders can be simulated")
     for key, what in (
@@ -165,7 +169,7 @@ def _take_sequence(config: Section, draft: Draft, family: Family, shape: Shape, 
         if shape.positions is not None and sequence > shape.positions:
             if family.position_offset is not None:
                 raise config.unexpected(key, f"at least the {sequence} tokens of --sequence: its positions are learned")
-            draft.leave(config, key, f"simulated: --sequence {sequence}")
+            draft.leave(config, key, f"--sequence {sequence}")
         elif shape.positions is not None:
             draft.ignore(config, key, "only a bound on --sequence")
         return

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from offsim.inputs.document import Document, dotted
 from offsim.inputs.errors import InputError, KeyPath, nearest
 from offsim.inputs.fields import MAX_COUNT
-from offsim.inputs.yaml_input import Document, dotted
 
 AUTO = "auto"
 """What Hugging Face's integration replaces before DeepSpeed sees it; DeepSpeed takes its default for what is left."""
 
 NOT_GIVEN = "not given"
+
+MEANT = {"gpu": "none", "cuda": "none", "host": "cpu", "dram": "cpu", "ssd": "nvme", "disk": "nvme"}
+"""Other words for DeepSpeed's devices of offload: by its letters alone, gpu would be cpu."""
+
+MAX_LIMIT = 2.0**63
+"""Limits that are larger than anything may be as large as this, as DeepSpeed's defaults are."""
 
 
 class Section:
@@ -23,7 +29,7 @@ class Section:
         self.document, self.path = document, path
         values: Any = document.data
         for part in path:
-            values = values.get(part)
+            values = None if values is None else values.get(part)
         self.values: dict[str, Any] = {} if values is None else values
         if not isinstance(self.values, dict):
             raise document.unexpected(path, "a section of keys")
@@ -60,6 +66,10 @@ class Section:
             return self.document.error(self.path, f"missing key '{self.name(key)}': expected {expected}")
         return self.document.unexpected(self.at(key), expected)
 
+    def refused(self, key: str, what: str) -> InputError:
+        """The error about a key that would change an iteration but cannot be simulated."""
+        return self.document.error(self.at(key), f"{self.name(key)}: {what} cannot be simulated")
+
     def is_auto(self, key: str) -> bool:
         """Whether the value is left to Hugging Face's integration."""
         return bool(self.values.get(key) == AUTO)
@@ -79,9 +89,9 @@ class Section:
             raise self.unexpected(key, f"at least {low:g}" if value < low else f"at most {high:g}")
         return value
 
-    def count(self, key: str, low: int = 1) -> int | None:
-        """A whole number from `low`; 1e8 is one."""
-        value = self.number(key, low)
+    def count(self, key: str, low: float = 1, high: float = MAX_COUNT) -> int | None:
+        """A whole number from `low` to `high`; 1e8 is one."""
+        value = self.number(key, low, high)
         if value is not None and value != int(value):
             raise self.unexpected(key, "a whole number")
         return None if value is None else int(value)
@@ -92,6 +102,12 @@ class Section:
         if value is not None and not isinstance(value, bool):
             raise self.unexpected(key, "true or false")
         return value
+
+    def like(self, key: str, example: object, low: float = 0) -> float | bool | None:
+        """A flag where the example is one, a whole number from `low` where it is one, else a number from `low`."""
+        if isinstance(example, bool):
+            return self.flag(key)
+        return (self.count if isinstance(example, int) else self.number)(key, low, MAX_LIMIT)
 
     def word(self, key: str, choices: Collection[str] = ()) -> str | None:
         """A text, one of `choices` where there are any."""
@@ -106,7 +122,8 @@ class Section:
 
     def unknown_choice(self, key: str, choices: Collection[str]) -> InputError:
         """The error about a text that is not one of `choices`."""
-        near = nearest(str(self.values[key]), choices)
+        written = str(self.values[key]).lower()
+        near = MEANT[written] if MEANT.get(written) in choices else nearest(written, choices)
         return self.unexpected(key, f"one of {', '.join(choices)}" + (f"; did you mean '{near}'?" if near else ""))
 
     def section(self, key: str, known: Collection[str] | None = None) -> Section:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from offsim.imports.deepspeed import CHECKPOINTING, read_deepspeed
 from offsim.imports.draft import Draft
+from offsim.imports.emit import KEYS
 from offsim.imports.huggingface import check_parameters, read_model
 from offsim.imports.keys import NOT_GIVEN, Section
+from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError
-from offsim.inputs.yaml_input import Document, read_json
+from offsim.inputs.yaml_input import read_json
 from offsim.platform.profiles import load_profile
 from offsim.programs.transformer import Workload
 from offsim.scenario import Scenario, scenario_from
@@ -34,14 +36,7 @@ class Imported:
         """A row per key: `list` it is on (taken, assumed, ignored, not modelled), `found`, and what it `became`."""
         import pandas as pd
 
-        draft = self.draft
-        lists = {
-            "taken": draft.used,
-            "assumed": draft.assumed,
-            "ignored": draft.ignored,
-            "not modelled": draft.not_modelled,
-        }
-        rows = [(name, e.key, e.found, e.became) for name, entries in lists.items() for e in entries]
+        rows = [(name, e.key, e.found, e.became) for name, entries in self.draft.lists.items() for e in entries]
         return pd.DataFrame(rows, columns=["list", "key", "found", "became"])
 
 
@@ -82,8 +77,8 @@ def import_scenario(
     if "activation_checkpointing" not in draft.data["training"]:
         why = "layers are recomputed; --set says otherwise"
         draft.take(Section(configuration), "activation_checkpointing", CHECKPOINTING, True, why, assumed=True)
-    order = ("name", "hardware", "model", "training", "scheduler")
-    scenario = scenario_from(Document({key: draft.data[key] for key in order}, draft.marks), Path(), overrides)
+    data = {key: draft.data[key] for key in KEYS if key in draft.data}
+    scenario = scenario_from(Document(data, draft.marks), Path(), overrides)
     modelled = Workload(scenario.model, scenario.training).parameters * scenario.training.tensor_parallel
     own = any(override.strip().startswith("model.") for override in overrides)
     check_parameters(architecture, draft, counted, modelled, refuse=not own)

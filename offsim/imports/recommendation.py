@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from offsim.imports.deepspeed import ASYNCHRONOUS, BLOCKING, RESIDENT
-from offsim.programs.zero3 import BUCKET_ELEMENTS
+from offsim.imports.deepspeed_keys import OFFLOADED
+from offsim.imports.offload import TIERS
+from offsim.programs.training import BUCKET_ELEMENTS
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
+
+DEVICES = {tier: device for device, tier in TIERS.items()}
+NVME_PATH = "/local_nvme"
+NEAREST = {"device": "cpu", "pin_memory": True}
+"""What stock DeepSpeed has nearest to a scheduler that names no keys of its own."""
 
 
 @dataclass(frozen=True)
@@ -27,48 +34,57 @@ class Recommendation:
 def recommendation(scenario: Scenario) -> Recommendation:
     """Say in DeepSpeed's words what to train with; `import_scenario` reads the same values back.
 
-    A scheduler that DeepSpeed does not have gets the keys of the nearest that it has, and a note on the build to use.
+    A scheduler says its own keys in `deepspeed_keys(options)`, by their dotted path in ds_config.json, and what no key
+    does in `deepspeed_notes(options)`. One without them gets the keys of ZeRO-3 with the optimizer on the CPU.
     """
     training = scenario.training
-    zero: dict[str, Any] = {
-        "stage": 3,
-        "sub_group_size": training.subgroup_size,
-        "reduce_bucket_size": training.reduce_bucket_size or BUCKET_ELEMENTS,
-        "overlap_comm": True,
-    }
-    offload, notes = _offload(scenario)
-    zero["offload_optimizer"] = offload
-    if training.tensor_parallel > 1:
-        notes.append(f"tensor parallelism of {training.tensor_parallel} is Megatron's --tensor-model-parallel-size")
-    on_or_off = "on" if training.activation_checkpointing else "off"
-    notes.append(f"activation checkpointing has to be {on_or_off} in the model's code: no key here does that")
-    keys = {
+    stage = training.zero_stage
+    zero: dict[str, Any] = {"stage": stage}
+    if stage == 3:
+        zero["sub_group_size"] = training.subgroup_size
+    zero |= {"reduce_bucket_size": training.reduce_bucket_size or BUCKET_ELEMENTS, "overlap_comm": True}
+    keys: dict[str, Any] = {
         "train_batch_size": training.global_batch,
         "train_micro_batch_size_per_gpu": training.micro_batch,
         "gradient_accumulation_steps": training.micro_steps,
         "bf16": {"enabled": True},
         "zero_optimization": zero,
     }
+    own, notes = _of_scheduler(scenario)
+    for path, value in own.items():
+        *sections, key = path.split(".")
+        section = keys
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[key] = value
+    notes += _place(scenario, zero)
+    if training.tensor_parallel > 1:
+        notes.append(f"tensor parallelism of {training.tensor_parallel} is Megatron's --tensor-model-parallel-size")
+    on_or_off = "on" if training.activation_checkpointing else "off"
+    notes.append(f"activation checkpointing has to be {on_or_off} in the model's code: no key here does that")
     return Recommendation(keys, tuple(notes))
 
 
-def _offload(scenario: Scenario) -> tuple[dict[str, Any], list[str]]:
-    name = scenario.scheduler.name
-    if name == RESIDENT:
-        return {"device": "none"}, []
-    _, options = scenario_scheduler(scenario)
-    ratio = getattr(options, "cpu_ratio", 1.0)
-    offload = {"device": "cpu", "pin_memory": name != BLOCKING, "ratio": ratio}
-    if name == BLOCKING:
-        return offload, ["for builds whose gradient copies block the host, pin_memory can be true as well"]
-    if name == ASYNCHRONOUS:
-        return offload, ["needs a build that copies gradients without blocking the host, as 0.19 does"]
-    stock = f"stock DeepSpeed runs these keys as {ASYNCHRONOUS}"
-    if name == "deep_optimizer_states":
-        stride = getattr(options, "update_stride", None)
-        note = (
-            f"needs the build of DeepSpeed of Deep Optimizer States (doi 10.1145/3652892.3700781), with one "
-            f"sub-group in {stride} updated on the GPU (update stride {stride}); {stock}"
-        )
-        return offload, [note]
-    return offload, [f"needs a build with the scheduler {name}; {stock}"]
+def _of_scheduler(scenario: Scenario) -> tuple[Mapping[str, object], list[str]]:
+    scheduler, options = scenario_scheduler(scenario)
+    said = scheduler.deepspeed_keys(options)
+    if said is None:
+        nearest = {f"zero_optimization.offload_optimizer.{key}": value for key, value in NEAREST.items()}
+        return nearest, [f"needs a build with the scheduler {scheduler.name}; stock DeepSpeed runs ZeRO-3 offload"]
+    return said, list(scheduler.deepspeed_notes(options))
+
+
+def _place(scenario: Scenario, zero: dict[str, Any]) -> list[str]:
+    """Set the devices that the scenario's placement says; return notes on what no key says."""
+    notes = []
+    for kind, (name, _) in OFFLOADED.items():
+        placed = getattr(scenario.placement, kind)
+        tier = placed[0].tier if isinstance(placed, list) and len(placed) == 1 else placed
+        if isinstance(tier, str) and tier in DEVICES:
+            zero.setdefault(name, {})["device"] = DEVICES[tier]
+        elif tier is not None:
+            notes.append(f"no key of DeepSpeed says this placement of the {kind}")
+        if zero.get(name, {}).get("device") == "nvme":
+            zero[name].setdefault("nvme_path", NVME_PATH)
+            notes.append(f"{name}.nvme_path has to be a folder on NVMe of the node")
+    return notes

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 KeyPath = tuple[str | int, ...]
 
+MAX_LENGTH = 1000
+"""A problem may quote what was found, which may be of any length and have lines of its own."""
+
 
 class InputError(Exception):
     """Something the user wrote is wrong.
@@ -21,7 +24,11 @@ class InputError(Exception):
         self.where = where
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.problem}" if self.where else self.problem
+        problem, half = self.problem, MAX_LENGTH // 2
+        if len(problem) > MAX_LENGTH:
+            problem = f"{problem[: half - 3]}...{problem[-half:]}"
+        text = f"{self.where}: {problem}" if self.where else problem
+        return text.replace("\n", "\\n")
 
 
 class Expected(ValueError):

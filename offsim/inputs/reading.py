@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from offsim.inputs.errors import InputError
+from offsim.inputs.errors import InputError, nearest
 
 _GZIP = b"\x1f\x8b"
 
@@ -24,7 +24,7 @@ def reading(path: Path, expected: str) -> Iterator[IO[bytes]]:
         with path.open("rb") as file:
             yield file
     except FileNotFoundError:
-        raise InputError("no such file", str(path)) from None
+        raise InputError(f"no such file{_nearest_file(path)}", str(path)) from None
     except IsADirectoryError:
         raise InputError(f"found a folder, expected {expected}", str(path)) from None
     except (gzip.BadGzipFile, EOFError, zlib.error):
@@ -38,3 +38,11 @@ def unpacked(file: IO[bytes]) -> IO[bytes]:
     packed = file.read(len(_GZIP)) == _GZIP
     file.seek(0)
     return cast(IO[bytes], gzip.open(file)) if packed else file
+
+
+def _nearest_file(path: Path) -> str:
+    """Return what to append to "no such file": the file of that kind with the nearest name, if any comes close."""
+    others = sorted(other for other in path.parent.glob("*") if other.suffix == path.suffix)
+    stems = {other.stem.lower(): other for other in others}
+    near = nearest(path.stem, stems)
+    return f"; did you mean '{stems[near]}'?" if near else ""

@@ -7,13 +7,13 @@ unit. Reading and checking the files is `offsim.platform.profiles`' work.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from offsim.inputs.errors import Expected
-from offsim.inputs.fields import Section
-from offsim.platform.correlations import Correlation
+from offsim.inputs.fields import Section, section_type
 
 Source = Literal["measured", "fitted", "datasheet", "derived", "assumed"]
 
@@ -58,6 +58,7 @@ class Host(Section):
         default=None, gt=0, description="into fresh pages, as the serial update; none: downcast_params_per_s"
     )
     upcast_params_per_s: float = Field(gt=0, description="bf16 -> fp32 of a rank, alone")
+    copy_bytes_per_s: float = Field(default=1e10, gt=0, description="copies of a rank within host memory, bytes copied")
     module_launch_s: float = Field(
         ge=0, description="host thread time to run one transformer layer's forward hooks and launches"
     )
@@ -97,14 +98,24 @@ class Interconnect(Section):
     )
     collective_latency_s: float = Field(ge=0, description="fixed time of a collective")
     collective_gpu_share: float = Field(ge=0, le=1, description="share of the GPU that a running collective takes")
+    over_pcie: int = Field(
+        default=0, ge=0, le=1, description="1 where GPUs have no links of their own: collectives fill the host link"
+    )
 
 
-class Storage(Section):
-    """NVMe (and a parallel file system) of a node."""
+class TierSpec(Section):
+    """A tier beyond GPU and host memory, by its own name: nvme, pfs, cxl. Reads and writes share the device."""
 
-    nvme_read_bytes_per_s: float = Field(gt=0)
-    nvme_write_bytes_per_s: float = Field(gt=0)
-    nvme_capacity_bytes: float = Field(gt=0)
+    kind: Literal["storage", "memory"] = Field(
+        default="storage", description="storage, or memory that the CPU addresses (CXL)"
+    )
+    scope: Literal["node", "job"] = Field(default="node", description="who shares it: the ranks of a node, or all")
+    capacity_bytes: float = Field(gt=0, description="bytes of the tier")
+    read_bytes_per_s: float = Field(gt=0, description="the device's rate of reads alone, for all who share it")
+    write_bytes_per_s: float = Field(gt=0, description="the device's rate of writes alone, for all who share it")
+    process_read_bytes_per_s: float | None = Field(default=None, gt=0, description="reads of one process; none: all")
+    process_write_bytes_per_s: float | None = Field(default=None, gt=0, description="writes of one process; none: all")
+    latency_s: float = Field(default=0.0, ge=0, description="fixed time of a request")
 
 
 class Measurement(Section):
@@ -115,7 +126,7 @@ class Measurement(Section):
 
 
 class HardwareProfile(Section):
-    """A node type, where each of its values comes from, and how the errors of their logarithms are correlated."""
+    """A node type, and where each of its values comes from."""
 
     name: str
     description: str
@@ -125,7 +136,31 @@ class HardwareProfile(Section):
     host: Host
     link: Link
     interconnect: Interconnect
-    storage: Storage | None = None
+    tiers: dict[str, TierSpec] = Field(default_factory=dict)
     measurement: Measurement = Measurement(iteration_overhead_s=0.0)
+    runs: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="scheduler -> options of this testbed's measured runs that tables do not say"
+    )
     provenance: dict[str, Provenance] = Field(default_factory=dict)
-    correlations: dict[tuple[str, str], Correlation] = Field(default_factory=dict)
+
+    def sections(self) -> dict[str, BaseModel]:
+        """Return section or tier -> its values, in the order of a profile file."""
+        fixed = {name: given for name in FIXED_SECTIONS if (given := getattr(self, name)) is not None}
+        return {**fixed, **self.tiers}
+
+    def with_values(self, changes: Mapping[str, Mapping[str, Any]]) -> HardwareProfile:
+        """Return a copy with these values, section or tier -> field -> value, in place of its own."""
+        update: dict[str, Any] = {}
+        for name, values in changes.items():
+            if name in self.tiers:
+                tiers = update.setdefault("tiers", dict(self.tiers))
+                tiers[name] = tiers[name].model_copy(update=values)
+            else:
+                update[name] = getattr(self, name).model_copy(update=values)
+        return self.model_copy(update=update)
+
+
+FIXED_SECTIONS: dict[str, type[BaseModel]] = {
+    name: model for name, field in HardwareProfile.model_fields.items() if (model := section_type(field.annotation))
+}
+"""Sections that every profile may have; tiers beyond GPU and host memory are sections of their own names."""

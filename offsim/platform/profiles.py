@@ -8,8 +8,7 @@
     gpu:
       memory_bytes: {value: 1.5e11, unit: B, source: datasheet, note: "..."}
 
-The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval; how values
-with intervals are correlated is a section of its own (`offsim.platform.correlations`).
+The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval.
 """
 
 from __future__ import annotations
@@ -17,23 +16,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
 from offsim.inputs.errors import Expected, InputError, KeyPath, suggestion
-from offsim.inputs.fields import Count, Flag, Number, Section, section_type
+from offsim.inputs.fields import Count, Flag, Number, Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
 from offsim.inputs.yaml_input import Document, Mark, dotted, read_yaml, validate
-from offsim.platform.correlations import SECTION, Correlation, laid_over, without
-from offsim.platform.hardware import HardwareProfile, Provenance, Source
+from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile, Provenance, Source, TierSpec
 from offsim.scenario import Scenario
 
 _UNITS = {"_bytes_per_s": "B/s", "_params_per_s": "params/s", "_flops_per_s": "FLOP/s", "_bytes": "B", "_s": "s"}
-_SECTIONS = {
-    name: model for name, field in HardwareProfile.model_fields.items() if (model := section_type(field.annotation))
-}
-_FIELDS = [f"{name}.{field}" for name, model in _SECTIONS.items() for field in model.model_fields]
 
 
 class _Entry(Provenance):
@@ -73,9 +67,17 @@ def _entry_type(field: str) -> Any:
 
 
 def _section_file(name: str, model: type[BaseModel]) -> Any:
-    """Return the model of a section as files give it: any of its fields, each an entry."""
-    entries: dict[str, Any] = {field: (_entry_type(field), None) for field in model.model_fields}
+    """Return the model of a section as files give it: any of its fields, each an entry, or a plain word."""
+    entries: dict[str, Any] = {
+        field: (info.annotation if is_word(info.annotation) else _entry_type(field), None)
+        for field, info in model.model_fields.items()
+    }
     return create_model(name, __base__=Section, **entries), None
+
+
+def is_word(annotation: Any) -> bool:
+    """Whether a field's value is one of some words, which has no provenance."""
+    return get_origin(annotation) is Literal
 
 
 class _Head(Section):
@@ -83,13 +85,24 @@ class _Head(Section):
     description: str = ""
     extends: str = ""
     gpus_per_node: Count | None = None
+    runs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     validated: Flag = Field(description="whether predictions were compared with measured runs: true or false")
-    correlations: dict[str, list[Correlation]] = Field(default_factory=dict)
 
 
-_FILE: type[_Head] = create_model(
-    "_File", __base__=_Head, **{name: _section_file(name, model) for name, model in _SECTIONS.items()}
-)
+_SECTION_FILES: dict[str, Any] = {name: _section_file(name, model) for name, model in FIXED_SECTIONS.items()}
+_TIER_FILE: Any = _section_file("_Tier", TierSpec)
+_FILE: type[_Head] = create_model("_File", __base__=_Head, **_SECTION_FILES)
+
+
+def _checked(document: Document) -> _Head:
+    """Check a profile's file. A section of an unknown name that has a tier's fields is a tier."""
+    tiers = {
+        name: _TIER_FILE
+        for name, given in document.data.items()
+        if name not in _FILE.model_fields and isinstance(given, Mapping) and given.keys() & TierSpec.model_fields.keys()
+    }
+    return validate(document, create_model("_FileWithTiers", __base__=_FILE, **tiers) if tiers else _FILE)
+
 
 _Stamp = tuple[Path, int]
 _cache: dict[Path, tuple[list[_Stamp], HardwareProfile]] = {}
@@ -126,29 +139,29 @@ def _changed(profile: HardwareProfile, scenario: Scenario) -> HardwareProfile:
     data = profile.model_dump() | {"validated": False}
     marks: dict[KeyPath, Mark] = {}
     named = []
+    known = {name: type(model) for name, model in profile.sections().items()}
     for section, changes in scenario.hardware_changes.items():
         at: KeyPath = ("hardware_changes", section)
-        if section not in _SECTIONS:
-            problem = f"unknown key '{section}' in hardware_changes{suggestion(section, _SECTIONS)}"
+        if section not in known:
+            problem = f"unknown key '{section}' in hardware_changes{suggestion(section, known)}"
             raise scenario.document.error(at, problem)
-        fields = _SECTIONS[section].model_fields
-        data[section] = data[section] or {}
+        fields = [name for name, info in known[section].model_fields.items() if not is_word(info.annotation)]
+        values = data["tiers"][section] if section in profile.tiers else data[section]
         for field, change in changes.items():
             path = (section, field)
+            place = ("tiers", *path) if section in profile.tiers else path
             if field not in fields:
                 problem = f"unknown key '{field}' in {dotted(at)}{suggestion(field, fields)}"
                 raise scenario.document.error((*at, field), problem)
-            old = data[section].get(field)
+            old = values.get(field)
             factor = factor_of(change)
             if factor is None and isinstance(change, str):
                 raise scenario.document.unexpected((*at, field), "a number, or a factor such as x2")
             if factor is not None and old is None:
                 raise scenario.document.error((*at, field), f"profile '{profile.name}' has no value to multiply")
-            data[section][field] = change if factor is None else factor * old
+            values[field] = change if factor is None else factor * old
             named.append(f"{dotted(path)} {format(change, 'g') if factor is None else change}")
-            marks[path] = scenario.document.mark((*at, field))
-            if factor is None:
-                data[SECTION] = without(data[SECTION], [dotted(path)])
+            marks[place] = scenario.document.mark((*at, field))
             data["provenance"][dotted(path)] = _provenance(profile.provenance.get(dotted(path)), factor)
         marks[section,] = scenario.document.mark(at)
     data["name"] = f"{profile.name} with {', '.join(named)}"
@@ -209,7 +222,7 @@ def _chain(path: Path) -> dict[Path, Document]:
     chain: dict[Path, Document] = {}
     while True:
         document = read_yaml(path)
-        head = validate(document, _FILE)
+        head = _checked(document)
         if head.name != path.stem:
             raise document.unexpected(("name",), f"'{path.stem}', the file's name")
         chain = {path.resolve(): document} | chain
@@ -225,27 +238,27 @@ def _chain(path: Path) -> dict[Path, Document]:
 
 def _merge(documents: list[Document]) -> HardwareProfile:
     """Lay profiles over one another, the last on top, and check the whole."""
-    data: dict[str, Any] = {"provenance": {}, SECTION: {}}
+    data: dict[str, Any] = {"provenance": {}, "tiers": {}}
     marks: dict[KeyPath, Mark] = {}
     for document in documents:
-        values = []
         for name, given in document.data.items():
-            if name == SECTION:
-                continue
-            if name not in _SECTIONS:
+            if not isinstance(given, Mapping) or name in _Head.model_fields:
                 data[name] = given
                 marks[name,] = document.mark((name,))
                 continue
-            section = data.setdefault(name, {})
+            tier = name not in FIXED_SECTIONS
+            section = (data["tiers"] if tier else data).setdefault(name, {})
             for field, entry in given.items():
                 path = (name, field)
+                place = ("tiers", *path) if tier else path
+                if not isinstance(entry, Mapping):
+                    section[field] = entry
+                    marks[place] = document.mark(path)
+                    continue
                 section[field] = entry["value"]
-                marks[path] = document.mark((*path, "value"))
+                marks[place] = document.mark((*path, "value"))
                 data["provenance"][dotted(path)] = {key: entry[key] for key in Provenance.model_fields if key in entry}
-                values.append(dotted(path))
-            marks[name,] = document.mark((name,))
-        uncertain = [name for name, origin in data["provenance"].items() if origin.get("low") is not None]
-        data[SECTION] = laid_over(without(data[SECTION], values), document, _FIELDS, uncertain)
+            marks[("tiers", name) if tier else (name,)] = document.mark((name,))
         marks[()] = document.mark(())
     data.pop("extends", None)
     return validate(Document(data, marks), HardwareProfile)

@@ -1,65 +1,86 @@
-"""A rank: the host thread and the streams of one GPU, and what a scheduler may command of them.
+"""A rank: the threads and streams of one GPU, and what a schedule may command of them.
 
-Blocking calls return an event that the host thread must `yield`; asynchronous ones return an `Operation` that
-others may be ordered behind. Byte counts per parameter are those of the real systems' tensors.
+Every command returns an `Operation`. A thread that yields it waits for its end, as a blocking call does; operations
+named in `after` end before it starts. Byte counts per parameter are those of the real systems' tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from simpy import Event
-
-from offsim.engine import Engine, MemoryTier, Operation, Rendezvous, Resource, Stream
-from offsim.engine.operation import MemoryChange, Usage
-from offsim.platform.node import Device, Node
+from offsim.engine import (
+    Code,
+    Engine,
+    MemoryChange,
+    Operation,
+    Rendezvous,
+    Resource,
+    Server,
+    Stream,
+    Thread,
+    Tier,
+    Usage,
+)
+from offsim.platform.platform import HOST, Platform
 from offsim.programs.transformer import Cost, Workload
+from offsim.states.block import Block
 
-Process = Generator[Event, Any, None]
-
-ADAM_TRAFFIC = 28  # read p, m, v, g and write p, m, v, all fp32
+ADAM_READS, ADAM_WRITES = 12, 12
+"""p, m and v in fp32; the gradient is 4 more."""
+ADAM_TRAFFIC = ADAM_READS + ADAM_WRITES + 4
+CAST_WRITES = 2
 SCALE_TRAFFIC = 8
 DOWNCAST_TRAFFIC = 10  # scaled in a second pass: read 4 + 2, write 2 + 2 (schedules of the released code)
 UPCAST_TRAFFIC = 6
+COPY_TRAFFIC = 2
+"""Bytes of host memory that a copy within it moves for each byte copied."""
 
-
-class HostThread(Stream):
-    """A host thread is the stream of its own blocking work."""
+After = Iterable[Operation | None]
 
 
 class Rank:
-    """Commands of one rank. `phase` is what newly enqueued operations are accounted to."""
+    """Commands of one rank. What its threads enqueue has their tags: phase and iteration."""
 
-    def __init__(self, engine: Engine, node: Node, number: int, workload: Workload, collectives: Collectives) -> None:
+    def __init__(
+        self, engine: Engine, platform: Platform, number: int, workload: Workload, collectives: Collectives
+    ) -> None:
         self.engine = engine
         self.number = number
         self.workload = workload
-        self.node = node
-        self.profile = node.profile
-        self.phase = "forward"
-        self.device = Device(engine, node.profile, number)
-        domain = node.domain_of(number)
-        self._host_memory = node.host_memory[domain]
-        self._cores = node.cores[domain]
-        self._uplink = node.uplinks[number // node.profile.link.gpus_per_uplink] if node.uplinks else None
+        self.platform = platform
+        self.profile = platform.profile
+        self.device = platform.devices[number]
+        self.parameters: list[Block] = []
+        """The 16-bit parameters of each sub-group."""
+        self._cores = platform.cores[platform.domain_of(number)]
         self._collectives = collectives
-        self.host = HostThread("host thread", number)
+        self.host = Thread("host thread", number)
         self._streams: dict[str, Stream] = {}
-        self._threads: dict[str, HostThread] = {}
+        self._threads: dict[str, Thread] = {}
         self.compute_stream = self.stream("compute")
         self.collective_stream = self.stream("collectives")
         self.reduce_stream = self.stream("reduce")
 
+    # Places
+
+    def tier(self, name: str) -> Tier:
+        """The tier of that name: the rank's own `gpu`, the node's `host`, or a further one of the profile."""
+        return self.platform.tier(name, self.number)
+
     @property
-    def gpu_memory(self) -> MemoryTier:
+    def gpu_memory(self) -> Tier:
         """The rank's own device memory."""
         return self.device.memory
 
     @property
-    def host_memory(self) -> MemoryTier:
+    def host_memory(self) -> Tier:
         """Host memory, which the ranks of a node share."""
-        return self.node.memory
+        return self.platform.memory
+
+    @property
+    def iteration(self) -> int:
+        """The iteration that the host thread is in, from 1."""
+        return self.host.iteration
 
     def stream(self, name: str) -> Stream:
         """The rank's stream of that name, made at its first use."""
@@ -67,100 +88,167 @@ class Rank:
             self._streams[name] = Stream(name, self.number)
         return self._streams[name]
 
-    def thread(self, name: str) -> HostThread:
-        """The rank's further host thread of that name."""
+    def thread(self, name: str) -> Thread:
+        """The rank's further thread of that name, made at its first use."""
         if name not in self._threads:
-            self._threads[name] = HostThread(name, self.number)
+            self._threads[name] = Thread(name, self.number)
         return self._threads[name]
 
-    def start(self, process: Process, thread: HostThread) -> None:
-        """Run a further host thread's code; its first work waited for what the host thread did last."""
-        thread.last_ended = self.host.last_ended
-        self.engine.env.process(process)
+    def spawn(self, name: str, code: Code) -> Operation:
+        """Run `code` on the thread of that name, behind the code it has; returns its end, to `yield` or to ignore."""
+        return self.engine.spawn(self.thread(name), code, self.host)
 
-    def _enqueue(
-        self, operation: Operation, after: Iterable[Operation | None] = (), thread: HostThread | None = None
+    def _enqueue(self, operation: Operation, after: After = (), thread: Thread | None = None) -> Operation:
+        return self.engine.enqueue(operation, after, thread or self.host)
+
+    # Threads
+
+    def launch(self, name: str, seconds: float, layer: int = -1) -> Operation:
+        """The host thread runs hooks and launches kernels."""
+        return self._enqueue(Operation(self.host, "launch", name, seconds, ((self._cores, 1.0),), layer=layer))
+
+    def wait(
+        self,
+        *awaited: Operation | Stream | None,
+        thread: Thread | None = None,
+        takes: Sequence[MemoryChange] = (),
     ) -> Operation:
-        return self.engine.enqueue(operation, self.phase, after, thread or self.host)
-
-    def _blocking(self, operation: Operation, after: Iterable[Operation | None] = ()) -> Event:
-        issuer = operation.stream if isinstance(operation.stream, HostThread) else self.host
-        return self.engine.enqueue(operation, self.phase, after, issuer).completion(self.engine.env)
-
-    # Host thread
-
-    def launch(self, name: str, seconds: float, layer: int = -1) -> Event:
-        """Blocking: the host thread runs hooks and launches kernels."""
-        return self._blocking(Operation(self.host, "launch", name, seconds, ((self._cores, 1.0),), layer=layer))
-
-    def synchronize(self, *awaited: Operation | Stream | None, thread: HostThread | None = None) -> Event:
-        """Blocking: wait for operations, or for all that is on streams now."""
+        """A thread waits for operations, for all that is on streams now, and for buffers that it `takes`."""
         operations = [x.tail if isinstance(x, Stream) else x for x in awaited]
-        return self._blocking(Operation(thread or self.host, "wait", "synchronize", 0.0), operations)
+        waiting = Operation(thread or self.host, "wait", "synchronize", 0.0, allocates=takes)
+        return self._enqueue(waiting, operations, thread)
 
     def wait_event(self, stream: Stream, operation: Operation | None) -> None:
         """Order what is enqueued on `stream` from now on behind `operation` too (cudaStreamWaitEvent)."""
         if operation is not None:
             self._enqueue(Operation(stream, "wait", "wait for event", 0.0), [operation])
 
-    def _cpu_work(
+    def free_after(self, operation: Operation, frees: Sequence[MemoryChange]) -> None:
+        """Give memory or buffers back when the operation has ended."""
+        self._enqueue(Operation(Stream("release", self.number), "wait", "release", 0.0, frees=frees), [operation])
+
+    def _cpu(
         self,
         kind: str,
         name: str,
         elements: float,
         rate: float,
-        traffic: float,
+        usage: Usage,
+        nbytes: float,
         subgroup: int,
-        thread: HostThread | None,
-    ) -> Event:
-        usage: Usage = ((self._host_memory, traffic * rate), (self._cores, self.profile.host.cores_per_rank))
-        return self._blocking(
-            Operation(
-                thread or self.host, kind, name, elements / rate, usage, nbytes=traffic * elements, subgroup=subgroup
-            )
+        thread: Thread | None,
+    ) -> Operation:
+        cores: Usage = ((self._cores, self.profile.host.cores_per_rank),)
+        operation = Operation(
+            thread or self.host, kind, name, elements / rate, usage + cores, nbytes=nbytes, subgroup=subgroup
+        )
+        return self._enqueue(operation, (), thread)
+
+    def _host_work(
+        self, kind: str, name: str, elements: float, rate: float, traffic: float, subgroup: int, thread: Thread | None
+    ) -> Operation:
+        usage = self.platform.memory_usage(HOST, self.number, 0.0, traffic * rate)
+        return self._cpu(kind, name, elements, rate, usage, traffic * elements, subgroup, thread)
+
+    def cpu_adam(
+        self,
+        elements: float,
+        subgroup: int,
+        tier: str = HOST,
+        thread: Thread | None = None,
+        casts: bool = False,
+    ) -> Operation:
+        """Vectorised Adam on fp32 state in a memory tier; the gradient is in host memory.
+
+        With `casts` it writes the parameters in 16 bits as well, as DeepSpeed's fused kernel does.
+        """
+        rate = self.profile.host.adam_params_per_s
+        traffic = ADAM_TRAFFIC + (CAST_WRITES if casts else 0)
+        if tier == HOST:
+            usage = self.platform.memory_usage(HOST, self.number, 0.0, traffic * rate)
+        else:
+            usage = self.platform.memory_usage(HOST, self.number, 0.0, (traffic - ADAM_READS - ADAM_WRITES) * rate)
+            usage += self.platform.memory_usage(tier, self.number, ADAM_READS * rate, ADAM_WRITES * rate)
+        nbytes = traffic * elements
+        return self._cpu("cpu_adam", f"CPU Adam {subgroup}", elements, rate, usage, nbytes, subgroup, thread)
+
+    def scale(self, elements: float, subgroup: int, thread: Thread | None = None) -> Operation:
+        """Unscale and clip fp32 gradients in host memory."""
+        rate = self.profile.host.scale_params_per_s
+        return self._host_work(
+            "scaling", f"scale gradients {subgroup}", elements, rate, SCALE_TRAFFIC, subgroup, thread
         )
 
-    def cpu_adam(self, elements: float, subgroup: int) -> Event:
-        """Blocking: vectorised Adam on fp32 state in host memory."""
-        rate = self.profile.host.adam_params_per_s
-        return self._cpu_work("cpu_adam", f"CPU Adam {subgroup}", elements, rate, ADAM_TRAFFIC, subgroup, None)
-
-    def scale(self, elements: float, subgroup: int) -> Event:
-        """Blocking: unscale and clip fp32 gradients in host memory."""
-        rate = self.profile.host.scale_params_per_s
-        return self._cpu_work("scaling", f"scale gradients {subgroup}", elements, rate, SCALE_TRAFFIC, subgroup, None)
-
-    def downcast(self, elements: float, subgroup: int, thread: HostThread | None = None, fresh: bool = False) -> Event:
-        """Blocking the thread: fp32 -> bf16 on the CPU, into a staging buffer or `fresh` pages."""
+    def downcast(self, elements: float, subgroup: int, thread: Thread | None = None, fresh: bool = False) -> Operation:
+        """fp32 -> bf16 on the CPU, into a staging buffer or `fresh` pages."""
         host = self.profile.host
         rate = (fresh and host.fresh_downcast_params_per_s) or host.downcast_params_per_s
-        return self._cpu_work(
-            "conversion", f"fp32 to bf16 {subgroup}", elements, rate, DOWNCAST_TRAFFIC, subgroup, thread
-        )
+        name = f"fp32 to bf16 {subgroup}"
+        return self._host_work("conversion", name, elements, rate, DOWNCAST_TRAFFIC, subgroup, thread)
 
-    def upcast(self, elements: float, subgroup: int) -> Event:
-        """Blocking: bf16 -> fp32 on the CPU."""
+    def upcast(self, elements: float, subgroup: int, thread: Thread | None = None) -> Operation:
+        """bf16 -> fp32 on the CPU."""
         rate = self.profile.host.upcast_params_per_s
-        return self._cpu_work("conversion", f"bf16 to fp32 {subgroup}", elements, rate, UPCAST_TRAFFIC, subgroup, None)
+        name = f"bf16 to fp32 {subgroup}"
+        return self._host_work("conversion", name, elements, rate, UPCAST_TRAFFIC, subgroup, thread)
+
+    def host_copy(self, nbytes: float, name: str, thread: Thread | None = None) -> Operation:
+        """A copy within host memory by one core."""
+        rate = self.profile.host.copy_bytes_per_s
+        usage: Usage = (
+            *self.platform.memory_usage(HOST, self.number, 0.0, COPY_TRAFFIC * rate),
+            (self._cores, 1.0),
+        )
+        operation = Operation(thread or self.host, "host copy", name, nbytes / rate, usage, nbytes=nbytes)
+        return self._enqueue(operation, (), thread)
 
     # Copies
 
-    def _copy(self, stream: Stream, kind: str, name: str, nbytes: float, rate: float, subgroup: int) -> Operation:
-        down = kind == "d2h"
-        direction = self.device.d2h if down else self.device.h2d
-        copy_engine = self.device.d2h_engine if down else self.device.h2d_engine
-        seconds = nbytes / rate + self.profile.link.copy_latency_s
-        mean = nbytes / seconds  # over the copy, its fixed time included: resources see its bytes exactly
-        usage: list[tuple[Resource, float]] = [
-            (direction, mean),
-            (self.device.duplex, mean),
-            (self._host_memory, mean),
-        ]
-        if self._uplink is not None:
-            usage.append((self._uplink[1 if down else 0], mean))
-        return Operation(
-            stream, kind, name, seconds, tuple(usage), nbytes=nbytes, subgroup=subgroup, engine=copy_engine
-        )
+    def move(
+        self,
+        nbytes: float,
+        source: str,
+        destination: str,
+        name: str,
+        subgroup: int = -1,
+        *,
+        layer: int = -1,
+        stream: Stream | None = None,
+        after: After = (),
+        thread: Thread | None = None,
+        pinned: bool = True,
+        holds: tuple[Server, ...] = (),
+        allocates: Sequence[MemoryChange] = (),
+        frees: Sequence[MemoryChange] = (),
+        priority: int = 0,
+    ) -> Operation:
+        """Copy from tier to tier, hop by hop; returns the last hop.
+
+        Each hop is on `stream`, else on a stream of its kind. What is allocated is from the first hop on, what is
+        freed goes with the last. A real copy from or to pageable memory blocks: `yield` it.
+        """
+        legs = self.platform.route(source, destination, self.number, pinned)
+        operation: Operation | None = None
+        for hop, leg in enumerate(legs):
+            seconds = leg.seconds(nbytes)
+            operation = Operation(
+                stream or self.stream(leg.kind),
+                leg.kind,
+                name,
+                seconds,
+                leg.usage(nbytes, seconds),
+                nbytes=nbytes,
+                subgroup=subgroup,
+                layer=layer,
+                allocates=allocates if hop == 0 else (),
+                frees=frees if hop == len(legs) - 1 else (),
+                holds=holds if leg.server is None else (*holds, leg.server),
+                priority=priority,
+            )
+            self._enqueue(operation, after, thread)
+            after = [operation]
+        assert operation is not None
+        return operation
 
     def h2d(
         self,
@@ -168,12 +256,14 @@ class Rank:
         nbytes: float,
         name: str,
         subgroup: int = -1,
-        after: Sequence[Operation | None] = (),
-        thread: HostThread | None = None,
+        after: After = (),
+        thread: Thread | None = None,
+        pinned: bool = True,
     ) -> Operation:
-        """Asynchronous copy from pinned host memory."""
-        copy = self._copy(stream, "h2d", name, nbytes, self.profile.link.h2d_bytes_per_s, subgroup)
-        return self._enqueue(copy, after, thread)
+        """Copy from host memory; from pageable memory it blocks."""
+        return self.move(
+            nbytes, "host", "gpu", name, subgroup, stream=stream, after=after, thread=thread, pinned=pinned
+        )
 
     def d2h(
         self,
@@ -181,27 +271,14 @@ class Rank:
         nbytes: float,
         name: str,
         subgroup: int = -1,
-        after: Sequence[Operation | None] = (),
+        after: After = (),
+        thread: Thread | None = None,
+        pinned: bool = True,
     ) -> Operation:
-        """Asynchronous copy to pinned host memory."""
-        return self._enqueue(
-            self._copy(stream, "d2h", name, nbytes, self.profile.link.d2h_bytes_per_s, subgroup), after
+        """Copy to host memory; to pageable memory it blocks."""
+        return self.move(
+            nbytes, "gpu", "host", name, subgroup, stream=stream, after=after, thread=thread, pinned=pinned
         )
-
-    def _pageable(self, stream: Stream, kind: str, nbytes: float, rate: float, name: str, subgroup: int) -> Event:
-        copy = self._copy(stream, kind, name, nbytes, rate, subgroup)
-        # The driver stages through a pinned buffer: the CPU reads and writes every byte once more.
-        copy.usage = tuple((r, 3 * u if r is self._host_memory else u) for r, u in copy.usage)
-        self._enqueue(copy)
-        return self.synchronize(copy)
-
-    def pageable_h2d(self, stream: Stream, nbytes: float, name: str, subgroup: int = -1) -> Event:
-        """Blocking copy from pageable host memory."""
-        return self._pageable(stream, "h2d", nbytes, self.profile.link.pageable_h2d_bytes_per_s, name, subgroup)
-
-    def pageable_d2h(self, stream: Stream, nbytes: float, name: str, subgroup: int = -1) -> Event:
-        """Blocking copy to pageable host memory."""
-        return self._pageable(stream, "d2h", nbytes, self.profile.link.pageable_d2h_bytes_per_s, name, subgroup)
 
     # GPU
 
@@ -210,11 +287,11 @@ class Rank:
         name: str,
         work: Cost,
         layer: int = -1,
-        after: Iterable[Operation | None] = (),
+        after: After = (),
         allocates: Sequence[MemoryChange] = (),
         frees: Sequence[MemoryChange] = (),
     ) -> Operation:
-        """Asynchronous kernels on the compute stream."""
+        """Kernels on the compute stream."""
         usage: Usage = ((self.device.compute, 1.0), (self.device.hbm, work.nbytes / work.seconds))
         operation = Operation(
             self.compute_stream, "compute", name, work.seconds, usage, layer=layer, allocates=allocates, frees=frees
@@ -222,22 +299,16 @@ class Rank:
         return self._enqueue(operation, after)
 
     def elementwise(
-        self,
-        stream: Stream,
-        kind: str,
-        nbytes: float,
-        name: str,
-        subgroup: int = -1,
-        after: Sequence[Operation | None] = (),
+        self, stream: Stream, kind: str, nbytes: float, name: str, subgroup: int = -1, after: After = ()
     ) -> Operation:
-        """Asynchronous memory-bound kernels: bytes are device memory read plus written."""
+        """Memory-bound kernels: bytes are device memory read plus written."""
         rate = self.profile.gpu.hbm_bytes_per_s
         seconds = nbytes / rate + self.profile.gpu.kernel_latency_s
         usage: Usage = ((self.device.compute, 1.0), (self.device.hbm, rate))
         return self._enqueue(Operation(stream, kind, name, seconds, usage, nbytes=nbytes, subgroup=subgroup), after)
 
-    def gpu_adam(self, elements: float, subgroup: int, after: Sequence[Operation | None] = ()) -> Operation:
-        """Asynchronous AdamW on fp32 state in device memory, on the compute stream."""
+    def gpu_adam(self, elements: float, subgroup: int, after: After = ()) -> Operation:
+        """AdamW on fp32 state in device memory, on the compute stream."""
         seconds = elements / self.profile.gpu.adam_params_per_s + self.profile.gpu.kernel_latency_s
         usage: Usage = ((self.device.compute, 1.0),)
         name = f"GPU AdamW {subgroup}"
@@ -247,26 +318,22 @@ class Rank:
         return self._enqueue(operation, after)
 
     # Collectives over the data-parallel group (each returns None where the group is one rank). They share one
-    # communicator, on which NCCL runs them one after another.
+    # communicator, whose stream runs them one after another.
 
     def all_gather(
-        self,
-        nbytes: float,
-        layer: int,
-        after: Iterable[Operation | None] = (),
-        allocates: Sequence[MemoryChange] = (),
+        self, nbytes: float, layer: int, after: After = (), allocates: Sequence[MemoryChange] = ()
     ) -> Operation | None:
-        """Asynchronous all-gather of a tensor of `nbytes` over data-parallel ranks."""
+        """All-gather of a tensor of `nbytes`."""
         name = f"all-gather layer {layer}" if layer >= 0 else "all-gather vocabulary"
         return self._ring("all_gather", name, nbytes, 1, layer, after, allocates)
 
-    def reduce_scatter(self, nbytes: float, after: Iterable[Operation | None] = ()) -> Operation | None:
-        """Asynchronous reduce-scatter of a tensor of `nbytes` over data-parallel ranks."""
+    def reduce_scatter(self, nbytes: float, after: After = ()) -> Operation | None:
+        """Reduce-scatter of a tensor of `nbytes`."""
         return self._ring("reduce_scatter", "reduce-scatter gradients", nbytes, 1, -1, after, ())
 
-    def scalar_all_reduce(self) -> Operation | None:
-        """Asynchronous all-reduce of one number over data-parallel ranks."""
-        return self._ring("all_reduce", "all-reduce norm", 8, 2, -1, (), ())
+    def all_reduce(self, nbytes: float, name: str = "all-reduce gradients", after: After = ()) -> Operation | None:
+        """All-reduce of `nbytes`."""
+        return self._ring("all_reduce", name, nbytes, 2, -1, after, ())
 
     def _ring(
         self,
@@ -275,24 +342,26 @@ class Rank:
         nbytes: float,
         rounds: int,
         layer: int,
-        after: Iterable[Operation | None],
+        after: After,
         allocates: Sequence[MemoryChange],
     ) -> Operation | None:
         dp = self.workload.training.data_parallel
         if dp == 1:
             return None
         sent = rounds * nbytes * (dp - 1) / dp
-        interconnect = self.profile.interconnect
+        interconnect, nic = self.profile.interconnect, self.platform.nic
         rate = interconnect.gpu_bytes_per_s
         rings = self.workload.training.tensor_parallel  # each crosses the node's network once
-        if self.node.nic is not None:
-            rate = min(rate, self.node.nic.capacity / rings)
+        if nic is not None:
+            rate = min(rate, nic.capacity / rings)
         seconds = sent / rate + interconnect.collective_latency_s * rounds
         usage: list[tuple[Resource, float]] = [(self.device.interconnect, sent / seconds)]
         if interconnect.collective_gpu_share:
             usage.append((self.device.compute, interconnect.collective_gpu_share))
-        if self.node.nic is not None:
-            usage.append((self.node.nic, sent / seconds * rings / self.node.layout.simulated))
+        if interconnect.over_pcie:
+            usage += self.platform.link_filled(self.number, sent / seconds)
+        if nic is not None:
+            usage.append((nic, sent / seconds * rings / self.platform.layout.simulated))
         operation = Operation(
             self.collective_stream,
             kind,

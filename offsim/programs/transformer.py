@@ -157,9 +157,18 @@ class Workload:
 
     @cached_property
     def shares(self) -> list[int]:
-        """The rank's ZeRO-3 share of each tensor: every parameter is split over all data-parallel ranks, padded."""
-        dp = self.training.data_parallel
+        """Elements of each tensor whose optimizer state the rank owns.
+
+        ZeRO-3 splits every parameter over all data-parallel ranks, padded; stage 0 splits none. In stages 1 and 2 the
+        rank owns a contiguous range of the model; here the mean of all ranks, an equal part of every tensor.
+        """
+        dp = self.training.data_parallel if self.training.zero_stage else 1
         return [-(-t.elements // dp) for t in self.tensors]
+
+    @property
+    def resident(self) -> int:
+        """Parameters that stay with the rank: its partition in stage 3, all in the others."""
+        return self.partition if self.training.zero_stage == 3 else self.parameters
 
     @cached_property
     def partition(self) -> int:
@@ -168,7 +177,17 @@ class Workload:
 
     @cached_property
     def _grouping(self) -> list[list[int]]:
-        return build_subgroups(self.shares, self.training.subgroup_size)
+        whole = self.training.zero_stage < 3  # stages below 3 update a parameter group at once
+        return build_subgroups(self.shares, self.partition if whole else self.training.subgroup_size)
+
+    @cached_property
+    def subgroups_of_layers(self) -> dict[int, tuple[int, ...]]:
+        """Layer -> the sub-groups that hold its parameters; -1 is the embedding, the number of layers the head."""
+        found: dict[int, dict[int, None]] = {}
+        for index, members in enumerate(self._grouping):
+            for tensor in members:
+                found.setdefault(self.tensors[tensor].layer, {})[index] = None
+        return {layer: tuple(indices) for layer, indices in found.items()}
 
     @cached_property
     def subgroups(self) -> list[Subgroup]:

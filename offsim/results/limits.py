@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from offsim.engine import Operation, Resource
-from offsim.programs.iteration import Run
+from offsim.programs.run import Run
 
 WAITING = "waiting"
 HOST_THREAD = "host thread"
@@ -93,7 +93,8 @@ def slowed_by(operation: Operation) -> str:
 
 def job_phases(run: Run) -> list[PhaseSpan]:
     """The phases that all ranks finished, one after another without gaps, so that they add up to the iteration."""
-    per_rank = [[phase for phase in run.phases if phase.rank == rank.number] for rank in run.ranks]
+    measured = [phase for phase in run.phases if run.first <= phase.iteration <= run.last]
+    per_rank = [[phase for phase in measured if phase.rank == rank.number] for rank in run.ranks]
     phases: list[PhaseSpan] = []
     start = run.started_at
     seen: dict[str, int] = {}
@@ -110,7 +111,7 @@ class CriticalPaths:
 
     def __init__(self, run: Run) -> None:
         self._by_rank: dict[int, list[Operation]] = {rank.number: [] for rank in run.ranks}
-        for operation in run.engine.operations:
+        for operation in run.operations:
             if operation.done:
                 self._by_rank[operation.stream.rank].append(operation)
         for operations in self._by_rank.values():
@@ -197,9 +198,12 @@ def spent_on(steps: Iterable[Step]) -> dict[str, float]:
 
 
 def limits(run: Run) -> dict[str, dict[str, float]]:
-    """Phase -> what its critical path went to -> seconds, summed over micro-steps, largest first."""
+    """Phase -> what its critical path went to -> seconds of an iteration, summed over micro-steps, largest first."""
     paths = CriticalPaths(run)
     steps: dict[str, list[Step]] = {}
     for phase in job_phases(run):
         steps.setdefault(phase.name, []).extend(paths.walk(phase))
-    return {name: spent_on(path) for name, path in steps.items()}
+    return {
+        name: {kind: seconds / run.iterations for kind, seconds in spent_on(path).items()}
+        for name, path in steps.items()
+    }

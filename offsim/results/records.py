@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from offsim.engine import MemoryTier, Operation
-from offsim.programs.iteration import Run
+from offsim.engine import Operation
+from offsim.platform.platform import TrackedTier
+from offsim.programs.run import Run
 from offsim.results.limits import job_phases, slowed_by
 
 Columns = dict[str, list[Any]]
@@ -21,44 +22,18 @@ class Peak:
     """The most that a memory tier held during the iteration, and who held it. Bytes and seconds."""
 
     tier: str
+    kind: str
+    """gpu, memory or storage."""
     bytes: float
     capacity_bytes: float
     time_s: float
     occupants: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Tier:
-    """A memory tier of the run; `scale` makes what the simulated ranks hold that of all ranks of the node."""
-
-    memory: MemoryTier
-    scale: float
-
-    @property
-    def name(self) -> str:
-        """As results call it."""
-        return self.memory.name
-
-    @property
-    def capacity(self) -> float:
-        """Bytes."""
-        return self.memory.capacity * self.scale
-
-
-def tiers(run: Run) -> list[Tier]:
-    """Each simulated GPU's memory, then the node's, as if all of its ranks were simulated."""
-    stands_for = run.layout.per_node / run.layout.simulated
-    return [*(Tier(rank.gpu_memory, 1.0) for rank in run.ranks), Tier(run.node.memory, stands_for)]
-
-
 def kept_operations(run: Run) -> list[Operation]:
-    """The operations that ended in the measured iteration or, from the background, after it."""
+    """The operations that ended in the measured iterations or, from the background, after them."""
     zero = run.started_at
-    return [
-        operation
-        for operation in run.engine.operations
-        if operation.ended_at > zero or (operation.ended_at == zero and operation.iteration > 0)
-    ]
+    return [o for o in run.operations if o.ended_at > zero or (o.ended_at == zero and o.iteration >= run.first)]
 
 
 def timeline_columns(run: Run, operations: list[Operation]) -> tuple[list[int], Columns]:
@@ -67,7 +42,7 @@ def timeline_columns(run: Run, operations: list[Operation]) -> tuple[list[int], 
     ids = [operation.index for operation in operations]
     kept = set(ids)
     columns: Columns = {
-        "iteration": [o.iteration for o in operations],
+        "iteration": [o.iteration - run.first + 1 for o in operations],
         "phase": [o.phase for o in operations],
         "rank": [o.stream.rank for o in operations],
         "stream": [o.stream.name for o in operations],
@@ -93,7 +68,7 @@ def phase_columns(run: Run) -> Columns:
     if run.out_of_memory is not None:
         start, end = rows[-1][3] if rows else zero, run.out_of_memory.time
         if end > start:
-            name = run.ranks[0].phase
+            name = run.ranks[0].host.phase
             rows.append((name, sum(row[0] == name for row in rows), start, end))
     return {
         "phase": [name for name, _, _, _ in rows],
@@ -108,14 +83,14 @@ def memory_columns(run: Run) -> Columns:
     """What each occupant holds from an instant on; all before time zero is summed up at zero."""
     columns: Columns = {"time_s": [], "tier": [], "occupant": [], "bytes": [], "used_bytes": []}
     append = [column.append for column in columns.values()]
-    for tier in tiers(run):
+    for tier in run.platform.tiers:
         for row in _changes(tier, run.started_at):
             for add, value in zip(append, (row[0], tier.name, *row[1:]), strict=True):
                 add(value)
     return columns
 
 
-def _changes(tier: Tier, zero: float) -> list[tuple[float, str, float, float]]:
+def _changes(tier: TrackedTier, zero: float) -> list[tuple[float, str, float, float]]:
     """(time, occupant, its bytes, all bytes) from time zero on, beginning with who holds something at zero."""
     held: dict[str, float] = {}
     later = []
@@ -136,7 +111,7 @@ def _changes(tier: Tier, zero: float) -> list[tuple[float, str, float, float]]:
 def peaks(run: Run) -> list[Peak]:
     """The high-water mark of each tier within the measured iteration."""
     found = []
-    for tier in tiers(run):
+    for tier in run.platform.tiers:
         held: dict[str, float] = {}
         most, at, occupants = 0.0, 0.0, dict(held)
         for time, occupant, nbytes, used in _changes(tier, run.started_at):
@@ -144,5 +119,5 @@ def peaks(run: Run) -> list[Peak]:
             if used > most:
                 most, at, occupants = used, time, dict(held)
         occupants = {name: nbytes for name, nbytes in occupants.items() if nbytes > 0}
-        found.append(Peak(tier.name, most, tier.capacity, at, occupants))
+        found.append(Peak(tier.name, tier.kind, most, tier.capacity, at, occupants))
     return found

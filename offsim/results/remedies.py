@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from offsim.inputs.errors import InputError
+from offsim.programs.schedule import options_to_try
 from offsim.results.units import format_time
 from offsim.scenario import Scenario, Training, load_scenario
-from offsim.schedulers.registry import scenario_scheduler, with_scheduler
+from offsim.schedulers.registry import BUILT_IN, scenario_scheduler, with_scheduler
 
 Change = dict[str, object]
 """Dotted key -> its new value."""
@@ -17,8 +18,6 @@ Attempt = Callable[[Scenario], float | None]
 """Simulates a scenario: the seconds of its iteration, None where it does not fit either."""
 
 FACTORS = (2, 4, 8, 16)
-RATIOS = (0.0, 0.25, 0.5, 0.75, 1.0)
-OFFLOADING = ("deep_optimizer_states", "zero3_offload_async_grads")
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,11 @@ def _ladders(scenario: Scenario) -> Iterator[Iterable[Change]]:
     if not scenario.model.flash_attention:
         yield [{"model.flash_attention": "true"}]
     yield [{"training.subgroup_size": training.subgroup_size // f} for f in FACTORS if training.subgroup_size >= f]
-    ratio = getattr(options, "cpu_ratio", None)
-    if ratio is not None:
-        yield [{"scheduler.cpu_ratio": r} for r in RATIOS if r > ratio]
-        yield [{"scheduler.cpu_ratio": r} for r in reversed(RATIOS) if r < ratio]
-    stride = getattr(options, "update_stride", None)
-    if stride is not None:
-        yield [{"scheduler.update_stride": stride * f} for f in FACTORS]
-    for name in OFFLOADING:
+    for name, values in options_to_try(type(options)).items():
+        own = getattr(options, name)
+        yield [{f"scheduler.{name}": value} for value in sorted(values) if value > own]
+        yield [{f"scheduler.{name}": value} for value in sorted(values, reverse=True) if value < own]
+    for name in BUILT_IN:
         if name != scenario.scheduler.name:
             yield [{"scheduler.name": name}]
     yield [_on_more_ranks(training, f) for f in FACTORS]

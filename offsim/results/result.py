@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from offsim.engine import Operation
 from offsim.platform.hardware import HardwareProfile
-from offsim.programs.iteration import Run
+from offsim.programs.run import Run
 from offsim.results import limits, records
 from offsim.results.remedies import Attempt, find_remedies
 from offsim.results.verdict import DoesNotFit, Verdict, verdict_of
@@ -19,6 +19,9 @@ from offsim.scenario import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from offsim.results.interval import PredictionInterval
+
 PHASES = ("forward", "backward", "update")
 
 
@@ -62,18 +65,18 @@ class Result:
 
     @cached_property
     def durations(self) -> dict[str, float]:
-        """Phase -> seconds, summed over micro-steps; they add up to the iteration."""
+        """Phase -> seconds, summed over micro-steps, mean of the measured iterations; they add up to the iteration."""
         self.require_fit()
         durations: dict[str, float] = {}
         for phase in limits.job_phases(self.run):
             durations[phase.name] = durations.get(phase.name, 0.0) + phase.end - phase.start
-        return durations
+        return {name: seconds / self.run.iterations for name, seconds in durations.items()}
 
     @cached_property
     def iteration_s(self) -> float:
-        """From the start of forward to the end of update on the slowest rank."""
+        """From the begin of an iteration to that of the next on the slowest rank; mean of the measured ones."""
         self.require_fit()
-        return max(phase.end for phase in self.run.phases) - self.run.started_at
+        return (self.run.ended_at - self.run.started_at) / self.run.iterations
 
     @property
     def tokens_per_s(self) -> float:
@@ -99,16 +102,12 @@ class Result:
     @property
     def gpu_peak_bytes(self) -> float:
         """Bytes on the fullest GPU, without what its driver and libraries reserve."""
-        return self._most_held("GPU")
+        return max(peak.bytes for peak in self.peaks if peak.kind == "gpu")
 
     @property
     def host_peak_bytes(self) -> float:
         """Bytes in a node's host memory."""
-        return self._most_held("host")
-
-    def _most_held(self, tier: str) -> float:
-        """By any tier of this name, whatever number it has."""
-        return max((peak.bytes for peak in self.peaks if peak.tier.split(" ")[0].lower() == tier.lower()), default=0.0)
+        return next(peak.bytes for peak in self.peaks if peak.tier == "host")
 
     @property
     def limited_by(self) -> dict[str, float]:
@@ -119,6 +118,25 @@ class Result:
                 seconds[name] = seconds.get(name, 0.0) + amount
         total = sum(seconds.values())
         return {name: s / total for name, s in sorted(seconds.items(), key=lambda item: (-item[1], item[0]))}
+
+    @cached_property
+    def _interval(self) -> PredictionInterval | str:
+        from offsim.results.interval import prediction_interval
+
+        return prediction_interval(self)
+
+    @property
+    def interval(self) -> PredictionInterval | None:
+        """Where measured times would lie, by the runs held out on this hardware; None where there are none.
+
+        Raises DoesNotFit.
+        """
+        return None if isinstance(self._interval, str) else self._interval
+
+    @property
+    def no_interval(self) -> str:
+        """Why there is no interval; "" where there is one. Raises DoesNotFit."""
+        return self._interval if isinstance(self._interval, str) else ""
 
     def require_fit(self) -> None:
         """Raise DoesNotFit where memory ran out."""

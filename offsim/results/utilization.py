@@ -11,53 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from offsim.engine import Operation, Resource
-from offsim.programs.iteration import Run
-from offsim.results.limits import PhaseSpan, job_phases, label, spans
+from offsim.platform.platform import Tracked
+from offsim.programs.run import Run
+from offsim.results.limits import PhaseSpan, job_phases, spans
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Tracked:
-    """A resource as results name it. `scale` is the whole's capacity over that of the part simulated."""
-
-    name: str
-    resource: Resource
-    unit: str
-    scale: float = 1.0
-
-    @property
-    def capacity(self) -> float:
-        """In `unit`."""
-        return self.resource.capacity * self.scale
-
-
-def tracked(run: Run) -> list[Tracked]:
-    """What rank 0 uses."""
-    rank, node, host = run.ranks[0], run.node, run.profile.host
-    device = rank.device
-    domain = node.domain_of(rank.number)
-    memory, cores = node.host_memory[domain], node.cores[domain]
-    found = [
-        Tracked("H2D", device.h2d, "B/s"),
-        Tracked("D2H", device.d2h, "B/s"),
-        Tracked("PCIe both directions", device.duplex, "B/s"),
-        Tracked("host memory", memory, "B/s", host.memory_bytes_per_s / memory.capacity),
-        Tracked("CPU cores", cores, "cores", host.cores / cores.capacity),
-        Tracked("GPU compute", device.compute, "GPU"),
-        Tracked("HBM", device.hbm, "B/s"),
-        Tracked("GPU interconnect", device.interconnect, "B/s"),
-    ]
-    if node.uplinks:
-        rate = run.profile.link.uplink_bytes_per_s or 0.0
-        found += [Tracked(label(port), port, "B/s", rate / port.capacity) for port in node.uplinks[0]]
-    if node.nic is not None:
-        found.append(Tracked("network", node.nic, "B/s"))
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +77,7 @@ def bandwidth_columns(run: Run, operations: list[Operation]) -> dict[str, Any]:
     import numpy as np
 
     shown = {"H2D", "D2H", "host memory", "GPU interconnect", "network"}
-    resources = [entry for entry in tracked(run) if entry.name in shown]
+    resources = [entry for entry in run.platform.tracked if entry.name in shown]
     times, names, rates = [], [], []
     for name, series in series_of(resources, operations).items():
         at = series.times - run.started_at
@@ -134,12 +96,12 @@ def bandwidth_columns(run: Run, operations: list[Operation]) -> dict[str, Any]:
 
 def capacities(run: Run) -> dict[str, float]:
     """Resource -> what it can do per second, in bytes (in cores and GPUs for those)."""
-    return {entry.name: entry.capacity for entry in tracked(run)}
+    return {entry.name: entry.capacity for entry in run.platform.tracked}
 
 
 def utilization_columns(run: Run, operations: Iterable[Operation]) -> dict[str, list[Any]]:
     """Capacity of each resource and the share of it in use, over the iteration and over each phase (0 to 1)."""
-    resources = tracked(run)
+    resources = run.platform.tracked
     phases = job_phases(run)
     used = _used(resources, operations, phases)
     columns: dict[str, list[Any]] = {

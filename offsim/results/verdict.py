@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from offsim.engine import OutOfMemory
-from offsim.programs.iteration import Run
+from offsim.programs.run import Run
 from offsim.results.limits import job_phases
-from offsim.results.records import tiers
 from offsim.results.remedies import Remedy
 from offsim.results.units import format_memory, format_time
 
@@ -50,7 +49,7 @@ class Verdict:
 
 def verdict_of(run: Run, cause: OutOfMemory, find_remedies: Callable[[], tuple[Remedy, ...]]) -> Verdict:
     """Describe why a run went out of memory."""
-    tier = next(tier for tier in tiers(run) if tier.memory is cause.tier)
+    tier = next(tier for tier in run.platform.tiers if tier.memory is cause.tier)
     held = {name: nbytes * tier.scale for name, nbytes in cause.occupants.items() if nbytes > 0}
     return Verdict(
         tier=tier.name,
@@ -68,6 +67,6 @@ def verdict_of(run: Run, cause: OutOfMemory, find_remedies: Callable[[], tuple[R
 def _phase_of(run: Run, cause: OutOfMemory) -> str:
     if not run.engine.operations:
         return "set-up"
-    phase = next((rank.phase for rank in run.ranks if rank.gpu_memory is cause.tier), run.ranks[0].phase)
+    phase = next((rank.host.phase for rank in run.ranks if rank.gpu_memory is cause.tier), run.ranks[0].host.phase)
     step = sum(done.name == phase for done in job_phases(run))
     return f"{phase} of micro-step {step}" if step else phase

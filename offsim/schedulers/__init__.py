@@ -1,6 +1,8 @@
 """Schedulers: one file each, and the registry that third parties join by an entry point."""
 
-from offsim.schedulers.base import OffloadOptions, Scheduler, SchedulerOptions
+from typing import Any
+
+from offsim.schedulers.base import OffloadOptions, OffloadSchedule, ScheduleOptions, TrainingSchedule
 from offsim.schedulers.registry import (
     available_schedulers,
     find_scheduler,
@@ -11,11 +13,21 @@ from offsim.schedulers.registry import (
 
 __all__ = [
     "OffloadOptions",
-    "Scheduler",
-    "SchedulerOptions",
+    "OffloadSchedule",
+    "ScheduleOptions",
+    "TrainingSchedule",
     "available_schedulers",
     "find_scheduler",
     "register",
     "scenario_scheduler",
     "with_scheduler",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Scheduler", "SchedulerOptions"):
+        raise ImportError(
+            f"offsim.schedulers.{name} is gone: a scheduler is a subclass of TrainingSchedule now; "
+            "docs/write_a_scheduler.md says what changed"
+        )
+    raise AttributeError(f"module 'offsim.schedulers' has no attribute '{name}'")

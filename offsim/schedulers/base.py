@@ -1,98 +1,92 @@
-"""What a scheduler is: where optimizer state lives, what happens to gradients, and the update loop."""
+"""What DeepSpeed's schedules have in common: gradients through host memory, and updates of what stays on the GPU."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from offsim.inputs.fields import Number, Section
-from offsim.programs.rank import Process, Rank
-from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup, Workload
+from offsim.engine import Code
+from offsim.inputs.fields import Number
+from offsim.platform.platform import GPU, HOST
+from offsim.programs.rank import Rank
+from offsim.programs.schedule import GRADIENTS, OPTIMIZER_STATE, ScheduleOptions, TrainingSchedule, count
+from offsim.programs.transformer import BF16, FP32, Subgroup
+from offsim.states.placement import tiers_of
 
-OPTIMIZER_STATE = "optimizer state p, m, v (fp32)"
-GRADIENTS = "gradients (fp32)"
+__all__ = [
+    "ACCUMULATION",
+    "GRADIENTS",
+    "OPTIMIZER_STATE",
+    "OffloadOptions",
+    "OffloadSchedule",
+    "ScheduleOptions",
+    "TrainingSchedule",
+    "count",
+]
+
+ACCUMULATION = "gradient accumulation buffer (bf16)"
 
 
-class SchedulerOptions(Section):
-    """Options of a scheduler; each scheduler subclasses it with its own."""
-
-
-class OffloadOptions(SchedulerOptions):
-    """Options of schedulers that can leave a part of the optimizer state on the GPU for good (TwinFlow)."""
+class OffloadOptions(ScheduleOptions):
+    """Options of schedules that can leave a part of the optimizer state on the GPU for good (TwinFlow)."""
 
     cpu_ratio: Number = Field(
-        default=1.0, ge=0, le=1, description="share of sub-groups on the CPU; the rest stays on the GPU"
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of sub-groups on the CPU; the rest stays on the GPU",
+        json_schema_extra={"try": [0.0, 0.25, 0.5, 0.75, 1.0]},
     )
 
 
-class Scheduler(ABC):
-    """One instance serves one rank. Methods that return a `Process` are that rank's host thread code."""
+class OffloadSchedule(TrainingSchedule):
+    """Optimizer state in host memory but for a share that stays on the GPU."""
 
-    name: ClassVar[str]
-    Options: ClassVar[type[SchedulerOptions]] = SchedulerOptions
-    carries_over: ClassVar[bool] = False
-    """Whether an update leaves work to the next iteration, so that a preceding update must be simulated."""
-    fixed_work: ClassVar[bool] = False
-    """Whether the work that the host thread commands does not depend on when other work ends, as it does where a
-    scheduler decides at run time. Of such a scheduler the least time that an iteration takes is known beforehand."""
+    Options: ClassVar[type[ScheduleOptions]] = OffloadOptions
+    placement_options: ClassVar[tuple[str, ...]] = ("cpu_ratio",)
 
-    def __init__(self, options: SchedulerOptions, workload: Workload) -> None:
-        self.workload = workload
-        self.subgroups = workload.subgroups
+    @classmethod
+    def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
+        """The first sub-groups on the CPU, the rest on the GPU."""
+        return tiers_of([(cls.optimizer_home, options.cpu_ratio), (GPU, "rest")], subgroups)
 
-    @abstractmethod
-    def allocate(self, rank: Rank) -> None:
-        """Take the memory that optimizer state and gradients hold throughout, on GPU and host."""
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        return offload_optimizer(device="cpu", pin_memory=True, ratio=getattr(options, "cpu_ratio", 1.0))
 
-    @abstractmethod
-    def flush(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Process:
-        """Store the rank's share of a reduced bucket; `first` and `last` micro-step of an iteration."""
+    def place(self, rank: Rank) -> None:
+        super().place(rank)
+        rank.host_memory.allocate(ACCUMULATION, BF16 * count(self.subgroups))
 
-    @abstractmethod
-    def update(self, rank: Rank) -> Process:
-        """Update all of the rank's sub-groups."""
+    def accumulate_on_host(self, rank: Rank, elements: int, first: bool) -> None:
+        """Pass bf16 gradients through the pinned accumulation buffer, asynchronously on the reduce stream."""
+        stream, nbytes = rank.reduce_stream, BF16 * elements
+        if first:
+            rank.d2h(stream, nbytes, "gradients to accumulation buffer")
+            rank.h2d(stream, nbytes, "gradients back")
+        else:
+            rank.h2d(stream, nbytes, "accumulated gradients")
+            rank.elementwise(stream, "d2d", 3 * nbytes, "add gradients")
+            rank.d2h(stream, nbytes, "gradients to accumulation buffer")
 
+    def drain_gradients(self, rank: Rank, elements: int) -> None:
+        """Convert to fp32 on the GPU and copy to pinned memory, asynchronously on the reduce stream."""
+        if elements:
+            rank.elementwise(rank.reduce_stream, "conversion", (BF16 + FP32) * elements, "bf16 to fp32")
+            rank.d2h(rank.reduce_stream, FP32 * elements, "fp32 gradients")
 
-def accumulate_on_host(rank: Rank, elements: int, first: bool) -> None:
-    """Pass bf16 gradients through the pinned accumulation buffer, asynchronously on the reduce stream."""
-    stream, nbytes = rank.reduce_stream, BF16 * elements
-    if first:
-        rank.d2h(stream, nbytes, "gradients to accumulation buffer")
-        rank.h2d(stream, nbytes, "gradients back")
-    else:
-        rank.h2d(stream, nbytes, "accumulated gradients")
-        rank.elementwise(stream, "d2d", 3 * nbytes, "add gradients")
-        rank.d2h(stream, nbytes, "gradients to accumulation buffer")
+    def start_update(self, rank: Rank) -> Code:
+        """The first sub-group on the CPU takes longer."""
+        if self.off_gpu():
+            yield rank.launch("first sub-group", rank.profile.host.update_start_s)
 
-
-def drain_gradients(rank: Rank, elements: int) -> None:
-    """Convert to fp32 on the GPU and copy to pinned memory, asynchronously on the reduce stream."""
-    if elements:
-        rank.elementwise(rank.reduce_stream, "conversion", (BF16 + FP32) * elements, "bf16 to fp32")
-        rank.d2h(rank.reduce_stream, FP32 * elements, "fp32 gradients")
-
-
-def reduce_norm(rank: Rank, subgroups: int) -> Process:
-    """Before the update: the gradient norm, a scalar all-reduce per sub-group, each awaited."""
-    for index in range(subgroups):
-        yield rank.launch(f"norm {index}", rank.profile.host.subgroup_launch_s)
-        reduced = rank.scalar_all_reduce()
-        if reduced is not None:
-            yield rank.synchronize(reduced)
+    def memory_of(self, rank: Rank, subgroup: Subgroup) -> str:
+        """The memory tier in which the CPU updates a sub-group: its own, or host memory for state on storage."""
+        tier = self.placed.optimizer[subgroup.index]
+        return tier if rank.platform.kind_of(tier) == "memory" else HOST
 
 
-def update_resident(rank: Rank, subgroups: list[Subgroup]) -> Process:
-    """Sub-groups whose state lives on the GPU: one AdamW each and a cast into the bf16 parameters."""
-    for subgroup in subgroups:
-        rank.gpu_adam(subgroup.elements, subgroup.index)
-        rank.elementwise(
-            rank.compute_stream, "d2d", (FP32 + BF16) * subgroup.elements, "cast parameters", subgroup.index
-        )
-    yield rank.synchronize(rank.compute_stream)
-
-
-def count(subgroups: list[Subgroup]) -> int:
-    """Parameters of sub-groups."""
-    return sum(s.elements for s in subgroups)
+def offload_optimizer(**values: Any) -> dict[str, Any]:
+    """Keys of DeepSpeed's section `offload_optimizer` by their dotted paths."""
+    return {f"zero_optimization.offload_optimizer.{key}": value for key, value in values.items()}

@@ -6,22 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from offsim.engine import Operation
+from offsim.engine import Code, Operation, Thread
 from offsim.inputs.fields import Count
-from offsim.programs.rank import HostThread, Process, Rank
+from offsim.platform.platform import GPU
+from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup, Workload
-from offsim.schedulers.base import (
-    GRADIENTS,
-    OPTIMIZER_STATE,
-    OffloadOptions,
-    Scheduler,
-    accumulate_on_host,
-    count,
-    drain_gradients,
-    reduce_norm,
-    update_resident,
-)
-from offsim.schedulers.zero3_offload import ACCUMULATION
+from offsim.schedulers.base import ACCUMULATION, GRADIENTS, OPTIMIZER_STATE, OffloadOptions, OffloadSchedule, count
+from offsim.states.placement import Placed
 
 SLOT = "GPU sub-group in flight (p, m, v)"
 STAGED_GRADIENTS = "gradients of GPU sub-groups (bf16)"
@@ -31,7 +22,12 @@ STATE = ("momentum", "variance", "parameters")
 class DeepOptimizerStatesOptions(OffloadOptions):
     """`cpu_ratio` bounds the sub-groups that take part; the rest is static on the GPU."""
 
-    update_stride: Count = Field(default=2, ge=2, description="every update_stride-th sub-group is updated on the GPU")
+    update_stride: Count = Field(
+        default=2,
+        ge=2,
+        description="every update_stride-th sub-group is updated on the GPU",
+        json_schema_extra={"try": [2, 3, 4, 5, 6, 7, 8]},
+    )
     transfers: Literal["three_streams", "one_stream"] = Field(
         default="three_streams",
         description="three_streams: momentum, variance and parameters move on streams of their own, bf16 parameters "
@@ -40,21 +36,31 @@ class DeepOptimizerStatesOptions(OffloadOptions):
     )
 
 
-class DeepOptimizerStates(Scheduler):
+class DeepOptimizerStates(OffloadSchedule):
     """Of each block of `update_stride` sub-groups the last is fetched to the GPU, updated there and flushed back."""
 
     name = "deep_optimizer_states"
     Options = DeepOptimizerStatesOptions
-    carries_over = True
-    fixed_work = True
+    lag = 1
+    """The last GPU sub-group of an update is cast by the next one where their number is a multiple of the stride."""
+    waits_for_parameters = False
+    """The background thread's last uploads are not awaited: they can reach into the next forward (released code)."""
+    starts_with_update = True
 
-    def __init__(self, options: DeepOptimizerStatesOptions, workload: Workload) -> None:
-        super().__init__(options, workload)
+    @classmethod
+    def deepspeed_notes(cls, options: DeepOptimizerStatesOptions) -> list[str]:
+        return [
+            "needs the build of DeepSpeed of Deep Optimizer States (doi 10.1145/3652892.3700781), with one sub-group "
+            f"in {options.update_stride} updated on the GPU (update stride {options.update_stride}); "
+            "stock DeepSpeed runs these keys as zero3_offload with asynchronous gradients"
+        ]
+
+    def __init__(self, options: DeepOptimizerStatesOptions, workload: Workload, placed: Placed) -> None:
+        super().__init__(options, workload, placed)
         self.stride = options.update_stride
         self.three_streams = options.transfers == "three_streams"
-        dynamic = int(options.cpu_ratio * len(self.subgroups))
-        self.dynamic = self.subgroups[:dynamic]
-        self.static = self.subgroups[dynamic:]
+        self.static = self.on(GPU)
+        self.dynamic = self.off_gpu()
         self.fetched = [s for s in self.dynamic if self.runs_on_gpu(s)]
         self.to_flush: Subgroup | None = None
         self.updated: Operation | None = None
@@ -65,7 +71,7 @@ class DeepOptimizerStates(Scheduler):
     def triggers_transfers(self, subgroup: Subgroup) -> bool:
         return subgroup.index % self.stride == 0
 
-    def allocate(self, rank: Rank) -> None:
+    def place(self, rank: Rank) -> None:
         host, gpu = rank.host_memory, rank.gpu_memory
         on_cpu = count(self.dynamic)
         host.allocate(OPTIMIZER_STATE, 3 * FP32 * on_cpu)
@@ -78,24 +84,17 @@ class DeepOptimizerStates(Scheduler):
         gpu.allocate(OPTIMIZER_STATE, 3 * FP32 * count(self.static))
         gpu.allocate(GRADIENTS, FP32 * count(self.static))
 
-    def flush(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Process:
-        accumulate_on_host(rank, sum(share for _, share in bucket.shares), first)
+    def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
+        self.accumulate_on_host(rank, self.elements(bucket), first)
         if last:
-            to_cpu = to_slot = 0
-            for index, share in bucket.shares:
-                if index >= len(self.dynamic):
-                    continue
-                if self.runs_on_gpu(self.subgroups[index]):
-                    to_slot += share
-                else:
-                    to_cpu += share
+            own = [(self.subgroups[i], share) for i, share in bucket.shares if self.placed.optimizer[i] != GPU]
+            to_slot = sum(share for subgroup, share in own if self.runs_on_gpu(subgroup))
             rank.gpu_memory.allocate(STAGED_GRADIENTS, BF16 * to_slot)
-            drain_gradients(rank, to_cpu)
+            self.drain_gradients(rank, sum(share for _, share in own) - to_slot)
         yield from ()
 
-    def update(self, rank: Rank) -> Process:
-        yield from reduce_norm(rank, len(self.subgroups))
-        yield rank.launch("first sub-group", rank.profile.host.update_start_s)
+    def update(self, rank: Rank) -> Code:
+        yield from self.start_update(rank)
         block: list[Subgroup] = []  # CPU sub-groups whose bf16 parameters are not yet uploaded
         for subgroup in self.dynamic:
             if self.runs_on_gpu(subgroup):
@@ -103,18 +102,19 @@ class DeepOptimizerStates(Scheduler):
                 continue
             if self.triggers_transfers(subgroup):
                 self.flush_previous_and_fetch_next(rank, subgroup)
-                yield rank.synchronize(rank.stream("bf16 upload"))
+                yield rank.wait(rank.stream("bf16 upload"))
             yield rank.scale(subgroup.elements, subgroup.index)
-            yield rank.cpu_adam(subgroup.elements, subgroup.index)
+            tier = self.placed.optimizer[subgroup.index]
+            yield rank.cpu_adam(subgroup.elements, subgroup.index, tier, casts=not self.three_streams)
             if not self.three_streams:
-                self.upload(rank, subgroup)
+                self.upload(rank, subgroup, rank.host)
                 continue
             block.append(subgroup)
             if (subgroup.index + 2) % self.stride == 0 or subgroup is self.dynamic[-1]:
-                rank.start(self.downcast_and_upload(rank, block), rank.thread("background thread"))
+                rank.spawn("background thread", self.downcast_and_upload(rank, block))
                 block = []
-        yield from update_resident(rank, self.static)
-        yield rank.synchronize(rank.stream("bf16 upload"))
+        yield from self.update_resident(rank, self.static)
+        yield rank.wait(rank.stream("bf16 upload"))
 
     def copy_streams(self) -> list[tuple[str, str]]:
         """(tensor of the state, name of the stream that carries it)."""
@@ -124,34 +124,33 @@ class DeepOptimizerStates(Scheduler):
         """A tensor's fetch waits for that tensor's flush only: both directions of the link are busy at once."""
         if self.to_flush is not None:
             previous = self.to_flush
-            rank.elementwise(
-                rank.compute_stream, "d2d", (FP32 + BF16) * previous.elements, "cast parameters", previous.index
-            )
-            for tensor, stream in self.copy_streams():
-                rank.d2h(
-                    rank.stream(stream), FP32 * previous.elements, f"flush {tensor}", previous.index, [self.updated]
-                )
+            nbytes, stream = (FP32 + BF16) * previous.elements, rank.compute_stream
+            cast = rank.elementwise(stream, "d2d", nbytes, "cast parameters", previous.index)
+            self.written(rank, previous, cast, update=self.updated.iteration if self.updated else None)
+            for tensor, name in self.copy_streams():
+                nbytes, stream = FP32 * previous.elements, rank.stream(name)
+                rank.d2h(stream, nbytes, f"flush {tensor}", previous.index, [self.updated])
             self.to_flush = None
         following = trigger.index + self.stride - 1
-        if following < len(self.dynamic):
-            for tensor, stream in self.copy_streams():
-                elements = self.dynamic[following].elements
-                rank.h2d(rank.stream(stream), FP32 * elements, f"fetch {tensor}", following)
+        if following < len(self.subgroups) and self.placed.optimizer[following] != GPU:
+            for tensor, name in self.copy_streams():
+                nbytes = FP32 * self.subgroups[following].elements
+                rank.h2d(rank.stream(name), nbytes, f"fetch {tensor}", following)
 
-    def update_on_gpu(self, rank: Rank, subgroup: Subgroup) -> Process:
-        yield rank.synchronize(*(rank.stream(stream) for _, stream in self.copy_streams()))
+    def update_on_gpu(self, rank: Rank, subgroup: Subgroup) -> Code:
+        yield rank.wait(*(rank.stream(stream) for _, stream in self.copy_streams()))
         if rank.gpu_memory.occupants.get(STAGED_GRADIENTS):
             rank.gpu_memory.free(STAGED_GRADIENTS, BF16 * subgroup.elements)
         self.updated = rank.gpu_adam(subgroup.elements, subgroup.index)
         self.to_flush = subgroup
         if not self.three_streams:
-            yield rank.synchronize(self.updated)
+            yield self.updated
 
-    def upload(self, rank: Rank, subgroup: Subgroup, thread: HostThread | None = None) -> None:
+    def upload(self, rank: Rank, subgroup: Subgroup, thread: Thread) -> None:
         stream, nbytes = rank.stream("bf16 upload"), BF16 * subgroup.elements
-        rank.h2d(stream, nbytes, "upload parameters", subgroup.index, thread=thread)
+        self.written(rank, subgroup, rank.h2d(stream, nbytes, "upload parameters", subgroup.index, thread=thread))
 
-    def downcast_and_upload(self, rank: Rank, block: list[Subgroup]) -> Process:
+    def downcast_and_upload(self, rank: Rank, block: list[Subgroup]) -> Code:
         """The background thread; nobody waits for it, so its last uploads can reach into the next forward."""
         thread = rank.thread("background thread")
         for subgroup in block:

@@ -1,27 +1,33 @@
-"""ZeRO-3 with everything on the GPU."""
+"""ZeRO with everything on the GPU."""
 
 from __future__ import annotations
 
-from offsim.programs.rank import Process, Rank
+from typing import Any
+
+from offsim.engine import Code
+from offsim.platform.platform import GPU
+from offsim.programs.rank import Rank
+from offsim.programs.schedule import ScheduleOptions, TrainingSchedule
 from offsim.programs.transformer import BF16, FP32, Bucket
-from offsim.schedulers.base import GRADIENTS, OPTIMIZER_STATE, Scheduler, count, reduce_norm, update_resident
 
 
-class NoOffload(Scheduler):
+class NoOffload(TrainingSchedule):
     """Optimizer state and gradients stay in GPU memory; nothing crosses the host link."""
 
     name = "no_offload"
-    fixed_work = True
+    stages = (0, 1, 2, 3)
+    optimizer_kinds = (GPU,)
+    optimizer_home = GPU
 
-    def allocate(self, rank: Rank) -> None:
-        rank.gpu_memory.allocate(OPTIMIZER_STATE, 3 * FP32 * count(self.subgroups))
-        rank.gpu_memory.allocate(GRADIENTS, FP32 * count(self.subgroups))
+    @classmethod
+    def deepspeed_keys(cls, options: ScheduleOptions) -> dict[str, Any]:
+        return {"zero_optimization.offload_optimizer.device": "none"}
 
-    def flush(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Process:
-        elements = sum(share for _, share in bucket.shares)
-        rank.elementwise(rank.reduce_stream, "d2d", (BF16 + 2 * FP32) * elements, "accumulate gradients")
+    def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
+        nbytes = (BF16 + 2 * FP32) * self.elements(bucket)
+        rank.elementwise(rank.reduce_stream, "d2d", nbytes, "accumulate gradients")
         yield from ()
 
-    def update(self, rank: Rank) -> Process:
-        yield from reduce_norm(rank, len(self.subgroups))
-        yield from update_resident(rank, self.subgroups)
+    def update(self, rank: Rank) -> Code:
+        yield from self.update_resident(rank, self.subgroups)
+        yield from self.gather_updated(rank)

@@ -17,16 +17,28 @@ from typing import Any
 
 from offsim.inputs.errors import InputError, suggestion
 from offsim.inputs.yaml_input import Document, Mark
+from offsim.programs.schedule import ScheduleOptions, TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
-from offsim.schedulers.base import Scheduler, SchedulerOptions
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
+from offsim.schedulers.mlp_offload import MlpOffload
 from offsim.schedulers.no_offload import NoOffload
+from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
+from offsim.schedulers.zero_infinity import ZeroInfinity
 
 GROUP = "offsim.schedulers"
-BUILT_IN: dict[str, type[Scheduler]] = {
-    cls.name: cls for cls in (NoOffload, Zero3Offload, Zero3OffloadAsyncGrads, DeepOptimizerStates)
+BUILT_IN: dict[str, type[TrainingSchedule]] = {
+    cls.name: cls
+    for cls in (
+        NoOffload,
+        Zero2Offload,
+        Zero3Offload,
+        Zero3OffloadAsyncGrads,
+        DeepOptimizerStates,
+        ZeroInfinity,
+        MlpOffload,
+    )
 }
 
 
@@ -35,7 +47,7 @@ def _registered() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN}
 
 
-def register(scheduler: type[Scheduler]) -> type[Scheduler]:
+def register(scheduler: type[TrainingSchedule]) -> type[TrainingSchedule]:
     """Make a scheduler known by its name in this process; also a class decorator."""
     BUILT_IN[scheduler.name] = scheduler
     return scheduler
@@ -46,7 +58,7 @@ def available_schedulers() -> list[str]:
     return [*BUILT_IN, *sorted(_registered())]
 
 
-def find_scheduler(name: str) -> type[Scheduler]:
+def find_scheduler(name: str) -> type[TrainingSchedule]:
     """Return the scheduler of that name; InputError where there is none or its package cannot be loaded."""
     if name in BUILT_IN:
         return BUILT_IN[name]
@@ -58,12 +70,14 @@ def find_scheduler(name: str) -> type[Scheduler]:
         found = entry.load()
     except Exception as error:  # whatever a foreign module raises when it is imported
         raise InputError(f"{origin} cannot be loaded: {type(error).__name__}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Scheduler)):
-        raise InputError(f"{origin} is not a subclass of offsim.schedulers.Scheduler")
+    if not (isinstance(found, type) and issubclass(found, TrainingSchedule)):
+        raise InputError(
+            f"{origin} is not a subclass of offsim.schedulers.TrainingSchedule (see docs/write_a_scheduler.md)"
+        )
     return found
 
 
-def scenario_scheduler(scenario: Scenario) -> tuple[type[Scheduler], SchedulerOptions]:
+def scenario_scheduler(scenario: Scenario) -> tuple[type[TrainingSchedule], ScheduleOptions]:
     """The class that the scenario chooses and its checked options; InputError points to what is wrong there."""
     try:
         cls = find_scheduler(scenario.scheduler.name)

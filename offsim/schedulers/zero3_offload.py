@@ -2,66 +2,97 @@
 
 from __future__ import annotations
 
-from offsim.programs.rank import Process, Rank
-from offsim.programs.transformer import BF16, FP32, Bucket, Workload
-from offsim.schedulers.base import (
-    GRADIENTS,
-    OPTIMIZER_STATE,
-    OffloadOptions,
-    Scheduler,
-    accumulate_on_host,
-    count,
-    reduce_norm,
-    update_resident,
-)
+from typing import Any, ClassVar, Literal
 
-ACCUMULATION = "gradient accumulation buffer (bf16)"
+from pydantic import Field
+
+from offsim.engine import Code
+from offsim.platform.platform import GPU
+from offsim.programs.rank import Rank
+from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup
+from offsim.schedulers.base import OffloadOptions, OffloadSchedule, ScheduleOptions, offload_optimizer
+
+GradientFlush = Literal["host_cast", "staged", "blocking", "asynchronous"]
 
 
-class Zero3Offload(Scheduler):
+class Zero3OffloadOptions(OffloadOptions):
+    """How gradients reach host memory at the accumulation boundary, by version of DeepSpeed (stage3.py)."""
+
+    gradient_flush: GradientFlush = Field(
+        default="host_cast",
+        description="host_cast: 2 B a parameter to pageable memory, converted by the CPU (DeepSpeed to 0.15.3); "
+        "staged: 4 B into one pinned buffer, device synchronized, copied on by the CPU (0.15.4 to 0.16.2); "
+        "blocking: 4 B to pageable memory (0.16.3 to 0.19.4); asynchronous: 4 B to pinned memory (from 0.19.5)",
+    )
+
+
+class Zero3Offload(OffloadSchedule):
     """Blocking gradient flushes; a strictly serial update loop on the CPU. `cpu_ratio` < 1 is TwinFlow."""
 
     name = "zero3_offload"
-    Options = OffloadOptions
-    fixed_work = True
+    Options: ClassVar[type[ScheduleOptions]] = Zero3OffloadOptions
+    parameter_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
 
-    def __init__(self, options: OffloadOptions, workload: Workload) -> None:
-        super().__init__(options, workload)
-        on_cpu = int(options.cpu_ratio * len(self.subgroups))
-        self.on_cpu = self.subgroups[:on_cpu]
-        self.on_gpu = self.subgroups[on_cpu:]
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        pinned = options.gradient_flush == "asynchronous"
+        return offload_optimizer(device="cpu", pin_memory=pinned, ratio=options.cpu_ratio)
 
-    def allocate(self, rank: Rank) -> None:
-        host, gpu = rank.host_memory, rank.gpu_memory
-        host.allocate(OPTIMIZER_STATE, 3 * FP32 * count(self.on_cpu))
-        host.allocate(GRADIENTS, FP32 * count(self.on_cpu))
-        host.allocate(ACCUMULATION, BF16 * count(self.subgroups))
-        gpu.allocate(OPTIMIZER_STATE, 3 * FP32 * count(self.on_gpu))
-        gpu.allocate(GRADIENTS, FP32 * count(self.on_gpu))
+    @classmethod
+    def deepspeed_notes(cls, options: Any) -> list[str]:
+        if options.gradient_flush == "asynchronous":
+            return ["needs a build that copies gradients without blocking the host, from 0.19.5"]
+        return ["for builds whose gradient copies block the host, pin_memory can be true as well"]
 
-    def flush(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Process:
-        accumulate_on_host(rank, sum(share for _, share in bucket.shares), first)
+    def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
+        self.accumulate_on_host(rank, self.elements(bucket), first)
         if last:
-            elements = self.cpu_share(bucket)
-            if elements:
-                yield from self.store_gradients(rank, elements)
+            yield from self.store_gradients(rank, self.off_gpu_elements(bucket))
 
-    def cpu_share(self, bucket: Bucket) -> int:
-        """Parameters of a bucket whose optimizer state is on the CPU."""
-        return sum(share for subgroup, share in bucket.shares if subgroup < len(self.on_cpu))
+    def store_gradients(self, rank: Rank, elements: int) -> Code:
+        """The host thread stands still until the gradients are in host memory, unless that is asynchronous."""
+        how = self.options.gradient_flush
+        if not elements:
+            return
+        if how == "host_cast":
+            yield rank.d2h(rank.reduce_stream, BF16 * elements, "gradients", pinned=False)
+            yield rank.upcast(elements, -1)
+        elif how == "asynchronous":
+            self.drain_gradients(rank, elements)
+        else:
+            nbytes = FP32 * elements
+            rank.elementwise(rank.reduce_stream, "conversion", (BF16 + FP32) * elements, "bf16 to fp32")
+            yield rank.d2h(rank.reduce_stream, nbytes, "fp32 gradients", pinned=how == "staged")
+            if how == "staged":
+                yield rank.wait(rank.compute_stream, rank.collective_stream)
+                yield rank.host_copy(nbytes, "gradients out of the staging buffer")
 
-    def store_gradients(self, rank: Rank, elements: int) -> Process:
-        """The host thread stands still until the gradients are in host memory and converted."""
-        yield rank.pageable_d2h(rank.reduce_stream, BF16 * elements, "gradients")
-        yield rank.upcast(elements, -1)
-
-    def update(self, rank: Rank) -> Process:
-        yield from reduce_norm(rank, len(self.subgroups))
-        yield rank.launch("first sub-group", rank.profile.host.update_start_s)
-        upload = rank.stream("upload")
-        for subgroup in self.on_cpu:
+    def update(self, rank: Rank) -> Code:
+        yield from self.start_update(rank)
+        for subgroup in self.off_gpu():
+            yield from self.swap_in(rank, subgroup)
             yield rank.scale(subgroup.elements, subgroup.index)
-            yield rank.cpu_adam(subgroup.elements, subgroup.index)
-            yield rank.downcast(subgroup.elements, subgroup.index, fresh=True)
-            yield rank.pageable_h2d(upload, BF16 * subgroup.elements, "upload parameters", subgroup.index)
-        yield from update_resident(rank, self.on_gpu)
+            yield rank.cpu_adam(subgroup.elements, subgroup.index, self.memory_of(rank, subgroup))
+            yield from self.store_parameters(rank, subgroup)
+            yield from self.swap_out(rank, subgroup)
+        yield from self.update_resident(rank, self.on(GPU))
+
+    def swap_in(self, rank: Rank, subgroup: Subgroup) -> Code:
+        """Before the sub-group's Adam, where its state is on storage."""
+        yield from ()
+
+    def swap_out(self, rank: Rank, subgroup: Subgroup) -> Code:
+        """After the sub-group's parameters are stored, where its state is on storage."""
+        yield from ()
+
+    def store_parameters(self, rank: Rank, subgroup: Subgroup) -> Code:
+        """Cast on the CPU, into fresh pageable memory that is copied to the GPU, or into parameters in host memory."""
+        on_gpu = self.placed.parameters == GPU
+        cast = rank.downcast(subgroup.elements, subgroup.index, fresh=on_gpu)
+        self.written(rank, subgroup, cast)
+        yield cast
+        if on_gpu:
+            nbytes = BF16 * subgroup.elements
+            copied = rank.h2d(rank.stream("upload"), nbytes, "upload parameters", subgroup.index, pinned=False)
+            self.written(rank, subgroup, copied)
+            yield copied

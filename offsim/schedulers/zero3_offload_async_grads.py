@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from offsim.programs.rank import Process, Rank
-from offsim.schedulers.base import drain_gradients
+from typing import Any
+
+from offsim.engine import Code
+from offsim.programs.rank import Rank
+from offsim.schedulers.base import OffloadOptions, offload_optimizer
 from offsim.schedulers.zero3_offload import Zero3Offload
 
 
@@ -11,7 +14,16 @@ class Zero3OffloadAsyncGrads(Zero3Offload):
     """Gradients are converted on the GPU and copied to pinned memory while backward goes on."""
 
     name = "zero3_offload_async_grads"
+    Options = OffloadOptions
 
-    def store_gradients(self, rank: Rank, elements: int) -> Process:
-        drain_gradients(rank, elements)
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        return offload_optimizer(device="cpu", pin_memory=True, ratio=options.cpu_ratio)
+
+    @classmethod
+    def deepspeed_notes(cls, options: Any) -> list[str]:
+        return ["needs a build that copies gradients without blocking the host, from 0.19.5"]
+
+    def store_gradients(self, rank: Rank, elements: int) -> Code:
+        self.drain_gradients(rank, elements)
         yield from ()

@@ -1,4 +1,4 @@
-"""What kind of work an activity is, by its name."""
+"""The classes of kernels and copies, told by their names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 import pandas as pd
+
+from offsim.traces.events import GPU_KINDS
 
 # The first that matches. "lambda" and "fbgemm" are in the names of kernels that are neither LAMB nor GEMM.
 _KERNELS = {
@@ -24,13 +26,13 @@ _PATTERNS = [(name, re.compile(pattern, re.IGNORECASE)) for name, pattern in _KE
 KERNEL_CLASSES = (*_KERNELS, "other")
 """GEMM has convolutions; elementwise is whatever memory bandwidth bounds."""
 
-ADAM_NAME = re.compile("adam", re.IGNORECASE)
-"""Of annotations and operators that may be an optimizer's step on the CPU."""
-
 WAITS = re.compile("synchronize", re.IGNORECASE)
-"""Of calls that wait for a GPU."""
+"""Names of calls that wait for a GPU."""
 
-COPY_CLASSES = {"H2D": "h2d", "D2H": "d2h", "D2D": "d2d", "H2H": "h2h"}
+_ADAM = re.compile("adam", re.IGNORECASE)
+_ACTIVITIES = {"adam": "gpu_adam", "h2d": "h2d", "d2h": "d2h", "d2d": "d2d", "h2h": "d2d"}
+"""Class -> the simulator's kind of activity; all others compute."""
+_COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce")
 
 
 def kernel_class(name: str) -> str:
@@ -46,5 +48,28 @@ def gpu_classes(events: pd.DataFrame) -> np.ndarray:
     kind = events["kind"].to_numpy(dtype=object)
     classes[kind == "memset"] = "memset"
     copies = kind == "memcpy"
-    classes[copies] = [COPY_CLASSES.get(direction, "other") for direction in events["direction"][copies]]
+    classes[copies] = [direction.lower() or "other" for direction in events["direction"][copies]]
     return classes
+
+
+def gpu_activities(rows: pd.DataFrame) -> list[str]:
+    """The simulator's kind of each activity of a GPU."""
+    classes = zip(gpu_classes(rows), rows["name"].astype(str), strict=True)
+    return [_collective(name) if kind == "collective" else _ACTIVITIES.get(kind, "compute") for kind, name in classes]
+
+
+def _collective(name: str) -> str:
+    plain = name.lower().replace("_", "")
+    return next((kind for kind in _COLLECTIVES if kind.replace("_", "") in plain), "collective")
+
+
+def cpu_adam(events: pd.DataFrame) -> pd.Series:
+    """Which annotations and operators are Adam on the CPU, by their names: those in which nothing is launched."""
+    names = [name for name in events["name"].cat.categories if _ADAM.search(str(name))]
+    found = events["kind"].isin(["annotation", "cpu_op"]) & events["name"].isin(names)
+    launching = events[events.index.isin(events.loc[events["kind"].isin(GPU_KINDS), "launched_by"])]
+    for (rank, thread), rows in events[found].groupby(["rank", "stream"], observed=True):
+        calls = launching[(launching["rank"] == rank) & (launching["stream"] == thread)]["start_s"].to_numpy()
+        inside = np.searchsorted(calls, rows["end_s"].to_numpy()) > np.searchsorted(calls, rows["start_s"].to_numpy())
+        found.loc[rows.index[inside]] = False
+    return found

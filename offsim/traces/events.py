@@ -1,4 +1,4 @@
-"""What is in a trace, as one table, whichever tool wrote it."""
+"""A trace as one table of events, whichever tool wrote it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MAX_EVENTS = 30_000_000
 """More are refused: at some 100 bytes each they would take several GB of memory."""
 
 GPU_KINDS = ("kernel", "memcpy", "memset")
-"""What occupies a GPU stream."""
+"""Kinds of events that occupy a GPU stream."""
 NONE = -1
-"""Where there is no device, correlation or row."""
+"""Stands for no device, correlation or row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,15 @@ class Trace:
         return self.events[self.events["kind"].isin(GPU_KINDS)]
 
 
-class _Words:
+class _Strings:
     """Strings as small numbers: traces repeat few of them many times."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
         self.column = array("i")
 
-    def add(self, word: str) -> None:
-        self.column.append(self.numbers.setdefault(word, len(self.numbers)))
+    def add(self, text: str) -> None:
+        self.column.append(self.numbers.setdefault(text, len(self.numbers)))
 
     def categories(self) -> pd.Categorical[str]:
         return pd.Categorical.from_codes(np.array(self.column, dtype=np.int32), categories=pd.Index(list(self.numbers)))
@@ -72,7 +72,7 @@ class EventTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._words = {name: _Words() for name in ("stream", "kind", "name", "direction", "memory")}
+        self._strings = {name: _Strings() for name in ("stream", "kind", "name", "direction", "memory")}
         self._numbers = {
             name: array("q")
             for name in ("process", "device", "start", "end", "bytes", "correlation", "waits_on", "waits_record")
@@ -103,14 +103,14 @@ class EventTable:
         """Append an event."""
         if len(self) >= MAX_EVENTS:
             raise InputError(f"found more than {MAX_EVENTS} events, expected a shorter trace", str(self.path))
-        words, numbers = self._words, self._numbers
+        strings, numbers = self._strings, self._numbers
         if work:
             self._works[len(self)] = work
-        words["stream"].add(stream)
-        words["kind"].add(kind)
-        words["name"].add(name)
-        words["direction"].add(direction)
-        words["memory"].add(memory)
+        strings["stream"].add(stream)
+        strings["kind"].add(kind)
+        strings["name"].add(name)
+        strings["direction"].add(direction)
+        strings["memory"].add(memory)
         numbers["process"].append(process)
         numbers["device"].append(device)
         numbers["start"].append(start_ns)
@@ -127,23 +127,23 @@ class EventTable:
         numbers = {name: np.array(column, dtype=np.int64) for name, column in self._numbers.items()}
         order = np.lexsort((-numbers["end"], numbers["start"]))  # what encloses another comes first
         origin = int(numbers["start"].min())
-        words = {name: column.categories()[order] for name, column in self._words.items()}
+        strings = {name: column.categories()[order] for name, column in self._strings.items()}
         numbers = {name: column[order] for name, column in numbers.items()}
         ranks = np.array([rank_of.get(process, 0) for process in range(int(numbers["process"].max()) + 1)])
         events = pd.DataFrame(
             {
                 "rank": ranks[numbers["process"]],
                 "device": numbers["device"],
-                "stream": words["stream"],
-                "kind": words["kind"],
-                "name": words["name"],
+                "stream": strings["stream"],
+                "kind": strings["kind"],
+                "name": strings["name"],
                 "start_s": (numbers["start"] - origin) / 1e9,
                 "end_s": (numbers["end"] - origin) / 1e9,
                 "bytes": numbers["bytes"],
-                "direction": words["direction"],
-                "memory": words["memory"],
+                "direction": strings["direction"],
+                "memory": strings["memory"],
                 "correlation": numbers["correlation"],
-                "launched_by": _launches(numbers["process"], numbers["correlation"], words["kind"]),
+                "launched_by": _launches(numbers["process"], numbers["correlation"], strings["kind"]),
                 "waits_on": numbers["waits_on"],
                 "waits_record": numbers["waits_record"],
             }

@@ -12,7 +12,7 @@ from typing import Any
 
 from offsim.inputs.errors import InputError
 from offsim.traces.events import NONE, EventTable, Trace
-from offsim.traces.stream import TraceJson
+from offsim.traces.trace_json import TraceJson
 from offsim.traces.work import work_of
 
 # Category -> kind; in lower case, as old files write "Kernel" and new ones "kernel".

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from offsim.inputs.errors import InputError
 from offsim.traces.events import NONE, EventTable, Trace
@@ -19,9 +20,10 @@ _MEMORIES = {0: "pageable", 1: "pinned"}
 _SYNCS = {1: "Event Sync", 2: "Stream Wait Event", 3: "Stream Sync", 4: "Context Sync"}
 _LATEST_NS = 2**62
 _NO_ID = 2**32 - 1
-"""What the tool writes where there is no stream or event."""
+"""Nsight writes it where there is no stream or event."""
 
 Cell = int | float | str | bytes | None
+Row = dict[str, Cell]
 
 
 def read_nsight(path: Path, file: Path) -> Trace:
@@ -46,141 +48,115 @@ class _Export:
         self.table = EventTable(path)
         self.processes: dict[int, int] = {}
         """Global process number -> 0, 1, ..."""
-        self.on_gpu: set[int] = set()
+        self.gpu_processes: set[int] = set()
         """Global numbers of the processes that used a GPU."""
+        self.strings: dict[int, str] = {}
         found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         self.tables = {str(name) for (name,) in found}
 
     def read(self) -> Trace:
         """Read all tables that are there."""
-        wanted = {*(_CUPTI + kind for kind in _ACTIVITIES), _NVTX}
-        if not wanted & self.tables:
+        if not self.tables & {*(_CUPTI + kind for kind in _ACTIVITIES), _NVTX}:
             raise InputError(
                 f"found SQLite without the tables of an Nsight Systems export ({_CUPTI}KERNEL, {_NVTX}, ...), "
                 "expected one written by 'nsys export --type sqlite'",
                 str(self.path),
             )
-        names = {int(key): str(name) for key, name in self._rows("StringIds", ("id", "value")) if isinstance(key, int)}
-        gpus = self._rows("TARGET_INFO_GPU", ("id", "name"))
-        devices = {key: str(name or "") for key, name in gpus if isinstance(key, int)}
-        self._kernels(names)
-        self._copies()
-        self._fills()
+        strings = self._rows("StringIds", "id", "value")
+        self.strings = {row["id"]: str(row["value"]) for row in strings if isinstance(row["id"], int)}
+        gpus = self._rows("TARGET_INFO_GPU", "id", "name")
+        devices = {row["id"]: str(row["name"] or "") for row in gpus if isinstance(row["id"], int)}
+        self._kernels()
+        self._copies_and_fills()
         self._waits()
-        self._calls(names)
-        self._annotations(names)
+        self._calls()
+        self._annotations()
         # Which processes are ranks is not recorded: they are numbered, those that used a GPU first.
-        in_order = sorted(self.processes, key=lambda key: (key not in self.on_gpu, key))
+        in_order = sorted(self.processes, key=lambda key: (key not in self.gpu_processes, key))
         ranks = {self.processes[key]: rank for rank, key in enumerate(in_order)}
         return self.table.trace("Nsight Systems", devices, ranks)
 
-    def _rows(self, table: str, columns: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
+    def _rows(self, table: str, *columns: str) -> Iterator[Row]:
         """The columns of a table: None for those that this version does not have, no rows without the table."""
         if table not in self.tables:
             return
         there = {str(row[1]) for row in self.database.execute(f'PRAGMA table_info("{table}")')}
         asked = ", ".join(f'"{column}"' if column in there else "NULL" for column in columns)
-        yield from self.database.execute(f'SELECT {asked} FROM "{table}"')
+        for cells in self.database.execute(f'SELECT {asked} FROM "{table}"'):
+            yield dict(zip(columns, cells, strict=True))
 
-    def _activities(
-        self, table: str, columns: Sequence[str]
-    ) -> Iterator[tuple[int, int, int, int, str, tuple[Cell, ...]]]:
-        """Of what ran on a GPU: start, end, process, device, stream, and the further columns."""
-        common = ("start", "end", "globalPid", "deviceId", "streamId")
-        for start, end, process, device, stream, *rest in self._rows(_CUPTI + table, (*common, *columns)):
-            began, ended = self._span(table, start, end)
-            number = _id(device)
-            self.on_gpu.add(_id(process))
-            yield began, ended, self._process(_id(process)), number, f"GPU {number} stream {_id(stream)}", tuple(rest)
+    def _gpu_rows(self, table: str, *columns: str) -> Iterator[Row]:
+        common = ("start", "end", "globalPid", "deviceId", "streamId", "correlationId")
+        return self._rows(_CUPTI + table, *common, *columns)
 
-    def _kernels(self, names: dict[int, str]) -> None:
-        columns = ("correlationId", "demangledName", "shortName")
-        for began, ended, process, device, stream, (correlation, long, short) in self._activities("KERNEL", columns):
-            name = _named(names, long) or _named(names, short)
-            self.table.add(
-                "kernel", name, stream, began, ended, process=process, device=device, correlation=_id(correlation)
-            )
-        for began, ended, process, device, stream, (correlation,) in self._activities(
-            "GRAPH_TRACE", ("correlationId",)
-        ):
-            self.table.add(
-                "kernel", "CUDA graph", stream, began, ended, process=process, device=device,
-                correlation=_id(correlation),
-            )  # fmt: skip
+    def _add_on_gpu(self, table: str, kind: str, name: str, row: Row, **more: Any) -> None:
+        """Add what ran on a GPU stream; `more` are further columns of the event."""
+        start, end = self._span(table, row)
+        device, key, correlation = _id(row["deviceId"]), _id(row["globalPid"]), _id(row["correlationId"])
+        self.gpu_processes.add(key)
+        process, stream = self._process(key), f"GPU {device} stream {_id(row['streamId'])}"
+        self.table.add(kind, name, stream, start, end, process=process, device=device, correlation=correlation, **more)
 
-    def _copies(self) -> None:
-        columns = ("correlationId", "bytes", "copyKind", "srcKind", "dstKind")
-        for began, ended, process, device, stream, rest in self._activities("MEMCPY", columns):
-            correlation, nbytes, kind, source, target = rest
-            direction = _DIRECTIONS.get(_id(kind), "")
-            host = source if direction == "H2D" else target
-            self.table.add(
-                "memcpy",
-                f"Memcpy {direction.replace('2', 'to')}",
-                stream,
-                began,
-                ended,
-                process=process,
-                device=device,
-                nbytes=self._bytes("MEMCPY", nbytes),
-                direction=direction,
-                memory="device" if direction == "D2D" else _MEMORIES.get(_id(host), ""),
-                correlation=_id(correlation),
-            )
+    def _kernels(self) -> None:
+        for row in self._gpu_rows("KERNEL", "demangledName", "shortName"):
+            name = self._string(row["demangledName"]) or self._string(row["shortName"])
+            self._add_on_gpu("KERNEL", "kernel", name, row)
+        for row in self._gpu_rows("GRAPH_TRACE"):
+            self._add_on_gpu("GRAPH_TRACE", "kernel", "CUDA graph", row)
 
-    def _fills(self) -> None:
-        for began, ended, process, device, stream, rest in self._activities("MEMSET", ("correlationId", "bytes")):
-            correlation, nbytes = rest
-            self.table.add(
-                "memset", "Memset", stream, began, ended, process=process, device=device,
-                nbytes=self._bytes("MEMSET", nbytes), correlation=_id(correlation),
-            )  # fmt: skip
+    def _copies_and_fills(self) -> None:
+        for row in self._gpu_rows("MEMCPY", "bytes", "copyKind", "srcKind", "dstKind"):
+            direction = _DIRECTIONS.get(_id(row["copyKind"]), "")
+            host = _id(row["srcKind" if direction == "H2D" else "dstKind"])
+            memory = "device" if direction == "D2D" else _MEMORIES.get(host, "")
+            name, nbytes = f"Memcpy {direction.replace('2', 'to')}", self._bytes("MEMCPY", row["bytes"])
+            self._add_on_gpu("MEMCPY", "memcpy", name, row, nbytes=nbytes, direction=direction, memory=memory)
+        for row in self._gpu_rows("MEMSET", "bytes"):
+            self._add_on_gpu("MEMSET", "memset", "Memset", row, nbytes=self._bytes("MEMSET", row["bytes"]))
 
     def _waits(self) -> None:
-        records: dict[tuple[int, int], tuple[int, int]] = {}
-        columns = ("globalPid", "eventSyncId", "correlationId", "streamId")
-        for process, event, correlation, stream in self._rows(_CUPTI + "CUDA_EVENT", columns):
-            records[self._process(_id(process)), _id(event)] = _id(correlation), _id(stream)
-        columns = ("correlationId", "syncType", "deprecatedSyncType", "eventSyncId")
-        for began, ended, process, device, stream, rest in self._activities("SYNCHRONIZATION", columns):
-            correlation, kind, old_kind, event = rest
-            name = _SYNCS.get(_id(kind) if kind is not None else _id(old_kind), "Sync")
-            record, recorded_on = records.get((process, _id(event)), (NONE, NONE))
-            self.table.add(
-                "sync", name, stream, began, ended, process=process, device=device, correlation=_id(correlation),
-                waits_on=recorded_on, waits_record=record,
-            )  # fmt: skip
+        records = {
+            (_id(row["globalPid"]), _id(row["eventSyncId"])): (_id(row["correlationId"]), _id(row["streamId"]))
+            for row in self._rows(_CUPTI + "CUDA_EVENT", "globalPid", "eventSyncId", "correlationId", "streamId")
+        }
+        for row in self._gpu_rows("SYNCHRONIZATION", "syncType", "deprecatedSyncType", "eventSyncId"):
+            kind = row["deprecatedSyncType"] if row["syncType"] is None else row["syncType"]
+            recorded = records.get((_id(row["globalPid"]), _id(row["eventSyncId"])), (NONE, NONE))
+            name, (record, stream) = _SYNCS.get(_id(kind), "Sync"), recorded
+            self._add_on_gpu("SYNCHRONIZATION", "sync", name, row, waits_on=stream, waits_record=record)
 
-    def _calls(self, names: dict[int, str]) -> None:
-        columns = ("start", "end", "globalTid", "correlationId", "nameId")
-        for start, end, thread, correlation, name in self._rows(_CUPTI + "RUNTIME", columns):
-            began, ended = self._span("RUNTIME", start, end)
-            process, stream = self._thread(_id(thread))
+    def _calls(self) -> None:
+        for row in self._rows(_CUPTI + "RUNTIME", "start", "end", "globalTid", "correlationId", "nameId"):
             # "cudaLaunchKernel_v7000": the version of the interface is no part of the name.
-            short = _named(names, name).split("_v")[0]
-            self.table.add("runtime", short, stream, began, ended, process=process, correlation=_id(correlation))
+            name = self._string(row["nameId"]).split("_v")[0]
+            self._add_on_thread("RUNTIME", "runtime", name, row, correlation=_id(row["correlationId"]))
 
-    def _annotations(self, names: dict[int, str]) -> None:
-        columns = ("start", "end", "globalTid", "text", "textId")
-        for start, end, thread, text, key in self._rows(_NVTX, columns):
-            if end is None:  # a mark
-                continue
-            began, ended = self._span(_NVTX, start, end)
-            process, stream = self._thread(_id(thread))
-            name = text if isinstance(text, str) else _named(names, key)
-            self.table.add("annotation", name, stream, began, ended, process=process)
+    def _annotations(self) -> None:
+        for row in self._rows(_NVTX, "start", "end", "globalTid", "text", "textId"):
+            if row["end"] is not None:  # else it is an instant
+                name = row["text"] if isinstance(row["text"], str) else self._string(row["textId"])
+                self._add_on_thread(_NVTX, "annotation", name, row)
+
+    def _add_on_thread(self, table: str, kind: str, name: str, row: Row, correlation: int = NONE) -> None:
+        start, end = self._span(table, row)
+        key = _id(row["globalTid"])  # with the process in its upper bits
+        process = self._process(key & ~0xFFFFFF if key >= 0 else NONE)
+        stream = f"thread {key & 0xFFFFFF if key >= 0 else '?'}"
+        self.table.add(kind, name, stream, start, end, process=process, correlation=correlation)
 
     def _process(self, key: int) -> int:
         return self.processes.setdefault(key, len(self.processes))
 
-    def _thread(self, key: int) -> tuple[int, str]:
-        """Process and stream of a thread: its number has the process in its upper bits."""
-        return self._process(key & ~0xFFFFFF if key >= 0 else NONE), f"thread {key & 0xFFFFFF if key >= 0 else '?'}"
+    def _string(self, value: Cell) -> str:
+        """The string that a cell refers to; some versions write the text itself."""
+        return self.strings.get(value, "") if isinstance(value, int) else value if isinstance(value, str) else ""
 
-    def _span(self, table: str, start: Cell, end: Cell) -> tuple[int, int]:
-        for column, value in (("start", start), ("end", end)):
+    def _span(self, table: str, row: Row) -> tuple[int, int]:
+        for column in ("start", "end"):
+            value = row[column]
             if not isinstance(value, int) or not -_LATEST_NS < value < _LATEST_NS:
                 raise self._bad(table, column, value, "a number of nanoseconds")
+        start, end = row["start"], row["end"]
         assert isinstance(start, int)
         assert isinstance(end, int)
         if end < start:
@@ -200,8 +176,3 @@ class _Export:
 
 def _id(value: Cell) -> int:
     return value if isinstance(value, int) and value != _NO_ID else NONE
-
-
-def _named(names: dict[int, str], value: Cell) -> str:
-    """What a reference to the table of strings stands for; some versions write the text itself."""
-    return names.get(value, "") if isinstance(value, int) else value if isinstance(value, str) else ""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from offsim.traces.classes import ADAM_NAME, WAITS, gpu_classes
-from offsim.traces.events import GPU_KINDS, Trace
-from offsim.traces.summary import merged
+from offsim.traces.classes import WAITS, cpu_adam, gpu_activities
+from offsim.traces.events import Trace
+from offsim.traces.spans import union
 from offsim.views.figure import PAPER_WIDTH_IN, Picture
 from offsim.views.timeline import plot_timeline
 
@@ -18,38 +18,21 @@ _RESOLUTION = 3000
 MAX_PHASES = 40
 
 _STEP = "ProfilerStep#"
-_COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce")
-_KINDS = {
-    "gemm": "compute",
-    "attention": "compute",
-    "elementwise": "compute",
-    "other": "compute",
-    "adam": "gpu_adam",
-    "memset": "compute",
-    "h2d": "h2d",
-    "d2h": "d2h",
-    "d2d": "d2d",
-    "h2h": "d2d",
-}
 
 
 def plot_trace(trace: Trace, *, title: str | None = None, width_in: float = PAPER_WIDTH_IN) -> Picture:
-    """Draw what each stream and thread did when."""
+    """Draw the activities of each stream and thread."""
     return plot_timeline(timeline_of(trace), _phases(trace), width_in=width_in, title=title)
 
 
 def timeline_of(trace: Trace) -> pd.DataFrame:
-    """The trace as a timeline of few enough bars; several ranks stand beside each other."""
+    """The trace as a timeline of few enough bars; rows of several ranks are told apart by name."""
     events = trace.events
-    on_gpu = events[events["kind"].isin(GPU_KINDS)]
-    calls = events[events["kind"] == "runtime"]
-    optimizer = [name for name in events["name"].cat.categories if ADAM_NAME.search(str(name))]
-    adam = events[events["kind"].isin(["annotation", "cpu_op"]) & events["name"].isin(optimizer)]
+    on_gpu, calls = trace.on_gpu, events[events["kind"] == "runtime"]
     waits = calls["name"].astype(str).str.contains(WAITS) & (calls["end_s"] > calls["start_s"])
     parts = [
         on_gpu.assign(activity=gpu_activities(on_gpu)),
-        # An optimizer that launches kernels is a loop of launches; without any GPU stream in it, it is the CPU's work.
-        _without_calls(adam, calls).assign(activity="cpu_adam"),
+        events[cpu_adam(events)].assign(activity="cpu_adam"),
         calls.assign(activity=np.where(waits, "wait", "launch")),
     ]
     if calls.empty and on_gpu.empty:
@@ -68,37 +51,12 @@ def timeline_of(trace: Trace) -> pd.DataFrame:
     )
 
 
-def gpu_activities(rows: pd.DataFrame) -> list[str]:
-    """The simulator's kind of each activity of a GPU."""
-    found = []
-    for kind, name in zip(gpu_classes(rows), rows["name"].astype(str), strict=True):
-        if kind == "collective":
-            plain = name.lower().replace("_", "")
-            found.append(next((kind for kind in _COLLECTIVES if kind.replace("_", "") in plain), "collective"))
-        else:
-            found.append(_KINDS[kind])
-    return found
-
-
-def _without_calls(rows: pd.DataFrame, calls: pd.DataFrame) -> pd.DataFrame:
-    """The rows in which their thread made no call to a GPU."""
-    free = np.ones(len(rows), dtype=bool)
-    for (rank, stream), these in calls.groupby(["rank", "stream"], observed=True):
-        mine = ((rows["rank"] == rank) & (rows["stream"] == stream)).to_numpy()
-        began = these["start_s"].to_numpy()
-        first = np.searchsorted(began, rows["start_s"].to_numpy()[mine])
-        last = np.searchsorted(began, rows["end_s"].to_numpy()[mine])
-        free[mine] = first == last
-    return rows[free]
-
-
-def _bars(rows: pd.DataFrame, row: str, closer_s: float) -> list[tuple[str, str, float, float]]:
-    bars = []
-    for activity, these in rows.groupby("activity"):
-        ends = these["end_s"].to_numpy() + closer_s
-        starts, ends = merged(these["start_s"].to_numpy(), ends)
-        bars += [(row, str(activity), float(s), float(e - closer_s)) for s, e in zip(starts, ends, strict=True)]
-    return bars
+def _bars(rows: pd.DataFrame, row: str, gap_s: float) -> list[tuple[str, str, float, float]]:
+    return [
+        (row, str(activity), float(start), float(end))
+        for activity, alike in rows.groupby("activity")
+        for start, end in zip(*union(alike, gap_s), strict=True)
+    ]
 
 
 def _phases(trace: Trace) -> pd.DataFrame:

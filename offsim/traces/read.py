@@ -34,26 +34,24 @@ def read_trace(path: str | os.PathLike[str]) -> Trace:
         raise InputError(f"{problem} {path.name}", str(path))
     with reading(path, _EXPECTED) as file:
         source = _Source(file, path)
-        head = source.read(len(_SQLITE))
-        if not head:
+        if not source.head:
             raise InputError(f"found an empty file, expected {_EXPECTED}", str(path))
-        if head != _SQLITE:
-            return read_kineto(_Rest(head, source).read, path)
-        return _copied(head, source, path) if source.packed else read_nsight(path, path)
+        if source.head != _SQLITE:
+            return read_kineto(source.read, path)
+        return _read_packed_nsight(source, path) if source.packed else read_nsight(path, path)
 
 
-def _copied(head: bytes, source: _Source, path: Path) -> Trace:
+def _read_packed_nsight(source: _Source, path: Path) -> Trace:
     with tempfile.TemporaryDirectory(prefix="offsim-") as folder:
         plain = Path(folder, "trace.sqlite")
         with plain.open("wb") as copy:
-            copy.write(head)
             while chunk := source.read(1 << 22):
                 copy.write(chunk)
         return read_nsight(path, plain)
 
 
 class _Source:
-    """The plain bytes of a file, as many as a trace may have."""
+    """The unpacked bytes of a file, as many as a trace may have; `head` shows the first ones before they are read."""
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         self._file = file
@@ -61,8 +59,12 @@ class _Source:
         self._plain = unpacked(file)
         self.packed = self._plain is not file
         self._count = 0
+        self._unread = b""
+        self.head = self._unread = self.read(len(_SQLITE))
 
     def read(self, size: int) -> bytes:
+        """Return up to so many bytes more than what was shown before; InputError for more than a trace may have."""
+        shown, self._unread = self._unread, b""
         data = self._plain.read(size)
         self._count += len(data)
         if self._count > MAX_BYTES:
@@ -70,16 +72,4 @@ class _Source:
         if self.packed and self._count > _MANY + MAX_RATIO * self._file.tell():
             problem = f"found a gzip file that unpacks to over {MAX_RATIO} times its size, expected {_EXPECTED}"
             raise InputError(problem, str(self._path))
-        return data
-
-
-class _Rest:
-    """A source of which the first bytes were read already."""
-
-    def __init__(self, head: bytes, source: _Source) -> None:
-        self._head = head
-        self._source = source
-
-    def read(self, size: int) -> bytes:
-        head, self._head = self._head, b""
-        return head + self._source.read(size)
+        return shown + data

@@ -1,4 +1,4 @@
-"""What is in a trace: copies, kernels, how busy streams were, what overlapped, how long launches took to start."""
+"""A trace in numbers: copies, kernels, busy streams, overlap, delays of launches."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from offsim.traces.classes import KERNEL_CLASSES, gpu_classes
 from offsim.traces.events import NONE, Trace
+from offsim.traces.spans import length, union, without
 
 SIZES = ((64e3, "< 64 kB"), (1e6, "64 kB - 1 MB"), (16e6, "1 - 16 MB"), (math.inf, ">= 16 MB"))
 """Size classes of copies: (below so many bytes, name)."""
@@ -45,7 +46,7 @@ class Kernels:
 
 @dataclass(frozen=True, slots=True)
 class StreamUse:
-    """What a stream or thread did: on threads, calls and operators count."""
+    """How busy a stream or thread was: on threads, calls and operators count."""
 
     rank: int
     stream: str
@@ -56,7 +57,7 @@ class StreamUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Delays:
+class LaunchDelays:
     """From the beginning of launching calls to the beginning of their kernels, seconds."""
 
     count: int
@@ -76,7 +77,7 @@ class Summary:
     """Time in which copies between host and a GPU ran, summed over GPUs."""
     overlapped_s: float
     """How much of it kernels of the same GPU ran too."""
-    delays: Delays | None
+    delays: LaunchDelays | None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -152,60 +153,16 @@ def _streams(trace: Trace) -> tuple[StreamUse, ...]:
     return tuple(sorted(uses, key=lambda use: (use.rank, use.stream.startswith("thread"), -use.busy_s, use.stream)))
 
 
-def _delays(events: pd.DataFrame) -> Delays | None:
+def _delays(events: pd.DataFrame) -> LaunchDelays | None:
     kernels = events[(events["kind"] == "kernel") & (events["launched_by"] != NONE)]
     if kernels.empty:
         return None
     launched = events["start_s"].to_numpy()[kernels["launched_by"].to_numpy()]
     delays = np.maximum(kernels["start_s"].to_numpy() - launched, 0.0)  # clocks differ by microseconds
-    return Delays(len(delays), float(np.median(delays)), float(np.percentile(delays, 90)))
+    return LaunchDelays(len(delays), float(np.median(delays)), float(np.percentile(delays, 90)))
 
 
-Spans = tuple[np.ndarray, np.ndarray]
-"""Beginnings and ends of intervals that do not touch, in order."""
-
-
-def union(rows: pd.DataFrame) -> Spans:
-    """The time in which any of the rows ran."""
-    return merged(rows["start_s"].to_numpy(), rows["end_s"].to_numpy())
-
-
-def merged(starts: np.ndarray, ends: np.ndarray) -> Spans:
-    """The union of intervals."""
-    if len(starts) == 0:
-        return starts, ends
-    order = np.argsort(starts, kind="stable")
-    starts, ends = starts[order], np.maximum.accumulate(ends[order])
-    first = np.concatenate([[True], starts[1:] > ends[:-1]])
-    return starts[first], ends[np.concatenate([first[1:], [True]])]
-
-
-def length(spans: Spans) -> float:
-    """Sum of the intervals' lengths."""
-    return float((spans[1] - spans[0]).sum())
-
-
-def without(spans: Spans, others: Spans) -> Spans:
-    """What of the intervals lies outside the others."""
-    if len(others[0]) == 0 or len(spans[0]) == 0:
-        return spans
-    low = min(spans[0][0], others[0][0]) - 1.0
-    high = max(spans[1][-1], others[1][-1]) + 1.0
-    gaps = np.concatenate([[low], others[1]]), np.concatenate([others[0], [high]])
-    return intersection(spans, gaps)
-
-
-def intersection(a: Spans, b: Spans) -> Spans:
-    """What lies in both."""
-    first = np.searchsorted(b[1], a[0], side="right")
-    last = np.searchsorted(b[0], a[1], side="left")
-    counts = np.maximum(last - first, 0)
-    mine = np.repeat(np.arange(len(a[0])), counts)
-    theirs = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
-    return np.maximum(a[0][mine], b[0][theirs]), np.minimum(a[1][mine], b[1][theirs])
-
-
-def named(devices: Sequence[str]) -> str:
+def device_names(devices: Sequence[str]) -> str:
     """Names of GPUs, each once with how many there are."""
     kinds = dict.fromkeys(devices)
     return (

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 MATRIX, ADAM, ELEMENTWISE, COLLECTIVE = "matrix product", "adam", "elementwise", "collective"
-MOST = 1e18
+_LARGEST = 1e18
 """More FLOPs, parameters or bytes of one operator are a slip."""
 _DIMENSIONS = 8
 
@@ -45,7 +45,7 @@ class Work(NamedTuple):
 
 
 def work_of(kind: str, name: str, args: Mapping[str, Any]) -> Work | None:
-    """What an event says of its work; None where it says nothing that is understood."""
+    """The work of an event; None where its arguments do not tell it."""
     work = None
     if kind == "kernel" and "In msg nelems" in args:
         work = _collective(args)
@@ -59,7 +59,7 @@ def work_of(kind: str, name: str, args: Mapping[str, Any]) -> Work | None:
             work = _adam(dims)
         elif name in _ELEMENTWISE:
             work = _elementwise(_ELEMENTWISE[name], dims, types, args.get("Input Strides"))
-    return work if work and 0 < work.amount <= MOST else None
+    return work if work and 0 < work.amount <= _LARGEST else None
 
 
 def _matrix_product(first: int, dims: list[Any], types: list[Any]) -> Work | None:
@@ -106,7 +106,7 @@ def _collective(args: Mapping[str, Any]) -> Work | None:
 def _shape(value: Any) -> list[int]:
     """A tensor's dimensions or strides; empty for what is none."""
     tensor = isinstance(value, list) and len(value) <= _DIMENSIONS
-    return value if tensor and all(type(side) is int and 0 <= side <= MOST for side in value) else []
+    return value if tensor and all(type(side) is int and 0 <= side <= _LARGEST for side in value) else []
 
 
 def _dense(shape: list[int], strides: list[int]) -> bool:
@@ -121,4 +121,4 @@ def _item(kind: Any) -> int:
 
 
 def _whole(value: Any) -> int:
-    return value if type(value) is int and 0 <= value <= MOST else 0
+    return value if type(value) is int and 0 <= value <= _LARGEST else 0

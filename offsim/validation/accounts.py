@@ -1,4 +1,4 @@
-"""What the simulator thinks each phase of a run consists of, and what could explain that it was measured otherwise."""
+"""The simulated activities of each phase of a run, and which of them could explain its measured time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from offsim.engine import Operation
-from offsim.programs.iteration import Run
+from offsim.programs.run import Run
 from offsim.results.limits import CriticalPaths, PhaseSpan, Step, job_phases, spans, spent_on
 from offsim.scenario import Scenario
 from offsim.simulation import simulate
@@ -23,18 +23,18 @@ _TRIES = 40
 _COLUMNS = {phase: column for column, phase in TIMES.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Activities:
-    """All activities of one kind on one rank in one phase; those that run beyond it with their part within it."""
+    """Sums over one kind of activity on one rank in one phase; activities that run beyond it count in part."""
 
     kind: str
-    count: int
-    bytes: float
-    alone_s: float
+    count: int = 0
+    bytes: float = 0.0
+    alone_s: float = 0.0
     """What they take with nothing else running, one after another."""
-    lost_s: float
+    lost_s: float = 0.0
     """What contention adds to that."""
-    path_s: float
+    path_s: float = 0.0
     """How long the critical path runs through them, contention included."""
 
 
@@ -78,19 +78,10 @@ def phase_accounts(run: Run, measured_ms: Mapping[str, float]) -> list[PhaseAcco
     return accounts
 
 
-@dataclass(slots=True)
-class _Sums:
-    count: int = 0
-    bytes: float = 0.0
-    alone_s: float = 0.0
-    lost_s: float = 0.0
-    path_s: float = 0.0
-
-
 def _activities(operations: Iterable[Operation], parts: Iterable[PhaseSpan], steps: Iterable[Step]) -> list[Activities]:
     """Sums by kind of what runs within parts of a phase, each on the rank that ends the part last."""
     listed = list(operations)
-    sums: dict[str, _Sums] = {}
+    found: dict[str, Activities] = {}
     for part in parts:
         for operation in listed:
             if operation.stream.rank != part.rank:
@@ -98,16 +89,16 @@ def _activities(operations: Iterable[Operation], parts: Iterable[PhaseSpan], ste
             alone, lost = _within(operation, part.start, part.end)
             if alone <= 0:
                 continue
-            own = sums.setdefault(operation.kind, _Sums())
+            own = found.setdefault(operation.kind, Activities(operation.kind))
             own.count += 1
             own.bytes += operation.bytes * alone / operation.duration
             own.alone_s += alone
             own.lost_s += lost
     for step in steps:
         if step.operation is not None:
-            sums.setdefault(step.operation.kind, _Sums()).path_s += step.end - step.start
-    found = [Activities(kind, s.count, s.bytes, s.alone_s, s.lost_s, s.path_s) for kind, s in sums.items()]
-    return sorted(found, key=lambda a: (-a.path_s, -a.alone_s, a.kind))
+            kind = step.operation.kind
+            found.setdefault(kind, Activities(kind)).path_s += step.end - step.start
+    return sorted(found.values(), key=lambda a: (-a.path_s, -a.alone_s, a.kind))
 
 
 def _within(operation: Operation, start: float, end: float) -> tuple[float, float]:

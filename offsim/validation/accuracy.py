@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,17 @@ import orjson
 
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import available_profiles, load_profile
+from offsim.validation.table import HELD_OUT
 
 ACCURACY = Path(__file__).with_name("accuracy.json")
 """Errors on the shipped runs: hardware -> {runs, median, p90} of forward + backward + step, as shares.
 
 `python -m offsim.validation.page` writes it.
 """
+
+
+LeftOut = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
+"""Hardware -> model left out of the fit -> phase -> {n, median, p90, worst}, in percent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +38,9 @@ def accuracy_of(profile: HardwareProfile) -> Accuracy | None:
         return None
     found = orjson.loads(ACCURACY.read_bytes()).get(profile.name)
     return Accuracy(**found) if found else None
+
+
+def held_out() -> LeftOut:
+    """Return the errors on models left out of the fit, as the fit wrote them; empty where it did not."""
+    found: LeftOut = orjson.loads(HELD_OUT.read_bytes()) if HELD_OUT.exists() else {}
+    return found

@@ -1,7 +1,7 @@
-"""What a trace of the harness shows, in the simulator's words: kinds of activity, streams, sub-groups, layers.
+"""Activities of a harness trace in the simulator's words: kinds, streams, sub-groups, layers.
 
-The harness names its layers and the work on each sub-group. What a GPU did belongs to the name in which it was
-launched; what a host thread did, to the name that it was in.
+The harness annotates its layers and the work on each sub-group. A GPU activity belongs to the annotation in which it
+was launched, work of a host thread to the one around it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import re
 import numpy as np
 import pandas as pd
 
-from offsim.schedulers.deep_optimizer_states import STATE
-from offsim.traces.classes import WAITS, gpu_classes
+from offsim.traces.classes import WAITS, gpu_activities, gpu_classes
 from offsim.traces.events import NONE, Trace
-from offsim.traces.picture import gpu_activities
-from offsim.traces.summary import Spans, merged, without
+from offsim.traces.spans import Spans, union, without
 
 BURST_S = 100e-6
 """Between calls and operators, a thread that pauses for less was in Python."""
 
 _WORK = re.compile(r"(?P<work>.+) sub-group (?P<subgroup>\d+)|layer (?P<layer>\d+)|(?P<flush>flush bucket)")
 _HOST_WORK = {"scale": "scaling", "CPU Adam": "cpu_adam", "downcast": "conversion"}
-_CONVERTING, _MOVES = ("flush bucket", "upload"), ("flush bucket", "upload", "fetch", "flush")
-_CONVERTS = ("aten::to", "aten::_to_copy", "aten::copy_")
+_STATE = ("momentum", "variance", "parameters")
+"""Tensors of a sub-group, in the order in which the harness fetches and flushes them, each on a stream of its own."""
+_CONVERTING_WORK, _COPYING_WORK = ("flush bucket", "upload"), ("flush bucket", "upload", "fetch", "flush")
+_COPY_OPERATORS = ("aten::to", "aten::_to_copy", "aten::copy_")
 COLUMNS = ["stream", "activity", "kernels", "subgroup", "layer", "start_s", "end_s", "bytes", "single"]
 
 
@@ -37,7 +37,7 @@ def named_work(events: pd.DataFrame) -> pd.DataFrame:
         {
             "stream": rows["stream"].astype(str).to_numpy(),
             "start_s": rows["start_s"].to_numpy(),
-            "until_s": rows["end_s"].to_numpy(),
+            "end_s": rows["end_s"].to_numpy(),
             "work": pd.Series([match["work"] or match["flush"] or "layer" for match in found], dtype=object),
             "subgroup": pd.Series([int(match["subgroup"] or NONE) for match in found], dtype=np.int64),
             "layer": pd.Series([int(match["layer"] or NONE) for match in found], dtype=np.int64),
@@ -52,7 +52,7 @@ def _work_at(threads: np.ndarray, times: np.ndarray, work: pd.DataFrame) -> pd.D
     for thread, rows in work.groupby("stream"):
         mine = np.flatnonzero(threads == thread)
         last = np.searchsorted(rows["start_s"].to_numpy(), times[mine], side="right") - 1
-        inside = (last >= 0) & (times[mine] <= rows["until_s"].to_numpy()[last])
+        inside = (last >= 0) & (times[mine] <= rows["end_s"].to_numpy()[last])
         found[mine[inside]] = rows["number"].to_numpy()[last[inside]]
     columns = ["work", "subgroup", "layer", "number"]
     named = work.set_index("number", drop=False)[columns].reindex(found).reset_index(drop=True)
@@ -61,7 +61,7 @@ def _work_at(threads: np.ndarray, times: np.ndarray, work: pd.DataFrame) -> pd.D
 
 
 def on_gpu(trace: Trace, work: pd.DataFrame) -> pd.DataFrame:
-    """What GPUs did, each row with when it was launched."""
+    """GPU activities, with their launch times."""
     events, rows = trace.events, trace.on_gpu
     calls = rows["launched_by"].to_numpy()
     known = calls != NONE
@@ -91,12 +91,12 @@ def on_gpu(trace: Trace, work: pd.DataFrame) -> pd.DataFrame:
 
 
 def _stream_names(gpu: pd.DataFrame) -> dict[str, str]:
-    """The trace's streams -> the simulator's: told by what took most of their time."""
+    """The trace's streams -> the simulator's, told by the work that took most of their time."""
     order = gpu[gpu["number"] != NONE].sort_values("launched_s", kind="stable").groupby("number").cumcount()
-    tensor = order.reindex(gpu.index).fillna(0).astype(int).clip(upper=len(STATE) - 1)
+    tensor = order.reindex(gpu.index).fillna(0).astype(int).clip(upper=len(_STATE) - 1)
     roles = np.where(
         gpu["work"].isin(["fetch", "flush"]),
-        "copy " + np.array(STATE, dtype=object)[tensor],
+        "copy " + np.array(_STATE, dtype=object)[tensor],
         gpu["work"].map({"upload": "bf16 upload", "flush bucket": "reduce"}).fillna(""),
     )
     matrices = gpu["seconds"].where(gpu["kernels"].isin(["gemm", "attention"]), 0.0).groupby(gpu["trace_stream"]).sum()
@@ -109,7 +109,7 @@ def _stream_names(gpu: pd.DataFrame) -> dict[str, str]:
 
 
 def on_host(trace: Trace, work: pd.DataFrame, main: str) -> pd.DataFrame:
-    """What host threads did: named work, conversions, waits, and launches with the Python between them."""
+    """Activities of host threads: named work, conversions, waits, and launches with the Python between them."""
     events = trace.events
     calls = events[events["kind"] == "runtime"]
     blocking = events.loc[(events["kind"] == "memcpy") & (events["memory"] == "pageable"), "launched_by"]
@@ -121,14 +121,10 @@ def on_host(trace: Trace, work: pd.DataFrame, main: str) -> pd.DataFrame:
         own = work[work["stream"] == thread]
         named = own[own["work"].isin(list(host_work))]
         name = _thread_name(str(thread), main, own)
-        parts.append(
-            named.assign(activity=named["work"].map(host_work), end_s=named["until_s"], single=True, stream=name)
-        )
-        busy = merged(named["start_s"].to_numpy(), named["until_s"].to_numpy())
-        waiting = _union(waits[waits["stream"] == thread])
+        parts.append(named.assign(activity=named["work"].map(host_work), single=True, stream=name))
+        waiting = union(waits[waits["stream"] == thread])
         kinds = {"wait": waiting} | _conversions(rows, own, gpu=bool(trace.devices))
-        starts, ends = merged(rows["start_s"].to_numpy(), rows["end_s"].to_numpy() + BURST_S)
-        launching = without((starts, ends - BURST_S), busy)
+        launching = without(union(rows, BURST_S), union(named))
         for kind, found in kinds.items():
             launching = without(launching, found)
             parts.append(_rows(name, kind, found, single=kind != "wait"))
@@ -158,19 +154,15 @@ def _conversions(rows: pd.DataFrame, work: pd.DataFrame, *, gpu: bool) -> dict[s
     With a GPU they convert between bf16 and fp32. Without one only those that say so do; the others stand for copies
     to and from a GPU.
     """
-    asked = rows[rows["kind"].eq("cpu_op") & rows["name"].isin(_CONVERTS)]
+    asked = rows[rows["kind"].eq("cpu_op") & rows["name"].isin(_COPY_OPERATORS)]
     threads, times = asked["stream"].astype(object).to_numpy(), asked["start_s"].to_numpy()
     asked = asked.assign(work=_work_at(threads, times, work)["work"].to_numpy())
     calls = rows.loc[rows["kind"] == "runtime", "start_s"].to_numpy()
     first, last = (np.searchsorted(calls, asked[edge].to_numpy()) for edge in ("start_s", "end_s"))
-    on_host = asked[(first == last) & asked["work"].isin(_MOVES)]
-    says_so = on_host["work"].isin(_CONVERTING) & (gpu | (on_host["name"] != "aten::copy_"))
-    conversions = _union(on_host[says_so])
-    return {"conversion": conversions, "host_copy": without(_union(on_host[~says_so]), conversions)}
-
-
-def _union(rows: pd.DataFrame) -> Spans:
-    return merged(rows["start_s"].to_numpy(), rows["end_s"].to_numpy())
+    copied = asked[(first == last) & asked["work"].isin(_COPYING_WORK)]
+    says_so = copied["work"].isin(_CONVERTING_WORK) & (gpu | (copied["name"] != "aten::copy_"))
+    conversions = union(copied[says_so])
+    return {"conversion": conversions, "host_copy": without(union(copied[~says_so]), conversions)}
 
 
 def _rows(stream: str, kind: str, spans: Spans, *, single: bool) -> pd.DataFrame:

@@ -49,15 +49,15 @@ class Score:
 
 def _column(column: str) -> Callable[[Prediction], Value | None]:
     def pair(prediction: Prediction) -> Value | None:
-        measured = prediction.run.measured.get(column)
-        return None if measured is None or not prediction.fits else (measured, prediction.values[column])
+        measured, predicted = prediction.run.measured.get(column), prediction.values.get(column)
+        return None if measured is None or predicted is None else (measured, predicted)
 
     return pair
 
 
 def _sum(prediction: Prediction) -> Value | None:
-    measured = measured_sum(prediction)
-    return None if measured is None or not prediction.fits else (measured, sum(prediction.values[c] for c in TIMES))
+    measured, predicted = measured_sum(prediction), prediction.values
+    return None if measured is None or not predicted else (measured, sum(predicted[column] for column in TIMES))
 
 
 def measured_sum(prediction: Prediction) -> float | None:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from offsim.inputs.errors import InputError
 from offsim.results.result import Result
 from offsim.simulation import simulate
-from offsim.validation.score import quantile
 from offsim.validation.table import SIMULATED_PHASES, MeasuredRun, read_rows
 
 Array = NDArray[np.float64]
@@ -31,7 +30,6 @@ GIB = 2.0**30
 NEGLIGIBLE_BYTES = 1e9
 WINDOW_S = 0.042
 """Between two samples."""
-"""A sample's phase -> the simulated phase."""
 DIRECTIONS = {"D2H": "d2h_gib_s", "H2D": "h2d_gib_s"}
 
 
@@ -86,7 +84,6 @@ class MeasuredSeries:
 class Traffic:
     """Bytes of one direction in one phase ("iteration": all), predicted and as counted in each iteration."""
 
-    name: str
     phase: str
     direction: str
     predicted: float
@@ -97,26 +94,9 @@ class Traffic:
         """Mean of the iterations, in bytes."""
         return sum(self.counted) / len(self.counted)
 
-    @property
-    def matters(self) -> bool:
-        """Whether more than next to nothing is predicted."""
-        return self.predicted >= NEGLIGIBLE_BYTES
-
     def error(self, overhead: float) -> float | None:
         """Predicted payload over counted payload, less 1; None where next to nothing is predicted."""
-        return self.predicted * overhead / self.mean_counted - 1.0 if self.matters else None
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryCourse:
-    """GPU memory of one phase ("iteration": all), measured and predicted: do they rise and fall together? Bytes."""
-
-    name: str
-    phase: str
-    correlation: float | None
-    """None where no change is predicted."""
-    level: float
-    """Mean of measured less mean of predicted."""
+        return None if self.predicted < NEGLIGIBLE_BYTES else self.predicted * overhead / self.mean_counted - 1.0
 
 
 def read_series(path: Path = SHIPPED_SERIES) -> list[MeasuredSeries]:
@@ -178,33 +158,32 @@ class SeriesComparison:
         found = []
         for direction in DIRECTIONS:
             predicted = _predicted_traffic(self.result, direction)
-            for phase in (*SIMULATED_PHASES, "iteration"):
+            for phase, amount in {**predicted, "iteration": sum(predicted.values())}.items():
                 chosen = None if phase == "iteration" else phase
                 counted = tuple(iteration.counted(direction, chosen) for iteration in self.series.iterations)
-                found.append(Traffic(self.series.name, phase, direction, predicted[phase], counted))
+                found.append(Traffic(phase, direction, amount, counted))
         return found
 
     @cached_property
-    def memory(self) -> list[MemoryCourse]:
-        """Per phase, and over the iteration: mean correlation and levels of the iterations."""
-        courses = []
-        for phase in (*SIMULATED_PHASES, "iteration"):
-            pairs = [self._memory_of(iteration, phase) for iteration in self.series.iterations]
-            courses.append(
-                MemoryCourse(
-                    self.series.name,
-                    phase,
-                    correlation=_correlation(pairs),
-                    level=float(np.mean([measured.mean() - predicted.mean() for measured, predicted in pairs])),
-                )
-            )
-        return courses
+    def memory_correlation(self) -> float | None:
+        """Pearson's coefficient of measured and predicted GPU memory, mean of iterations; None where one is flat."""
+        return _correlation([self._memory_of(iteration, SIMULATED_PHASES) for iteration in self.series.iterations])
 
-    def _memory_of(self, iteration: Iteration, phase: str) -> tuple[Array, Array]:
-        """Measured and predicted memory at the samples of a phase; the prediction is stretched to its length."""
-        wanted = SIMULATED_PHASES if phase == "iteration" else (phase,)
+    @cached_property
+    def memory_levels(self) -> dict[str, float]:
+        """Phase -> mean of measured less mean of predicted GPU memory, mean of the iterations, in bytes."""
+        pairs = {
+            phase: [self._memory_of(one, (phase,)) for one in self.series.iterations] for phase in SIMULATED_PHASES
+        }
+        return {
+            phase: float(np.mean([measured.mean() - predicted.mean() for measured, predicted in found]))
+            for phase, found in pairs.items()
+        }
+
+    def _memory_of(self, iteration: Iteration, phases: Iterable[str]) -> tuple[Array, Array]:
+        """Measured and predicted memory at the samples of phases; the prediction is stretched to their lengths."""
         measured, predicted = [], []
-        for name in wanted:
+        for name in phases:
             start, end = iteration.span(name)
             inside = iteration.within(name)
             measured.append(iteration.memory[inside])
@@ -218,13 +197,6 @@ def compare_series(all_series: Iterable[MeasuredSeries], runs: Iterable[Measured
     """Simulate the run of each series."""
     listed = list(runs)
     return [SeriesComparison(series, simulate(run_of(series, listed).scenario)) for series in all_series]
-
-
-def best_overhead(traffic: Iterable[Traffic]) -> float:
-    """The counters' overhead that is right for the median of all phases with predicted copies."""
-    entries = [entry for entry in traffic if entry.matters and entry.phase != "iteration"]
-    ratios = [entry.mean_counted / entry.predicted for entry in entries]
-    return quantile(ratios, 0.5)
 
 
 def reserved(result: Result, phase: str, places: Array) -> Array:
@@ -257,10 +229,10 @@ def link_rates(result: Result, direction: str) -> tuple[Array, Array]:
 
 
 def _predicted_traffic(result: Result, direction: str) -> dict[str, float]:
-    """Payload bytes per phase and over the iteration."""
+    """Payload bytes per phase."""
     times, rates = link_rates(result, direction)
     spans = result.phases
-    bytes_of = {
+    return {
         name: sum(
             float(window_means(times, rates, np.array([start, end]))[0]) * (end - start)
             for start, end in zip(rows["start_s"], rows["end_s"], strict=True)
@@ -268,7 +240,6 @@ def _predicted_traffic(result: Result, direction: str) -> dict[str, float]:
         for name, phase in SIMULATED_PHASES.items()
         for rows in [spans[spans["phase"] == phase]]
     }
-    return {**bytes_of, "iteration": sum(bytes_of.values())}
 
 
 def _correlation(pairs: Sequence[tuple[Array, Array]]) -> float | None:

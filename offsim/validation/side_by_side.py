@@ -1,4 +1,4 @@
-"""What a measured iteration's phases consist of, beside what the simulated one's do."""
+"""The activities of a measured iteration and of the simulated one, phase by phase."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from offsim.results.result import Result
 from offsim.traces.read import read_trace
 from offsim.validation.accounts import Activities, PhaseAccount
 from offsim.validation.table import MEASURED_PHASES, MeasuredRun, RunTable
-from offsim.validation.traced import Measured, TracedIteration, last_iteration
+from offsim.validation.traced import MeasuredActivities, TracedIteration, last_iteration
 from offsim.views.figure import Picture
 from offsim.views.page import PAGE_WIDTH_IN, ROW_IN
 from offsim.views.timeline import plot_comparison
@@ -20,12 +20,12 @@ class Pair:
     """One kind of activity in one phase; None where there is none of it."""
 
     kind: str
-    measured: Measured | None
+    measured: MeasuredActivities | None
     simulated: Activities | None
 
     @property
     def measured_s(self) -> float:
-        """What all of them took, one after another."""
+        """Sum of their times."""
         return self.measured.seconds if self.measured else 0.0
 
     @property

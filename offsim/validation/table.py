@@ -17,7 +17,8 @@ from offsim.inputs.errors import InputError, KeyPath, nearest
 from offsim.inputs.packaged import packaged_folder
 from offsim.inputs.reading import reading, unpacked
 from offsim.inputs.yaml_input import Document, Mark, dotted, validate
-from offsim.platform.profiles import scenario_profile
+from offsim.platform.platform import GPU, HOST
+from offsim.platform.profiles import load_profile, scenario_profile
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
 
@@ -25,7 +26,7 @@ MAX_BYTES = 64_000_000
 
 SHIPPED_RUNS = Path(__file__).with_name("measured_runs.csv")
 HELD_OUT = packaged_folder("hardware_profiles") / "held_out.json"
-"""Errors on models left out of the fit: hardware -> model -> phase -> {n, median, p90, worst} in percent."""
+"""Errors on models left out of the fit, as `offsim.platform.held_out` describes them."""
 
 # Column -> where its value goes in a scenario
 _KEYS: dict[str, tuple[str, ...]] = {
@@ -56,7 +57,10 @@ _FLAGS = ("swiglu", "untied", "checkpointing", "flash_attn")
 _TRANSFERS = {"A": "one_stream", "B": "three_streams", "C": "three_streams"}
 _WORDS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
-OPTIONAL = ("update_stride", "dos_build", "series", "nodes")
+_TIERS = {"dram": HOST, "cxl": "cxl", "nvme": "nvme", "pfs": "pfs"}
+"""Cell of `optimizer_tier` -> tier of the profile."""
+
+OPTIONAL = ("update_stride", "dos_build", "optimizer_tier", "series", "nodes")
 """Configuration columns that may be missing; `series` and `nodes` are names only: nodes are filled one by one."""
 REQUIRED = ("model", *(column for column in _KEYS if column not in OPTIONAL))
 """Configuration columns that a table must have; `model` is a name only."""
@@ -254,14 +258,23 @@ def _number(text: str) -> object:
     return int(value) if value.is_integer() else value
 
 
+def _runs_options(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the profile says its testbed's runs had."""
+    try:
+        profile = load_profile(data["hardware"], data["folder"])
+    except InputError:  # said of the scenario below
+        return {}
+    return dict(profile.runs.get(data["scheduler"]["name"], {}))
+
+
 def _scenario(path: Path, line: int, cells: Mapping[str, str]) -> Scenario:
     """Build and check what the configuration columns say, down to the scheduler's options and the profile."""
     where = f"{path}:{line}"
     data: dict[str, Any] = {"model": {}, "training": {}, "scheduler": {}, "folder": path.parent}
     marks: dict[KeyPath, Mark] = {(): Mark(str(path), line, "")}
-    options: Mapping[str, object] = {}
     try:
-        options = find_scheduler(cells["scheduler"].strip()).Options.model_fields
+        scheduler = find_scheduler(cells["scheduler"].strip())
+        options = scheduler.Options.model_fields
     except InputError as error:
         raise InputError(f"column 'scheduler': {error.problem}", where) from error.__cause__
     for column, key in _KEYS.items():
@@ -288,6 +301,14 @@ def _scenario(path: Path, line: int, cells: Mapping[str, str]) -> Scenario:
         section = data if len(key) == 1 else data[key[0]]
         section[key[-1]] = value
         marks[key] = Mark(str(path), line, "")
+    if tier := cells.get("optimizer_tier", "").strip().lower():
+        if tier not in _TIERS:
+            raise _bad_cell(where, "optimizer_tier", tier, f"{', '.join(_TIERS)} or an empty cell")
+        if _TIERS[tier] != scheduler.optimizer_home:
+            ratio = float(data["scheduler"].pop("cpu_ratio", 1.0))
+            data["placement"] = {"optimizer": [{"tier": _TIERS[tier], "share": ratio}, {"tier": GPU, "share": "rest"}]}
+            marks["placement",] = Mark(str(path), line, "")
+    data["scheduler"] = _runs_options(data) | data["scheduler"]
     document = Document(data, marks)
     try:
         scenario = validate(document, Scenario)

@@ -9,18 +9,18 @@ import pandas as pd
 
 from offsim.inputs.errors import InputError
 from offsim.traces.events import Trace
-from offsim.traces.summary import merged
+from offsim.traces.spans import union
 from offsim.validation.harness_names import COLUMNS, named_work, on_gpu, on_host
 from offsim.validation.table import SIMULATED_PHASES
 
-NAMED = tuple(SIMULATED_PHASES)
+HARNESS_PHASES = tuple(SIMULATED_PHASES)
 """The phases as the harness names them in a trace."""
 ROUNDING_S = 2e-9
-"""How far rounding to the nanoseconds of a trace may bring an activity into the phase beside its own."""
+"""How far rounding to the nanoseconds of a trace may bring an activity into a neighbouring phase."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredActivities:
     """All activities of one kind in one phase, those that run beyond it with their part within it."""
 
     kind: str
@@ -36,8 +36,8 @@ class Measured:
 class TracedIteration:
     """One iteration; times are seconds from its beginning.
 
-    `phases` has phase, start_s, end_s and duration_s; `activities` stream, activity (the simulator's kinds), kernels
-    (their class), subgroup, layer, start_s, end_s, bytes, and whether the row is a single activity.
+    Columns of `phases`: phase, start_s, end_s, duration_s. Of `activities`: stream, activity (the simulator's kinds),
+    kernels (their class), subgroup, layer, start_s, end_s, bytes, single (whether the row is one activity).
     """
 
     file: str
@@ -47,16 +47,18 @@ class TracedIteration:
     activities: pd.DataFrame
 
     def timeline(self) -> pd.DataFrame:
-        """What pictures are drawn from: what follows too closely to be told apart is one row."""
-        closer = float(self.phases["end_s"].max()) / 3000
-        bars = []
-        for names, rows in self.activities.groupby(["stream", "activity", "subgroup", "layer"], sort=False):
-            starts, ends = merged(rows["start_s"].to_numpy(), rows["end_s"].to_numpy() + closer)
-            bars += [(*names, s, e - closer) for s, e in zip(starts, ends, strict=True)]
-        frame = pd.DataFrame(bars, columns=["stream", "activity", "subgroup", "layer", "start_s", "end_s"])
+        """The table to draw; rows too close to be told apart in a picture are joined."""
+        names = ["stream", "activity", "subgroup", "layer"]
+        gap_s = float(self.phases["end_s"].max()) / 3000
+        bars = [
+            (*labels, start, end)
+            for labels, rows in self.activities.groupby(names, sort=False)
+            for start, end in zip(*union(rows, gap_s), strict=True)
+        ]
+        frame = pd.DataFrame(bars, columns=[*names, "start_s", "end_s"])
         return frame.assign(rank=0, enqueued_s=frame["start_s"], alone_s=frame["end_s"] - frame["start_s"])
 
-    def in_phase(self, phase: str) -> list[Measured]:
+    def in_phase(self, phase: str) -> list[MeasuredActivities]:
         """The phase's activities by kind, waits left out."""
         span = self.phases[self.phases["phase"] == phase]
         start, end = float(span["start_s"].iloc[0]), float(span["end_s"].iloc[0])
@@ -71,22 +73,22 @@ class TracedIteration:
             kernels = mine[mine["kernels"] != ""].groupby("kernels")["seconds"].sum().sort_values(ascending=False)
             by_class = {str(name): float(seconds) for name, seconds in kernels.items()}
             count, nbytes, seconds = mine["single"].sum(), mine["bytes"].sum(), mine["seconds"].sum()
-            found.append(Measured(str(kind), int(count), float(nbytes), float(seconds), by_class))
+            found.append(MeasuredActivities(str(kind), int(count), float(nbytes), float(seconds), by_class))
         return found
 
 
 def last_iteration(trace: Trace) -> TracedIteration:
     """The last iteration that the trace has whole; InputError where it has none that is named as the harness does."""
     events = trace.events
-    named = events[(events["kind"] == "annotation") & events["name"].isin(NAMED)]
+    named = events[(events["kind"] == "annotation") & events["name"].isin(HARNESS_PHASES)]
     spans = [
         (str(thread), rows.iloc[i : i + 3])
         for thread, rows in named.groupby("stream", observed=True)
         for i in range(len(rows) - 2)
-        if tuple(rows["name"].iloc[i : i + 3]) == NAMED
+        if tuple(rows["name"].iloc[i : i + 3]) == HARNESS_PHASES
     ]
     if not spans:
-        expected = "expected annotations forward, backward and step one after another, as harness.py makes them"
+        expected = "expected annotations forward, backward and step one after another, as the harness makes them"
         raise InputError(f"found no whole iteration, {expected}", str(trace.path))
     main, phases = max(spans, key=lambda span: float(span[1]["start_s"].iloc[0]))
     work = named_work(events)
@@ -96,7 +98,7 @@ def last_iteration(trace: Trace) -> TracedIteration:
     rows = rows[(rows["end_s"] > edges[0]) & (rows["start_s"] < edges[-1])]
     rows = rows.assign(start_s=rows["start_s"] - edges[0], end_s=rows["end_s"] - edges[0])
     starts, ends = np.array(edges[:-1]) - edges[0], np.array(edges[1:]) - edges[0]
-    table = pd.DataFrame({"phase": NAMED, "start_s": starts, "end_s": ends, "duration_s": ends - starts})
+    table = pd.DataFrame({"phase": HARNESS_PHASES, "start_s": starts, "end_s": ends, "duration_s": ends - starts})
     return TracedIteration(
         trace.path.name, bool(trace.devices), table, rows.sort_values("start_s", kind="stable", ignore_index=True)
     )

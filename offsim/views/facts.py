@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from offsim.results.comparison import Comparison
 from offsim.results.records import phase_columns
@@ -29,6 +30,9 @@ from offsim.views.wording import (
     validated,
     verdict_line,
 )
+
+if TYPE_CHECKING:
+    from offsim.results.interval import PredictionInterval
 
 SHOWN_FROM = 0.0005
 """The share below which a cell of a table of shares stays empty."""
@@ -129,13 +133,13 @@ def facts_of(
     result: Result,
     label: str = "",
     *,
-    half_s: float | None = None,
-    trust: Sequence[tuple[str, str]] = (),
+    interval: PredictionInterval | None = None,
+    trust: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     resources: bool = True,
 ) -> Facts:
     """The facts of one result; with `resources` also how busy each was.
 
-    `half_s` is the half-width of the time's interval, `trust` has further lines (label, text) on how sure it is.
+    `interval` is that of the time, `trust` has further lines (label -> texts) on how sure it is.
     """
     set_up = _set_up(result)
     if result.verdict is not None:
@@ -145,7 +149,7 @@ def facts_of(
         label or result.name,
         drawing_title(result),
         set_up,
-        headline=_headline(result, peaks, half_s, trust),
+        headline=_headline(result, peaks, interval, trust),
         numbers=_numbers(result, peaks),
         phases=_phases(result),
         limits=_limits(result),
@@ -223,11 +227,14 @@ def _scheduler(result: Result) -> str:
 
 
 def _headline(
-    result: Result, peaks: Sequence[TierPeak], half_s: float | None, trust: Sequence[tuple[str, str]]
+    result: Result,
+    peaks: Sequence[TierPeak],
+    interval: PredictionInterval | None,
+    trust: Mapping[str, tuple[str, ...]],
 ) -> dict[str, tuple[str, ...]]:
     return {
-        "iteration": (speed_line(result, half_s),),
-        **{label: (text,) for label, text in trust},
+        "iteration": (speed_line(result, interval),),
+        **trust,
         "limited by": (limited_by(result.limited_by),),
         "peak": tuple(f"{peak.name} {peak.held}" for peak in peaks),
     }

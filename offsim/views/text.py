@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from offsim.results.units import format_percent
@@ -19,11 +19,7 @@ def result_text(facts: Facts, style: Style = PLAIN) -> str:
     blocks = ["\n".join(labelled(*line) for line in facts.set_up.items())]
     if facts.no_room is not None:
         return "\n\n".join([*blocks, *_no_room(facts.no_room, style)])
-    lines = [
-        labelled("" if place else label, text)
-        for label, texts in facts.headline.items()
-        for place, text in enumerate(texts)
-    ]
+    lines = labelled_lines(facts.headline)
     blocks.append("\n".join([style.heading(lines[0]), *lines[1:]]))
     tables = {
         "how long each phase takes": facts.phases,
@@ -69,6 +65,11 @@ def result_lines(facts: Facts) -> list[str]:
     lines = {label: f"{label}: {'; '.join(texts)}" for label, texts in facts.headline.items()}
     lines["iteration"] += f"; {', '.join(f'{phase.text} {time.text}' for phase, time, _ in facts.phases.rows[1:])}"
     return [first, *lines.values()]
+
+
+def labelled_lines(texts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Texts in a column, each label beside the first of its own."""
+    return [labelled("" if place else label, text) for label, its in texts.items() for place, text in enumerate(its)]
 
 
 def brief_lines(facts: Facts) -> list[str]:

@@ -45,8 +45,8 @@ def plot_tornado(
 ) -> Picture:
     """Draw a bar from the time now to the time at each end of a value's range, for the `most` that move it farthest.
 
-    Ranges that are no `known` intervals are hatched among those that are. `half_s` is the half-width of the time's
-    interval, drawn as a band behind the bars.
+    Ranges that are no `known` intervals are hatched among those that are. `half_s` is the half-width of the
+    prediction's interval, drawn as a band behind the bars.
     """
     require_columns(ranges, "ranges", COLUMNS)
     reach = (ranges[["time_low_s", "time_high_s"]] - time_s).abs().max(axis="columns")
@@ -58,7 +58,7 @@ def plot_tornado(
     if hatched:
         handles.append(swatch("white", HATCH, "no interval known"))
     if half_s is not None:
-        handles.append(swatch(BAND, "", f"95 % interval of the time, of all values: ± {format_time(half_s)}"))
+        handles.append(swatch(BAND, "", f"interval of the time, by held-out runs: ± {format_time(half_s)}"))
     columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], width_in - 2 * EDGE_IN)
     columns_of = (rows[name].tolist() for name in ("low", "high", "unit", "known"))
     labels = list(zip(rows["name"].tolist(), map(range_text, *columns_of), strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
 
 if TYPE_CHECKING:
+    from offsim.results.interval import PredictionInterval
     from offsim.results.records import Peak
 
 NAMED_FROM = 0.05
@@ -31,7 +31,7 @@ class TierPeak:
     """The most that a memory tier held; of equal tiers, such as the GPUs of a node, the fullest one's."""
 
     tier: str
-    """The tier without the number of its rank: GPU, host memory, nvme."""
+    """The tier, whichever GPU it is of: GPU, host memory, nvme."""
     name: str
     """The tier and which of them it is: each GPU; GPU 2, the fullest."""
     most: Peak
@@ -51,27 +51,23 @@ def peaks_by_tier(result: Result) -> list[TierPeak]:
     """The peak of each tier that the result has, equal tiers together."""
     tiers: dict[str, list[Peak]] = {}
     for peak in result.peaks:
-        tiers.setdefault(tier_of(peak.tier), []).append(peak)
+        tiers.setdefault("GPU" if peak.kind == "gpu" else peak.tier, []).append(peak)
     found = []
     for tier, peaks in tiers.items():
         fullest = max(peaks, key=lambda peak: peak.bytes)
         called = name = TIER_NAMES.get(tier, tier)
-        if fullest.tier != tier and len({peak.bytes for peak in peaks}) > 1:
+        if len({peak.bytes for peak in peaks}) > 1:
             name = f"{fullest.tier}, the fullest"
-        elif fullest.tier != tier and result.gpus > 1:
+        elif fullest.kind == "gpu" and result.gpus > 1:
             name = f"each {called}"
         found.append(TierPeak(called, name, fullest))
     return found
 
 
-def tier_of(name: str) -> str:
-    """A tier's name without the number that tells it from its equals."""
-    return re.sub(r" \d+$", "", name)
-
-
 def tiers_of_rank(peaks: Sequence[Peak], rank: int) -> list[Peak]:
-    """The tiers that a rank uses: its own, and those that have no number, which ranks share."""
-    return [peak for peak in peaks if peak.tier in (tier_of(peak.tier), f"{tier_of(peak.tier)} {rank}")]
+    """The tiers that a rank uses: its GPU, and those that ranks share."""
+    gpus = [peak for peak in peaks if peak.kind == "gpu"]
+    return [gpus[rank], *(peak for peak in peaks if peak.kind != "gpu")]
 
 
 def drawing_title(result: Result) -> str:
@@ -125,10 +121,9 @@ def batch_line(scenario: Scenario) -> str:
     )
 
 
-def speed_line(result: Result, half_s: float | None = None) -> str:
-    """How fast an iteration is, with the half-width of the time's interval where it is known."""
-    time_s = result.iteration_s
-    time = format_time(time_s) if half_s is None else format_time_interval(time_s, half_s)
+def speed_line(result: Result, interval: PredictionInterval | None = None) -> str:
+    """How fast an iteration is, and how sure that is where it is known."""
+    time = format_time_interval(result.iteration_s, interval.half_s()) if interval else format_time(result.iteration_s)
     return f"{time}, {result.tokens_per_s:,.0f} tokens/s, {result.tflops_per_gpu:.1f} TFLOP/s per GPU"
 
 

@@ -1,4 +1,4 @@
-"""A folder as harness.py leaves it on a machine with a GPU whose truth is known: simulated, and written as it would."""
+"""A folder as the harness leaves it on a machine with a GPU whose truth is known, since it is simulated."""
 
 from __future__ import annotations
 

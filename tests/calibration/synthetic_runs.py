@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from offsim.calibration.logs.table import COLUMNS
+from offsim.calibration.logs.logged_runs import COLUMNS
 from offsim.calibration.runs.fit import changed, predict
 from offsim.platform.profiles import load_profile
 from offsim.validation.table import run_of

@@ -1,4 +1,4 @@
-"""The harness runs for real on the CPU; where torch is missing only its imports are checked."""
+"""The harness runs for real on the CPU, as the one file that users copy; without torch only its imports are checked."""
 
 import ast
 import contextlib
@@ -13,16 +13,19 @@ import subprocess
 import sys
 import time
 import types
+import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from offsim.calibration.microbenchmarks.rows import UNITS, read_microbenchmarks
+from offsim.cli import main
 from offsim.validation.table import MEASURED, SHIPPED_RUNS, read_runs
 
-HARNESS = Path(__file__).parents[2] / "offsim" / "calibration" / "harness.py"
+PACKAGE = Path(__file__).parents[2] / "offsim" / "calibration" / "harness"
 SCHEDULES = [
     "zero3_offload",
     "zero3_offload_async_grads",
@@ -32,13 +35,24 @@ SCHEDULES = [
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    """Run the harness as a copied file, without GPU and without this repository on the path."""
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Start the harness as a copied file, which the command has written."""
+    archive = tmp_path_factory.mktemp("copied") / "harness.pyz"
+    assert main(["harness", str(archive)]) == 0
+    return partial(start_file, archive)
+
+
+def start_file(archive: Path, *arguments: object) -> subprocess.Popen[str]:
+    """Start a file without GPU and without this repository on the path."""
     # Threads that wait asleep do not take cores from the tests beside
     threads = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
     environment = {**os.environ, **threads, "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("PYTHONPATH", None)
-    command = [sys.executable, str(HARNESS), *map(str, arguments)]
+    command = [sys.executable, str(archive), *map(str, arguments)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd="/")
 
@@ -61,7 +75,7 @@ def stop_when(process: subprocess.Popen[str], ready: Callable[[], bool], how: si
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of a run that was killed among the microbenchmarks, interrupted in training, and then completed."""
     out = tmp_path_factory.mktemp("harness") / "results"
     arguments = ("--out", out, "--quick", "--model-params", "2e5")
@@ -149,7 +163,7 @@ def test_machine_and_traces(folder: Path) -> None:
 
 
 @needs_torch
-def test_a_complete_folder_is_left_alone_and_another_measurement_refused(folder: Path) -> None:
+def test_a_complete_folder_is_left_alone_and_another_measurement_refused(start: Start, folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     again = start("--out", folder, "--quick", "--model-params", "2e5")
     other = start("--out", folder, "--quick", "--model-params", "3e5")
@@ -158,12 +172,12 @@ def test_a_complete_folder_is_left_alone_and_another_measurement_refused(folder:
     assert "training," not in output
     status, _, errors = finish(other)
     assert status == 2
-    assert re.fullmatch(r"harness.py: .* holds results of another measurement \(settings .*\): .*\n", errors)
+    assert re.fullmatch(r"harness.pyz: .* holds results of another measurement \(settings .*\): .*\n", errors)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 @needs_torch
-def test_bad_arguments(tmp_path: Path) -> None:
+def test_bad_arguments(start: Start, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     cases = {
         "required: --out": [],
@@ -178,7 +192,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
         status, output, errors = finish(process)
         assert status == 2, errors
         assert message in errors
-        assert errors.startswith("harness.py: ")
+        assert errors.startswith("harness.pyz: ")
         assert errors.count("\n") == 1
         assert not output
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -187,18 +201,21 @@ def test_bad_arguments(tmp_path: Path) -> None:
 @needs_torch
 @pytest.mark.parametrize("broken", ["update", "upload", "gradient"])
 def test_a_schedule_that_computes_something_else_is_left_out(broken, tmp_path, monkeypatch, capfd) -> None:
-    from offsim.calibration import harness
+    from offsim.calibration.harness import command, everything
+    from offsim.calibration.harness.deep_optimizer_states import DeepOptimizerStates
+    from offsim.calibration.harness.device import Mark
+    from offsim.calibration.harness.zero3_offload import Schedule
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(harness, "SCHEDULES", (harness.Schedule("deep_optimizer_states", update_stride=3),))
-    monkeypatch.setattr(harness.Microbenchmarks, "all", lambda self: [])
-    cls = harness.DeepOptimizerStates
+    monkeypatch.setattr(everything, "SCHEDULES", (Schedule("deep_optimizer_states", update_stride=3),))
+    monkeypatch.setattr(everything, "microbenchmarks", lambda bench: [])
+    cls = DeepOptimizerStates
     if broken == "update":  # the fetched state is not flushed
         monkeypatch.setattr(cls, "flush", lambda self, group: setattr(self, "to_flush", None))
     elif broken == "upload":
 
         def forget(self, group, buffer):
-            return harness.Mark(None)
+            return Mark(None)
 
         monkeypatch.setattr(cls, "downcast_and_upload", forget)
     else:
@@ -209,7 +226,7 @@ def test_a_schedule_that_computes_something_else_is_left_out(broken, tmp_path, m
                 store(self, group, place, gradient)
 
         monkeypatch.setattr(cls, "store", forget_embedding)
-    assert harness.main(["--out", str(tmp_path / "out"), "--quick", "--model-params", "2e5"]) == 1
+    assert command.run(["--out", str(tmp_path / "out"), "--quick", "--model-params", "2e5"]) == 1
     assert "left out: a parameter differs from plain AdamW by" in capfd.readouterr().out
     assert not (tmp_path / "out" / "training.csv").exists()
 
@@ -242,7 +259,11 @@ def test_what_only_a_gpu_runs_at_least_runs_on_a_stand_in(tmp_path, monkeypatch)
     """Shows that the calls fit together; times and the order of streams mean nothing here."""
     import torch
 
-    from offsim.calibration import harness
+    from offsim.calibration.harness import everything, tracing
+    from offsim.calibration.harness.device import Device
+    from offsim.calibration.harness.folder import ResultFolder
+    from offsim.calibration.harness.measurement import Bench
+    from offsim.calibration.harness.training import SCHEDULES, choose_plan
 
     stand_ins = {
         "Event": StandInEvent,
@@ -262,16 +283,16 @@ def test_what_only_a_gpu_runs_at_least_runs_on_a_stand_in(tmp_path, monkeypatch)
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
-    device = harness.Device()
+    device = Device()
     device.torch = torch.device("cpu")
-    monkeypatch.setattr(device, "host", lambda elements, dtype, value=0.0: torch.full((elements,), value, dtype=dtype))
-    monkeypatch.setattr(harness, "ProfilerActivity", types.SimpleNamespace(CPU=harness.ProfilerActivity.CPU, CUDA=None))
-    monkeypatch.setattr(harness, "profile", lambda activities, **options: StandInProfile())
+    monkeypatch.setattr(device, "host", lambda elements, dtype: torch.zeros(elements, dtype=dtype))
+    monkeypatch.setattr(tracing, "ProfilerActivity", types.SimpleNamespace(CPU=None, CUDA=None))
+    monkeypatch.setattr(tracing, "profile", lambda activities, **options: StandInProfile())
 
-    results = harness.Results(tmp_path, {"settings": {}})
-    monkeypatch.setattr(harness, "SCHEDULES", (harness.SCHEDULES[0], harness.SCHEDULES[2], harness.SCHEDULES[4]))
-    plan = harness.choose_plan(2e5, cuda=False, quick=True)
-    assert harness.measure_everything(results, device, plan, threads=1, quick=True)
+    results = ResultFolder(tmp_path, {"settings": {}})
+    monkeypatch.setattr(everything, "SCHEDULES", (SCHEDULES[0], SCHEDULES[2], SCHEDULES[4]))
+    plan = choose_plan(2e5, cuda=False, quick=True)
+    assert everything.measure_everything(results, Bench(device, threads=1, quick=True), plan)
 
     rows = [json.loads(line) for line in lines(results.microbenchmarks)]
     assert len(read_microbenchmarks(results.folder)) == len(rows)
@@ -296,11 +317,22 @@ class StandInProfile(contextlib.nullcontext[Any]):
 
 
 def test_only_torch_and_the_standard_library_are_imported() -> None:
+    files = list(PACKAGE.glob("*.py"))
     names: set[str] = set()
-    for node in ast.walk(ast.parse(HARNESS.read_text(encoding="utf-8"))):
+    for node in (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 1
+            assert PACKAGE / f"{node.module}.py" in files
     assert names - sys.stdlib_module_names == {"torch"}
+
+
+def test_the_harness_is_written_as_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "harness.pyz"
+    assert main(["harness", str(path)]) == 0
+    assert "python harness.pyz --out results" in capsys.readouterr().out
+    with zipfile.ZipFile(path) as archive:
+        assert set(archive.namelist()) == {"__main__.py", *(f"harness/{file.name}" for file in PACKAGE.glob("*.py"))}

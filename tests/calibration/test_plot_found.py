@@ -48,3 +48,11 @@ def test_values_that_the_base_has_not_are_left_out_of_the_picture(calibration):
     assert len(axes.get_yticklabels()) == len(table) - 1
     with pytest.raises(ValueError, match="the base has none of the values found"):
         plot_found(table.assign(base=math.nan), base=BASE)
+
+
+def test_values_that_were_set_have_no_interval_to_draw(tmp_path):
+    harness = harness_folder(tmp_path / "harness")
+    calibration = calibrate([str(harness)], BASE, assignments=["host.memory_bytes=2e12"])
+    assert calibration.table.loc["host.memory_bytes", "found"] == 2e12
+    (axes,) = calibration.plot().axes
+    assert "host.memory_bytes" not in [label.get_text() for label in axes.get_yticklabels()]

@@ -30,8 +30,8 @@ def enqueue_at(
     """An operation on a stream of its own that becomes ready at `start`."""
     stream = Stream(name)
     if start > 0:
-        engine.enqueue(work(stream, start, name="delay"), "test")
-    return engine.enqueue(work(stream, duration, usage, name), "test")
+        engine.enqueue(work(stream, start, name="delay"))
+    return engine.enqueue(work(stream, duration, usage, name))
 
 
 class Stretch(NamedTuple):
@@ -100,7 +100,7 @@ class Program:
             usage = [(resources[name], rate) for name, rate in step.demands]
             operation = work(stream, step.duration, usage, f"operation {index}")
             configure(operation, index)
-            operations.append(engine.enqueue(operation, "test", [operations[i] for i in step.after]))
+            operations.append(engine.enqueue(operation, [operations[i] for i in step.after]))
         engine.env.run()
         return Ran(engine, list(resources.values()), operations)
 

@@ -80,18 +80,7 @@ def test_the_scenario_itself_is_right(capsys: pytest.CaptureFixture[str], folder
     ("old", "new", "message"),
     [
         ("layers:", "layer:", "mine.yaml:3: unknown key 'layer' in model; did you mean 'layers'?"),
-        ("training:", "trainig:", "mine.yaml:10: unknown key 'trainig'; did you mean 'training'?"),
-        ("layers: 4", "layers: four", "mine.yaml:3: model.layers: found 'four', expected a whole number"),
-        ("layers: 4", "layers: [4]", "mine.yaml:3: model.layers: found a list, expected a whole number"),
-        ("layers: 4", "layers:", "mine.yaml:3: model.layers: found nothing, expected a whole number"),
-        ("hidden: 512", "hidden: -512", "mine.yaml:4: model.hidden: found -512, expected at least 1"),
-        ("hidden: 512", "hidden: 0", "mine.yaml:4: model.hidden: found 0, expected at least 1"),
-        ("1e8", "1.5", "mine.yaml:14: training.subgroup_size: found 1.5, expected a whole number"),
-        ("1e8", "-1e8", "mine.yaml:14: training.subgroup_size: found -1e8, expected at least 1"),
-        ("ratio: 1.0", "ratio: 1.1", "mine.yaml:18: scheduler.cpu_ratio: found 1.1, expected at most 1"),
-        ("ratio: 1.0", "ratio: -0.1", "mine.yaml:18: scheduler.cpu_ratio: found -0.1, expected at least 0"),
-        ("ratio: 1.0", "ratio: .nan", "mine.yaml:18: found .nan, expected a finite number"),
-        ("stride: 2", "stride: 1", "mine.yaml:17: scheduler.update_stride: found 1, expected at least 2"),
+        ("  hidden: 512\n", "", "mine.yaml:2: missing key 'model.hidden'"),
         (
             "heads: 8\n  kv",
             "heads: 7\n  kv",
@@ -114,11 +103,8 @@ def test_the_scenario_itself_is_right(capsys: pytest.CaptureFixture[str], folder
             "deep_optimiser_states",
             "mine.yaml:16: unknown scheduler 'deep_optimiser_states'; did you mean 'deep_optimizer_states'?",
         ),
-        (
-            "update_stride",
-            "stride",
-            "mine.yaml:17: unknown key 'stride' in scheduler; did you mean 'update_stride'?",
-        ),
+        ("update_stride", "stride", "mine.yaml:17: unknown key 'stride' in scheduler; did you mean 'update_stride'?"),
+        ("ratio: 1.0", "ratio: 1.1", "mine.yaml:18: scheduler.cpu_ratio: found 1.1, expected at most 1"),
         ("  vocab", "\tvocab", "mine.yaml:8: not valid YAML: "),
     ],
     ids=lambda text: text if text.isidentifier() else None,
@@ -129,47 +115,10 @@ def test_a_wrong_scenario(complaint: Complaint, old: str, new: str, message: str
     assert complaint("compare", "mine.yaml", *OUTPUTS[:4]).startswith(message)
 
 
-@pytest.mark.parametrize("key", ["hidden", "global_batch", "hardware", "scheduler"])
-def test_a_missing_key(complaint: Complaint, key: str) -> None:
-    lines = SCENARIO.splitlines()
-    at = next(i for i, line in enumerate(lines) if line.strip().startswith(f"{key}:"))
-    section = lines[at].endswith(":")
-    Path("mine.yaml").write_text("\n".join([*lines[:at], *([] if section else lines[at + 1 :])]) + "\n")
-    message = complaint("run", "mine.yaml", *OUTPUTS)
-    assert message.startswith("mine.yaml:")
-    assert "missing key '" in message
-    assert f"{key}'" in message
-
-
-@pytest.mark.parametrize("size", ["1e8", "100_000_000", "1.0e+8"])
-def test_a_size_may_be_written_as_people_write_it(capsys: pytest.CaptureFixture[str], size: str) -> None:
-    Path("mine.yaml").write_text(SCENARIO.replace("1e8", size))
-    assert main(["run", "mine.yaml"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "mine.yaml: found nothing, expected a mapping"),
-        (b"# nothing\n", "mine.yaml: found nothing, expected a mapping"),
-        (b"hardware\n", "mine.yaml: found 'hardware', expected a mapping"),
-        (b"hardware: x\n\x80\x81\n", "mine.yaml:2: found byte 0x80, expected UTF-8 text"),
-        (b"\x00\x01\x02", "mine.yaml:1: found the character '\\x00', expected text"),
-        (b"\x89PNG\r\n\x1a\n", "mine.yaml:1: found byte 0x89, expected UTF-8 text"),
-        (b"a: 1\n" * 300_000, "mine.yaml: found more than 1000000 bytes, expected a small YAML file"),
-    ],
-    ids=["empty", "comment", "text", "latin", "zeros", "picture", "large"],
-)
-def test_what_is_no_scenario_at_all(complaint: Complaint, content: bytes, message: str) -> None:
-    Path("mine.yaml").write_bytes(content)
-    assert complaint("run", "mine.yaml", *OUTPUTS).startswith(message)
-
-
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         ("mien.yaml", "mien.yaml: no such file; did you mean 'mine.yaml'?"),
-        ("no/such.yaml", "no/such.yaml: no such file"),
         ("./", ".: found a folder, expected a YAML file"),
         ("dos_20b_4xh10", "unknown scenario 'dos_20b_4xh10'; did you mean 'dos_20b_4xh100'?"),
         ("a\0b", "unknown scenario 'a"),
@@ -182,24 +131,14 @@ def test_a_scenario_that_is_not_there(complaint: Complaint, source: str, message
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.layer=3", "unknown key 'layer' in model; did you mean 'layers'?"),
         ("modle.layers=3", "unknown key 'modle'; did you mean 'model'?"),
-        ("scheduler.update_strid=3", "unknown key 'update_strid' in scheduler; did you mean 'update_stride'?"),
         ("scheduler.update_stride=1", "scheduler.update_stride: found 1, expected at least 2"),
-        ("training.subgroup_size=1.5", "training.subgroup_size: found 1.5, expected a whole number"),
         ("hardware=gh20", "unknown hardware profile 'gh20'; did you mean 'gh200'?"),
         ("scheduler.name=zero3_ofload", "unknown scheduler 'zero3_ofload'; did you mean 'zero3_offload'?"),
         ("model.layers", "expected key=value, such as scheduler.update_stride=3"),
-        ("=3", "expected key=value, such as scheduler.update_stride=3"),
-        ("hardware.name=3", "'hardware' is a value, not a section of keys"),
-        ("model.layers=[3", "not valid YAML: "),
         (
             "hardware_changes.link.h2d_bytes_per_s=1e-300",
             "link.h2d_bytes_per_s: found 1e-300, expected a number between 1e-30 and 1e+30 in size",
-        ),
-        (
-            "hardware_changes.gpu.kernel_latency_s=x1e300",
-            "gpu.kernel_latency_s: found x1e300, expected a number between",
         ),
     ],
 )
@@ -213,11 +152,8 @@ def test_a_wrong_override(complaint: Complaint, override: str, message: str) -> 
     ("choice", "message"),
     [
         ("zero3_ofload", "unknown scheduler 'zero3_ofload'; did you mean 'zero3_offload'?"),
-        ("", "unknown scheduler ''; expected one of: deep_optimizer_states, no_offload"),
         ("zero3_offload:cpu_ratio=2", "scheduler.cpu_ratio: found 2, expected at most 1"),
-        ("zero3_offload:ratio=1", "unknown key 'ratio' in scheduler; did you mean 'cpu_ratio'?"),
         ("zero3_offload:cpu_ratio", "expected key=value, such as name:update_stride=3"),
-        ("zero3_offload:", "expected key=value, such as name:update_stride=3"),
         ("no_offload:update_stride=2", "unknown key 'update_stride' in scheduler; nothing"),
     ],
 )
@@ -239,10 +175,6 @@ def profile(name: str, extends: str = "", extra: str = "") -> str:
             {"a": profile("a", "b.yaml"), "b": profile("b", "a.yaml")},
             "b.yaml:2: extends: found 'a.yaml', expected a pro",
         ),
-        (
-            {"a": profile("a", "a.yaml")},
-            "a.yaml:2: extends: found 'a.yaml', expected a profile that does not itself ex",
-        ),
         ({"a": profile("a", "gh20")}, "a.yaml:2: unknown hardware profile 'gh20'; did you mean 'gh200'?"),
         ({"a": profile("a")}, "a.yaml:1: missing key '"),
         ({"a": profile("b")}, "a.yaml:1: name: found 'b', expected 'a', the file's name"),
@@ -254,17 +186,8 @@ def profile(name: str, extends: str = "", extra: str = "") -> str:
             {"a": profile("a", "gh200", "gpu: {memory_bytes: {value: 80, unit: GB, source: datasheet}}\n")},
             "a.yaml:4: gpu.memory_bytes.unit: found 'GB', expected 'B'",
         ),
-        (
-            {"a": profile("a", "gh200", "gpu: {memory_bytes: {value: -1, unit: B, source: datasheet}}\n")},
-            "a.yaml:4: gpu.memory_bytes: found -1, expected more than 0",
-        ),
-        (
-            {"a": profile("a", "gh200", "gpu: {memory: {value: 1, unit: B, source: datasheet}}\n")},
-            "a.yaml:4: unknown key 'memory' in gpu; did you mean 'memory_bytes'?",
-        ),
-        ({"a": ""}, "a.yaml: found nothing, expected a mapping"),
     ],
-    ids=["cycle", "itself", "unknown", "incomplete", "name", "bare", "unit", "negative", "key", "empty"],
+    ids=["cycle", "unknown", "incomplete", "name", "bare", "unit"],
 )
 def test_a_wrong_profile(complaint: Complaint, profiles: dict[str, str], message: str) -> None:
     for name, text in profiles.items():
@@ -316,14 +239,12 @@ def rename(column: str, name: str) -> Callable[[list[str], list[str]], None]:
     ("change", "message"),
     [
         (rename("hidden", "hiden"), "runs.csv:1: missing the column 'hidden'; the nearest found is 'hiden'"),
-        (rename("dp", "unrelated"), "runs.csv:1: missing the column 'dp'"),
         (rename("fwd_ms", "bwd_ms"), "runs.csv:1: found the column 'bwd_ms' twice, expected different names"),
         (lambda header, row: row.pop(), "runs.csv:2: found "),
         (cell("layers", "four"), "runs.csv:2: column 'layers': found 'four', expected a whole number"),
         (cell("layers", ""), "runs.csv:2: column 'layers': found nothing, expected a number"),
         (cell("cpu_ratio", "1.5"), "runs.csv:2: column 'cpu_ratio': found 1.5, expected at most 1"),
         (cell("scheduler", "zero3"), "runs.csv:2: column 'scheduler': unknown scheduler 'zero3'"),
-        (cell("hardware", "gh20"), "runs.csv:2: column 'hardware': unknown hardware profile 'gh20'; did you mean"),
         (cell("fwd_ms", "-1"), "runs.csv:2: column 'fwd_ms': found '-1', expected a number above 0"),
     ],
 )
@@ -353,15 +274,12 @@ def test_a_table_that_is_not_there(complaint: Complaint) -> None:
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
-        (["--plot", "out.jpg"], "--plot 'out.jpg': found the suffix '.jpg', expected .png, .pdf or .svg"),
         (
             ["--plot", "out.pgn"],
             "--plot 'out.pgn': found the suffix '.pgn', expected .png, .pdf or .svg; did you mean '.png'?",
         ),
         (["--plot", "out"], "--plot 'out': found no suffix, expected .png, .pdf or .svg"),
-        (["--trace", "out.txt"], "--trace 'out.txt': found the suffix '.txt', expected .json or .json.gz"),
         (["--json", "no/out.json"], "--json 'no/out.json': found the missing folder 'no', expected a folder"),
-        (["--plot", "no/out.png"], "--plot 'no/out.png': found the missing folder 'no', expected a folder"),
         (
             ["--json", "mine.yaml/out.json"],
             "--json 'mine.yaml/out.json': found the file 'mine.yaml', expected a folder",
@@ -423,7 +341,6 @@ def test_a_full_disk_is_a_message_and_leaves_nothing(
     ("arguments", "message"),
     [
         (["profiles", "gh20"], "unknown hardware profile 'gh20'; did you mean 'gh200'?"),
-        (["profiles", "no/node.yaml"], "no hardware profile at no/node.yaml"),
         (["schedulers", "zero3"], "unknown scheduler 'zero3'"),
     ],
 )
@@ -438,8 +355,6 @@ def test_an_unknown_name(complaint: Complaint, arguments: list[str], message: st
             ["run", "mine.yaml", "--set", "model.layer=3"],
             "Error: override 'model.layer=3': unknown key 'layer' in model",
         ),
-        (["compare", "mine.yaml", "--plot", "no/a.png"], "Error: --plot 'no/a.png': found the missing folder 'no'"),
-        (["validate", "mine.yaml"], "Error: mine.yaml:1: missing the column 'model'"),
         (["run", "mine.yaml", "--plto", "a.png"], "--plot"),
     ],
 )

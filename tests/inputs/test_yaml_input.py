@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import pickle
-import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +14,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from offsim.inputs import yaml_input
+from offsim.inputs.document import document_from
 from offsim.inputs.errors import Expected, InputError, suggestion
 from offsim.inputs.fields import Count, Flag, Number, Section
-from offsim.inputs.yaml_input import document_from, read_yaml, validate, with_overrides
+from offsim.inputs.validate import validate
+from offsim.inputs.yaml_input import read_yaml, with_overrides
 
 
 def read_text(folder: Path, text: str | bytes) -> dict[str, Any]:
@@ -74,10 +75,7 @@ NOT_A_MAPPING = "expected a mapping (lines of 'key: value')"
     ("content", "message"),
     [
         (b"", f": found nothing, {NOT_A_MAPPING}"),
-        (b"# nothing\n", f": found nothing, {NOT_A_MAPPING}"),
-        (b"word\n", f": found 'word', {NOT_A_MAPPING}"),
         (b"- 1\n", f": found a list, {NOT_A_MAPPING}"),
-        (b"a: 1\nb: 2\na: 3\n", ":3: duplicate key 'a'; the first is on line 1"),
         (b"a:\n  b: 1\n  b: 1\n", ":3: duplicate key 'a.b'; the first is on line 2"),
         (
             b"a:\n\tb: 1\n",
@@ -87,7 +85,6 @@ NOT_A_MAPPING = "expected a mapping (lines of 'key: value')"
         (b"x: 1\na: [1,\n", ":3: not valid YAML: did not find expected node content"),
         (b"x: 1\na: \x00\n", ":2: found the character '\\x00', expected text"),
         (b"x: 1\na: \xff\n", ":2: found byte 0xff, expected UTF-8 text"),
-        ("a: 1".encode("utf-16"), ":1: found byte 0xff, expected UTF-8 text"),
         (b"a: &x [1]\nb: *x\n", ":2: found the alias *x, expected the value written out"),
         (
             b"a: !!python/object/apply:os.system [ls]\n",
@@ -95,12 +92,9 @@ NOT_A_MAPPING = "expected a mapping (lines of 'key: value')"
         ),
         (b"? [1]\n: 2\n", ":1: found a key that is not a word, expected 'key: value'"),
         (b"a: .nan\n", ":1: found .nan, expected a finite number"),
-        (b"a: -.INF\n", ":1: found -.INF, expected a finite number"),
-        (b"a: 1e999\n", ":1: found 1e999, expected a number of ordinary size"),
         (b"a: " + b"9" * 5000, f":1: found {'9' * 57}..., expected a number of ordinary size"),
         (b"a: 1\n---\nb: 2\n", ":2: found a second document, expected one"),
-        (b"[" * 500_000, ":1: found more than 16 levels, expected fewer"),
-        (b"a: " + b"{b: " * 100_000, ":1: found more than 16 levels, expected fewer"),
+        (b"a: " + b"[" * 500_000, ":1: found more than 16 levels, expected fewer"),
         (b"#" * 1_000_001, ": found more than 1000000 bytes, expected a small YAML file"),
     ],
     ids=lambda value: repr(value)[:30],
@@ -111,21 +105,12 @@ def test_bad_files(tmp_path: Path, content: bytes, message: str) -> None:
     assert str(error.value) == f"{tmp_path / 'x.yaml'}{message}"
 
 
-def test_an_alias_bomb_is_refused_at_once(tmp_path: Path) -> None:
-    levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    started = time.perf_counter()
-    with pytest.raises(InputError, match=r":2: found the alias \*a0, expected the value written out"):
-        read_text(tmp_path, "a0: &a0 [lol]\n" + "\n".join(levels))
-    assert time.perf_counter() - started < 1
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         (".", "found a folder, expected a YAML file"),
         ("missing.yaml", "no such file"),
         ("scenaro.yaml", "no such file; did you mean '{folder}/scenario.yaml'?"),
-        ("nowhere/x.yaml", "no such file"),
         ("scenario.yaml/x.yaml", "cannot be read: Not a directory"),
         ("a\0b", "cannot be read: embedded null byte"),
     ],
@@ -177,26 +162,18 @@ class Outer(Section):
         ("name: x\ninner:\n  sise: 1", "3: unknown key 'sise' in inner; did you mean 'size'?"),
         ("name: x\ninner:\n  kind: red", "2: missing key 'inner.size' (how big)"),
         ("# first\ncount: 1", "2: missing key 'name'"),
-        ("name: no", "1: name: found no, expected text"),
         ("name: 5", "1: name: found 5, expected text"),
         ("name: ''", "1: name: found '', expected text that is not empty"),
-        ("name:", "1: name: found nothing, expected text"),
         ("name: x\ncount: 1.5", "2: count: found 1.5, expected a whole number"),
-        ("name: x\ncount: true", "2: count: found true, expected a whole number"),
         ("name: x\ncount: -3", "2: count: found -3, expected at least 1"),
         ("name: x\ncount: 1e20", "2: count: found 1e20, expected at most 1e+15"),
-        ("name: x\ncount: nan", "2: count: found 'nan', expected a whole number"),
-        ("name: x\ncount: [1]", "2: count: found a list, expected a whole number"),
         ("name: x\nflag: 1", "2: flag: found 1, expected true or false"),
-        ("name: x\nflag: 'no'", "2: flag: found 'no', expected true or false"),
         ("name: x\ninner: 3", "2: inner: found 3, expected a section of keys"),
         ("name: x\ninner: {size: nan}", "2: inner.size: found 'nan', expected a finite number"),
         ("name: x\ninner: {size: yes}", "2: inner.size: found yes, expected a number"),
-        ("name: x\ninner: {size: big}", "2: inner.size: found 'big', expected a number"),
         ("name: x\ninner: {size: 0}", "2: inner.size: found 0, expected more than 0"),
         ("name: x\ninner: {size: 1, kind: blue}", "2: inner.kind: found 'blue', expected 'red' or 'green'"),
         ("name: x\nchoice: [1, x]", "2: choice: found a list, expected a whole number"),
-        ("name: x\nplain: 1.5", "2: plain: found 1.5, expected a whole number"),
         ("count: 0\nname: 5", "1: count: found 0, expected at least 1"),
     ],
 )
@@ -211,14 +188,11 @@ def test_values_of_a_file_that_do_not_fit(tmp_path: Path, text: str, message: st
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "x", "cuont": 1}, "unknown key 'cuont'; did you mean 'count'?"),
         ({"name": "x", "inner": {"size": -1.0}}, "inner.size: found -1.0, expected more than 0"),
-        ({"name": "x", "inner": {"size": math.nan}}, "inner.size: found nan, expected a finite number"),
         ({"name": "x", "choice": [math.inf]}, "choice.0: found inf, expected a finite number"),
         ({"name": "x", "inner": {3: 4}}, "inner.3: found the key 3, expected text"),
         ({"name": "x", "count": 10**5000}, "count: found more than 30 digits, expected a number of ordinary size"),
         ({"name": "x", "plain": "9" * 5000}, f"plain: found '{'9' * 56}..., expected a number of ordinary size"),
-        ({}, "missing key 'name'"),
     ],
 )
 def test_values_of_python_that_do_not_fit(values: dict[str, Any], message: str) -> None:
@@ -251,11 +225,8 @@ def test_a_default_that_does_not_go_with_what_is_given() -> None:
     ("override", "data"),
     [
         ("count=3", {"name": "x", "inner": {"size": 1}, "count": 3}),
-        ("name=1e8", {"name": 1e8, "inner": {"size": 1}}),
-        ("name='1e8'", {"name": "1e8", "inner": {"size": 1}}),
         ("name=a=b", {"name": "a=b", "inner": {"size": 1}}),
         ("inner.size=2", {"name": "x", "inner": {"size": 2}}),
-        ("inner.kind=green", {"name": "x", "inner": {"size": 1, "kind": "green"}}),
         ("inner={size: 4}", {"name": "x", "inner": {"size": 4}}),
         ("choice=[1, 2]", {"name": "x", "inner": {"size": 1}, "choice": [1, 2]}),
         ("new.section.key=1", {"name": "x", "inner": {"size": 1}, "new": {"section": {"key": 1}}}),
@@ -271,18 +242,11 @@ def test_overrides(override: str, data: dict[str, Any]) -> None:
     ("override", "problem"),
     [
         ("count", "expected key=value, such as scheduler.update_stride=3"),
-        ("=3", "expected key=value, such as scheduler.update_stride=3"),
-        ("inner..size=3", "expected key=value, such as scheduler.update_stride=3"),
         ("name.first=3", "'name' is a value, not a section of keys"),
-        ("cuont=3", "unknown key 'cuont'; did you mean 'count'?"),
         ("inner.sise=3", "unknown key 'sise' in inner; did you mean 'size'?"),
-        ("iner.size=3", "unknown key 'iner'; did you mean 'inner'?"),
-        ("inner={sise: 3}", "unknown key 'sise' in inner; did you mean 'size'?"),
         ("inner.size=-1", "inner.size: found -1, expected more than 0"),
-        ("count=", "count: found nothing, expected a whole number"),
         ("count=[1", "not valid YAML: did not find expected ',' or ']'"),
         ("name=\udc80", "found the character '\\udc80', expected text"),
-        ("count=.inf", "found .inf, expected a finite number"),
     ],
 )
 def test_bad_overrides(tmp_path: Path, override: str, problem: str) -> None:
@@ -302,6 +266,11 @@ def test_counts_given_as_text_keep_all_digits() -> None:
     assert validate(document_from({"name": "x", "count": "123456789012345"}), Outer).count == 123456789012345
 
 
+def test_an_error_is_one_line_of_bounded_length() -> None:
+    assert str(InputError("found 'a\nb'", "x.yaml:3")) == "x.yaml:3: found 'a\\nb'"
+    assert len(str(InputError("x" * 5000))) == 1000
+
+
 def test_errors_survive_pickling() -> None:
     error = pickle.loads(pickle.dumps(InputError("a problem", "x.yaml:3")))
     assert (str(error), error.problem, error.where) == ("x.yaml:3: a problem", "a problem", "x.yaml:3")
@@ -310,7 +279,7 @@ def test_errors_survive_pickling() -> None:
 @pytest.mark.parametrize(
     ("name", "valid", "text"),
     [
-        ("UPDATE_STRID", ["update_stride", "x"], "; did you mean 'update_stride'?"),
+        ("SIZ", ["size", "x"], "; did you mean 'size'?"),
         ("zzz", ["b", "a"], "; expected one of: a, b"),
         ("zzz", [], "; nothing is expected here"),
     ],

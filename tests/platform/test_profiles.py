@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from offsim.inputs.errors import InputError
-from offsim.platform.hardware import HardwareProfile
-from offsim.platform.profiles import _SECTIONS, available_profiles, load_profile, scenario_profile, unit_of
+from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile
+from offsim.platform.profiles import available_profiles, load_profile, scenario_profile, unit_of
 from offsim.scenario import load_scenario
 
 BASE = """\
@@ -81,7 +81,7 @@ def test_values_and_their_provenance(base: Path) -> None:
     profile = load_profile(base)
     assert profile.gpu.memory_bytes == 4e10
     assert profile.host.numa_domains == 1
-    assert profile.storage is None
+    assert profile.tiers == {}
     memory, matrix = profile.provenance["gpu.memory_bytes"], profile.provenance["gpu.matrix_flops_per_s"]
     assert (memory.source, memory.note, memory.error) == ("datasheet", "its datasheet", "")
     assert (matrix.source, matrix.note, matrix.error) == ("measured", "", "3 %")
@@ -188,7 +188,7 @@ ENTRY = "expected {{value: ..., unit: {unit}, source: measured|fitted|datasheet|
         (
             "host:",
             "provenance: {}\nhost:",
-            ":13: unknown key 'provenance'; expected one of: correlations, description, extends, ",
+            ":13: unknown key 'provenance'; expected one of: description, extends, ",
         ),
         (
             "link:\n",
@@ -296,7 +296,8 @@ def test_units_follow_from_names(field: str, unit: str) -> None:
 def given_values(profile: HardwareProfile) -> dict[str, Any]:
     """Return the values of a profile that are not defaults, by dotted key."""
     values = profile.model_dump(exclude_unset=True)
-    return {f"{name}.{field}": value for name in _SECTIONS.keys() & values for field, value in values[name].items()}
+    sections = {name: values[name] for name in FIXED_SECTIONS.keys() & values} | values.get("tiers", {})
+    return {f"{name}.{field}": value for name, given in sections.items() for field, value in given.items()}
 
 
 @pytest.mark.parametrize("name", available_profiles())

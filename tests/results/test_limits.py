@@ -10,8 +10,8 @@ import pytest
 from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
 from offsim.api import simulate
-from offsim.engine import Engine, Operation, Resource, Stream
-from offsim.programs.iteration import Phase
+from offsim.engine import Engine, Operation, Resource, Stream, Thread
+from offsim.programs.run import Phase
 from offsim.results.limits import CriticalPaths, PhaseSpan, job_phases, limits, slowed_by, spans, spent_on
 
 
@@ -20,21 +20,25 @@ class Bench:
 
     def __init__(self) -> None:
         self.engine = Engine()
-        self.host = Stream("host thread")
+        self.host = Thread("host thread")
+        self.host.phase, self.host.iteration = "update", 1
 
     def add(
         self, stream: Stream, kind: str, seconds: float, *usage: tuple[Resource, float], after: tuple[Any, ...] = ()
     ) -> Operation:
         operation = Operation(stream, kind, kind, seconds, usage)
-        return self.engine.enqueue(operation, "update", after, self.host)
+        return self.engine.enqueue(operation, after, self.host)
 
     def limits(self, start: float = 0.0) -> dict[str, float]:
         self.engine.env.run()
         end = max(operation.ended_at for operation in self.engine.operations)
         run: Any = SimpleNamespace(
-            engine=self.engine,
+            operations=self.engine.operations,
             ranks=[SimpleNamespace(number=0)],
-            phases=[Phase(0, "update", start, end)],
+            phases=[Phase(0, 1, "update", start, end)],
+            first=1,
+            last=1,
+            iterations=1,
             started_at=start,
         )
         spent = limits(run)["update"]
@@ -115,14 +119,14 @@ def test_time_that_nothing_explains_is_waiting() -> None:
 
 def test_a_thread_is_traced_to_what_started_it() -> None:
     bench = Bench()
-    background = Stream("background thread")
+    background = Thread("background thread")
     first = bench.add(bench.host, "cpu_adam", 1.0)
 
     def start_thread() -> Any:
         yield first.completion(bench.engine.env)
         # no predecessor on its own thread, and it isn't enqueued by the host thread's code
         operation = Operation(background, "conversion", "", 1.0)
-        bench.engine.enqueue(operation, "update", (), background)
+        bench.engine.enqueue(operation, thread=background)
 
     bench.engine.env.process(start_thread())
     assert bench.limits() == {"CPU Adam": 1.0, "conversion": 1.0}
@@ -141,15 +145,20 @@ def test_the_slowest_rank_ends_a_phase() -> None:
     run: Any = SimpleNamespace(
         ranks=[SimpleNamespace(number=0), SimpleNamespace(number=1)],
         phases=[
-            Phase(0, "forward", 0.0, 1.0),
-            Phase(1, "forward", 0.0, 1.5),
-            Phase(0, "forward", 1.0, 3.0),
-            Phase(1, "forward", 1.5, 2.5),
+            Phase(0, 1, "update", 0.0, 0.5),
+            Phase(1, 1, "update", 0.0, 0.5),
+            Phase(0, 2, "forward", 0.5, 1.0),
+            Phase(1, 2, "forward", 0.5, 1.5),
+            Phase(0, 2, "forward", 1.0, 3.0),
+            Phase(1, 2, "forward", 1.5, 2.5),
+            Phase(1, 3, "forward", 2.5, 4.0),
         ],
-        started_at=0.0,
+        first=2,
+        last=2,
+        started_at=0.5,
     )
     assert job_phases(run) == [
-        PhaseSpan("forward", 0, 0.0, 1.5, rank=1),
+        PhaseSpan("forward", 0, 0.5, 1.5, rank=1),
         PhaseSpan("forward", 1, 1.5, 3.0, rank=0),
     ]
 

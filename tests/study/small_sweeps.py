@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import orjson
 import yaml
 
 from tests.small_scenarios import scenario
@@ -36,19 +35,7 @@ def written(sweep: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def journal_ids(folder: Path) -> list[str]:
-    """Ids of the whole lines of a journal."""
-    lines = (folder / "journal.jsonl").read_bytes().split(b"\n")[:-1]
-    return [orjson.loads(line)["id"] for line in lines]
-
-
-def dies_of_bombs(payload: bytes) -> bytes:
-    """What workers do in a test: they echo, and are killed by what says so."""
-    if payload.startswith(b"bomb"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    if payload.startswith(b"once"):
-        path = Path(payload.decode().partition(" ")[2])
-        if not path.exists():
-            path.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-    return payload
+def stored_ids(folder: Path) -> list[bytes]:
+    """Ids of the points that a folder has, in the order in which they ended."""
+    with closing(sqlite3.connect(folder / "points.sqlite")) as connection:
+        return [key for (key,) in connection.execute("SELECT id FROM points ORDER BY rowid")]

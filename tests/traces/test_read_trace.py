@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from offsim.inputs.errors import InputError
-from offsim.traces import read, read_trace, stream
+from offsim.traces import read, read_trace, trace_json
 from tests.calibration.trace_files import (
     GEMM,
     NSIGHT,
@@ -127,7 +127,7 @@ def test_names_may_have_braces_quotes_and_bytes_that_are_no_text(tmp_path: Path)
 def test_the_size_of_the_pieces_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     path = write_kineto(tmp_path / "a.json", INFO=[{"a": "]"}], scale=-1.5e3, flag=True)
     whole = read_trace(path)
-    monkeypatch.setattr(stream, "_CHUNK", chunk)
+    monkeypatch.setattr(trace_json, "_CHUNK", chunk)
     pd.testing.assert_frame_equal(read_trace(path).events, whole.events)
 
 
@@ -283,8 +283,8 @@ def test_what_a_small_file_unpacks_to_is_bounded(tmp_path: Path, monkeypatch: py
 
 
 def test_memory_is_bounded_by_the_events_and_not_by_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "_LONGEST", 10_000)
-    monkeypatch.setattr(stream, "_CHUNK", 1000)
+    monkeypatch.setattr(trace_json, "_LONGEST", 10_000)
+    monkeypatch.setattr(trace_json, "_CHUNK", 1000)
     path = write_kineto(tmp_path / "a.json", [on_gpu("kernel", "k" * 20_000, 1, 1, 1)])
     assert problem_of(path) == "a.json: found a value of more than 10000 bytes, expected events of a trace"
     # Many times the longest value, in events that are short.

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from offsim.cli import main
 from offsim.traces import picture, read_trace
 from offsim.traces.classes import kernel_class
 from offsim.traces.picture import plot_trace, timeline_of
-from offsim.traces.summary import Summary, intersection, length, merged, summarize, without
+from offsim.traces.summary import Summary, summarize
 from tests.calibration.trace_files import (
     REAL,
     call,
@@ -87,23 +84,6 @@ def test_overlap_is_of_the_same_gpu_only(tmp_path: Path) -> None:
     ]
     found = summarize(read_trace(write_kineto(tmp_path / "a.json", events)))
     assert found.overlapped_s == pytest.approx(50e-6)
-
-
-spans = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 8)), max_size=12)
-
-
-@given(spans, spans)
-def test_intervals(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> None:
-    def instants(intervals: list[tuple[int, int]]) -> set[int]:
-        return {t for start, size in intervals for t in range(start, start + size)}
-
-    def joined(intervals: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-        starts = np.array([start for start, _ in intervals], dtype=float)
-        return merged(starts, starts + np.array([size for _, size in intervals], dtype=float))
-
-    assert length(joined(a)) == len(instants(a))
-    assert length(intersection(joined(a), joined(b))) == len(instants(a) & instants(b))
-    assert length(without(joined(a), joined(b))) == len(instants(a) - instants(b))
 
 
 def test_a_trace_is_drawn_as_a_timeline(tmp_path: Path) -> None:

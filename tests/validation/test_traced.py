@@ -17,7 +17,7 @@ from offsim.validation.markdown_report import make_report, worst_disagreement
 from offsim.validation.predictions import validate_runs
 from offsim.validation.side_by_side import pairs, plot_side_by_side, traced_iteration
 from offsim.validation.table import read_runs
-from offsim.validation.traced import NAMED, TracedIteration, last_iteration
+from offsim.validation.traced import HARNESS_PHASES, TracedIteration, last_iteration
 from tests.calibration.harness_folders import PROFILE, SCHEDULES, annotation, scenario_of, write_harness
 from tests.calibration.trace_files import GEMM, call, on_gpu, write_kineto
 
@@ -40,7 +40,7 @@ def test_a_trace_of_a_simulation_gives_back_its_phases_and_activities(folder, sc
     found = traced(folder, schedule)
     result = simulate(scenario_of(schedule), stretch=SLOWER)
     assert found.gpu
-    assert list(found.phases["phase"]) == list(NAMED)
+    assert list(found.phases["phase"]) == list(HARNESS_PHASES)
     assert found.phases["duration_s"].tolist() == pytest.approx(list(result.durations.values()), rel=1e-6)
     for account in phase_accounts(result.run, {}):
         compared = [pair for pair in pairs(found, account) if pair.measured_s > 1e-8]
@@ -170,7 +170,7 @@ def test_a_real_trace_without_a_gpu(schedule):
     row = next(run for run in read_runs(CPU_ONLY / "training.csv", PROFILE).runs if run.cell("schedule") == schedule)
     assert not found.gpu
     # One iteration under the profiler, against the median of eight: of the same size.
-    for phase, column in zip(NAMED, ("fwd_ms", "bwd_ms", "step_ms"), strict=True):
+    for phase, column in zip(HARNESS_PHASES, ("fwd_ms", "bwd_ms", "step_ms"), strict=True):
         seconds = float(found.phases.set_index("phase")["duration_s"][phase])
         assert row.measured[column] / 3 < 1e3 * seconds < 3 * row.measured[column]
     step = {measured.kind: measured for measured in found.in_phase("step")}
@@ -179,7 +179,7 @@ def test_a_real_trace_without_a_gpu(schedule):
     assert step["scaling"].count == (subgroups if schedule == "zero3_offload" else subgroups - subgroups // 2)
     # All that a phase's activities take passes on the threads of that phase: nothing counts twice.
     threads = found.activities["stream"].nunique()
-    for phase in NAMED:
+    for phase in HARNESS_PHASES:
         span = float(found.phases.set_index("phase")["duration_s"][phase])
         assert sum(measured.seconds for measured in found.in_phase(phase)) <= threads * span
 

@@ -3,13 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from offsim.validation import page
-from offsim.validation.page import COMPARISON, ITERATION, SCATTER, held_out, main
+from offsim.validation.accuracy import held_out
+from offsim.validation.page import COMPARISON, ITERATION, SCATTER, main, page, with_accuracy
+from offsim.validation.ranking import Ranking
 from offsim.validation.series import compare_series, read_series
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-LEFT_OUT = {"jlse-4xh100": {"7B": {"forward": {"n": 3, "median": 1.234, "p90": 5.0}}}}
 
 
 @pytest.fixture(scope="module")
@@ -18,30 +17,39 @@ def series(shipped):
 
 
 def test_the_page_is_up_to_date(validation, series):
-    made = page.page(validation, series, held_out())
+    made = page(validation, series, held_out())
     assert (DOCS / "validation.md").read_text(encoding="utf-8") == made, "run python -m offsim.validation.page"
-    for name in (SCATTER, ITERATION):
-        assert f"](images/{name})" in made
-        assert (DOCS / "images" / name).stat().st_size > 10_000
-
-
-def test_the_page_is_written_with_its_pictures(tmp_path):
-    main([str(tmp_path)])
-    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == sorted([COMPARISON, ITERATION, SCATTER])
-    assert (tmp_path / "validation.md").read_text(encoding="utf-8").startswith("# Validation\n")
-
-
-def test_models_left_out_are_shown_where_they_are_known(validation, series, tmp_path, monkeypatch):
-    with_them = page.page(validation, series, LEFT_OUT)
-    assert "| jlse-4xh100 | 7B | forward | 3 | 1.2 % | 5.0 % |" in with_them
-    monkeypatch.setattr(page, "HELD_OUT", tmp_path / "none.json")
-    without = page.page(validation, series, held_out())
-    assert "left out" not in without.split("## Errors")[1]
-
-
-def test_tables_are_even(validation, series):
-    lines = page.page(validation, series, LEFT_OUT).split("\n")
+    lines = made.split("\n")
     for above, line in pairwise(lines):
         if above.startswith("|") and line.startswith("|"):
             assert above.count("|") == line.count("|")
     assert all(len(line) <= 120 or line.startswith("|") for line in lines)
+
+
+def test_the_page_is_written_with_its_pictures(tmp_path):
+    main([str(tmp_path / "docs")])
+    written = (tmp_path / "docs" / "validation.md").read_text(encoding="utf-8")
+    for name in (SCATTER, ITERATION):
+        assert f"](images/{name})" in written
+    for name in (SCATTER, ITERATION, COMPARISON):
+        assert (tmp_path / "docs" / "images" / name).stat().st_size > 10_000
+        assert (DOCS / "images" / name).exists()
+
+
+def test_models_left_out_are_shown_where_they_are_known(validation, series):
+    phases = ("forward", "backward", "update", "sum")
+    left_out = {"jlse-4xh100": {"7B": {phase: {"n": 3, "median": 1.234, "p90": 5.0} for phase in phases}}}
+    assert f"| jlse-4xh100 | 7B | 3 |{' 1.2 / 5.0 |' * 4}\n" in page(validation, series, left_out)
+    assert "| left out |" not in page(validation, series, {})
+
+
+def test_wrong_choices_are_named(validation, series, monkeypatch):
+    wrong = Ranking("some series", {"a": 1.0, "b": 1.1}, {"a": 2.0, "b": 1.0})
+    monkeypatch.setattr("offsim.validation.page.scheduler_rankings", lambda predictions: [wrong])
+    made = page(validation, series, {})
+    assert "predicted in 0 of 1 series, 0 of 1 pairs in order" in made
+    assert "some series: a is best, b is predicted, +10.0 %." in made
+
+
+def test_a_readme_without_marks_stays_as_it_is(validation):
+    assert with_accuracy("# offsim\n", validation, {}) == "# offsim\n"

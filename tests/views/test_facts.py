@@ -16,8 +16,8 @@ from offsim.views.text import comparison_text, result_lines, result_text
 from offsim.views.wording import peaks_by_tier, tiers_of_rank
 
 GIB = 2.0**30
-NVME = Peak("nvme", 600 * GIB, 1000 * GIB, 0.3, {"optimizer state": 600 * GIB})
-PFS = Peak("pfs", 10 * GIB, 1000 * GIB, 0.0, {})
+NVME = Peak("nvme", "storage", 600 * GIB, 1000 * GIB, 0.3, {"optimizer state": 600 * GIB})
+PFS = Peak("pfs", "storage", 10 * GIB, 1000 * GIB, 0.0, {})
 
 
 def changed(result: Result, **values: Any) -> Result:
@@ -82,7 +82,7 @@ def test_a_fact_has_one_wording(plain: Result) -> None:
 
 def test_equal_tiers_are_told_together_and_the_fullest_stands_for_unequal_ones(plain: Result) -> None:
     gpu, host = plain.peaks
-    fuller = Peak("GPU 1", gpu.bytes + GIB, gpu.capacity_bytes, gpu.time_s, gpu.occupants)
+    fuller = Peak("GPU 1", "gpu", gpu.bytes + GIB, gpu.capacity_bytes, gpu.time_s, gpu.occupants)
     unequal = changed(plain, peaks=[gpu, fuller, host, NVME])
     assert [(peak.tier, peak.name) for peak in peaks_by_tier(unequal)] == [
         ("GPU", "GPU 1, the fullest"), ("host memory", "host memory"), ("nvme", "nvme"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,10 @@ LARGE = {"bytes": 2.0**26, "elements": 5e7, "m x n x k": 1e11}
 """
 
 
+WIDEST = 3.0
+"""Upper over lower bound of an interval from which on the measurements do not determine a constant."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A constant, by the profile's field or another name, with its interval, repetitions and source."""
@@ -33,10 +37,20 @@ class Estimate:
     file: str = ""
 
     @property
+    def of_profile(self) -> bool:
+        """Whether a field of profiles stands for it, whose dotted name it then has."""
+        return "." in self.name
+
+    @property
     def origin(self) -> str:
         """Where it comes from, in words."""
         bound = "a lower bound; " if self.at_least else ""
         return f"{bound}{self.samples} samples of {Path(self.file).resolve().name}; {self.note}".removesuffix("; ")
+
+
+def determined(estimates: Iterable[Estimate], file: str) -> list[Estimate]:
+    """The estimates that a file's measurements leave open by less than a factor `WIDEST`."""
+    return [replace(estimate, file=file) for estimate in estimates if estimate.interval.spread < WIDEST]
 
 
 def of(timed: Sequence[Timed], quantity: str, condition: str = IDLE) -> list[Timed]:

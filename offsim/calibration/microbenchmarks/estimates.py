@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
-from offsim.calibration.microbenchmarks.estimate import Estimate, large, of, rates, samples, scaled
+from offsim.calibration.microbenchmarks.estimate import Estimate, determined, large, of, rates, samples, scaled
 from offsim.calibration.microbenchmarks.host import cpu_rates, host_memory
 from offsim.calibration.microbenchmarks.rows import Timed
 from offsim.calibration.robust import medians
-
-WIDEST = 3.0
-"""Upper over lower bound of an interval from which on the measurements do not determine a constant."""
 
 LAUNCH = "kernel_launch_s"
 """Name of the estimate of a kernel launch's host time, which no field of a profile stands for alone."""
@@ -26,7 +22,7 @@ def fit_microbenchmarks(timed: Sequence[Timed], threads: float, file: str = "") 
     Constants that they leave open by more than a factor `WIDEST` are left out.
     """
     found = [*_link(timed), *_gpu(timed), *cpu_rates(timed, threads), *host_memory(timed), *_launches(timed)]
-    return [replace(estimate, file=file) for estimate in found if estimate.interval.spread < WIDEST]
+    return determined(found, file)
 
 
 def _link(timed: Sequence[Timed]) -> Iterator[Estimate]:

@@ -20,10 +20,10 @@ RATES = {
 }
 STREAMS = {"host_copy": 8.0, "host_add": 12.0, "cpu_scale": SCALE_TRAFFIC, "cpu_adam": ADAM_TRAFFIC}
 """Bytes of host memory that CPU work reads plus writes for an element, as simulated."""
-FEWER, AS_MUCH = 0.75, 0.9
-"""Host memory is full where this share of the threads reaches this share of their rate."""
+FEWER_THREADS, SAME_RATE = 0.75, 0.9
+"""Host memory limits the rate where this share of the threads reaches this share of it."""
 SLOWED = 0.95
-"""CPU work beside copies that keeps more of its rate than this does not fill the host's memory bandwidth."""
+"""CPU Adam that keeps more of its rate than this while copies run does not fill the host's memory bandwidth."""
 
 
 def cpu_rates(timed: Sequence[Timed], threads: float) -> Iterator[Estimate]:
@@ -78,11 +78,11 @@ def _between(below: Interval, above: Interval, times: float, most: float) -> Int
 
 
 def host_memory(timed: Sequence[Timed]) -> Iterator[Estimate]:
-    """Host memory bandwidth: the most that any CPU work reached, alone or together with copies beside it.
+    """Host memory bandwidth: the most that any CPU work reached, alone or together with copies.
 
     Where neither fewer threads reach as much nor copies slow CPU Adam, it is only known to be no less.
     """
-    shared = list(_beside_copies(timed))
+    shared = list(_with_copies(timed))
     found = [*_streams(timed), *shared]
     if found:
         most = max(found, key=lambda estimate: estimate.interval.value)
@@ -95,13 +95,12 @@ def _streams(timed: Sequence[Timed]) -> Iterator[Estimate]:
             continue
         reached = _rates(cases, traffic)
         most = max(reached)
-        full = any(
-            count <= FEWER * most and rate.value >= AS_MUCH * reached[most].value for count, rate in reached.items()
-        )
+        fewer = [rate.value for count, rate in reached.items() if count <= FEWER_THREADS * most]
+        full = max(fewer, default=0.0) >= SAME_RATE * reached[most].value
         yield _memory(reached[most], samples(cases[most]), f"{quantity} with {most:g} threads", full)
 
 
-def _beside_copies(timed: Sequence[Timed]) -> Iterator[Estimate]:
+def _with_copies(timed: Sequence[Timed]) -> Iterator[Estimate]:
     slowed, idle = (_by_threads(timed, "cpu_adam", condition) for condition in (COPIES_RUN, IDLE))
     copies = large(of(timed, "duplex_pinned", ADAM_RUNS))
     both = slowed.keys() & idle.keys()

@@ -1,7 +1,7 @@
 """The microbenchmarks that the measuring harness writes: a folder's `microbenchmarks.jsonl`.
 
 Each line is a JSON object: what was timed (`quantity`), how much of it (`size` in `unit`), the CPU threads (`threads`),
-what else ran (`condition`), whose time it is (`clock`) and the repetitions (`seconds`). `harness.py` writes them.
+what else ran (`condition`), whose time it is (`clock`) and the repetitions (`seconds`).
 """
 
 from __future__ import annotations

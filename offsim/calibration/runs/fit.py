@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,13 +12,11 @@ from scipy.optimize import least_squares
 from offsim.calibration.robust import Interval
 from offsim.calibration.runs.recipe import Recipe
 from offsim.inputs.errors import InputError
-from offsim.platform.correlations import Triangle
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import scenario_profile
 from offsim.validation import predictions
 from offsim.validation.table import TIMES, MeasuredRun
 
-PHASES = {phase: column for column, phase in TIMES.items()}
 NOISE = 0.03
 """Relative error from which a phase weighs less than quadratically: repetitions differ by about that much."""
 DIFFERENCE = 0.02
@@ -30,6 +29,9 @@ Values = Mapping[str, float]
 
 Profiles = Mapping[str, HardwareProfile]
 """What runs name as their hardware -> the profile that a fit starts from."""
+
+Residuals = Mapping[str, Mapping[str, np.ndarray]]
+"""Hardware -> phase ("sum" is of all three) -> log(measured / predicted) of each configuration."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def runs_on(runs: Iterable[MeasuredRun], profiles: Collection[str]) -> list[Meas
 
 def has_all_phases(run: MeasuredRun) -> bool:
     """Whether all that a run is fitted to was measured."""
-    return all(column in run.measured for column in PHASES.values())
+    return all(column in run.measured for column in TIMES)
 
 
 def points(runs: Iterable[MeasuredRun]) -> list[Point]:
@@ -68,7 +70,7 @@ def points(runs: Iterable[MeasuredRun]) -> list[Point]:
             members[0],
             tuple(
                 float(np.exp(np.mean([np.log(member.measured[column] / 1e3) for member in members])))
-                for column in PHASES.values()
+                for column in TIMES
             ),
             (len(hardware) / len(set(hardware)) / hardware.count(members[0].scenario.hardware)) ** 0.5,
         )
@@ -83,21 +85,15 @@ def apply(recipe: Recipe, values: Values, profiles: Profiles) -> dict[str, Hardw
         for profile, field, factor in constant.targets:
             section, name = field.split(".")
             changes[profile].setdefault(section, {})[name] = values[constant.name] * factor
-    return {name: changed(profiles[name], sections) for name, sections in changes.items()}
-
-
-def changed(profile: HardwareProfile, sections: Mapping[str, Mapping[str, float]]) -> HardwareProfile:
-    """The profile with these values, section -> field -> value, in place of its own."""
-    update = {name: getattr(profile, name).model_copy(update=fields) for name, fields in sections.items()}
-    return profile.model_copy(update=update)
+    return {name: profiles[name].with_values(sections) for name, sections in changes.items()}
 
 
 def predict(run: MeasuredRun, profile: HardwareProfile) -> tuple[float, ...]:
-    """Seconds of each phase of `PHASES`; raises InputError for a run that does not fit in memory."""
+    """Seconds of each phase; raises InputError for a run that does not fit in memory."""
     prediction = predictions.predict(run, profile)
     if prediction.verdict is not None:
         raise InputError(f"was measured, but {prediction.verdict}", f"line {run.line}")
-    return tuple(prediction.values[column] / 1e3 for column in PHASES.values())
+    return tuple(prediction.values[column] / 1e3 for column in TIMES)
 
 
 def fit(
@@ -107,12 +103,12 @@ def fit(
     names = [constant.name for constant in recipe.constants]
     deviations = _deviations(recipe, data, profiles)
 
-    def residuals(z: np.ndarray) -> np.ndarray:
+    def weighed(z: np.ndarray) -> np.ndarray:
         return np.concatenate([deviations(z), NOISE * z])
 
     highest = [np.log(constant.most / constant.start) / constant.spread for constant in recipe.constants]
     solution = least_squares(
-        residuals,
+        weighed,
         np.zeros(len(names)),
         loss="soft_l1",
         f_scale=NOISE,
@@ -134,41 +130,22 @@ def sensitivities(recipe: Recipe, values: Values, data: Sequence[Point], profile
     return np.stack([(deviations(z - step) - at) / -DIFFERENCE for step in steps], axis=1)
 
 
-def covariance(recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles) -> np.ndarray:
-    """Covariance of the fitted constants, in their spreads, from the curvature of the fit: start and data count.
+def intervals(recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles) -> dict[str, Interval]:
+    """The 95 % interval of each fitted constant on its own, whatever the others are.
 
-    What lies far from the prediction counts less, as in the fit itself.
+    It follows from the curvature of the fit, in which starts and data count; what lies far from the prediction counts
+    less, as in the fit itself.
     """
     z = _spreads(recipe, values)
-    residuals = np.concatenate([_deviations(recipe, data, profiles)(z) / NOISE, z])
+    off = np.concatenate([_deviations(recipe, data, profiles)(z) / NOISE, z])
     slopes = np.concatenate([sensitivities(recipe, values, data, profiles) / NOISE, np.eye(len(z))])
-    slopes /= (1 + residuals[:, np.newaxis] ** 2) ** 0.25
-    inverse: np.ndarray = np.linalg.inv(slopes.T @ slopes)
-    return inverse
-
-
-def intervals(recipe: Recipe, values: Values, covariances: np.ndarray) -> dict[str, Interval]:
-    """The 95 % interval of each constant on its own, whatever the others are."""
-    deviations = np.sqrt(np.diag(covariances))
+    slopes /= (1 + off[:, np.newaxis] ** 2) ** 0.25
+    deviations = np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes)))
     found = {}
     for constant, deviation in zip(recipe.constants, deviations, strict=True):
         value, factor = values[constant.name], float(np.exp(STANDARD_ERRORS * deviation * constant.spread))
         found[constant.name] = Interval(value, value / factor, max(value, min(value * factor, constant.most)))
     return found
-
-
-def correlations(recipe: Recipe, covariances: np.ndarray, profile: str) -> Triangle:
-    """How the errors of the values that the recipe sets in a profile go together."""
-    deviations = np.sqrt(np.diag(covariances))
-    matrix = covariances / np.outer(deviations, deviations)
-    of = {
-        field: index
-        for index, constant in enumerate(recipe.constants)
-        for name, field, _ in constant.targets
-        if name == profile
-    }
-    places = list(of.values())
-    return {field: matrix[of[field], places[:above]].tolist() for above, field in enumerate(of)}
 
 
 def _deviations(recipe: Recipe, data: Sequence[Point], profiles: Profiles) -> Callable[[np.ndarray], np.ndarray]:
@@ -198,18 +175,25 @@ def _values(recipe: Recipe, z: np.ndarray) -> dict[str, float]:
     return dict(zip(names, (float(v) for v in np.exp(start + z * spread)), strict=True))
 
 
-def median_errors(off: Mapping[str, np.ndarray]) -> str:
-    """The median error of each phase in words, of one hardware's `errors`."""
-    return "median " + ", ".join(f"{phase} {100 * np.median(off[phase]):.1f} %" for phase in PHASES)
-
-
-def errors(data: Sequence[Point], profiles: Profiles) -> dict[str, dict[str, np.ndarray]]:
-    """Absolute relative errors by hardware and phase ("sum" is of all three)."""
-    collected: dict[str, dict[str, list[float]]] = {}
+def residuals(data: Sequence[Point], profiles: Profiles) -> dict[str, dict[str, np.ndarray]]:
+    """The residuals of predictions with these profiles."""
+    collected: dict[str, list[list[float]]] = {}
     for point in data:
-        predicted = predict(point.run, profiles[point.run.scenario.hardware])
-        table = collected.setdefault(point.run.scenario.hardware, {name: [] for name in (*PHASES, "sum")})
-        pairs = [*zip(predicted, point.seconds, strict=True), (sum(predicted), sum(point.seconds))]
-        for name, (is_predicted, is_measured) in zip(table, pairs, strict=True):
-            table[name].append(abs(is_predicted / is_measured - 1))
-    return {hw: {name: np.array(values) for name, values in table.items()} for hw, table in collected.items()}
+        hardware = point.run.scenario.hardware
+        predicted = predict(point.run, profiles[hardware])
+        pairs = [*zip(point.seconds, predicted, strict=True), (sum(point.seconds), sum(predicted))]
+        collected.setdefault(hardware, []).append([math.log(measured / seconds) for measured, seconds in pairs])
+    phases = (*TIMES.values(), "sum")
+    return {hw: dict(zip(phases, np.transpose(rows), strict=True)) for hw, rows in collected.items()}
+
+
+def relative_errors(residuals: np.ndarray) -> np.ndarray:
+    """How far predictions are from what was measured, as shares of that, without sign."""
+    errors: np.ndarray = np.abs(np.expm1(-residuals))
+    return errors
+
+
+def median_errors(residuals: Mapping[str, np.ndarray]) -> str:
+    """The median error of each phase in words, of one hardware's residuals."""
+    medians = {phase: 100 * np.median(relative_errors(residuals[phase])) for phase in TIMES.values()}
+    return "median " + ", ".join(f"{phase} {median:.1f} %" for phase, median in medians.items())

@@ -5,27 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from offsim.calibration.robust import Interval
-from offsim.calibration.runs.fit import apply, correlations, covariance, errors, fit, intervals
+from offsim.calibration.runs.fit import Residuals, apply, fit, intervals, residuals
 from offsim.calibration.runs.plausible import check
 from offsim.calibration.runs.recipe_file import RecipeFile
-from offsim.platform.correlations import Triangle
-
-Errors = Mapping[str, Mapping[str, np.ndarray]]
-"""Hardware -> phase ("sum" is of all three) -> absolute relative error of each configuration."""
 
 
 @dataclass(frozen=True)
 class Refit:
-    """What a recipe gives: constants, correlations by profile, errors on runs fitted to and on each left-out group."""
+    """What a recipe gives: constants, residuals of the runs fitted to, and of each group while it was left out."""
 
     file: RecipeFile
-    found: Mapping[str, Interval]
-    correlations: Mapping[str, Triangle]
-    fitted: Errors
-    left_out: Mapping[str, Errors]
+    constants: Mapping[str, Interval]
+    fitted: Residuals
+    left_out: Mapping[str, Residuals]
 
 
 def refit(file: RecipeFile, show: Callable[[str], None] = lambda _: None) -> Refit:
@@ -44,8 +37,6 @@ def refit(file: RecipeFile, show: Callable[[str], None] = lambda _: None) -> Ref
         judged = [point for point in file.data if point.run.cell(file.leave_out) == group]
         show(f"without {group}:")
         without = fit(recipe, others, profiles, show)
-        left_out[group] = errors(judged, apply(recipe, without, profiles))
-    covariances = covariance(recipe, values, file.data, profiles)
-    found = intervals(recipe, values, covariances)
-    together = {name: correlations(recipe, covariances, name) for name in profiles}
-    return Refit(file, found, together, errors(file.data, apply(recipe, values, profiles)), left_out)
+        left_out[group] = residuals(judged, apply(recipe, without, profiles))
+    constants = intervals(recipe, values, file.data, profiles)
+    return Refit(file, constants, residuals(file.data, apply(recipe, values, profiles)), left_out)

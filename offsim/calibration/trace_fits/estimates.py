@@ -1,19 +1,19 @@
 """Constants of a hardware profile from a recorded trace: what the file determines, and no more.
 
-In training, work is disturbed by other work, and only some of it shows what it reaches alone: what others ran beside is
-left out where the trace shows them, and of the rest the fastest that are no exceptions count (see `fastest`).
+In training, work is disturbed by other work, and only some of it shows what it reaches alone: work that the trace shows
+to overlap with other work is left out, and of the rest the fastest that are no exceptions count (see `fastest`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
 
-from offsim.calibration.microbenchmarks.estimate import Estimate
-from offsim.calibration.microbenchmarks.estimates import LAUNCH, WIDEST
+from offsim.calibration.microbenchmarks.estimate import Estimate, determined
+from offsim.calibration.microbenchmarks.estimates import LAUNCH
 from offsim.calibration.robust import fit_seconds
 from offsim.calibration.trace_fits.copies import link
 from offsim.calibration.trace_fits.fastest import shortest
@@ -22,19 +22,18 @@ from offsim.calibration.trace_fits.samples import (
     FEWEST,
     LARGE_BYTES,
     SMALL_BYTES,
-    Found,
     fixed_time,
     rate,
     timed,
 )
 from offsim.inputs.errors import InputError
 from offsim.traces import Trace
-from offsim.traces.company import beside
 from offsim.traces.events import NONE
+from offsim.traces.spans import overlap_s
 from offsim.traces.work import ADAM, COLLECTIVE, ELEMENTWISE, MATRIX
 
 LONG_S = 50e-6
-"""A kernel that takes so long tells a rate."""
+"""Kernels that take this long give a rate."""
 SMALLEST_SIDE = 256
 """Of matrices whose product is bound by arithmetic; with a smaller side it is bound by memory."""
 CACHED_BYTES = 256e6
@@ -47,13 +46,12 @@ _FP32_ADAM = re.compile(r"adam\w*<float\b", re.IGNORECASE)
 def fit_trace(trace: Trace, gpus_per_node: int) -> list[Estimate]:
     """Estimate what the trace determines; InputError where that is no value of a profile.
 
-    Collectives count where all their ranks are on one node of `gpus_per_node`. What the trace leaves open by more than
-    a factor `WIDEST` is left out.
+    Collectives count where all their ranks are on one node of `gpus_per_node`.
     """
     rows = timed(trace.on_gpu)
     found = [*link(rows), *_operators(trace, rows), *_collectives(trace, rows, gpus_per_node), *_launch(trace)]
-    estimates = [Estimate(*estimate, file=str(trace.path)) for estimate in found if estimate[1].spread < WIDEST]
-    if not any("." in estimate.name for estimate in estimates):
+    estimates = determined(found, str(trace.path))
+    if not any(estimate.of_profile for estimate in estimates):
         expected = (
             f"expected {FEWEST} or more: copies from {LARGE_BYTES / 1e6:g} MB on with their kind of host memory, "
             "messages of collectives, or shapes (record_shapes=True) of large bf16 matrix products or fused Adam"
@@ -62,7 +60,7 @@ def fit_trace(trace: Trace, gpus_per_node: int) -> list[Estimate]:
     return estimates
 
 
-def _operators(trace: Trace, rows: pd.DataFrame) -> Found:
+def _operators(trace: Trace, rows: pd.DataFrame) -> Iterator[Estimate]:
     """Matrix products, Adam and element-wise work of known shapes, whose kernels ran alone on their GPU."""
     done = _kernels_of_operators(trace, rows)
     work = [trace.works[row] for row in done.index]
@@ -85,7 +83,7 @@ def _kernels_of_operators(trace: Trace, rows: pd.DataFrame) -> pd.DataFrame:
     events, rows = trace.events, rows[rows["kind"] == "kernel"]
     alone = pd.Series(False, index=rows.index)
     for _, there in rows.groupby(["rank", "device"]):
-        alone[there.index] = beside(there, there) <= (1 + ALONE) * (there["end_s"] - there["start_s"]).to_numpy()
+        alone[there.index] = overlap_s(there, there) <= (1 + ALONE) * (there["end_s"] - there["start_s"]).to_numpy()
     rows = rows.assign(alone=alone, fp32_adam=_named(rows, _FP32_ADAM.search), operator=NONE)
     rows = rows[rows["launched_by"] != NONE]
     operators = events.loc[sorted(row for row, work in trace.works.items() if work.quantity != COLLECTIVE)]
@@ -100,7 +98,7 @@ def _kernels_of_operators(trace: Trace, rows: pd.DataFrame) -> pd.DataFrame:
     return done[done["alone"]]
 
 
-def _matrix_products(matrix: dict[tuple[int, ...], list[float]]) -> Found:
+def _matrix_products(matrix: dict[tuple[int, ...], list[float]]) -> Iterator[Estimate]:
     """The rate that large products approach, and the fixed time that small ones show, by products' sides.
 
     Shapes differ more in how well they run than repetitions of one do: each counts as one measurement.
@@ -118,10 +116,10 @@ def _matrix_products(matrix: dict[tuple[int, ...], list[float]]) -> Found:
     start = [float(max(flops / times)), min(times) / 2]
     found = fit_seconds(lambda v: v[1] + flops / v[0], start, [[time] for time in times])
     for field, interval in zip(("gpu.matrix_flops_per_s", "gpu.kernel_latency_s"), found, strict=True):
-        yield field, interval, len(seconds)
+        yield Estimate(field, interval, len(seconds))
 
 
-def _collectives(trace: Trace, rows: pd.DataFrame, gpus_per_node: int) -> Found:
+def _collectives(trace: Trace, rows: pd.DataFrame, gpus_per_node: int) -> Iterator[Estimate]:
     """Ring collectives inside a node. Their time has the wait for other ranks in it: the fastest waited least."""
     works = {
         row: work
@@ -134,20 +132,21 @@ def _collectives(trace: Trace, rows: pd.DataFrame, gpus_per_node: int) -> Found:
     seconds = kernels["seconds"].to_numpy()
     small = sent <= SMALL_BYTES
     latency = 0.0
-    for field, interval, samples in fixed_time("interconnect.collective_latency_s", seconds[small] / rounds[small]):
-        latency = interval.value
-        yield field, interval, samples
+    for estimate in fixed_time("interconnect.collective_latency_s", seconds[small] / rounds[small]):
+        latency = estimate.interval.value
+        yield estimate
     left = seconds - latency * rounds
     large = (sent >= LARGE_BYTES) & (left > 0)
     yield from rate("interconnect.gpu_bytes_per_s", sent[large], left[large])
 
 
-def _launch(trace: Trace) -> Found:
+def _launch(trace: Trace) -> Iterator[Estimate]:
     """Host time of a kernel's launch."""
     calls = trace.events[trace.events["kind"] == "runtime"]
     seconds = timed(calls[_named(calls, _LAUNCHES.match)])["seconds"].tolist()
     if len(seconds) >= FEWEST:
-        yield LAUNCH, fit_seconds(lambda v: v[:1], [float(np.median(seconds))], [seconds])[0], len(seconds)
+        (interval,) = fit_seconds(lambda v: v[:1], [float(np.median(seconds))], [seconds])
+        yield Estimate(LAUNCH, interval, len(seconds))
 
 
 def _named(rows: pd.DataFrame, pattern: Callable[[str], object]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What estimates from traces have in common: the times they are made of, and when these say enough."""
+"""Estimates from samples of a trace: the times they are made of, and how many they need."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from offsim.calibration.microbenchmarks.estimate import Estimate
 from offsim.calibration.robust import SEED, Interval
 from offsim.calibration.trace_fits.fastest import fastest
 
 FEWEST = 5
 """Samples that an estimate needs: the interval of fewer says nothing."""
 LARGE_BYTES = 1e6
-"""Copies and messages of so many tell a rate: their fixed time is small beside the rest."""
+"""Copies and messages from this size on give a rate: their fixed time is small against the rest."""
 SMALL_BYTES = 16_384
-"""Copies and messages of no more tell their fixed time."""
+"""Copies and messages up to this size give the fixed time."""
 ALONE = 0.05
-"""Others ran beside what counts as alone for less of its time than this."""
+"""Work counts as alone if other work ran for less than this share of its time."""
 _WHOLE_NS = 1000
-
-Found = Iterator[tuple[str, Interval, int]]
-"""Field of a profile, or another name; its value; the samples it rests on."""
 
 
 def timed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -37,14 +35,15 @@ def timed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(seconds=seconds)[seconds > 0]
 
 
-def rate(field: str, amounts: np.ndarray, seconds: np.ndarray) -> Found:
+def rate(field: str, amounts: np.ndarray, seconds: np.ndarray) -> Iterator[Estimate]:
     """Amount per second, where there are enough samples; each counts by its amount."""
     if len(amounts) >= FEWEST:
-        yield field, fastest(amounts / seconds, amounts), len(amounts)
+        yield Estimate(field, fastest(amounts / seconds, amounts), len(amounts))
 
 
-def fixed_time(field: str, seconds: np.ndarray) -> Found:
+def fixed_time(field: str, seconds: np.ndarray) -> Iterator[Estimate]:
     """The shortest time that is no exception, where there are enough samples."""
     if len(seconds) >= FEWEST:
         inverse = fastest(1 / seconds)
-        yield field, Interval(1 / inverse.value, 1 / inverse.high, 1 / inverse.low), len(seconds)
+        interval = Interval(1 / inverse.value, 1 / inverse.high, 1 / inverse.low)
+        yield Estimate(field, interval, len(seconds))

@@ -1,1 +1,1 @@
-"""What a prediction depends on, and how sure it is."""
+"""How the times of an iteration depend on each value of its hardware."""

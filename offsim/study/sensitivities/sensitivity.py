@@ -1,18 +1,18 @@
-"""How an iteration's time depends on each value of its hardware, and how sure it is as far as these are known."""
+"""How an iteration's time depends on each value of its hardware."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from offsim.api import simulate
+from offsim.results.interval import interval_dict
 from offsim.results.result import PHASES, Result
 from offsim.simulation import Source
 from offsim.study.sensitivities.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
-from offsim.study.sensitivities.interval import Interval, interval_of, swings_of
-from offsim.study.sensitivities.slopes import Slope, slope_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from offsim.views.figure import Picture
 
 COLUMNS = ("iteration", *PHASES)
+STEP = 0.01
+"""Of ln(value), either way: below what most values are known to, and wide enough to even out small bends."""
 NOTHING = 1e-6
 """An elasticity up to this is rounding."""
 OTHERWISE = 0.1
@@ -31,17 +33,16 @@ class Effect:
     """A value of the hardware and how the times follow it."""
 
     value: HardwareValue
-    slope: Slope
-
-    @property
-    def elasticity(self) -> Times:
-        """Phase, and "iteration" -> percent of time per percent of the value, to first order."""
-        return self.slope.by_phase
+    elasticity: Times
+    """Phase, and "iteration" -> percent of time per percent of the value, by central differences over STEP."""
+    below: float = 0.0
+    above: float = 0.0
+    """The iteration's elasticity for a little less and for a little more: they differ where the time bends or jumps."""
 
     @property
     def matters(self) -> bool:
         """Whether any of the times follows it."""
-        return any(abs(elasticity) > NOTHING for elasticity in self.elasticity.values()) or self.slope.jump is not None
+        return any(abs(elasticity) > NOTHING for elasticity in self.elasticity.values())
 
 
 class Sensitivity:
@@ -52,42 +53,32 @@ class Sensitivity:
         self.effects = sorted(effects, key=lambda effect: -abs(effect.elasticity["iteration"]))
 
     @cached_property
-    def interval(self) -> Interval | None:
-        """Where the times lie as far as the hardware's values are known; None where no value has an interval."""
-        return interval_of(self.result)
-
-    @cached_property
     def ranges(self) -> pd.DataFrame:
         """The iteration's time with each value that matters at the ends of its interval, else 10 % off either way."""
         import pandas as pd
 
-        swings = {swing.value.key: swing for swing in (self.interval.swings if self.interval else ())}
-        others = [e.value for e in self.effects if e.matters and e.value.key not in swings]
-        swings |= {swing.value.key: swing for swing in swings_of(self.result, others, OTHERWISE)}
-        rows = [
-            {
-                "name": key,
-                "unit": swing.value.unit,
-                "low": swing.low,
-                "high": swing.high,
-                "known": swing.value.interval is not None,
-                "time_low_s": swing.times_low["iteration"],
-                "time_high_s": swing.times_high["iteration"],
-            }
-            for key, swing in swings.items()
-        ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame([self._range(effect.value) for effect in self.effects if effect.matters])
+
+    def _range(self, value: HardwareValue) -> dict[str, Any]:
+        low, high = value.interval or (value.value * (1 - OTHERWISE), value.value * (1 + OTHERWISE))
+        return {
+            "name": value.key,
+            "unit": value.unit,
+            "low": low,
+            "high": high,
+            "known": value.interval is not None,
+            "time_low_s": times_with(self.result, value, low)["iteration"],
+            "time_high_s": times_with(self.result, value, high)["iteration"],
+        }
 
     @property
     def values(self) -> pd.DataFrame:
-        """One row per value: number, unit, interval, elasticities, and what its interval makes of the iteration."""
+        """One row per value: number, unit, interval and elasticities."""
         import pandas as pd
 
         return pd.DataFrame(self._rows()).set_index("name")
 
     def _rows(self) -> list[dict[str, Any]]:
-        alone = self.interval.contributions_s() if self.interval else {}
-        together = self.interval.together_s() if self.interval else {}
         return [
             {
                 "name": effect.value.key,
@@ -96,8 +87,6 @@ class Sensitivity:
                 "low": effect.value.low,
                 "high": effect.value.high,
                 **{name: effect.elasticity[name] for name in COLUMNS},
-                "contribution_s": alone.get(effect.value.key),
-                "together_s": together.get(effect.value.key),
             }
             for effect in self.effects
         ]
@@ -106,23 +95,20 @@ class Sensitivity:
         """A tornado chart of the ranges; options as of `offsim.views.tornado.plot_tornado`."""
         from offsim.views.tornado import plot_tornado
 
-        half_s = self.interval.half_s() if self.interval else None
+        interval = self.result.interval
+        half_s = interval.half_s() if interval else None
         return plot_tornado(
             self.ranges, self.result.iteration_s, **{"half_s": half_s, "title": self.result.name, **options}
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON."""
-        jumps = {effect.value.key: effect.slope.jump for effect in self.effects if effect.slope.jump}
         return {
             "name": self.result.name,
             "scenario": self.result.scenario.model_dump(mode="json"),
             **self.result.figures(),
             "values": self._rows(),
-            "jumps": [
-                {"name": key, "factor": jump.at, "ln_time": jump.change["iteration"]} for key, jump in jumps.items()
-            ],
-            "interval": self.interval.to_dict() if self.interval else None,
+            **interval_dict(self.result),
         }
 
     def __repr__(self) -> str:
@@ -143,8 +129,15 @@ def sensitivity(scenario: Source, overrides: Sequence[str] = (), *, all_ranks: b
 def sensitivity_of(result: Result) -> Sensitivity:
     """Find what a result depends on. Raises DoesNotFit."""
     base = times_of(result)
+    return Sensitivity(result, [_effect(result, base, value) for value in hardware_values(result.run.profile)])
 
-    def effect(value: HardwareValue) -> Effect:
-        return Effect(value, slope_of(base, lambda factor: times_with(result, value, value.value * factor)))
 
-    return Sensitivity(result, [effect(value) for value in hardware_values(result.run.profile)])
+def _effect(result: Result, base: Times, value: HardwareValue) -> Effect:
+    low, high = (times_with(result, value, value.value * math.exp(step)) for step in (-STEP, STEP))
+    elasticity = {phase: change / 2 for phase, change in _slopes(low, high).items()}
+    return Effect(value, elasticity, _slopes(low, base)["iteration"], _slopes(base, high)["iteration"])
+
+
+def _slopes(before: Mapping[str, float], after: Mapping[str, float]) -> Times:
+    """The change of ln(time) over one STEP, by phase; none of a phase that takes no time."""
+    return {p: math.log(after[p] / before[p]) / STEP if before[p] > 0 and after[p] > 0 else 0.0 for p in before}

@@ -1,16 +1,14 @@
-"""The points of a sweep: every combination of its axes, listed one by one or only counted.
-
-An axis may depend on those before it (`when`), and conditions drop combinations (`skip`). Both are conjunctions: for
-one or more axes, the positions that are meant. On an axis that does not apply, a point has no position.
-"""
+"""The axes of a sweep and its points: every combination of their values but those that are left out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
-from offsim.inputs.errors import InputError
+from offsim.scenario import Scenario
 
 Condition = Mapping[int, frozenset[int]]
 """Number of an axis -> positions on it; holds where the point is at one of them on each of these axes."""
@@ -21,62 +19,90 @@ Position = tuple[int | None, ...]
 Cell = str | int | float | bool | None
 """What a table shows of a value."""
 
-MAX_STATES = 100_000
-
 
 @dataclass(frozen=True)
 class Axis:
-    """Columns that change together: one, or several that are zipped. `values` and `cells` have a tuple per position."""
+    """Columns that change together: one, or several that are zipped. `values` and `cells` have a tuple per position.
+
+    An option of some schedulers is an axis under these `schedulers` only; None: under all.
+    """
 
     columns: tuple[str, ...]
     values: Sequence[tuple[Any, ...]]
     cells: Sequence[tuple[Cell, ...]]
-    when: Condition = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.values)
+    schedulers: frozenset[str] | None = None
 
 
-def positions(axes: Sequence[Axis], skip: Sequence[Condition] = ()) -> Iterator[Position]:
-    """Every point in order, the last axis changing fastest; one after another, so that no list of them is needed."""
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep. The first axis is that of the scenarios to start from."""
 
-    def extend(point: Position) -> Iterator[Position]:
-        if len(point) == len(axes):
-            if not any(_holds(condition, point) for condition in skip):
+    bases: tuple[Scenario, ...]
+    axes: tuple[Axis, ...]
+    skip: tuple[Condition, ...]
+    content: dict[str, Any]
+    """What was written, as plain values: `base`, `axes`, `skip`."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that say where a point is: `scenario`, then those of the axes."""
+        return [column for axis in self.axes for column in axis.columns]
+
+    def positions(self) -> Iterator[Position]:
+        """Every point in order, the last axis changing fastest, one after another: no list of them is needed."""
+        deciding, names = self._schedulers()
+        for whole in product(*(range(len(axis.values)) for axis in self.axes)):
+            name = names[whole[deciding]]
+            applies = [axis.schedulers is None or name in axis.schedulers for axis in self.axes]
+            if any(at and not applied for at, applied in zip(whole, applies, strict=True)):
+                continue  # there as the first position of the axis that does not apply
+            point = tuple(at if applied else None for at, applied in zip(whole, applies, strict=True))
+            if not any(all(point[axis] in meant for axis, meant in condition.items()) for condition in self.skip):
                 yield point
-            return
-        axis = axes[len(point)]
-        for position in range(len(axis)) if _holds(axis.when, point) else (None,):
-            yield from extend((*point, position))
 
-    yield from extend(())
+    def _schedulers(self) -> tuple[int, list[str]]:
+        """The axis that decides on the scheduler, and the scheduler at each of its positions."""
+        for column in ("scheduler.name", "scheduler"):
+            for number, axis in enumerate(self.axes):
+                if column in axis.columns:
+                    values = [row[axis.columns.index(column)] for row in axis.values]
+                    return number, [value if isinstance(value, str) else value["name"] for value in values]
+        return 0, [base.scheduler.name for base in self.bases]
+
+    def cells(self, position: Position) -> dict[str, Cell]:
+        """Column -> what the table shows of a point."""
+        shown: dict[str, Cell] = {}
+        for axis, at in zip(self.axes, position, strict=True):
+            row = axis.cells[at] if at is not None else (None,) * len(axis.columns)
+            shown.update(zip(axis.columns, row, strict=True))
+        return shown
 
 
-def _holds(condition: Condition, point: Position) -> bool:
-    return all(point[axis] in meant for axis, meant in condition.items())
+def cells_of(values: Sequence[Any]) -> list[Cell]:
+    """The cell of each value. Sections are labelled by the keys in which they differ: `layers=40 hidden=5120`."""
+    flat = [_flat(value) if isinstance(value, Mapping) else {} for value in values]
+    alike = {key for one in flat for key in one if all(key in other and other[key] == one[key] for other in flat)}
+    return [
+        " ".join(f"{key}={_text(one[key])}" for key in one if key not in alike or len(alike) == len(one))
+        if one
+        else value
+        for one, value in zip(flat, values, strict=True)
+    ]
 
 
-def count_points(axes: Sequence[Axis], skip: Sequence[Condition] = ()) -> int:
-    """As many as `positions` lists, without listing them.
+def _flat(section: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        found |= _flat(value, f"{start}{key}.") if isinstance(value, Mapping) else {f"{start}{key}": value}
+    return found
 
-    Axis by axis, points are told apart by nothing but which conditions they fail already.
-    """
-    conditions = [axis.when for axis in axes] + list(skip)
-    counts: dict[frozenset[int], int] = {frozenset(): 1}
-    for number, axis in enumerate(axes):
-        naming = [index for index, condition in enumerate(conditions) if number in condition]
-        alike: dict[frozenset[int], int] = {}
-        for position in range(len(axis)) if naming else ():
-            failed = frozenset(index for index in naming if position not in conditions[index][number])
-            alike[failed] = alike.get(failed, 0) + 1
-        grown: dict[frozenset[int], int] = {}
-        for failed, count in counts.items():
-            applies = number not in failed
-            for more, times in (alike or {frozenset(): len(axis)}).items() if applies else ((frozenset(naming), 1),):
-                state = (failed | more) - {number}
-                grown[state] = grown.get(state, 0) + count * times
-        if len(grown) > MAX_STATES:
-            raise InputError("the conditions of 'when' and 'skip' tie too many axes together, expected fewer")
-        counts = grown
-    dropping = frozenset(range(len(axes), len(conditions)))
-    return sum(count for failed, count in counts.items() if dropping <= failed)
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def same_cell(cell: Cell, wanted: Any) -> bool:
+    """Whether a condition's value means this cell; numbers of a range need not be spelled to the last digit."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in (cell, wanted)):
+        return math.isclose(float(str(cell)), float(wanted), rel_tol=1e-9)
+    return type(cell) is type(wanted) and cell == wanted

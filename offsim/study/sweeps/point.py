@@ -1,34 +1,35 @@
-"""A point of a sweep as what is simulated: everything its result depends on, as bytes, and their hash as its name."""
+"""A point of a sweep as bytes, everything that its result depends on, with their hash as its name; and simulating it.
+
+Workers need nothing but these bytes: no files, and no scenario.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from offsim.inputs.errors import InputError
 from offsim.inputs.packaged import offsim_version
 from offsim.inputs.yaml_input import Document, validate
+from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import scenario_profile
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
-from offsim.study.sweeps.axes import Position, positions
-from offsim.study.sweeps.sweep_file import Sweep
+from offsim.simulation import simulate
+from offsim.study.sweeps.axes import Position, Sweep
 
-ID_BYTES = 32
 KEPT_PROFILES = 256
 
-_UNUSED = {"provenance", "correlations", "description", "validated"}
+_UNUSED = {"provenance", "description", "validated"}
 """Of a profile: what no simulation reads."""
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """`id` is the SHA-256 of the payload; of a point that cannot be simulated, of its values and what is wrong."""
 
     id: bytes
@@ -39,7 +40,7 @@ class Point:
 def points(sweep: Sweep) -> Iterator[Point]:
     """The points of a sweep in order, made one after another."""
     resolver = _Resolver(sweep)
-    return (resolver.point(position) for position in positions(sweep.axes, sweep.skip))
+    return (resolver.point(position) for position in sweep.positions())
 
 
 class _Resolver:
@@ -105,10 +106,41 @@ def _hash(*parts: bytes) -> bytes:
     return sha256(b"\n".join(parts)).digest()
 
 
-def cells(sweep: Sweep, position: Position) -> Mapping[str, Any]:
-    """Column -> what the table shows of a point."""
-    shown: dict[str, Any] = {}
-    for axis, at in zip(sweep.axes, position, strict=True):
-        row = axis.cells[at] if at is not None else (None,) * len(axis.columns)
-        shown.update(zip(axis.columns, row, strict=True))
-    return shown
+def simulate_point(payload: bytes) -> bytes:
+    """Simulate one point and return its outcome as JSON; what goes wrong with it is an outcome too.
+
+    Raises InputError where the worker's offsim is another version than the one that made the payload.
+    """
+    version, profile, what = payload.split(b"\n")
+    if version != offsim_version().encode():
+        problem = f"a worker has offsim {offsim_version()}, expected {version.decode()} as where the sweep was started"
+        raise InputError(problem)
+    try:
+        hardware = _profile(profile)
+        scenario = Scenario.model_validate({"hardware": hardware.name, **orjson.loads(what)})
+        return orjson.dumps(_outcome(scenario, hardware))
+    except InputError as error:
+        return failure(error.problem)
+    except Exception as error:  # a scheduler of somebody's own may raise anything
+        return failure(f"{type(error).__name__}: {error}")
+
+
+def failure(message: str) -> bytes:
+    """Return the outcome of a point that has none but this message."""
+    return orjson.dumps({"error": message})
+
+
+def _outcome(scenario: Scenario, hardware: HardwareProfile) -> dict[str, Any]:
+    result = simulate(scenario, profile=hardware)
+    return {
+        **result.figures(),
+        "gpu_capacity_bytes": max(peak.capacity_bytes for peak in result.peaks if peak.kind == "gpu"),
+        "host_capacity_bytes": next(peak.capacity_bytes for peak in result.peaks if peak.tier == "host"),
+        "limits_s": result.limits_s if result.fits else None,
+        "verdict": None if result.fits else str(result.verdict),
+    }
+
+
+@lru_cache(KEPT_PROFILES)
+def _profile(values: bytes) -> HardwareProfile:
+    return HardwareProfile(description="", validated=False, **orjson.loads(values))

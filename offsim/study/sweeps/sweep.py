@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
-from typing import TYPE_CHECKING, Any, BinaryIO
+from queue import SimpleQueue
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from offsim.inputs.errors import InputError
-from offsim.study.sweeps import local
-from offsim.study.sweeps.folder import JOURNAL, claim, writing
-from offsim.study.sweeps.journal import Journal
-from offsim.study.sweeps.local import Task
-from offsim.study.sweeps.point import points
-from offsim.study.sweeps.sweep_file import Sweep, read_sweep
+from offsim.study.processes import cores, worker_processes
+from offsim.study.sweeps.axes import Sweep
+from offsim.study.sweeps.cluster import cluster_workers
+from offsim.study.sweeps.point import failure, points, simulate_point
+from offsim.study.sweeps.store import CONTINUES, Store, open_store
+from offsim.study.sweeps.sweep_file import read_sweep
 from offsim.study.sweeps.table import read_results, write_table
-from offsim.study.sweeps.worker import failure
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MAX_POINTS = 100_000
+ID_BYTES = 32
+
+IN_FLIGHT_PER_PROCESS = 4
+IN_FLIGHT_ON_CLUSTER = 1_000
+"""Points handed to workers at a time: a few for each, and for as many as a cluster may have."""
+
+Outcome = tuple[bytes, bytes]
+"""Id of a point and its outcome as JSON."""
 
 
 @dataclass
@@ -34,7 +44,7 @@ class Progress:
     simulated: int = 0
     """Of those done: simulated now."""
     known: int = 0
-    """Of those done: in the journal from before."""
+    """Of those done: simulated by an earlier run."""
 
 
 def sweep(
@@ -68,53 +78,72 @@ def run_sweep(
     dask: str | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
-    """Simulate what the folder does not have yet and write its table. `report` is called after each point."""
+    """Simulate what the folder does not have yet and write its table. `report` is called at first and as points end."""
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs: found {jobs}, expected at least 1")
-    if plan.count > max_points:
-        raise InputError(
-            f"the sweep has {plan.count:,} points, expected at most {max_points:,}; allow more with --max-points"
-        )
-    if not plan.count:
+    progress = Progress(sum(1 for _ in islice(plan.positions(), max_points + 1)))
+    if progress.total > max_points:
+        raise InputError(f"the sweep has more than {max_points:,} points; allow more with --max-points")
+    if not progress.total:
         raise InputError("the sweep has no points: 'skip' drops all of them")
-    progress = Progress(plan.count)
-    begun: set[bytes] = set()
-    with (
-        claim(folder, plan.content, resume=resume),
-        writing(folder),
-        Journal(folder / JOURNAL) as journal,
-        TemporaryFile(dir=folder) as ids,
-    ):
-        tasks = _missing(plan, journal, begun, ids, progress)
-        with closing(_workers(tasks, jobs, dask)) as outcomes:
-            for key, outcome in outcomes:
-                journal.append(key, outcome)
-                begun.discard(key)
-                progress.done += 1
-                progress.simulated += 1
+    report(progress)
+    ids, begun = bytearray(), set[bytes]()
+    with open_store(folder, [str(label) for (label,) in plan.axes[0].cells], resume=resume) as store:
+        with cluster_workers(dask) if dask is not None else worker_processes(jobs or cores(), CONTINUES) as workers:
+            window = IN_FLIGHT_ON_CLUSTER if dask is not None else IN_FLIGHT_PER_PROCESS * (jobs or cores())
+            missing = _missing(plan, store, ids, begun, progress)
+            for outcomes in _outcomes(missing, workers, window):
+                store.add(outcomes)
+                begun.difference_update(key for key, _ in outcomes)
+                progress.done += len(outcomes)
+                progress.simulated += len(outcomes)
                 report(progress)
-        ids.seek(0)
-        write_table(folder, plan, ids, journal)
+        write_table(folder, plan, (bytes(ids[at : at + ID_BYTES]) for at in range(0, len(ids), ID_BYTES)), store)
     return progress
 
 
-def _workers(tasks: Iterator[Task], jobs: int | None, dask: str | None) -> Generator[Task, None, None]:
-    if dask is None:
-        return local.outcomes(tasks, jobs or local.cores())
-    from offsim.study.sweeps import cluster
-
-    return cluster.outcomes(tasks, dask)
-
-
-def _missing(plan: Sweep, journal: Journal, begun: set[bytes], ids: BinaryIO, progress: Progress) -> Iterator[Task]:
-    """The points to simulate, noted as `begun`; the ids of all points are written to `ids` on the way."""
+def _missing(
+    plan: Sweep, store: Store, ids: bytearray, begun: set[bytes], progress: Progress
+) -> Iterator[tuple[bytes, bytes]]:
+    """Ids and payloads of the points to simulate, noted as `begun`; the ids of all points are added to `ids`."""
     for point in points(plan):
-        ids.write(point.id)
-        if point.error and point.id not in journal:
-            journal.append(point.id, failure(point.error))
-        if point.id in journal or point.id in begun:
+        ids += point.id
+        if point.id in begun or point.id in store:
             progress.done += 1
-            progress.known += journal.had(point.id)
-            continue
-        begun.add(point.id)
-        yield point.id, point.payload
+            progress.known += store.had(point.id)
+        elif point.error:
+            progress.done += 1
+            store.add([(point.id, failure(point.error))])
+        else:
+            begun.add(point.id)
+            yield point.id, point.payload
+
+
+def _outcomes(missing: Iterator[tuple[bytes, bytes]], workers: Executor, window: int) -> Iterator[list[Outcome]]:
+    """Simulate points, at most `window` at a time; yield the outcomes that are there as soon as there are some."""
+    under_way: dict[Future[bytes], bytes] = {}
+    ended: SimpleQueue[Future[bytes]] = SimpleQueue()
+    while True:
+        for key, payload in islice(missing, window - len(under_way)):
+            future = workers.submit(simulate_point, payload)
+            under_way[future] = key
+            future.add_done_callback(ended.put)
+        if not under_way:
+            return
+        together = [ended.get(), *(ended.get() for _ in range(ended.qsize()))]
+        lost = [future for future in together if future.cancelled() or future.exception()]
+        yield [(under_way.pop(future), future.result()) for future in together if future not in lost]
+        for future in lost:
+            _complain(future)
+
+
+def _complain(future: Future[bytes]) -> None:
+    """Raise what kept a worker from simulating; what goes wrong with a point is its outcome."""
+    try:
+        future.result()
+    except CancelledError:
+        raise InputError(f"lost the Dask scheduler; {CONTINUES}") from None
+    except (InputError, BrokenExecutor):
+        raise
+    except Exception as error:
+        raise InputError(f"a worker cannot simulate: {type(error).__name__}: {error}; {CONTINUES}") from error

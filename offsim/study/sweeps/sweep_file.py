@@ -2,57 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from offsim.inputs.errors import InputError, KeyPath, nearest, suggestion
+from offsim.inputs.errors import InputError, KeyPath, suggestion
 from offsim.inputs.fields import Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
 from offsim.inputs.yaml_input import Document, document_from, dotted, read_yaml, validate
+from offsim.platform.profiles import load_profile, scenario_profile
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers.registry import scenario_scheduler
-from offsim.study.sweeps.axes import Axis, Cell, Condition, count_points
-from offsim.study.sweeps.fields import check_field, check_value, knowing
-from offsim.study.sweeps.labels import cells_of, same_cell
-from offsim.study.sweeps.ranges import read_values
+from offsim.study.sweeps.axes import Axis, Cell, Condition, Sweep, cells_of, same_cell
+from offsim.study.sweeps.fields import axis_fields, check_name, check_value, has_field
+from offsim.study.sweeps.values import read_values
 
 SHIPPED = "scenarios/sweeps"
 BASE = "scenario"
 """The column of the scenario that a point starts from."""
 
+CHOOSING = ("scheduler", "scheduler.name")
+"""Columns that choose the scheduler, on which it depends what else may be an axis."""
+
 _Column = tuple[list[Any], list[Cell]]
+"""Values and cells."""
 
 
 class _File(Section):
     base: Any = Field(description="the scenario to start from, or a list of them")
     axes: dict[str, Any] = Field(default_factory=dict, description="dotted name of a value -> the values to try")
     skip: list[dict[str, Any]] = Field(default_factory=list, description="combinations to leave out")
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A checked sweep. The first axis is that of the scenarios to start from."""
-
-    bases: tuple[Scenario, ...]
-    axes: tuple[Axis, ...]
-    skip: tuple[Condition, ...]
-    content: dict[str, Any]
-    """What was written, as plain values: `base`, `axes`, `skip`."""
-
-    @cached_property
-    def count(self) -> int:
-        """How many points there are, counted without listing them."""
-        return count_points(self.axes, self.skip)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns that say where a point is: `scenario`, then those of the axes."""
-        return tuple(column for axis in self.axes for column in axis.columns)
 
 
 def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
@@ -78,27 +59,31 @@ def _sweep_file(source: str | Path) -> Path:
 
 
 class _Reader:
-    """Reads one sweep from top to bottom: an axis may depend on those above it."""
+    """Reads one sweep: the axes that choose schedulers and hardware first, as others depend on them."""
 
     def __init__(self, document: Document, folder: Path) -> None:
         self.document = document
         self.folder = folder
         self.file = validate(document, _File)
-        self.axes: list[Axis] = []
-        self.columns: dict[str, tuple[int, int]] = {}  # name -> number of its axis, place in it
-        self.deciding = 0  # the axis that decides on the scheduler; -1 where it does so for some points only
-        self.schedulers: list[str] = []  # by position on that axis
+        self.bases, self.labels = self._bases()
+        self.named: list[str] = []  # schedulers that axes name
+        self.profiles = [load_profile(base.hardware, base.folder) for base in self.bases]
+        self.columns = {BASE}
 
     def sweep(self) -> Sweep:
-        bases = self._bases()
-        self.schedulers = [base.scheduler.name for base in bases]
-        for name, given in self.file.axes.items():
-            self._axis(name, given)
-        skip = [self._condition(("skip", index), given) for index, given in enumerate(self.file.skip)]
+        read = {name: self._axis(name) for name in sorted(self.file.axes, key=lambda name: not self._is_first(name))}
+        first = Axis((BASE,), [(base,) for base in self.bases], [(label,) for label in self.labels])
+        axes = (first, *(read[name] for name in self.file.axes))
+        skip = [self._condition(("skip", index), given, axes) for index, given in enumerate(self.file.skip)]
         content = {key: self.document.data[key] for key in _File.model_fields if key in self.document.data}
-        return Sweep(tuple(bases), tuple(self.axes), tuple(skip), content)
+        return Sweep(tuple(self.bases), axes, tuple(skip), content)
 
-    def _bases(self) -> list[Scenario]:
+    @property
+    def schedulers(self) -> list[str]:
+        """Under which the sweep runs: those that axes name, else those of the scenarios."""
+        return list(dict.fromkeys(self.named or [base.scheduler.name for base in self.bases]))
+
+    def _bases(self) -> tuple[list[Scenario], list[str]]:
         given = self.file.base
         listed = given if isinstance(given, list) else [given]
         if not listed:
@@ -110,8 +95,7 @@ class _Reader:
         for label, at in zip(labels, places, strict=True):
             if labels.count(label) > 1:
                 raise self.document.error(at, f"base: found '{label}' twice, expected scenarios of different names")
-        self._add(Axis((BASE,), [(base,) for base in bases], [(label,) for label in labels]))
-        return bases
+        return bases, labels
 
     def _base(self, given: Any, at: KeyPath) -> Scenario:
         if not isinstance(given, str | Path | Mapping | Scenario):
@@ -120,86 +104,64 @@ class _Reader:
         try:
             base = load_scenario(self.folder / str(given) if beside else given)
             scenario_scheduler(base)
+            scenario_profile(base)
         except InputError as error:
             raise error if error.where else self.document.error(at, error.problem) from None
         return base
 
-    def _axis(self, name: str, given: Any) -> None:
+    def _is_first(self, name: str) -> bool:
+        given = self.file.axes[name]
+        zipped = given.get("zip") if isinstance(given, Mapping) else None
+        return not {*CHOOSING, "hardware"}.isdisjoint([name, *(zipped if isinstance(zipped, Mapping) else ())])
+
+    def _axis(self, name: str) -> Axis:
         at: KeyPath = ("axes", name)
-        when: dict[int, frozenset[int]] = {}
-        if isinstance(given, Mapping) and "when" in given:
-            when = dict(self._condition((*at, "when"), given["when"]))
-            given = {key: value for key, value in given.items() if key != "when"}
+        given = self.file.axes[name]
         if isinstance(given, Mapping) and given.keys() == {"zip"}:
-            columns, parts = self._zipped((*at, "zip"), given["zip"])
+            parts = self._zipped((*at, "zip"), given["zip"])
         else:
-            columns, parts = (name,), [self._column(at, name, given)]
-        for column in columns:
-            for number, meant in self._knowing(column).items():
-                when[number] = when.get(number, meant) & meant
-        values = list(zip(*(values for values, _ in parts), strict=True))
-        cells = list(zip(*(cells for _, cells in parts), strict=True))
-        axis = Axis(columns, values, cells, when)
-        for place, column in enumerate(columns):
-            if column in self.columns:
-                raise self.document.error(at, f"duplicate axis '{column}'")
-            self._note_schedulers(axis, column, place)
-        self._add(axis)
+            parts = {name: self._column(at, name, given)}
+        if again := self.columns & parts.keys():
+            raise self.document.error(at, f"duplicate axis '{min(again)}'")
+        self.columns |= parts.keys()
+        values = list(zip(*(values for values, _ in parts.values()), strict=True))
+        cells = list(zip(*(cells for _, cells in parts.values()), strict=True))
+        under = frozenset(one for one in self.schedulers if all(has_field(one, column) for column in parts))
+        return Axis(tuple(parts), values, cells, under)
 
-    def _add(self, axis: Axis) -> None:
-        self.columns |= {column: (len(self.axes), place) for place, column in enumerate(axis.columns)}
-        self.axes.append(axis)
-
-    def _zipped(self, at: KeyPath, given: Any) -> tuple[tuple[str, ...], list[_Column]]:
+    def _zipped(self, at: KeyPath, given: Any) -> dict[str, _Column]:
         if not isinstance(given, Mapping) or not given:
             raise self.document.unexpected(at, "the axes to zip, {name: values, name: values}")
-        parts = [self._column((*at, name), name, values) for name, values in given.items()]
-        lengths = [len(values) for values, _ in parts]
-        if len(set(lengths)) > 1:
-            counts = ", ".join(f"{name} {length}" for name, length in zip(given, lengths, strict=True))
+        parts = {name: self._column((*at, name), name, values) for name, values in given.items()}
+        if len({len(values) for values, _ in parts.values()}) > 1:
+            counts = ", ".join(f"{name} {len(values)}" for name, (values, _) in parts.items())
             raise self.document.error(at, f"{dotted(at)}: found {counts}, expected equally many values of each")
-        return tuple(given), parts
+        return parts
 
     def _column(self, at: KeyPath, name: str, given: Any) -> _Column:
-        """Values and cells of one column."""
-        schedulers = list(dict.fromkeys(self.schedulers))
-        check_field(self.document, at, name, schedulers)
+        fields = axis_fields(self.schedulers, self.profiles)
+        check_name(self.document, at, name, fields, self.schedulers)
         written, labels, places = read_values(self.document, at, given)
         values = [
-            check_value(name, value, self.document.mark(place), schedulers, self.folder)
+            check_value(name, value, self.document.mark(place), fields, self.folder)
             for value, place in zip(written, places, strict=True)
         ]
+        if name in CHOOSING:
+            self.named += [value if isinstance(value, str) else value["name"] for value in values]
+        if name == "hardware":
+            self.profiles += [load_profile(value) for value in values]
         return values, [*(labels or cells_of(written))]
 
-    def _knowing(self, column: str) -> Condition:
-        """The condition that the scheduler has the option that this column sets; empty where all of them do."""
-        known = knowing(column, self.schedulers)
-        if self.deciding < 0 or len(known) == len(self.schedulers):
-            return {}
-        return {self.deciding: frozenset(n for n, name in enumerate(self.schedulers) if name in known)}
-
-    def _note_schedulers(self, axis: Axis, column: str, place: int) -> None:
-        if column not in ("scheduler", "scheduler.name") or (
-            column == "scheduler" and "scheduler.name" in self.columns
-        ):
-            return
-        named = [row[place] if column == "scheduler.name" else row[place]["name"] for row in axis.values]
-        if axis.when:
-            self.deciding, self.schedulers = -1, self.schedulers + named
-        else:
-            self.deciding, self.schedulers = len(self.axes), named
-
-    def _condition(self, at: KeyPath, given: Any) -> Condition:
+    def _condition(self, at: KeyPath, given: Any, axes: Sequence[Axis]) -> Condition:
         if not isinstance(given, Mapping) or not given:
             raise self.document.unexpected(at, "a condition, {axis: value} or {axis: [value, value]}")
+        places = {column: number for number, axis in enumerate(axes) for column in axis.columns}
         condition: dict[int, frozenset[int]] = {}
         for name, wanted in given.items():
-            if name not in self.columns:
-                near = nearest(name, self.columns)
-                hint = f"; did you mean '{near}'?" if near else f"; expected one of: {', '.join(self.columns)}"
-                raise self.document.error((*at, name), f"'{name}' is no axis above{hint}")
-            number, place = self.columns[name]
-            cells = [row[place] for row in self.axes[number].cells]
+            if name not in places:
+                raise self.document.error((*at, name), f"'{name}' is no axis{suggestion(name, places)}")
+            number = places[name]
+            cells = [row[axes[number].columns.index(name)] for row in axes[number].cells]
             meant: set[int] = set()
             for one in wanted if isinstance(wanted, list) else [wanted]:
                 found = {position for position, cell in enumerate(cells) if same_cell(cell, one)}
@@ -208,5 +170,5 @@ class _Reader:
                     problem = f"{dotted((*at, name))}: found {one!r}, expected a value of that axis: {listed}"
                     raise self.document.error((*at, name), problem)
                 meant |= found
-            condition[number] = condition.get(number, frozenset(meant)) & frozenset(meant)
+            condition[number] = condition.get(number, frozenset(meant)) & meant
         return condition

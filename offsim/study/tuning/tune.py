@@ -1,23 +1,19 @@
-"""The fastest setting that fits: branch and bound over schedulers, their options and the training set-up.
-
-Candidates are simulated in the order of their lower bounds. One that cannot be among the fastest, nor on the front of
-time against GPU memory, is never simulated: the answer is that of simulating them all.
-"""
+"""The fastest setting that fits: every combination of schedulers, their options and the training set-up, simulated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from random import Random
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from offsim.inputs.errors import InputError
-from offsim.platform.profiles import scenario_profile
+from offsim.results.units import format_memory, format_time, plural
 from offsim.scenario import Scenario, load_scenario
 from offsim.simulation import Source, simulate
-from offsim.study.tuning.bounds import lower_bound
-from offsim.study.tuning.space import DEFAULT, Candidate, Settings, candidates, values_of
+from offsim.study.tuning.space import TRAINING, Candidate, Settings, Space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,12 +23,11 @@ if TYPE_CHECKING:
 Objective = Literal["iteration_time", "tokens_per_s"]
 
 FASTEST = 5
-"""How many of the fastest settings are known for certain."""
+"""How many of the settings that fit are shown as the fastest."""
 HEADROOM = 0.05
 """Share of each memory that a setting leaves free: predicted peaks are off by up to about that much (README)."""
-TOGETHER = 16
-"""Candidates that are simulated before what they show rules out others, in however many processes."""
-ROUNDING = 1 + 1e-9
+PROCESSES_FROM_S = 1.0
+"""Simulations that take longer than this together run in other processes, which take about as long to start."""
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """As `map`: an executor's runs candidates in other processes."""
@@ -44,6 +39,7 @@ class Outcome:
 
     settings: Settings
     scenario: Scenario
+    changes: int
     fits: bool
     iteration_s: float
     tokens_per_s: float
@@ -56,19 +52,18 @@ class Outcome:
 class Question:
     """What to tune.
 
-    `over` are dimensions (`offsim.study.tuning.space`), `values` what to try of some of them. With the objective
+    `over` are dimensions (docs/tune.md), by default the scheduler, the options of schedulers that declare values to
+    try, `subgroup_size` and `micro_batch`; `values` are what to try of some of them. With the objective
     "iteration_time" the global batch stays and micro-batches divide it; with "tokens_per_s" the accumulation steps
-    stay and the global batch grows with the micro-batch. At most `budget` settings are simulated. `fastest` settings
-    are known for certain, and the front of time against GPU memory where `with_front`.
+    stay and the global batch grows with the micro-batch. Of more than `budget` settings a random sample is simulated,
+    the same each time.
     """
 
-    over: Sequence[str] = DEFAULT
+    over: Sequence[str] | None = None
     values: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     objective: Objective = "iteration_time"
     headroom: float = HEADROOM
     budget: int | None = None
-    fastest: int = FASTEST
-    with_front: bool = True
 
     def __post_init__(self) -> None:
         """Raise InputError for numbers out of range and an unknown objective."""
@@ -85,32 +80,31 @@ class Tuning:
     """What tuning found."""
 
     question: Question
+    dimensions: Sequence[str]
     given: Outcome
     """The scenario as it is."""
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: Sequence[Outcome]
     """Of all settings that were simulated."""
-    ruled_out: int = 0
-    """Settings whose lower bounds are above what was found."""
     left_out: int = 0
     """Settings that the budget did not reach."""
-    left_out_tokens_per_s: float = 0.0
-    """What those cannot exceed."""
 
     @property
     def fitting(self) -> list[Outcome]:
-        """Settings that fit, the fastest first; of those equal in time and GPU memory, the one with least host memory.
+        """Settings that fit, the fastest first.
 
-        Equal are settings that differ in name only, as strides do that are larger than the number of sub-groups.
+        Of those equal in time and GPU memory, such as strides larger than the number of sub-groups, only the one with
+        the least host memory, and of those equal in that too the one that changes least.
         """
         distinct: dict[tuple[float, float], Outcome] = {}
-        for outcome in sorted((o for o in self.outcomes if o.fits), key=lambda o: (_slowness(o), o.host_bytes)):
+        fitting = (outcome for outcome in self.outcomes if outcome.fits)
+        for outcome in sorted(fitting, key=lambda o: (-o.tokens_per_s, o.gpu_bytes, o.host_bytes, o.changes)):
             distinct.setdefault((outcome.tokens_per_s, outcome.gpu_bytes), outcome)
         return list(distinct.values())
 
     @property
     def fastest(self) -> list[Outcome]:
-        """The first of those that fit, which are known for certain."""
-        return self.fitting[: self.question.fastest]
+        """The first of those that fit."""
+        return self.fitting[:FASTEST]
 
     @property
     def best(self) -> Outcome | None:
@@ -121,20 +115,25 @@ class Tuning:
     def front(self) -> list[Outcome]:
         """Settings that no other beats in both tokens per second and GPU memory, the fastest first."""
         front: list[Outcome] = []
-        for outcome in sorted(self.fitting, key=lambda o: (_slowness(o), o.gpu_bytes)):
+        for outcome in self.fitting:
             if not front or outcome.gpu_bytes < front[-1].gpu_bytes:
                 front.append(outcome)
         return front
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each of `fitting` and for each setting simulated that does not fit, with columns as of a sweep.
+        """A row for each of `fitting` and for each setting that does not fit, with columns as of a sweep.
 
         `on_front` tells the rows of `front`; pictures of sweeps (`offsim.views.sweeps`) draw it.
         """
-        from offsim.study.tuning.tuning_table import tuning_table
+        import pandas as pd
 
-        return tuning_table(self)
+        front = {id(outcome) for outcome in self.front}
+        shown = [*self.fitting, *(outcome for outcome in self.outcomes if not outcome.fits)]
+        axes = dimensions_of(shown)
+        table = pd.DataFrame([outcome_row(outcome, axes) | {"on_front": id(outcome) in front} for outcome in shown])
+        table.attrs["axes"] = axes
+        return table
 
     def plot_front(self, **options: Any) -> Picture:
         """Time against GPU memory; options as of `offsim.views.sweeps.plot_front`."""
@@ -142,14 +141,43 @@ class Tuning:
 
         return plot_front(self.table, **{"title": self.given.scenario.name, **options})
 
+    @property
+    def counts(self) -> str:
+        """How many settings were simulated, and how many were not."""
+        left = f", {self.left_out} left out by the budget" if self.left_out else ""
+        return f"{plural(len(self.outcomes), 'setting')} simulated{left}"
+
     def __repr__(self) -> str:
-        from offsim.study.tuning.tuning_table import tuning_text
+        best, given = self.best, self.given
+        if best is None:
+            return f"{given.scenario.name}: none of the settings tried fits in memory\n  {self.counts}"
+        as_given = format_time(given.iteration_s) if given.fits else "does not fit"
+        lines = [
+            f"{given.scenario.name}: {', '.join(f'{name} {value}' for name, value in best.settings.items())}",
+            f"{format_time(best.iteration_s)}, {best.tokens_per_s:,.0f} tokens/s (as given: {as_given})",
+            f"GPU {format_memory(best.gpu_bytes)}, host {format_memory(best.host_bytes)}",
+            self.counts,
+        ]
+        return "\n  ".join(lines)
 
-        return tuning_text(self)
+
+def dimensions_of(outcomes: Iterable[Outcome]) -> list[str]:
+    """The dimensions of some settings: the scheduler, its options, then the training set-up."""
+    return sorted(dict.fromkeys(name for outcome in outcomes for name in outcome.settings), key=TRAINING.__contains__)
 
 
-def _slowness(outcome: Outcome) -> float:
-    return -outcome.tokens_per_s
+def outcome_row(outcome: Outcome, axes: Sequence[str]) -> dict[str, Any]:
+    """A row of a table, with columns as of a sweep."""
+    return {
+        "scheduler": outcome.scenario.scheduler.name,
+        **{name: outcome.settings.get(name) for name in axes if name != "scheduler"},
+        "fits": outcome.fits,
+        "iteration_s": outcome.iteration_s if outcome.fits else None,
+        "tokens_per_s": outcome.tokens_per_s if outcome.fits else None,
+        "gpu_peak_bytes": outcome.gpu_bytes,
+        "host_peak_bytes": outcome.host_bytes,
+        "limited_by": next(iter(outcome.limited_by), "") if outcome.fits else "memory",
+    }
 
 
 def tune(scenario: Source, question: Question | None = None, mapper: Mapper = map) -> Tuning:
@@ -159,73 +187,35 @@ def tune(scenario: Source, question: Question | None = None, mapper: Mapper = ma
     """
     asked = question or Question()
     chosen = load_scenario(scenario)
-    grow = asked.objective == "tokens_per_s"
-    listed = list(candidates(chosen, values_of(chosen, asked.over, asked.values, grow), grow))
-    evaluate = partial(evaluated, headroom=asked.headroom)
-    tuning = Tuning(asked, evaluate(Candidate({}, chosen)))
-    promises: Iterable[_Promise] = mapper(partial(_promise, headroom=asked.headroom), listed)
-    search = _open(sorted(promises, key=lambda promise: -promise.tokens_per_s), tuning)
-    left = len(listed) if asked.budget is None else asked.budget
-    while together := [promise.candidate for promise in islice(search, min(TOGETHER, left))]:
-        left -= len(together)
-        tuning.outcomes += mapper(evaluate, together)
-    remaining = list(search)
-    tuning.left_out = len(remaining)
-    tuning.left_out_tokens_per_s = max((promise.tokens_per_s for promise in remaining), default=0.0)
-    return tuning
+    space = Space(chosen, asked.over, asked.values, asked.objective == "tokens_per_s")
+    listed = list(space)
+    tried = listed
+    if asked.budget is not None and asked.budget < len(listed):
+        tried = [listed[index] for index in sorted(Random(0).sample(range(len(listed)), asked.budget))]
+    given, *outcomes = simulate_all([Candidate({}, chosen), *tried], asked.headroom, mapper)
+    return Tuning(asked, space.dimensions, given, outcomes, len(listed) - len(tried))
 
 
-def evaluated(candidate: Candidate, headroom: float) -> Outcome:
-    """Simulate a candidate."""
+def simulate_all(candidates: Sequence[Candidate], headroom: float, mapper: Mapper) -> list[Outcome]:
+    """Simulate candidates, with `mapper` where they take long enough for it to pay."""
+    begin = perf_counter()
+    outcomes = [_simulated(candidate, headroom) for candidate in candidates[:1]]
+    rest_s = (perf_counter() - begin) * (len(candidates) - 1)
+    simulated = (mapper if rest_s > PROCESSES_FROM_S else map)(partial(_simulated, headroom=headroom), candidates[1:])
+    return [*outcomes, *simulated]
+
+
+def _simulated(candidate: Candidate, headroom: float) -> Outcome:
     result = simulate(candidate.scenario)
     fits = result.fits and all(peak.bytes <= (1 - headroom) * peak.capacity_bytes for peak in result.peaks)
     return Outcome(
         candidate.settings,
         candidate.scenario,
+        candidate.changes,
         fits,
         result.iteration_s if fits else float("inf"),
         result.tokens_per_s if fits else 0.0,
         result.gpu_peak_bytes,
         result.host_peak_bytes,
         result.limited_by if fits else {},
-    )
-
-
-@dataclass(frozen=True)
-class _Promise:
-    """The most tokens per second that a candidate can reach, and the least GPU memory that it can do with."""
-
-    candidate: Candidate
-    tokens_per_s: float
-    gpu_bytes: float
-    fits: bool
-
-
-def _promise(candidate: Candidate, headroom: float) -> _Promise:
-    scenario = candidate.scenario
-    profile = scenario_profile(scenario)
-    bound = lower_bound(scenario, profile)
-    tokens = scenario.training.global_batch * scenario.model.sequence
-    rate = tokens / bound.iteration_s * ROUNDING if bound.iteration_s else float("inf")
-    room = (1 - headroom) * (profile.gpu.memory_bytes - profile.gpu.reserved_bytes)
-    nbytes = bound.gpu_bytes / ROUNDING
-    return _Promise(candidate, rate, nbytes, bound.fits and nbytes <= room)
-
-
-def _open(waiting: Iterable[_Promise], tuning: Tuning) -> Iterator[_Promise]:
-    """Those that are not ruled out by what was simulated until they are asked for."""
-    simulated, fastest, front = len(tuning.outcomes), tuning.fastest, tuning.front
-    for promise in waiting:
-        if simulated != len(tuning.outcomes):  # to sort all outcomes for each promise would cost more than bounds save
-            simulated, fastest, front = len(tuning.outcomes), tuning.fastest, tuning.front
-        may_be_fast = len(fastest) < tuning.question.fastest or promise.tokens_per_s >= fastest[-1].tokens_per_s
-        if promise.fits and (may_be_fast or (tuning.question.with_front and _may_be_on(front, promise))):
-            yield promise
-        else:
-            tuning.ruled_out += 1
-
-
-def _may_be_on(front: Sequence[Outcome], promise: _Promise) -> bool:
-    return not any(
-        known.tokens_per_s >= promise.tokens_per_s and known.gpu_bytes <= promise.gpu_bytes for known in front
     )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from offsim.platform.profiles import scenario_profile
 from offsim.scenario import Scenario, load_scenario
-from offsim.study.tuning.tune import Mapper, Outcome, Tuning, tune
+from offsim.study.tuning.space import Candidate
+from offsim.study.tuning.tune import Mapper, Outcome, Tuning, dimensions_of, outcome_row, simulate_all
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FACTOR = 2.0
 
@@ -56,15 +61,44 @@ def upgraded(scenario: Scenario, name: str) -> Scenario:
 
 
 def upgrades(tuning: Tuning, mapper: Mapper = map) -> list[Upgrade]:
-    """Tune again with each upgrade alone, for the fastest setting only.
+    """Simulate the settings again with each upgrade alone: those that may be the fastest with it.
 
     What an upgrade adds can be left unused, so the best with it is at least the best without: faster CPU work takes
     host memory bandwidth from the copies beside it, and where these matter more that is a loss.
     """
-    asked = replace(tuning.question, fastest=1, with_front=False)
-    found = []
-    for name in UPGRADES:
-        with_it = tune(upgraded(tuning.given.scenario, name), asked, mapper).best
-        bests = [best for best in (tuning.best, with_it) if best is not None]
-        found.append(Upgrade(name, max(bests, key=lambda best: best.tokens_per_s, default=None)))
-    return found
+    listed = [(name, candidate) for name in UPGRADES for candidate in _candidates(tuning, name)]
+    outcomes = simulate_all([candidate for _, candidate in listed], tuning.question.headroom, mapper)
+    bests = dict.fromkeys(UPGRADES, tuning.best)
+    for (name, _), outcome in zip(listed, outcomes, strict=True):
+        best = bests[name]
+        if outcome.fits and (best is None or outcome.tokens_per_s > best.tokens_per_s):
+            bests[name] = outcome
+    return [Upgrade(name, best) for name, best in bests.items()]
+
+
+def _candidates(tuning: Tuning, name: str) -> list[Candidate]:
+    """The settings that may be the fastest with an upgrade.
+
+    More memory lets in what did not fit, and makes nothing faster. A part that is so many times as fast lets in
+    nothing, and makes no setting more than so many times as fast.
+    """
+    if all(field.endswith(".memory_bytes") for field in UPGRADES[name]):
+        chosen = [outcome for outcome in tuning.outcomes if not outcome.fits]
+    else:
+        fastest = tuning.best.tokens_per_s if tuning.best else 0.0
+        chosen = [outcome for outcome in tuning.fitting if FACTOR * outcome.tokens_per_s > fastest]
+    changes = {"hardware_changes": upgraded(tuning.given.scenario, name).hardware_changes}
+    return [Candidate(one.settings, one.scenario.model_copy(update=changes), one.changes) for one in chosen]
+
+
+def upgrades_table(tuning: Tuning, bought: Sequence[Upgrade]) -> pd.DataFrame:
+    """The best setting as it is and with each upgrade; `gain` is the ratio of tokens per second."""
+    import pandas as pd
+
+    bests = {"as it is": tuning.best} | {upgrade.name: upgrade.best for upgrade in bought}
+    found = {name: best for name, best in bests.items() if best is not None}
+    axes = dimensions_of(found.values())
+    rows = [outcome_row(best, axes) for best in found.values()]
+    if tuning.best is not None:
+        rows = [row | {"gain": row["tokens_per_s"] / tuning.best.tokens_per_s} for row in rows]
+    return pd.DataFrame(rows, index=pd.Index(found, name="upgrade"))

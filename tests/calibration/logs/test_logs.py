@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from offsim.calibration.logs import table as logs
-from offsim.calibration.logs.table import COLUMNS, missing, read_log
+from offsim.calibration.logs import logged_runs as logs
+from offsim.calibration.logs.logged_runs import COLUMNS, missing, read_log
 from offsim.cli import main
 from offsim.inputs.errors import InputError
 from offsim.validation.table import SHIPPED_RUNS, read_runs

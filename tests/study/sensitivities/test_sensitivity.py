@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
-from offsim.platform.hardware import HardwareProfile
+from offsim.inputs.errors import InputError
+from offsim.platform.hardware import HardwareProfile, Provenance
 from offsim.platform.profiles import load_profile
 from offsim.results.verdict import DoesNotFit
 from offsim.scenario import available_scenarios, load_scenario
@@ -62,7 +63,7 @@ def test_elasticities_of_rates_and_times_add_up_to_those_of_the_clock(scheduler:
 @pytest.mark.parametrize("name", ["dos_20b_4xh100", "zero3_7b_2_nodes", "no_offload_7b_dgx_h200"])
 def test_they_do_for_shipped_scenarios(name: str) -> None:
     found = sensitivity(name)
-    bends = sum(abs(effect.slope.above - effect.slope.below) for effect in found.effects)
+    bends = sum(abs(effect.above - effect.below) for effect in found.effects)
     total = sum(order(effect.value) * effect.elasticity["iteration"] for effect in found.effects)
     assert total == pytest.approx(1.0, abs=1e-3 + bends / 2)
     assert bends < 0.3
@@ -147,12 +148,43 @@ def test_a_scenario_that_does_not_fit_has_none() -> None:
         sensitivity("zero3_20b_4xh100", ["training.micro_batch=64", "training.global_batch=256"])
 
 
+def test_an_interval_of_a_value_is_its_range() -> None:
+    known = {"host.update_start_s": Provenance(source="fitted", low=0.9e-3, high=1.1e-3)}
+    hardware = profile(host={"update_start_s": 1e-3}).model_copy(update={"provenance": known})
+    found = find(scenario(), hardware)
+    row = found.ranges.set_index("name").loc["host.update_start_s"]
+    assert row["known"]
+    assert (row["low"], row["high"]) == (0.9e-3, 1.1e-3)
+    assert row["time_high_s"] - row["time_low_s"] == pytest.approx(0.2e-3, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "low", "high"),
+    [
+        ("host.adam_params_per_s", 0.0, 2e9),
+        ("link.copy_latency_s", -1e-6, 1e-5),
+        ("interconnect.collective_gpu_share", 0.05, 1.1),
+    ],
+)
+def test_an_interval_that_reaches_what_the_value_cannot_be(key: str, low: float, high: float) -> None:
+    known = {key: Provenance(source="fitted", low=low, high=high)}
+    with pytest.raises(InputError, match=f"'made-up', {key}: found an interval from"):
+        find(scenario(), profile().model_copy(update={"provenance": known}))
+
+
+def test_a_bend_has_another_elasticity_on_either_side() -> None:
+    # The CPU Adam of two ranks moves 28 B a parameter, exactly as much as host memory can: with less, that limits it.
+    hardware = profile(host={"memory_bytes_per_s": 2 * 28 * 1e9})
+    effect = effects(find(scenario(), hardware))["host.memory_bytes_per_s"]
+    assert effect.below < effect.above - 0.05
+    assert effect.elasticity["iteration"] == pytest.approx((effect.below + effect.above) / 2)
+
+
 def test_tables() -> None:
     found = find(scenario(), profile())
     values, ranges = found.values, found.ranges
     assert list(values.index) == [effect.value.key for effect in found.effects]
     assert values.loc["link.h2d_bytes_per_s", "unit"] == "B/s"
-    assert values["contribution_s"].isna().all()
     assert set(ranges["name"]) == {effect.value.key for effect in found.effects if effect.matters}
     assert not ranges["known"].any()
     low = ranges.set_index("name").loc["host.adam_params_per_s"]

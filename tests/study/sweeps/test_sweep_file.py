@@ -4,8 +4,6 @@ import pytest
 import yaml
 
 from offsim import InputError
-from offsim.study.sweeps.axes import positions
-from offsim.study.sweeps.point import cells
 from offsim.study.sweeps.sweep_file import read_sweep
 from tests.small_scenarios import MODEL, scenario
 from tests.study.small_sweeps import small_sweep
@@ -13,9 +11,7 @@ from tests.study.small_sweeps import small_sweep
 
 def rows(sweep):
     plan = read_sweep(sweep)
-    listed = [dict(cells(plan, position)) for position in positions(plan.axes, plan.skip)]
-    assert len(listed) == plan.count
-    return listed
+    return [plan.cells(position) for position in plan.positions()]
 
 
 def column(name, given):
@@ -57,6 +53,16 @@ def test_an_option_is_an_axis_of_the_schedulers_that_have_it():
     ]
 
 
+def test_the_order_of_axes_is_free_and_the_last_changes_fastest():
+    axes = {"scheduler.update_stride": [2, 3], "scheduler.name": ["zero3_offload", "deep_optimizer_states"]}
+    found = rows({"base": scenario(), "axes": axes})
+    assert [(row["scheduler.update_stride"], row["scheduler.name"]) for row in found] == [
+        (None, "zero3_offload"),
+        (2, "deep_optimizer_states"),
+        (3, "deep_optimizer_states"),
+    ]
+
+
 def test_zipped_axes_change_together():
     h2d, d2h = "hardware_changes.link.h2d_bytes_per_s", "hardware_changes.link.d2h_bytes_per_s"
     pcie = {"zip": {h2d: ["x1", "x2", 5e10], d2h: {"values": ["x1", "x3", 4e10]}}}
@@ -72,11 +78,16 @@ def test_sections_are_labelled_by_what_differs_or_as_the_file_does():
 
 def test_conditions_drop_points():
     sweep = small_sweep(scheduler__cpu_ratio={"from": 0, "to": 1, "count": 4})
-    sweep["axes"]["training.micro_batch"] = {"values": [1, 2], "when": {"scheduler.cpu_ratio": [0, 0.333333333333]}}
-    sweep["skip"] = [{"scheduler.name": "zero3_offload", "training.micro_batch": 2}, {"scheduler.update_stride": 3}]
+    sweep["skip"] = [
+        {"scheduler.name": "zero3_offload", "scheduler.cpu_ratio": [0, 0.333333333333]},
+        {"scheduler.update_stride": 3},
+    ]
     found = rows(sweep)
-    assert len(found) == 2 * (4 + (2 + 2 + 1 + 1))  # on two links: without strides one micro-batch, with one stride two
-    assert {row["training.micro_batch"] for row in found if row["scheduler.cpu_ratio"] > 0.5} == {None}
+    assert len(found) == 2 * (2 + 4)  # on two links: without strides two ratios, with one stride four
+    assert {row["scheduler.cpu_ratio"] for row in found if row["scheduler.update_stride"] is None} == {
+        0.666666666667,
+        1,
+    }
 
 
 def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
@@ -111,11 +122,11 @@ BASE = "base: zero3_20b_4xh100\n"
         (BASE + "axes:\n  model.layers: {from: 1, to: 1e300, count: 2}", 3, "between 1e-30 and 1e+30 in size"),
         (BASE + "axes:\n  scheduler.update_stride: [2]", 3, "is no option of zero3_offload, only of deep_opt"),
         (BASE + "axes:\n  scheduler.name: [zero3_ofload]", 3, "did you mean 'zero3_offload'?"),
-        (BASE + "axes:\n  scheduler.name: [3]", 3, "found 3, expected the name of a scheduler"),
+        (BASE + "axes:\n  scheduler.name: [3]", 3, "found 3, expected text"),
         (BASE + "axes:\n  scheduler: [{name: zero3_offload, cpu: 1}]", 3, "unknown key 'cpu' in scheduler"),
         (BASE + "axes:\n  scheduler: [{cpu_ratio: 1}]", 3, "missing key 'scheduler.name'"),
         (BASE + "axes:\n  hardware: [gh20]", 3, "did you mean 'gh200'?"),
-        (BASE + "axes:\n  hardware_changes.link.h2d: [1]", 3, "unknown axis 'hardware_changes.link.h2d'"),
+        (BASE + "axes:\n  hardware_changes.link.h2d: [1]", 3, "unknown key 'h2d' in hardware_changes.link"),
         (BASE + "axes:\n  hardware_changes.link.h2d_bytes_per_s: [2x]", 3, "found '2x', expected a number"),
         (BASE + "axes:\n  hardware_changes: [{link: {h2d: 1}}]", 3, "unknown key 'h2d' in hardware_changes.link"),
         (BASE + "axes:\n  training.micro_batch: []", 3, "found an empty axis"),
@@ -130,7 +141,7 @@ BASE = "base: zero3_20b_4xh100\n"
         (BASE + "axes:\n  model.layers: {from: 1, to: 4, step: 0}", 3, "found 0, expected a step that leads"),
         (BASE + "axes:\n  model.layers: {from: 1, to: 4, step: 1e-9}", 3, "a range of at most 100,000 values"),
         (BASE + "axes:\n  model.layers: {from: 0, to: 4, count: 3, scale: log}", 3, "expected more than 0"),
-        (BASE + "axes:\n  model.layers: {values: [4], when: {model.heads: 1}}", 3, "'model.heads' is no axis above"),
+        (BASE + "axes:\n  model.layers: [4]\nskip:\n  - {model.heads: 1}", 5, "'model.heads' is no axis"),
         (BASE + "axes:\n  model.layers: [4]\nskip:\n  - {model.layers: 5}", 5, "found 5, expected a value of that"),
         (BASE + "axes:\n  model.layers: [4]\nskip: [{}]", 4, "expected a condition"),
     ],

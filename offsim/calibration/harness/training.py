@@ -1,0 +1,96 @@
+"""Training under one schedule: checked, measured and traced."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .deep_optimizer_states import DeepOptimizerStates
+from .device import Device
+from .iterations import Iterations
+from .model import Shape, Transformer, choose_shape
+from .reference import TOLERANCE, check
+from .tracing import trace
+from .zero3_offload import Schedule, Zero3Offload, Zero3OffloadAsyncGrads
+
+SCHEDULES = (
+    Schedule("zero3_offload"),
+    Schedule("zero3_offload_async_grads"),
+    Schedule("zero3_offload_async_grads", cpu_ratio=0.5),
+    *(Schedule("deep_optimizer_states", update_stride=stride) for stride in (2, 3, 4, 8)),
+)
+OPTIMIZERS: dict[str, type[Zero3Offload]] = {
+    "zero3_offload": Zero3Offload,
+    "zero3_offload_async_grads": Zero3OffloadAsyncGrads,
+    "deep_optimizer_states": DeepOptimizerStates,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and how long one schedule is measured."""
+
+    shape: Shape
+    subgroup_size: int
+    bucket_elements: int
+    seconds: float
+    fewest: int
+    most: int
+
+
+def choose_plan(parameters: float, cuda: bool, quick: bool) -> Plan:
+    """Return the plan for a model of about so many parameters."""
+    sequence = 64 if quick else 2048 if cuda else 256
+    shape = choose_shape(parameters, sequence)
+    # About 20 sub-groups, since the longest stride is 8; DeepSpeed's defaults from 2e9 and 1e9 parameters on
+    subgroup_size = min(100_000_000, shape.parameters // 20)
+    bucket_elements = min(500_000_000, shape.parameters // 2)
+    return Plan(shape, subgroup_size, bucket_elements, *((0.0, 3, 3) if quick else (15.0, 3, 8)))
+
+
+def train(schedule: Schedule, plan: Plan, device: Device, threads: int, traces: Path) -> dict[str, Any]:
+    """Check a schedule, measure and trace it; return its row of `training.csv`."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model = Transformer(plan.shape, device.torch)
+    optimizer = OPTIMIZERS[schedule.scheduler](model, device, schedule, plan.subgroup_size, plan.bucket_elements)
+    try:
+        iterations = Iterations(model, optimizer, device, plan.shape)
+        difference, seconds = check(iterations, optimizer, device)
+        iterations.run()  # the memory of the reference is given back: allocate anew before it counts
+        device.synchronize()
+        iterations.marks.clear()
+        for _ in range(max(plan.fewest, min(plan.most, int(plan.seconds / seconds)))):
+            iterations.run()
+        device.synchronize()
+        measured = iterations.times() | iterations.memory_columns()
+        trace(iterations, device, traces / f"{schedule.name}.json.gz")
+        optimizer.finish()
+    finally:
+        optimizer.close()
+    checked = {"parameter_difference": difference, "parameter_tolerance": TOLERANCE}
+    return _configuration(schedule, plan, device, threads, optimizer) | measured | checked
+
+
+def _configuration(
+    schedule: Schedule, plan: Plan, device: Device, threads: int, optimizer: Zero3Offload
+) -> dict[str, Any]:
+    """Return the configuration's columns, named as in tables of measured runs."""
+    shape = plan.shape
+    name = torch.cuda.get_device_name() if device.cuda else "cpu only"
+    return {
+        "hardware": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"), "schedule": schedule.name,
+        "model": f"{shape.parameters / 1e9:.3g}B", "layers": shape.layers, "hidden": shape.hidden,
+        "ffn_hidden": shape.ffn_hidden, "heads": shape.heads, "kv_heads": shape.heads, "seq": shape.sequence,
+        "vocab": shape.vocab, "swiglu": True, "untied": True, "checkpointing": True, "flash_attn": True,
+        "params_per_tp_rank": shape.parameters, "tp": 1, "dp": 1, "micro_batch": 1, "global_batch": 1,
+        "cpu_ratio": schedule.cpu_ratio, "subgroup_size": plan.subgroup_size, "subgroups": len(optimizer.subgroups),
+        "largest_subgroup": max(group.elements for group in optimizer.subgroups),
+        "bucket_elements": plan.bucket_elements, "scheduler": schedule.scheduler,
+        "update_stride": schedule.update_stride, "dos_build": "C" if schedule.update_stride else None,
+        "threads": threads,
+    }  # fmt: skip

@@ -1,1 +1,0 @@
-"""A recorded trace run again on the engine."""

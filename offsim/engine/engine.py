@@ -1,0 +1,264 @@
+"""Streams and threads, and the engine that runs what is enqueued on them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any
+
+from simpy import Environment, Event
+
+from offsim.engine.operation import Operation
+from offsim.engine.server import Server
+from offsim.engine.sharing import Sharing
+from offsim.engine.tier import Tier
+
+Code = Generator[Operation | None, Any, Any]
+"""What a thread runs: it yields the operations whose end it waits for; None is no wait."""
+
+
+class Stream:
+    """Runs what is enqueued on it one after another: a CUDA stream, or a thread's own work."""
+
+    __slots__ = ("last_ended", "name", "rank", "tail")
+
+    def __init__(self, name: str, rank: int = 0) -> None:
+        self.name = name
+        self.rank = rank
+        self.tail: Operation | None = None
+        self.last_ended: Operation | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, rank={self.rank})"
+
+
+class Thread(Stream):
+    """A thread of the host: runs code, and is the stream of its own work. What it enqueues has its tags."""
+
+    __slots__ = ("end", "iteration", "phase")
+
+    def __init__(self, name: str, rank: int = 0) -> None:
+        super().__init__(name, rank)
+        self.phase = ""
+        self.iteration = 0
+        self.end: Operation | None = None
+        """The end of the code that it was given last."""
+
+
+class NotAwaitable(TypeError):
+    """A thread's code yielded something that is no operation."""
+
+
+class Deadlock(RuntimeError):
+    """Threads wait for what will never end."""
+
+
+class Engine:
+    """Environment, sharing and the record of all operations, in the order in which they were enqueued."""
+
+    def __init__(self, stretch: Mapping[str, float] | None = None) -> None:
+        self.env = Environment()
+        self.sharing = Sharing(self.env, self._finished)
+        self.stretch = stretch
+        """Kind of operation -> how many times as long it takes, at the same demands per second."""
+        self.operations: list[Operation] = []
+        self._live = 0
+        self._threads: dict[Thread, None] = {}
+        self.running: dict[Thread, Operation] = {}
+        """Threads whose code has not ended, and what that waits for."""
+
+    def spawn(self, thread: Thread, code: Code, issuer: Thread | None = None) -> Operation:
+        """Run `code` on `thread`, behind the code that it was given before; returns the operation of its end.
+
+        The thread takes over the tags of its `issuer`.
+        """
+        before, end = thread.end, Operation(thread, "end", f"end of {thread.name}", 0.0)
+        end.pending = 1
+        thread.end = end
+        self._threads[thread] = None
+        tags = (issuer.phase, issuer.iteration, issuer.last_ended) if issuer is not None else None
+        self.env.process(self._drive(thread, code, before, end, tags))
+        return end
+
+    def _drive(
+        self,
+        thread: Thread,
+        code: Code,
+        before: Operation | None,
+        end: Operation,
+        tags: tuple[str, int, Operation | None] | None,
+    ) -> Generator[Event, Any, None]:
+        behind = before is not None and not before.done
+        if before is not None and behind:
+            yield before.completion(self.env)
+        if tags is not None:
+            thread.phase, thread.iteration = tags[:2]
+            if not behind:
+                thread.last_ended = tags[2]
+        for awaited in code:
+            if awaited is None:
+                continue
+            if not isinstance(awaited, Operation):
+                raise NotAwaitable(f"{thread.name}: yielded {awaited!r}, expected an operation")
+            if awaited.ended_at < 0.0:
+                self.running[thread] = awaited
+                yield awaited.completion(self.env)
+                thread.last_ended = awaited
+        self.running.pop(thread, None)
+        end.waited_for = thread.last_ended
+        end.pending = 0
+        self._start([end])
+
+    def unfinished(self) -> list[Operation]:
+        """Operations that have been enqueued and have not ended, in order."""
+        found: list[Operation] = []
+        for operation in reversed(self.operations):
+            if len(found) == self._live:
+                break
+            if operation.ended_at < 0.0:
+                found.append(operation)
+        return found[::-1]
+
+    def check_ended(self) -> None:
+        """Raise Deadlock where threads still wait."""
+        for thread, awaited in self.running.items():
+            raise Deadlock(f"{thread.name} of rank {thread.rank} waits for '{awaited.name}', which never ends")
+
+    def enqueue(
+        self, operation: Operation, after: Iterable[Operation | None] = (), thread: Thread | None = None
+    ) -> Operation:
+        """Put `operation` on its stream; it starts once its predecessor and all of `after` have ended.
+
+        `thread` enqueues it: the operation has its tags, and waited for what the thread did last when nothing else
+        held it back.
+        """
+        stream = operation.stream
+        if self.stretch is not None and operation.kind in self.stretch:
+            operation.duration *= self.stretch[operation.kind]
+            operation.remaining = operation.duration
+        operation.index = len(self.operations)
+        operation.enqueued_at = self.env.now
+        if thread is not None:
+            operation.phase = thread.phase
+            operation.iteration = thread.iteration
+        self.operations.append(operation)
+        self._live += 1
+        tail = stream.tail
+        if tail is not None and tail.ended_at < 0.0:
+            tail.dependents.append(operation)
+            operation.pending += 1
+        for dependency in after:
+            if dependency is not None and dependency.ended_at < 0.0:
+                dependency.dependents.append(operation)
+                operation.pending += 1
+        stream.tail = operation
+        if operation.pending == 0:
+            if thread is not None:
+                operation.waited_for = thread.last_ended
+            self._start(self._admitted(operation))
+        return operation
+
+    def close(self) -> None:
+        """End the simulation, which leaves the records.
+
+        What refers back to what it belongs to is let go: in circles, records would stay until the garbage collector
+        finds them, and over many simulations finding them takes a third of the time.
+        """
+        for operation in self.operations:
+            operation.stream.tail = operation.stream.last_ended = None
+        for thread in self._threads:
+            thread.end = thread.last_ended = None
+        self.running.clear()
+        del self.sharing
+
+    def _admitted(self, operation: Operation) -> list[Operation]:
+        """What may start now that `operation` is ready: itself, its whole collective, or nothing yet."""
+        if operation.rendezvous is not None:
+            return [peer for peer in operation.rendezvous.arrive(operation) if self._admit(peer)]
+        if self._admit(operation):
+            return [operation]
+        return []
+
+    def _admit(self, operation: Operation) -> bool:
+        """Take its servers' slots and its room in pools if all are free, else wait for all of them."""
+        gates = _gates(operation)
+        if not gates:
+            return True
+        if not all(gate.admits(operation) for gate in gates):
+            new = [gate for gate in gates if operation not in gate.waiting]
+            for gate in new:
+                gate.join(operation)
+            # One that comes later may be the first, by its priority, where others wait for another gate.
+            if not new or not all(gate.admits(operation) for gate in gates):
+                return False
+        for gate in gates:
+            if gate.waiting:
+                gate.leave(operation)
+        for server in operation.holds:
+            server.busy += 1
+        if gates is not operation.holds:
+            for tier, occupant, nbytes in operation.allocates:
+                if tier.waits:
+                    tier.allocate(occupant, nbytes)
+        return True
+
+    def _start(self, operations: list[Operation]) -> None:
+        for operation in operations:  # grows: what takes no time ends at once, without recursion
+            for tier, occupant, nbytes in operation.allocates:
+                if not tier.waits:
+                    tier.allocate(occupant, nbytes)
+            if operation.duration > 0.0:
+                self.sharing.start(operation)
+            else:
+                operation.started_at = operation.ended_at = self.env.now
+                operations += self._released(operation)
+
+    def _finished(self, operation: Operation) -> None:
+        self._start(self._released(operation))
+
+    def _released(self, operation: Operation) -> list[Operation]:
+        """Account for the end of `operation`: what may start now."""
+        released: list[Operation] = []
+        operation.stream.last_ended = operation
+        self._live -= operation.index >= 0
+        if operation.holds or operation.frees:
+            for server in operation.holds:
+                server.busy -= 1
+            for tier, occupant, nbytes in operation.frees:
+                tier.free(occupant, nbytes)
+                if tier.waiting:
+                    self._admit_waiting(tier, operation, released)
+            for server in operation.holds:
+                if server.waiting:
+                    self._admit_waiting(server, operation, released)
+        for dependent in operation.dependents:
+            dependent.pending -= 1
+            if dependent.pending == 0:
+                dependent.waited_for = operation
+                released += self._admitted(dependent)
+        operation.dependents.clear()
+        operation.signal()
+        return released
+
+    def _admit_waiting(self, gate: Server | Tier, ended: Operation, released: list[Operation]) -> None:
+        """Admit those who wait at a gate, in their order, as long as there is room.
+
+        Who is admitted no longer stands before others at the other gates that it waited at.
+        """
+        gates = [gate]
+        for each in gates:  # grows
+            while each.waiting:
+                first = each.waiting[0]
+                if not self._admit(first):
+                    break
+                first.waited_for = ended
+                released.append(first)
+                gates += [other for other in _gates(first) if other is not each]
+
+
+def _gates(operation: Operation) -> tuple[Server | Tier, ...]:
+    """What it may have to wait for: its servers, and the pools that it takes from."""
+    gates: tuple[Server | Tier, ...] = operation.holds
+    for tier, _, _ in operation.allocates:
+        if tier.waits and tier not in gates:
+            gates = (*gates, tier)
+    return gates

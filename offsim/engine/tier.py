@@ -1,0 +1,96 @@
+"""Memory tiers with occupants, high-water marks and a series over time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from simpy import Environment
+
+from offsim.engine.server import Turns
+
+if TYPE_CHECKING:
+    from offsim.engine.operation import Operation
+
+_ROUNDING = 0.5
+"""Bytes that an occupant may free more than it holds: sums of fractions of bytes are rounded."""
+
+
+class OutOfMemory(Exception):
+    """A tier cannot hold an allocation. Carries what a verdict needs."""
+
+    def __init__(self, tier: Tier, occupant: str, asked: float, time: float) -> None:
+        super().__init__(tier, occupant, asked, time)  # as args: SimPy copies exceptions that no process catches
+        self.tier = tier
+        self.occupant = occupant
+        self.asked = asked
+        self.time = time
+        self.occupants = dict(tier.occupants)
+
+    def __str__(self) -> str:
+        return f"{self.tier.name}: {self.asked:.0f} B for {self.occupant} do not fit at {self.time:.6f} s"
+
+
+class Tier(Turns):
+    """Bytes of one memory, by occupant. `series` has (time, occupant, its bytes, all bytes) per change.
+
+    An allocation beyond the capacity fails with OutOfMemory; where `when_full` is "wait", as in a pool of buffers, the
+    operation that allocates waits for room.
+    """
+
+    __slots__ = ("_rows_at_peak", "capacity", "env", "name", "occupants", "peak", "peak_at", "series", "used", "waits")
+
+    def __init__(
+        self, env: Environment, name: str, capacity: float, when_full: Literal["fail", "wait"] = "fail"
+    ) -> None:
+        super().__init__()
+        self.env = env
+        self.name = name
+        self.capacity = capacity
+        self.waits = when_full == "wait"
+        self.occupants: dict[str, float] = {}
+        self.used = 0.0
+        self.peak = 0.0
+        self.peak_at = 0.0
+        self.series: list[tuple[float, str, float, float]] = []
+        self._rows_at_peak = 0
+
+    @property
+    def peak_occupants(self) -> dict[str, float]:
+        """What each occupant held when most was in use."""
+        held = {occupant: nbytes for _, occupant, nbytes, _ in self.series[: self._rows_at_peak]}
+        return {occupant: nbytes for occupant, nbytes in held.items() if nbytes > 0}
+
+    def admits(self, operation: Operation) -> bool:
+        """Whether there is room for all that it allocates here; raises OutOfMemory where there never is."""
+        asked = 0.0
+        for tier, occupant, nbytes in operation.allocates:
+            if tier is self:
+                asked += nbytes
+                if asked > self.capacity:
+                    raise OutOfMemory(self, occupant, asked, self.env.now)
+        return self.used + asked <= self.capacity + _ROUNDING and self.next_is(operation)
+
+    def allocate(self, occupant: str, nbytes: float) -> None:
+        """Add bytes; raises OutOfMemory where they exceed the capacity."""
+        if not nbytes >= 0:
+            raise ValueError(f"{self.name}: nbytes(={nbytes}) of {occupant} must be >= 0")
+        if self.used + nbytes > self.capacity and not self.waits:
+            raise OutOfMemory(self, occupant, nbytes, self.env.now)
+        self._change(occupant, nbytes)
+        if self.used > self.peak:
+            self.peak = self.used
+            self.peak_at = self.env.now
+            self._rows_at_peak = len(self.series)
+
+    def free(self, occupant: str, nbytes: float) -> None:
+        """Give bytes back; an occupant never holds less than nothing."""
+        held = self.occupants.get(occupant, 0.0)
+        if not 0 <= nbytes <= held + _ROUNDING:
+            raise ValueError(f"{self.name}: freeing {nbytes:.0f} B of {occupant}, which holds {held:.0f} B")
+        self._change(occupant, -min(nbytes, held, self.used))
+
+    def _change(self, occupant: str, nbytes: float) -> None:
+        held = self.occupants.get(occupant, 0.0) + nbytes
+        self.occupants[occupant] = held
+        self.used += nbytes
+        self.series.append((self.env.now, occupant, held, self.used))

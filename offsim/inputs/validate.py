@@ -1,0 +1,104 @@
+"""Checking a document against a model: pydantic's errors as one sentence with file, line and key."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from offsim.inputs.document import Document, dotted
+from offsim.inputs.errors import Expected, KeyPath, suggestion
+from offsim.inputs.fields import section_type
+
+# pydantic's error types, or their first words -> what to tell the user was expected; {} come from the error's context
+_EXPECTED = {
+    "int_parsing_size": "a number of ordinary size",
+    "finite_number": "a finite number",
+    "string_too_short": "text that is not empty",
+    "literal_error": "{expected}",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "a path",
+    "list": "a list",
+    "model": "a section of keys",
+    "dict": "a section of keys",
+}
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class _Problem(NamedTuple):
+    path: KeyPath
+    text: str
+    missing: bool = False
+
+
+def validate(document: Document, model: type[ModelT], data: Any = None, at: KeyPath = ()) -> ModelT:
+    """Build `model` from the document, or from `data`, which the document holds at the path `at`.
+
+    Raises InputError for the first problem by line. Missing keys come last: a misspelt key is missing too.
+    """
+    try:
+        return model.model_validate(document.data if data is None else data)
+    except ValidationError as error:
+        problems = [_problem(document, model, details, at) for details in error.errors(include_url=False)]
+    first = min(problems, key=lambda problem: (problem.missing, document.mark(problem.path).line))
+    raise document.error(first.path, first.text)
+
+
+def _problem(document: Document, model: type[BaseModel], details: ErrorDetails, at: KeyPath) -> _Problem:
+    """Turn one of pydantic's errors into a path and a sentence."""
+    kind, context = details["type"], details.get("ctx", {})
+    if kind in ("missing", "extra_forbidden"):
+        return _problem_of_keys(model, details, at)
+    path = _existing(document.data, at + details["loc"])
+    cause = context.get("error")
+    if isinstance(cause, Expected):
+        path, expected = path + cause.at, cause.expected
+        if _existing(document.data, path) != path:  # a default that does not go with what is given
+            return _Problem(path, f"{dotted(path)}: expected {expected}")
+    elif template := _EXPECTED.get(kind) or _EXPECTED.get(kind.split("_")[0]):
+        expected = template.format(**context)
+    else:
+        return _Problem(path, f"{dotted(path)}: {cause or details['msg']}")
+    return _Problem(path, f"{dotted(path)}: found {document.found(path)}, expected {expected}")
+
+
+def _problem_of_keys(model: type[BaseModel], details: ErrorDetails, at: KeyPath) -> _Problem:
+    """A key that the section at `at` of the document lacks, or has and should not."""
+    *inside, name = details["loc"]
+    section = (*at, *inside)
+    fields = _fields(model, tuple(inside))
+    if details["type"] == "missing":
+        meaning = f" ({fields[str(name)]})" if fields.get(str(name)) else ""
+        return _Problem(section, f"missing key '{dotted((*section, name))}'{meaning}", missing=True)
+    place = f" in {dotted(section)}" if section else ""
+    return _Problem((*section, name), f"unknown key '{name}'{place}{suggestion(str(name), fields)}")
+
+
+def _existing(data: Any, path: KeyPath) -> KeyPath:
+    """Cut from the path what is not in the data: pydantic adds the names of a union's branches."""
+    for end, part in enumerate(path):
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return path[:end]
+    return path
+
+
+def _fields(model: type[BaseModel], path: KeyPath) -> dict[str, str]:
+    """Return name -> meaning of the keys that the section at `path` of `model` may have in a file."""
+    for part in path:
+        known = model.model_fields.get(str(part))
+        section = section_type(known.annotation) if known else None
+        if section is None:
+            return {}
+        model = section
+    return {name: info.description or "" for name, info in model.model_fields.items() if not info.exclude}

@@ -1,0 +1,224 @@
+"""Iterations on every simulated rank of a node, until they repeat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from offsim.engine import Code, Engine, Operation, OutOfMemory
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.layout import Layout
+from offsim.platform.platform import OrderAmongRanks, Platform
+from offsim.programs.rank import Collectives, Rank
+from offsim.programs.schedule import ScheduleOptions, TrainingSchedule
+from offsim.programs.training import Training
+from offsim.programs.transformer import Workload
+from offsim.states.block import Block
+from offsim.states.placement import Placed
+
+MAX_PERIODS = 8
+"""Periods after which a run that does not repeat is given up."""
+CLOSE = 1e-9
+"""Relative difference of times that are taken as equal: rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of one rank's iteration; gradient accumulation repeats forward and backward."""
+
+    rank: int
+    iteration: int
+    name: str
+    start: float
+    end: float
+
+
+@dataclass
+class Run:
+    """What a simulation leaves: operations, phases and memory, or why it could not go on.
+
+    The measured iterations are the last period of the schedule, from `started_at` to `ended_at`.
+    """
+
+    profile: HardwareProfile
+    workload: Workload
+    layout: Layout
+    engine: Engine
+    platform: Platform
+    ranks: list[Rank]
+    phases: list[Phase] = field(default_factory=list)
+    first: int = 1
+    """The first measured iteration."""
+    last: int = 1
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    settled: bool = True
+    """Whether the measured iterations repeat those before them."""
+    out_of_memory: OutOfMemory | None = None
+
+    @property
+    def operations(self) -> list[Operation]:
+        """What has run, but for the next iteration, which ranks that end early have begun."""
+        return [operation for operation in self.engine.operations if operation.iteration <= self.last]
+
+    @property
+    def iterations(self) -> int:
+        """How many iterations are measured."""
+        return self.last - self.first + 1
+
+
+def run_training(
+    profile: HardwareProfile,
+    workload: Workload,
+    schedule: type[TrainingSchedule],
+    options: ScheduleOptions,
+    placed: Placed,
+    all_ranks: bool = False,
+    stretch: Mapping[str, float] | None = None,
+) -> Run:
+    """Simulate iterations until they repeat; all ranks where they share something that has an order."""
+    try:
+        return _run(profile, workload, schedule, options, placed, all_ranks, stretch)
+    except OrderAmongRanks:
+        return _run(profile, workload, schedule, options, placed, True, stretch)
+
+
+def _run(
+    profile: HardwareProfile,
+    workload: Workload,
+    schedule: type[TrainingSchedule],
+    options: ScheduleOptions,
+    placed: Placed,
+    all_ranks: bool,
+    stretch: Mapping[str, float] | None,
+) -> Run:
+    engine = Engine(stretch)
+    training = workload.training
+    layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks)
+    platform = Platform(engine, profile, layout)
+    collectives = Collectives(layout.simulated)
+    ranks = [Rank(engine, platform, number, workload, collectives) for number in range(layout.simulated)]
+    run = Run(profile, workload, layout, engine, platform, ranks)
+    try:
+        iterations = Iterations(run, [schedule(options, workload, placed) for _ in ranks])
+        for rank in ranks:
+            engine.spawn(rank.host, iterations.of(rank))
+        engine.env.run()
+        if not iterations.over:
+            engine.check_ended()
+    except OutOfMemory as verdict:
+        run.out_of_memory = verdict
+        run.last = max((rank.iteration for rank in ranks), default=1)
+        run.first = run.last
+    finally:
+        engine.close()
+    return run
+
+
+class Iterations:
+    """Repeats the iteration of each rank until the state at its beginning is one seen a period before."""
+
+    def __init__(self, run: Run, schedules: list[TrainingSchedule]) -> None:
+        self.run = run
+        self.schedules = schedules
+        self.period = schedules[0].period
+        self.programs = [Training(rank, schedule) for rank, schedule in zip(run.ranks, schedules, strict=True)]
+        for rank, schedule in zip(run.ranks, schedules, strict=True):
+            home, version = schedule.placed.parameters, -int(schedule.starts_with_update)
+            rank.parameters = [
+                Block(f"the parameters of sub-group {s.index}", s.elements, home, version)
+                for s in rank.workload.subgroups
+            ]
+            schedule.place(rank)
+        self._begun: list[tuple[float, Any]] = []
+        """Of each iteration: when its last rank began it, and the state that it found."""
+        self._ready = [0] * len(run.ranks)
+        self.over = False
+        """Whether ranks have stopped. Those that had begun the next iteration then wait for the others in vain."""
+
+    def of(self, rank: Rank) -> Code:
+        """The host thread's code of a rank."""
+        program = self.programs[rank.number]
+        if program.schedule.starts_with_update:
+            rank.host.phase = "update"
+            yield from program.update()
+        while True:
+            rank.host.iteration += 1
+            self._begin(rank)
+            if self.over:
+                return
+            for name, code in program.phases():
+                rank.host.phase = name
+                start = self.run.engine.env.now
+                yield from code
+                phase = Phase(rank.number, rank.iteration, name, start, self.run.engine.env.now)
+                self.run.phases.append(phase)
+
+    def _begin(self, rank: Rank) -> None:
+        """Note that a rank begins an iteration; the last one to do so sees whether the state repeats."""
+        self._ready[rank.number] = rank.iteration
+        if min(self._ready) < rank.iteration or len(self._begun) >= rank.iteration:
+            return
+        run, now = self.run, self.run.engine.env.now
+        self._begun.append((now, self._state(rank.iteration)))
+        run.started_at, run.first, run.last = now, rank.iteration, rank.iteration
+        done = rank.iteration - 1
+        if done < self.period:
+            return
+        repeats = _alike(self._begun[-1][1], self._begun[-1 - self.period][1])
+        if repeats or done >= MAX_PERIODS * self.period:
+            self.over = True
+            run.settled = repeats
+            run.first, run.last = done - self.period + 1, done
+            run.started_at, run.ended_at = self._begun[done - self.period][0], now
+
+    def _state(self, iteration: int) -> list[Any]:
+        """What the next iteration depends on: unfinished work, memory, pools, and what ranks and schedules keep."""
+        run = self.run
+        now = run.engine.env.now
+        unfinished = [[o.stream.rank, o.stream.name, o.name, _left(o, now)] for o in run.engine.unfinished()]
+        memory = [
+            [[name, round(held)] for name, held in sorted(tier.memory.occupants.items()) if held >= 1]
+            for tier in run.platform.tiers
+        ]
+        blocks = [
+            (iteration - block.version, 0.0 if block.since is None else _left(block.since, now))
+            for rank in run.ranks
+            for block in rank.parameters
+        ]
+        kept = [_kept(vars(schedule), now) for schedule in self.schedules]
+        skew = [rank.iteration - iteration for rank in run.ranks]
+        return [unfinished, memory, blocks, kept, skew]
+
+
+def _left(operation: Operation, now: float) -> float:
+    """Seconds of work alone that an operation still has."""
+    if operation.ended_at >= 0.0:
+        return 0.0
+    running = operation.started_at >= 0.0
+    return operation.remaining - (now - operation.updated_at) * operation.fraction * running
+
+
+def _kept(value: Any, now: float) -> Any:
+    """The value of an attribute as it is now, to compare with what it is later."""
+    if isinstance(value, Operation):
+        return _left(value, now)
+    if isinstance(value, Mapping):
+        return [[key, _kept(item, now)] for key, item in value.items()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_kept(item, now) for item in value]
+    state = getattr(value, "state", None)
+    return state() if callable(state) else value
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two states are the same but for rounding of times."""
+    if one == other:
+        return True
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(_alike(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e3 * CLOSE, abs_tol=CLOSE)
+    return False

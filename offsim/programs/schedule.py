@@ -1,0 +1,252 @@
+"""What a training schedule is: where states live, what moves when, who waits for what. Every hook has a default.
+
+Hooks that are `Code` run on the rank's host thread; each operation that they `yield` is a blocking call there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel
+
+from offsim.engine import Code, MemoryChange, Operation
+from offsim.inputs.fields import Section
+from offsim.platform.platform import GPU, HOST
+from offsim.programs.rank import Rank
+from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup, Workload
+from offsim.states.placement import Placed
+
+OPTIMIZER_STATE = "optimizer state p, m, v (fp32)"
+GRADIENTS = "gradients (fp32)"
+KEPT = "activations"
+OFFLOADED = "activations of layers"
+
+
+class ScheduleOptions(Section):
+    """Options of a schedule; each schedule subclasses it with its own."""
+
+
+def options_to_try(options: type[BaseModel]) -> dict[str, tuple[Any, ...]]:
+    """Option -> the values worth trying, of the options that declare them (`json_schema_extra={"try": [...]}`)."""
+    return {
+        name: tuple(extra["try"])  # type: ignore[arg-type]
+        for name, info in options.model_fields.items()
+        if isinstance(extra := info.json_schema_extra, dict) and "try" in extra
+    }
+
+
+class TrainingSchedule:
+    """One instance serves one rank, over all iterations.
+
+    Subclasses override hooks; `placed` says where the scenario puts states, `options` has the checked options.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[ScheduleOptions]] = ScheduleOptions
+
+    lag: ClassVar[int] = 0
+    """Updates that parameters may be behind when kernels read them."""
+    period: ClassVar[int] = 1
+    """Iterations after which the schedule does the same again."""
+    order: ClassVar[Literal["micro_batch", "layer"]] = "micro_batch"
+    """Whether all layers run for a micro-batch, or all micro-batches for a layer, before the next one."""
+    waits_for_parameters: ClassVar[bool] = True
+    """Whether kernels wait until the parameters that they read are there; false where the real system races."""
+    starts_with_update: ClassVar[bool] = False
+    """Whether simulating an update before the first iteration reaches the steady state sooner."""
+
+    layers_ahead: int | None = None
+    """Layers whose parameters may be on the GPU at once; None for as many as DeepSpeed's max_live_parameters allows."""
+
+    stages: ClassVar[tuple[int, ...]] = (3,)
+    """ZeRO stages that it is made for."""
+    optimizer_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
+    """Kinds of tiers that optimizer state may be in: gpu, memory, storage."""
+    parameter_kinds: ClassVar[tuple[str, ...]] = (GPU,)
+    optimizer_home: ClassVar[str] = HOST
+    """The tier of optimizer state where a scenario names none."""
+    placement_options: ClassVar[tuple[str, ...]] = ()
+    """Options that say where optimizer state is; a scenario gives them or `placement.optimizer`."""
+
+    def __init__(self, options: Any, workload: Workload, placed: Placed) -> None:
+        self.options = options
+        self.workload = workload
+        self.placed = placed
+        self.subgroups = workload.subgroups
+        self._last_kernels: dict[int, Operation] = {}
+
+    @classmethod
+    def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
+        """Tier of each sub-group's optimizer state where the scenario's placement names none."""
+        return (cls.optimizer_home,) * subgroups
+
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        """Keys of DeepSpeed's configuration that say these options, by dotted path; None if it has no such schedule."""
+        return None
+
+    @classmethod
+    def deepspeed_notes(cls, options: Any) -> list[str]:
+        """What has to be done besides setting those keys."""
+        return []
+
+    def on(self, *tiers: str) -> list[Subgroup]:
+        """Sub-groups whose optimizer state is in one of these tiers, in order."""
+        return [subgroup for subgroup in self.subgroups if self.placed.optimizer[subgroup.index] in tiers]
+
+    def off_gpu(self) -> list[Subgroup]:
+        """Sub-groups whose optimizer state is not on the GPU."""
+        return [subgroup for subgroup in self.subgroups if self.placed.optimizer[subgroup.index] != GPU]
+
+    def elements(self, bucket: Bucket, *tiers: str) -> int:
+        """Parameters of a bucket that the rank owns and whose optimizer state is in these tiers, or in any."""
+        places = self.placed.optimizer
+        return sum(share for index, share in bucket.shares if not tiers or places[index] in tiers)
+
+    def off_gpu_elements(self, bucket: Bucket) -> int:
+        """Parameters of a bucket that the rank owns and whose optimizer state is not on the GPU."""
+        return sum(share for index, share in bucket.shares if self.placed.optimizer[index] != GPU)
+
+    # Hooks
+
+    def place(self, rank: Rank) -> None:
+        """Take the memory that states hold throughout: by default p, m, v and gradients, each where it is placed."""
+        for tier in dict.fromkeys(self.placed.optimizer):
+            held = count(self.on(tier))
+            rank.tier(tier).allocate(OPTIMIZER_STATE, 3 * FP32 * held)
+            rank.tier(tier).allocate(GRADIENTS, FP32 * held)
+
+    def fetch(
+        self,
+        rank: Rank,
+        layer: int,
+        pass_: str,
+        elements: int,
+        after: Sequence[Operation | None],
+        memory: Sequence[MemoryChange],
+    ) -> Code:
+        """Bring a layer's `elements` to the GPU before its kernels; returns the operation that they wait for.
+
+        `layer` is -1 for the embedding and the number of layers for the head. By default a rank's slice is copied from
+        the tier of parameters, and gathered from all ranks in ZeRO-3.
+        """
+        if self.placed.parameters != GPU:
+            after = [(yield from self.fetch_slice(rank, layer, pass_, elements, after, memory))]
+            memory = ()
+        if self.workload.training.zero_stage < 3 or self.workload.training.data_parallel == 1:
+            return next((operation for operation in reversed(after) if operation is not None), None)
+        return rank.all_gather(BF16 * elements, layer if layer < self.workload.model.layers else -1, after, memory)
+
+    def fetch_slice(
+        self,
+        rank: Rank,
+        layer: int,
+        pass_: str,
+        elements: int,
+        after: Sequence[Operation | None],
+        memory: Sequence[MemoryChange],
+    ) -> Code:
+        """Bring the rank's slice of a layer from the tier of parameters to the GPU."""
+        return (yield from self.copy_slice(rank, self.placed.parameters, layer, elements, after, memory))
+
+    def copy_slice(
+        self,
+        rank: Rank,
+        tier: str,
+        layer: int,
+        elements: int,
+        after: Sequence[Operation | None],
+        memory: Sequence[MemoryChange],
+    ) -> Code:
+        """Copy a slice from a memory tier: behind the gathers, and blocking the host if there are other ranks.
+
+        DeepSpeed, partitioned_param_coordinator.py: the copy is on the all-gather stream, parameter by parameter.
+        """
+        ranks, stream = self.workload.training.data_parallel, rank.collective_stream
+        nbytes = BF16 * elements / ranks
+        copy = rank.move(
+            nbytes, tier, GPU, "fetch parameters", layer=layer, stream=stream, after=after, allocates=memory
+        )
+        if ranks > 1:
+            yield copy
+        return copy
+
+    def release(self, rank: Rank, layer: int, pass_: str, after: Operation) -> None:
+        """After the operation a layer's parameters are not needed any more in this pass."""
+        if pass_ == "backward" and self.placed.activations != GPU:
+            self._last_kernels[layer] = after
+
+    def keep(self, rank: Rank, layer: int, step: int, nbytes: float, after: Operation) -> Code:
+        """After a layer's forward: the bytes that it leaves to backward stay, or move to the tier of activations."""
+        tier = self.placed.activations
+        if tier != GPU and layer < self.workload.model.layers - 1:  # the last one is needed at once
+            gpu = ((rank.gpu_memory, KEPT, nbytes),)
+            host = ((rank.tier(tier), OFFLOADED, nbytes),)
+            stream = rank.stream("activations out")
+            rank.move(
+                nbytes, GPU, tier, "activations", layer=layer, stream=stream, after=[after], allocates=host, frees=gpu
+            )
+        yield from ()
+
+    def restore(self, rank: Rank, layer: int, step: int, nbytes: float) -> Code:
+        """Before a layer's backward; returns the operation that its kernels wait for.
+
+        Copies run one layer ahead: while a layer's kernels run, the activations of the one before it come back.
+        """
+        tier = self.placed.activations
+        if tier == GPU or layer == self.workload.model.layers - 1:
+            yield from ()
+            return None
+        gpu = ((rank.gpu_memory, KEPT, nbytes),)
+        host = ((rank.tier(tier), OFFLOADED, nbytes),)
+        stream = rank.stream("activations back")
+        behind = [rank.stream("activations out").tail, self._last_kernels.get(layer + 2)]
+        return rank.move(
+            nbytes, tier, GPU, "activations", layer=layer, stream=stream, after=behind, allocates=gpu, frees=host
+        )
+
+    def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
+        """Store the rank's share of a reduced bucket; `first` and `last` micro-step of an iteration."""
+        raise NotImplementedError
+
+    def after_backward(self, rank: Rank, last: bool) -> Code:
+        """At the end of a backward pass, `last` of the iteration: wait for what it left."""
+        yield from ()
+
+    def before_update(self, rank: Rank) -> Code:
+        """The gradient norm: a scalar all-reduce per sub-group, each awaited."""
+        for subgroup in self.subgroups:
+            yield rank.launch(f"norm {subgroup.index}", rank.profile.host.subgroup_launch_s)
+            yield rank.all_reduce(8, "all-reduce norm")
+
+    def update(self, rank: Rank) -> Code:
+        """Update all of the rank's sub-groups, and tell when their 16-bit parameters are there (`written`)."""
+        raise NotImplementedError
+
+    def update_resident(self, rank: Rank, subgroups: Sequence[Subgroup]) -> Code:
+        """Sub-groups whose state lives on the GPU: one AdamW each and a cast into the bf16 parameters."""
+        for subgroup in subgroups:
+            rank.gpu_adam(subgroup.elements, subgroup.index)
+            nbytes = (FP32 + BF16) * subgroup.elements
+            cast = rank.elementwise(rank.compute_stream, "d2d", nbytes, "cast parameters", subgroup.index)
+            self.written(rank, subgroup, cast)
+        yield rank.wait(rank.compute_stream)
+
+    def gather_updated(self, rank: Rank) -> Code:
+        """In stages 1 and 2, the parameters that each rank has updated go to all."""
+        if self.workload.training.zero_stage in (1, 2):
+            yield rank.all_gather(BF16 * self.workload.parameters, -1)
+
+    def written(self, rank: Rank, subgroup: Subgroup, since: Operation | None, update: int | None = None) -> None:
+        """A sub-group's 16-bit parameters hold the result of an update from the end of `since` on.
+
+        `update` is that update's iteration; by default the one that `since` belongs to, else the present one.
+        """
+        of = update if update is not None else since.iteration if since is not None else rank.iteration
+        rank.parameters[subgroup.index].write(of, since)
+
+
+def count(subgroups: Sequence[Subgroup]) -> int:
+    """Parameters of sub-groups."""
+    return sum(s.elements for s in subgroups)

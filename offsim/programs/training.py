@@ -1,0 +1,269 @@
+"""A training iteration as DeepSpeed runs it: forward and backward of ZeRO, layer by layer, then the update.
+
+The program owns the phases and walks the layers; what moves when is the schedule's matter (`TrainingSchedule`). With
+ZeRO-3, layers' 16-bit parameters are gathered ahead of use, until `MAX_LIVE` elements are gathered at once, and
+released after use; those of the last layers stay gathered between forward and backward. Gradients go through a bucket.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from offsim.engine import Code, MemoryChange, Operation
+from offsim.platform.platform import GPU
+from offsim.programs.rank import Rank
+from offsim.programs.schedule import TrainingSchedule
+from offsim.programs.transformer import BF16, FP32, Bucket, Cost, cost
+
+BUCKET_ELEMENTS = 500_000_000
+"""DeepSpeed's reduce_bucket_size where the scenario gives none."""
+MAX_LIVE = 1_000_000_000
+"""DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance, in elements."""
+PREFETCH_LAYERS = 2
+"""Layers whose gathers are issued while one is launched: each of its modules prefetches 50M elements."""
+MAX_BUCKETS_IN_FLIGHT = 2
+"""DeepSpeed's max_param_reduce_events: the host waits for the oldest when more than these are unfinished."""
+
+PARAMETERS = "parameters (bf16)"
+GATHERED = "gathered parameters"
+ACTIVATIONS = "activations"
+WORKING_SET = "layer working set"
+LOSS = "logits and loss"
+BUCKET = "gradient bucket"
+REDUCED = "reduced gradients"
+WHOLE_GRADIENTS = "gradients of the whole model (bf16)"
+SCORES = "attention score buffer"
+
+
+@dataclass(frozen=True)
+class PassCosts:
+    """Kernel costs of one micro-batch on one rank, and the host's time to launch them."""
+
+    embedding: Cost
+    layer_forward: Cost
+    layer_backward: Cost
+    head_forward: Cost
+    head_backward: Cost
+    launch: float
+
+    @classmethod
+    def of(cls, rank: Rank) -> PassCosts:
+        """Work out the costs of a rank's micro-batch on its GPU."""
+        workload, gpu = rank.workload, rank.profile.gpu
+        all_reduce = rank.tensor_parallel_seconds(workload.hidden_bytes)
+
+        def layer(kernels: Cost, all_reduces: int) -> Cost:
+            return Cost(kernels.seconds + all_reduces * all_reduce, kernels.flops, kernels.nbytes)
+
+        return cls(
+            cost(workload.embedding_kernels(), gpu),
+            layer(cost(workload.layer_forward(), gpu), 2),
+            layer(cost(workload.layer_backward(), gpu), 2),
+            cost(workload.head_forward(), gpu),
+            cost(workload.head_backward(), gpu),
+            rank.profile.host.module_launch_s,
+        )
+
+
+class Training:
+    """The iteration of one rank; keeps what one pass leaves to the next."""
+
+    def __init__(self, rank: Rank, schedule: TrainingSchedule) -> None:
+        self.rank = rank
+        self.schedule = schedule
+        self.costs = PassCosts.of(rank)
+        workload = rank.workload
+        self.layers = workload.model.layers
+        self.stage = workload.training.zero_stage
+        self.sharded = workload.training.data_parallel > 1 and self.stage == 3
+        placed = schedule.placed
+        fetched = self.sharded or placed.parameters != GPU
+        self.vocab_bytes = float(BF16 * workload.vocab_elements) if fetched else 0.0
+        self.gathered_bytes = float(BF16 * workload.layer_elements) if fetched else 0.0
+        self.recomputed = placed.recomputed
+        activations = workload.layer_activation_bytes
+        self.kept_bytes = [workload.hidden_bytes if i < self.recomputed else activations for i in range(self.layers)]
+        """What each layer's forward leaves to its backward: its input where it is recomputed, else all activations."""
+        self.passing_bytes = [activations if i < self.recomputed else 0.0 for i in range(self.layers)]
+        """What a recomputed layer holds only while it runs."""
+        self.bucket_elements = workload.training.reduce_bucket_size or BUCKET_ELEMENTS
+        self.buckets = workload.buckets(self.bucket_elements)
+        rank.tier(placed.parameters).allocate(PARAMETERS, BF16 * workload.resident)
+        gpu = rank.gpu_memory
+        gpu.allocate(BUCKET, BF16 * self.bucket_elements)
+        if self.stage < 2:
+            gpu.allocate(WHOLE_GRADIENTS, BF16 * workload.parameters)
+        gpu.allocate(SCORES, workload.scores_bytes)
+        self._in_flight: deque[Operation] = deque()
+        self._vocabularies = 0
+
+    @cached_property
+    def live(self) -> int:
+        """Layers that are gathered at once; as many last ones stay so between forward and backward."""
+        most = max(-(-MAX_LIVE // self.rank.workload.layer_elements), 2)
+        return min(self.schedule.layers_ahead or most, self.layers)
+
+    def phases(self) -> Iterator[tuple[str, Code]]:
+        """The phases of an iteration in order, each with the host thread's code that runs it."""
+        steps = range(self.rank.workload.training.micro_steps)
+        passes = [steps] if self.schedule.order == "layer" else [range(step, step + 1) for step in steps]
+        for members in passes:
+            yield "forward", self.forward(members)
+            yield "backward", self.backward(members, members[0] == 0, members[-1] == steps[-1])
+        yield "update", self.update()
+
+    def update(self) -> Code:
+        """What comes between backward and the next forward."""
+        yield from self.schedule.before_update(self.rank)
+        yield from self.schedule.update(self.rank)
+        if self._vocabularies:  # embedding and head have stayed gathered until now
+            self.rank.gpu_memory.free(GATHERED, self._vocabularies * self.vocab_bytes)
+            self._vocabularies = 0
+
+    def _hold(self, occupant: str, nbytes: float) -> tuple[MemoryChange, ...]:
+        return ((self.rank.gpu_memory, occupant, nbytes),) if nbytes else ()
+
+    def forward(self, steps: range) -> Code:
+        """The forward pass of these micro-steps, layer by layer."""
+        rank, costs, workload, schedule = self.rank, self.costs, self.rank.workload, self.schedule
+        vocabulary = yield from self._fetch_vocabulary(-1, None)
+        gathers = [(yield from self._fetch(0, "forward", None))]
+        computed: list[Operation] = []
+        hidden = self._hold(ACTIVATIONS, 2 * workload.hidden_bytes)
+        for _ in steps:
+            current = rank.compute("embedding", costs.embedding, after=[vocabulary], allocates=hidden)
+        for layer in range(self.layers):
+            for further in range(len(gathers), min(len(gathers) + PREFETCH_LAYERS, layer + self.live, self.layers)):
+                released = computed[further - self.live] if further >= self.live else None
+                gathers.append((yield from self._fetch(further, "forward", released)))
+            kept, passing = self.kept_bytes[layer], self._hold(WORKING_SET, self.passing_bytes[layer])
+            for step in steps:
+                yield rank.launch(f"launch layer {layer}", costs.launch, layer)
+                frees = passing
+                if step == steps[-1] and layer < self.layers - self.live:
+                    frees += self._hold(GATHERED, self.gathered_bytes)
+                current = rank.compute(
+                    f"layer {layer} forward",
+                    costs.layer_forward,
+                    layer,
+                    after=[gathers[layer]],
+                    allocates=self._hold(ACTIVATIONS, kept) + passing,
+                    frees=frees,
+                )
+                yield from schedule.keep(rank, layer, step, kept, current)
+            computed.append(current)
+            if layer < self.layers - self.live:
+                schedule.release(rank, layer, "forward", current)
+        vocabulary = yield from self._fetch_vocabulary(self.layers, computed[-2] if self.layers > 1 else None)
+        kept, temporary = FP32 * workload.logits, (FP32 + BF16) * workload.logits
+        for _ in steps:
+            yield rank.launch("launch head", costs.launch)
+            head = rank.compute(
+                "head and loss",
+                costs.head_forward,
+                after=[vocabulary],
+                allocates=self._hold(LOSS, kept + temporary),
+                frees=self._hold(LOSS, temporary),
+            )
+        yield rank.wait(head)
+
+    def backward(self, steps: range, first: bool, last: bool) -> Code:
+        """The backward pass of these micro-steps; gradients are flushed after the last of them."""
+        rank, costs, workload, schedule = self.rank, self.costs, self.rank.workload, self.schedule
+        buckets = deque(self.buckets)
+        logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits)
+        head_gradient = self._hold(WORKING_SET, BF16 * workload.vocab_elements)
+        reduced = FP32 * self.bucket_elements / workload.training.data_parallel
+        rank.gpu_memory.allocate(REDUCED, reduced)
+        for step in steps:
+            yield rank.launch("launch head backward", costs.launch)
+            current = rank.compute(
+                "head backward",
+                costs.head_backward,
+                allocates=logits_gradient + (head_gradient if step == steps[0] else ()),
+                frees=logits_gradient + self._hold(LOSS, FP32 * workload.logits),
+            )
+        while buckets and buckets[0][0] == self.layers:
+            yield from self._flush(buckets.popleft()[1], current, first, last)
+        gathers: list[Operation | None] = [None] * self.layers
+        before = current
+        gradients = BF16 * workload.layer_elements
+        for layer in reversed(range(self.layers)):
+            work, launches = costs.layer_backward, costs.launch
+            if layer < self.recomputed:
+                again = costs.layer_forward
+                work = Cost(work.seconds + again.seconds, work.flops + again.flops, work.nbytes + again.nbytes)
+                launches *= 2
+            kept, passing = self.kept_bytes[layer], self._hold(WORKING_SET, self.passing_bytes[layer] + gradients)
+            for step in reversed(steps):
+                restored = yield from schedule.restore(rank, layer, step, kept)
+                yield rank.launch(f"launch layer {layer} backward", launches, layer)
+                final = step == steps[0]
+                frees = passing + (head_gradient if final and layer == self.layers - 1 else ())
+                frees += self._hold(ACTIVATIONS, kept) + (
+                    # Module by module, what this layer gives back holds a layer further ahead.
+                    self._hold(GATHERED, self.gathered_bytes) if final and layer < self.live else ()
+                )
+                current = rank.compute(
+                    f"layer {layer} backward", work, layer, [gathers[layer], restored], allocates=passing, frees=frees
+                )
+            schedule.release(rank, layer, "backward", current)
+            if layer >= self.live:
+                gathers[layer - self.live] = yield from self._fetch(layer - self.live, "backward", before, ())
+            before = current
+            while buckets and buckets[0][0] == layer:
+                yield from self._flush(buckets.popleft()[1], current, first, last)
+        hidden = self._hold(ACTIVATIONS, 2 * workload.hidden_bytes)
+        for _ in steps:
+            current = rank.compute("embedding backward", costs.embedding, frees=hidden)
+        for _, bucket in buckets:
+            yield from self._flush(bucket, current, first, last)
+        self._in_flight.clear()
+        yield from schedule.after_backward(rank, last)
+        yield rank.wait(rank.compute_stream, rank.reduce_stream)
+        rank.gpu_memory.free(REDUCED, reduced)
+
+    def _fetch(
+        self, layer: int, pass_: str, after: Operation | None, memory: tuple[MemoryChange, ...] | None = None
+    ) -> Code:
+        rank, schedule = self.rank, self.schedule
+        needed = [rank.parameters[index] for index in rank.workload.subgroups_of_layers[layer]]
+        for block in needed:
+            block.check(rank.iteration, schedule.lag)
+        behind = [after]
+        if schedule.waits_for_parameters:
+            behind += [block.since for block in needed]
+        if memory is None:
+            memory = self._hold(GATHERED, self.gathered_bytes)
+        return (yield from schedule.fetch(rank, layer, pass_, rank.workload.layer_elements, behind, memory))
+
+    def _fetch_vocabulary(self, layer: int, after: Operation | None) -> Code:
+        """The embedding at first, then the head, each fetched once an iteration."""
+        tied = self.rank.workload.model.tied_embeddings
+        if not self.vocab_bytes or self._vocabularies == (1 if tied else 2):
+            return None
+        self._vocabularies += 1
+        memory = self._hold(GATHERED, self.vocab_bytes)
+        elements = self.rank.workload.vocab_elements
+        return (yield from self.schedule.fetch(self.rank, layer, "forward", elements, [after], memory))
+
+    def _flush(self, bucket: Bucket, filled_by: Operation, first: bool, last: bool) -> Code:
+        rank = self.rank
+        while self._in_flight and self._in_flight[0].done:
+            self._in_flight.popleft()
+        if len(self._in_flight) > MAX_BUCKETS_IN_FLIGHT:
+            yield rank.wait(self._in_flight.popleft())
+        nbytes = BF16 * bucket.elements
+        filled = rank.elementwise(rank.reduce_stream, "d2d", 2 * nbytes, "copy into bucket", after=[filled_by])
+        if self.stage >= 2:
+            rank.wait_event(rank.reduce_stream, rank.reduce_scatter(nbytes, [filled]))
+        elif last:  # stages 0 and 1 accumulate all gradients, and reduce them once
+            reduce = rank.reduce_scatter if self.stage else rank.all_reduce
+            rank.wait_event(rank.reduce_stream, reduce(nbytes, after=[filled]))
+        yield from self.schedule.gradient(rank, bucket, first, last)
+        tail = rank.reduce_stream.tail
+        assert tail is not None
+        self._in_flight.append(tail)

@@ -1,0 +1,112 @@
+"""Parameters on storage, as DeepSpeed's `offload_param: nvme` (swap_tensor/partitioned_param_swapper.py).
+
+A buffer holds a rank's slice of one tensor; here a layer takes as many as it has large tensors, and its slices are read
+together. Reads run ahead in the order of use as long as buffers are free. Embedding and head have buffers of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from offsim.engine import Code, MemoryChange, Operation
+from offsim.inputs.fields import Count
+from offsim.platform.platform import GPU, HOST
+from offsim.programs.rank import Rank
+from offsim.programs.transformer import BF16, Subgroup
+from offsim.schedulers.swapping import SwapOptions, Swapping
+from offsim.states.pool import Pool, pinned_bytes
+
+SMALLEST = 2**20
+"""Bytes below which DeepSpeed swaps no tensor: its I/O block of 1 MiB."""
+
+
+class StoredParametersOptions(SwapOptions):
+    """Keys of `offload_param`."""
+
+    parameter_buffer_count: Count = Field(default=5, description="buffers for parameters on storage, one a tensor")
+    parameter_buffer_size: Count = Field(default=100_000_000, description="elements of each")
+    max_in_cpu: int = Field(default=1_000_000_000, ge=0, description="a rank's parameters that stay in host memory")
+
+
+class StoredParameters(Swapping):
+    """The first sub-groups' parameters stay in host memory, the others are read from storage for each pass."""
+
+    Options = StoredParametersOptions
+    parameter_kinds = (GPU, "memory", "storage")
+    in_host: frozenset[int] = frozenset()
+
+    def place(self, rank: Rank) -> None:
+        super().place(rank)
+        self.reads: dict[int, Operation] = {}
+        self.on_storage = rank.platform.kind_of(self.placed.parameters) == "storage"
+        if not self.on_storage:
+            return
+        ends = [sum(s.elements for s in self.subgroups[: i + 1]) for i in range(len(self.subgroups))]
+        self.in_host = frozenset(index for index, end in enumerate(ends) if end <= self.options.max_in_cpu)
+        kept = sum(self.subgroups[index].elements for index in self.in_host)
+        rank.host_memory.allocate("parameters that stay (bf16)", BF16 * kept)
+        rank.host_memory.allocate("write-back buffer (bf16)", pinned_bytes(BF16 * self.largest))
+        slices = [n for t, n in zip(self.workload.tensors, self.workload.shares, strict=True) if t.layer == 0]
+        large = max(1, sum(BF16 * elements >= SMALLEST for elements in slices))
+        self.layers_ahead = max(1, self.options.parameter_buffer_count // large)
+        nbytes = pinned_bytes(BF16 * self.options.parameter_buffer_size) * self.options.parameter_buffer_count
+        self.pool = Pool(rank.host_memory, "parameter buffers", self.layers_ahead, nbytes / self.layers_ahead)
+
+    def from_storage(self, layer: int) -> bool:
+        """Whether a layer's slices are read from storage."""
+        return self.on_storage and not self.in_host.issuperset(self.workload.subgroups_of_layers[layer])
+
+    def is_layer(self, layer: int) -> bool:
+        """Whether it is neither the embedding nor the head."""
+        return 0 <= layer < self.workload.model.layers
+
+    def read_parameters(self, rank: Rank, layer: int, elements: int) -> None:
+        """Submit the reads of a layer's slices, behind what wrote them last."""
+        nbytes = BF16 * elements / self.workload.training.data_parallel
+        written = [rank.parameters[index].since for index in self.workload.subgroups_of_layers[layer]]
+        stream = rank.stream(f"{self.placed.parameters} parameters")
+        self.reads[layer] = rank.move(
+            nbytes, self.placed.parameters, HOST, "read parameters", layer=layer, stream=stream, after=written
+        )
+
+    def fetch_slice(
+        self,
+        rank: Rank,
+        layer: int,
+        pass_: str,
+        elements: int,
+        after: Sequence[Operation | None],
+        memory: Sequence[MemoryChange],
+    ) -> Code:
+        """Wait for all reads in flight, copy to the GPU, and read ahead."""
+        if self.from_storage(layer):
+            if layer not in self.reads:
+                yield rank.wait(takes=self.pool.buffers() if self.is_layer(layer) else ())
+                self.read_parameters(rank, layer, elements)
+            yield rank.wait(*self.reads.values())
+            del self.reads[layer]
+            following = layer + (1 if pass_ == "forward" else -1)
+            while self.pool.free and self.is_layer(following) and self.is_layer(layer):
+                if self.from_storage(following):
+                    rank.wait(takes=self.pool.buffers())
+                    self.read_parameters(rank, following, self.workload.layer_elements)
+                following += 1 if pass_ == "forward" else -1
+        tier = HOST if self.on_storage else self.placed.parameters
+        return (yield from self.copy_slice(rank, tier, layer, elements, after, memory))
+
+    def release(self, rank: Rank, layer: int, pass_: str, after: Operation) -> None:
+        super().release(rank, layer, pass_, after)
+        if self.from_storage(layer):
+            rank.free_after(after, self.pool.buffers())
+
+    def store_parameters(self, rank: Rank, subgroup: Subgroup) -> Code:
+        """On storage: cast into the write-back buffer, and a blocking write."""
+        yield from super().store_parameters(rank, subgroup)
+        if self.on_storage and subgroup.index not in self.in_host:
+            tier, nbytes = self.placed.parameters, BF16 * subgroup.elements
+            stream = rank.stream(f"{tier} parameters")
+            write = rank.move(nbytes, HOST, tier, "write parameters", subgroup.index, stream=stream)
+            self.written(rank, subgroup, write)
+            yield write

@@ -1,0 +1,74 @@
+"""What schedules with optimizer state on storage share: swap buffers in pinned host memory, and handles.
+
+After deepspeed/runtime/swap_tensor, 0.16.2 to 0.19.6. A handle of the asynchronous I/O library works through its
+requests in order, and waiting for a handle waits for all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from offsim.engine import Operation, Stream
+from offsim.inputs.fields import Count, Number
+from offsim.platform.platform import GPU, HOST
+from offsim.programs.rank import Rank
+from offsim.programs.transformer import BF16, FP32, Subgroup
+from offsim.schedulers.zero3_offload import Zero3Offload, Zero3OffloadOptions
+from offsim.states.pool import pinned_bytes
+
+
+class SwapOptions(Zero3OffloadOptions):
+    """Swap buffers, each of the largest sub-group in fp32, in pinned memory of a power of two."""
+
+    buffer_count: Count = Field(default=4, description="swap buffers of a rank")
+    host_share: Number | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="share of host memory for accumulation and swap buffers, in place of buffer_count",
+    )
+
+
+class Swapping(Zero3Offload):
+    """Optimizer state of sub-groups on storage passes through swap buffers in host memory."""
+
+    Options = SwapOptions
+    optimizer_kinds = (GPU, "memory", "storage")
+    optimizer_home = "nvme"
+    buffers = 0
+    largest = 0
+
+    def place(self, rank: Rank) -> None:
+        super().place(rank)
+        self.largest = max(subgroup.elements for subgroup in self.subgroups)
+        size = pinned_bytes(FP32 * self.largest)
+        self.buffers = self.options.buffer_count
+        if self.options.host_share is not None:
+            share = self.options.host_share * rank.profile.host.memory_bytes / rank.platform.layout.per_node
+            room = share - BF16 * self.workload.partition
+            self.buffers = max(int(room // size), self.options.buffer_count)
+        rank.host_memory.allocate("swap buffers (pinned)", self.buffers * size)
+
+    def tier_of(self, subgroup: Subgroup) -> str:
+        """The tier of a sub-group's optimizer state."""
+        return self.placed.optimizer[subgroup.index]
+
+    def stored(self, rank: Rank, subgroup: Subgroup) -> bool:
+        """Whether the sub-group's optimizer state is on storage."""
+        return rank.platform.kind_of(self.tier_of(subgroup)) == "storage"
+
+    def handles(self, rank: Rank, kind: str) -> list[Stream]:
+        """The handles for `read` or `write` of all tiers in use."""
+        return [rank.stream(f"{tier} {kind}") for tier in dict.fromkeys(map(self.tier_of, self.subgroups))]
+
+    def read(self, rank: Rank, nbytes: float, subgroup: Subgroup, name: str, **how: Any) -> Operation:
+        """Submit a read of a sub-group's state to its tier's handle."""
+        tier = self.tier_of(subgroup)
+        return rank.move(nbytes, tier, HOST, name, subgroup.index, stream=rank.stream(f"{tier} read"), **how)
+
+    def write(self, rank: Rank, nbytes: float, subgroup: Subgroup, name: str, **how: Any) -> Operation:
+        """Submit a write of a sub-group's state to its tier's handle."""
+        tier = self.tier_of(subgroup)
+        return rank.move(nbytes, HOST, tier, name, subgroup.index, stream=rank.stream(f"{tier} write"), **how)

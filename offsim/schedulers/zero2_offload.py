@@ -1,0 +1,89 @@
+"""ZeRO-1 and ZeRO-2 with the optimizer on the CPU, as DeepSpeed releases them (stage_1_and_2.py).
+
+The tiles, overlapped copies and delayed update of the ZeRO-Offload paper are not in that code. A rank's partition is a
+contiguous range of the model; here every bucket has an equal part of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from offsim.engine import Code
+from offsim.inputs.fields import Flag
+from offsim.platform.platform import HOST
+from offsim.programs.rank import Rank
+from offsim.programs.transformer import BF16, FP32, Bucket
+from offsim.schedulers.base import ACCUMULATION, OffloadSchedule, ScheduleOptions, count, offload_optimizer
+
+
+class Zero2OffloadOptions(ScheduleOptions):
+    """Keys of DeepSpeed's configuration, and what differs between its versions."""
+
+    overlap_comm: Flag = Field(
+        default=False,
+        description="gradients are reduced and copied beside compute; if not, on its stream (DeepSpeed's default)",
+        json_schema_extra={"try": [False, True]},
+    )
+    upload: Literal["cast_on_cpu", "cast_on_gpu"] = Field(
+        default="cast_on_cpu",
+        description="cast_on_cpu: 2 B a parameter from pinned memory (DeepSpeed from 0.17.0); cast_on_gpu: 4 B from "
+        "pageable memory (before)",
+    )
+
+
+class Zero2Offload(OffloadSchedule):
+    """Gradients to host memory during backward, one CPU Adam over the partition, then an all-gather of the model."""
+
+    name = "zero2_offload"
+    Options = Zero2OffloadOptions
+    stages = (1, 2)
+    optimizer_kinds = ("memory",)
+    placement_options = ()
+
+    @classmethod
+    def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
+        return (HOST,) * subgroups
+
+    @classmethod
+    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
+        keys = {"zero_optimization.overlap_comm": options.overlap_comm}
+        return keys | offload_optimizer(device="cpu", pin_memory=True)
+
+    def place(self, rank: Rank) -> None:
+        super().place(rank)
+        if self.workload.training.micro_steps == 1:
+            rank.host_memory.free(ACCUMULATION, BF16 * count(self.subgroups))
+        if self.options.upload == "cast_on_cpu":
+            rank.host_memory.allocate("upload buffer (bf16)", BF16 * count(self.subgroups))
+        else:
+            rank.gpu_memory.allocate("uploaded parameters (fp32)", FP32 * count(self.subgroups))
+        if not self.options.overlap_comm:
+            rank.reduce_stream = rank.compute_stream
+
+    def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
+        elements = self.elements(bucket)
+        if self.workload.training.zero_stage == 2 and not (first and last):
+            self.accumulate_on_host(rank, elements, first)
+        if last:
+            self.drain_gradients(rank, elements)
+        yield from ()
+
+    def update(self, rank: Rank) -> Code:
+        yield from self.start_update(rank)
+        upload = rank.stream("upload")
+        for group in self.subgroups:
+            yield rank.scale(group.elements, group.index)
+            yield rank.cpu_adam(group.elements, group.index, self.placed.optimizer[group.index])
+            if self.options.upload == "cast_on_cpu":
+                yield rank.downcast(group.elements, group.index)
+                copied = rank.h2d(upload, BF16 * group.elements, "upload parameters", group.index)
+            else:
+                copied = rank.h2d(upload, FP32 * group.elements, "upload parameters", group.index, pinned=False)
+                yield copied
+                nbytes = (FP32 + BF16) * group.elements
+                copied = rank.elementwise(rank.compute_stream, "d2d", nbytes, "cast parameters", group.index)
+            self.written(rank, group, copied)
+            yield copied
+        yield from self.gather_updated(rank)

@@ -1,0 +1,84 @@
+"""Where states live: what a scenario asks for, and the tier of each sub-group that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from offsim.inputs.errors import Expected
+from offsim.inputs.fields import Number, Section
+
+
+class Share(Section):
+    """A share of the sub-groups, in their order, and its tier."""
+
+    tier: str = Field(min_length=1)
+    share: Number | Literal["rest"] = "rest"
+
+
+class Activations(Section):
+    """What layers keep for backward."""
+
+    recompute: int | None = Field(default=None, ge=0, description="layers recomputed in backward, from the first; all")
+    tier: str = Field(default="gpu", min_length=1, description="where it waits for backward: gpu, host")
+
+
+class Placement(Section):
+    """Tiers of states; what is not given is the scheduler's default.
+
+    parameters: host
+    optimizer: [{tier: gpu, share: 0.2}, {tier: nvme, share: rest}]     # or one tier for all
+    activations: {recompute: 12, tier: host}
+    """
+
+    parameters: str | None = Field(default=None, min_length=1)
+    optimizer: list[Share] | None = None
+    activations: Activations = Activations()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_tier_for_all(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("optimizer"), str):
+            return {**data, "optimizer": [{"tier": data["optimizer"]}]}
+        return data
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> Placement:
+        shares = [entry.share for entry in self.optimizer or []]
+        numbers = [share for share in shares if not isinstance(share, str)]
+        if self.optimizer is not None and (not shares or "rest" in shares[:-1]):
+            raise Expected("tiers with shares, 'rest' as the last one", at=("optimizer",))
+        if any(not 0 <= share <= 1 for share in numbers) or sum(numbers) > 1 + 1e-9:
+            raise Expected("shares between 0 and 1 that add up to at most 1", at=("optimizer",))
+        if shares and "rest" not in shares and abs(sum(numbers) - 1) > 1e-9:
+            raise Expected("shares that add up to 1, or 'rest' as the last one", at=("optimizer",))
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where the states of a rank are."""
+
+    parameters: str
+    optimizer: tuple[str, ...]
+    """Tier of each sub-group's optimizer state."""
+    activations: str
+    recomputed: int
+    """Layers whose forward backward repeats: the first ones."""
+
+
+def tiers_of(shares: Sequence[tuple[str, float | str]], subgroups: int) -> tuple[str, ...]:
+    """Tier of each of so many sub-groups: the first int(share x n) to the first tier, and so on; the rest to the last.
+
+    As DeepSpeed's TwinFlow counts its `ratio` (blogs/deepspeed-offloadpp).
+    """
+    tiers: list[str] = []
+    total = 0.0
+    for position, (tier, share) in enumerate(shares):
+        last = position == len(shares) - 1 or isinstance(share, str)
+        total += 0.0 if isinstance(share, str) else share
+        tiers += [tier] * ((subgroups if last else int(total * subgroups)) - len(tiers))
+    return tuple(tiers)

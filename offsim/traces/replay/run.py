@@ -1,0 +1,133 @@
+"""Replay a trace on the engine, unchanged and with changed speeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from offsim.engine import Engine, Operation, Stream
+from offsim.platform.hardware import HardwareProfile
+from offsim.traces.events import Trace
+from offsim.traces.replay.program import Program, program_of
+from offsim.traces.replay.steps import Key, Step
+
+_KINDS = {"adam": "gpu_adam", "gap": "cpu"}
+_FROM_RATES_BYTES = 1e6
+"""Smaller copies are bound by latency, not by the rates of a profile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long the whole took, and how long each stream and thread was busy; seconds."""
+
+    makespan_s: float
+    busy_s: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A trace as it was, replayed unchanged, and with changes where any were asked for."""
+
+    trace: Trace
+    original: Timing
+    replayed: Timing
+    scaled: Timing | None
+    scales: Mapping[str, float] = field(default_factory=dict)
+    profile: str = ""
+
+    @property
+    def error(self) -> float:
+        """Of the replayed makespan, relative to the original."""
+        return _error(self.replayed.makespan_s, self.original.makespan_s)
+
+    @property
+    def busy_error(self) -> float:
+        """The largest error of a stream's busy time, relative to its original."""
+        replayed = self.replayed.busy_s
+        return max((abs(_error(replayed[name], busy)) for name, busy in self.original.busy_s.items()), default=0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "file": self.trace.path.name,
+            "original_s": self.original.makespan_s,
+            "replayed_s": self.replayed.makespan_s,
+            "error": self.error,
+            "busy_error": self.busy_error,
+            "profile": self.profile or None,
+            "scales": dict(self.scales),
+            "scaled_s": self.scaled.makespan_s if self.scaled else None,
+            "streams": {
+                name: {
+                    "original_busy_s": busy,
+                    "replayed_busy_s": self.replayed.busy_s[name],
+                    "scaled_busy_s": self.scaled.busy_s[name] if self.scaled else None,
+                }
+                for name, busy in self.original.busy_s.items()
+            },
+        }
+
+
+def replay(trace: Trace, scales: Mapping[str, float] | None = None, profile: HardwareProfile | None = None) -> Replay:
+    """Replay a trace unchanged and, where there are scales or a profile, with their speeds.
+
+    A profile's link rates replace those of copies from 1 MB on. Scales (see SCALES) then make what they name so many
+    times as fast.
+    """
+    program = program_of(trace)
+    changed = None
+    if scales or profile is not None:
+        factors = dict(scales or {})
+
+        def seconds(step: Step) -> float:
+            taken = step.seconds if profile is None else _at_rates_of(profile, step)
+            return taken / factors.get(_KINDS.get(step.kind, step.kind), 1.0)
+
+        changed = run(program, seconds)
+    original = Timing(program.original_s, program.busy_s)
+    unchanged = run(program, lambda step: step.seconds)
+    return Replay(trace, original, unchanged, changed, dict(scales or {}), profile.name if profile else "")
+
+
+def run(program: Program, seconds: Callable[[Step], float]) -> Timing:
+    """Run a program whose steps take these seconds."""
+    operations = _operations(program, seconds)
+    busy = dict.fromkeys(program.busy_s, 0.0)
+    ended: dict[str, float] = {}
+    for step in program.steps:
+        operation = operations[step.key]
+        if step.work:
+            busy[step.stream] += operation.ended_at - operation.started_at
+        elif step.waits_busily:
+            busy[step.stream] += operation.started_at - ended.get(step.stream, 0.0)
+        ended[step.stream] = operation.ended_at
+    return Timing(max((operation.ended_at for operation in operations.values()), default=0.0), busy)
+
+
+def _operations(program: Program, seconds: Callable[[Step], float]) -> dict[Key, Operation]:
+    """Run each step as an operation of the engine: nothing else here knows the engine."""
+    engine = Engine()
+    streams: dict[str, Stream] = {}
+    operations: dict[Key, Operation] = {}
+    for step in program.steps:
+        stream = streams.setdefault(step.stream, Stream(step.stream))
+        operation = Operation(stream, step.kind, step.kind, seconds(step))
+        operations[step.key] = engine.enqueue(operation, [operations[key] for key in step.after])
+    engine.env.run()
+    engine.close()
+    return operations
+
+
+def _at_rates_of(profile: HardwareProfile, step: Step) -> float:
+    link = profile.link
+    pageable = step.memory == "pageable"
+    rates = {
+        "h2d": link.pageable_h2d_bytes_per_s if pageable else link.h2d_bytes_per_s,
+        "d2h": link.pageable_d2h_bytes_per_s if pageable else link.d2h_bytes_per_s,
+    }
+    return step.bytes / rates[step.kind] if step.kind in rates and step.bytes >= _FROM_RATES_BYTES else step.seconds
+
+
+def _error(found: float, expected: float) -> float:
+    return found / expected - 1.0 if expected > 0 else 0.0

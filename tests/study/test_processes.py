@@ -1,0 +1,58 @@
+"""Workers work, end with a clear message, and leave nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from offsim import InputError
+from offsim.study.processes import worker_processes
+from tests.study.small_sweeps import small_sweep
+
+CHILDREN = """
+import os, time
+from offsim.study.processes import worker_processes
+with worker_processes(2, "") as workers:
+    print(*{workers.submit(os.getpid).result() for _ in range(8)}, flush=True)
+    workers.submit(time.sleep, 0.01).result()
+    time.sleep(60)
+"""
+
+
+def test_a_worker_that_dies_is_one_message():
+    died = pytest.raises(InputError, match=r"^a worker process died \(out of memory\?\); try again$")
+    with died, worker_processes(2, "try again") as workers:
+        workers.submit(os._exit, 1).result()
+
+
+def test_workers_of_a_killed_process_end():
+    process = subprocess.Popen([sys.executable, "-c", CHILDREN], stdout=subprocess.PIPE, text=True)
+    workers = [int(text) for text in process.stdout.readline().split()]
+    assert all(os.path.exists(f"/proc/{worker}") for worker in workers)
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 20
+    while running := [worker for worker in workers if is_running(worker)]:
+        assert time.monotonic() < until, running
+        time.sleep(0.01)
+
+
+def is_running(process):
+    try:
+        os.kill(process, signal.SIG_DFL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("how", ["file", "stdin"])
+def test_a_script_needs_no_guard(how, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(f"import offsim\nprint(len(offsim.sweep({small_sweep()!r}, jobs=2)))\n")
+    with script.open() as file:
+        arguments, stdin = ([str(script)], None) if how == "file" else (["-"], file)
+        run = subprocess.run([sys.executable, *arguments], stdin=stdin, capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == ("6\n", "")
