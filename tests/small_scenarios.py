@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
-from offsim.platform.hardware import HardwareProfile
+from offsim.platform.hardware import HardwareProfile, TierSpec
 
 # Rates of round numbers; nothing has a fixed cost unless a test asks for it.
 GPU = {
@@ -47,6 +48,12 @@ INTERCONNECT = {
     "collective_latency_s": 1e-6,
     "collective_gpu_share": 0.1,
 }
+TIERS = {
+    "nvme": {"capacity_bytes": 1e13, "read_bytes_per_s": 8e9, "write_bytes_per_s": 4e9, "latency_s": 1e-5},
+    "pfs": {"scope": "job", "capacity_bytes": 1e15, "read_bytes_per_s": 6e9, "write_bytes_per_s": 5e9},
+    "cxl": {"kind": "memory", "capacity_bytes": 1e12, "read_bytes_per_s": 3e10, "write_bytes_per_s": 2e10},
+}
+"""Tiers beyond GPU and host memory, for those who want them."""
 MODEL = {
     "layers": 4,
     "hidden": 64,
@@ -75,7 +82,9 @@ SCHEDULERS: list[dict[str, Any]] = [
 ]
 
 
-def profile(gpus_per_node: int = 4, **sections: dict[str, Any]) -> HardwareProfile:
+def profile(
+    gpus_per_node: int = 4, tiers: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), **sections: dict[str, Any]
+) -> HardwareProfile:
     """The made-up node, with some values of some sections changed."""
     base = {"gpu": GPU, "host": HOST, "link": LINK, "interconnect": INTERCONNECT}
     return HardwareProfile(
@@ -83,6 +92,7 @@ def profile(gpus_per_node: int = 4, **sections: dict[str, Any]) -> HardwareProfi
         description="",
         gpus_per_node=gpus_per_node,
         validated=False,
+        tiers={name: TierSpec(**values) for name, values in tiers.items()},
         **{name: {**values, **sections.get(name, {})} for name, values in base.items()},  # type: ignore[arg-type]
     )
 

@@ -118,6 +118,13 @@ class Rank:
         waiting = Operation(thread or self.host, "wait", "synchronize", 0.0, allocates=takes)
         return self._enqueue(waiting, operations, thread)
 
+    def all_of(self, operations: After) -> Operation | None:
+        """What ends with the last of these operations; None where all have ended."""
+        pending = [operation for operation in operations if operation is not None and not operation.done]
+        if len(pending) < 2:
+            return pending[0] if pending else None
+        return self._enqueue(Operation(Stream("events", self.number), "wait", "wait for events", 0.0), pending)
+
     def wait_event(self, stream: Stream, operation: Operation | None) -> None:
         """Order what is enqueued on `stream` from now on behind `operation` too (cudaStreamWaitEvent)."""
         if operation is not None:

@@ -73,8 +73,12 @@ class TrainingSchedule:
         self.options = options
         self.workload = workload
         self.placed = placed
-        self.subgroups = workload.subgroups
         self._last_kernels: dict[int, Operation] = {}
+
+    @property
+    def subgroups(self) -> list[Subgroup]:
+        """The rank's sub-groups in order."""
+        return self.workload.subgroups
 
     @classmethod
     def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
@@ -135,7 +139,7 @@ class TrainingSchedule:
             after = [(yield from self.fetch_slice(rank, layer, pass_, elements, after, memory))]
             memory = ()
         if self.workload.training.zero_stage < 3 or self.workload.training.data_parallel == 1:
-            return next((operation for operation in reversed(after) if operation is not None), None)
+            return rank.all_of(after)
         return rank.all_gather(BF16 * elements, layer if layer < self.workload.model.layers else -1, after, memory)
 
     def fetch_slice(
@@ -225,13 +229,22 @@ class TrainingSchedule:
         raise NotImplementedError
 
     def update_resident(self, rank: Rank, subgroups: Sequence[Subgroup]) -> Code:
-        """Sub-groups whose state lives on the GPU: one AdamW each and a cast into the bf16 parameters."""
+        """Sub-groups whose state lives on the GPU: one AdamW each, and a cast into the bf16 parameters."""
+        stream = rank.compute_stream
         for subgroup in subgroups:
+            home = self.home_of(subgroup)
             rank.gpu_adam(subgroup.elements, subgroup.index)
             nbytes = (FP32 + BF16) * subgroup.elements
-            cast = rank.elementwise(rank.compute_stream, "d2d", nbytes, "cast parameters", subgroup.index)
-            self.written(rank, subgroup, cast)
+            stored = rank.elementwise(stream, "d2d", nbytes, "cast parameters", subgroup.index)
+            if home != GPU:
+                nbytes = BF16 * subgroup.elements
+                stored = rank.move(nbytes, GPU, home, "store parameters", subgroup.index, stream=stream)
+            self.written(rank, subgroup, stored)
         yield rank.wait(rank.compute_stream)
+
+    def home_of(self, subgroup: Subgroup) -> str:
+        """The tier of a sub-group's 16-bit parameters."""
+        return self.placed.parameters
 
     def gather_updated(self, rank: Rank) -> Code:
         """In stages 1 and 2, the parameters that each rank has updated go to all."""

@@ -229,26 +229,31 @@ class Training:
     def _fetch(
         self, layer: int, pass_: str, after: Operation | None, memory: tuple[MemoryChange, ...] | None = None
     ) -> Code:
+        if memory is None:
+            memory = self._hold(GATHERED, self.gathered_bytes)
+        elements, behind = self.rank.workload.layer_elements, [after, *self._writes(layer)]
+        return (yield from self.schedule.fetch(self.rank, layer, pass_, elements, behind, memory))
+
+    def _writes(self, layer: int) -> list[Operation | None]:
+        """The operations that wrote a layer's parameters, which its kernels wait for."""
         rank, schedule = self.rank, self.schedule
         needed = [rank.parameters[index] for index in rank.workload.subgroups_of_layers[layer]]
         for block in needed:
             block.check(rank.iteration, schedule.lag)
-        behind = [after]
-        if schedule.waits_for_parameters:
-            behind += [block.since for block in needed]
-        if memory is None:
-            memory = self._hold(GATHERED, self.gathered_bytes)
-        return (yield from schedule.fetch(rank, layer, pass_, rank.workload.layer_elements, behind, memory))
+        return [block.since for block in needed] if schedule.waits_for_parameters else []
 
     def _fetch_vocabulary(self, layer: int, after: Operation | None) -> Code:
         """The embedding at first, then the head, each fetched once an iteration."""
         tied = self.rank.workload.model.tied_embeddings
-        if not self.vocab_bytes or self._vocabularies == (1 if tied else 2):
+        behind = [after, *self._writes(-1 if tied else layer)]
+        if not self.vocab_bytes:
+            return self.rank.all_of(behind[1:])
+        if self._vocabularies == (1 if tied else 2):
             return None
         self._vocabularies += 1
         memory = self._hold(GATHERED, self.vocab_bytes)
         elements = self.rank.workload.vocab_elements
-        return (yield from self.schedule.fetch(self.rank, layer, "forward", elements, [after], memory))
+        return (yield from self.schedule.fetch(self.rank, layer, "forward", elements, behind, memory))
 
     def _flush(self, bucket: Bucket, filled_by: Operation, first: bool, last: bool) -> Code:
         rank = self.rank

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from offsim.engine import OutOfMemory
+from offsim.platform.platform import TrackedTier
 from offsim.programs.run import Run
 from offsim.results.limits import job_phases
 from offsim.results.remedies import Remedy
@@ -49,7 +50,8 @@ class Verdict:
 
 def verdict_of(run: Run, cause: OutOfMemory, find_remedies: Callable[[], tuple[Remedy, ...]]) -> Verdict:
     """Describe why a run went out of memory."""
-    tier = next(tier for tier in run.platform.tiers if tier.memory is cause.tier)
+    pool = TrackedTier(cause.tier, "memory")
+    tier = next((tier for tier in run.platform.tiers if tier.memory is cause.tier), pool)
     held = {name: nbytes * tier.scale for name, nbytes in cause.occupants.items() if nbytes > 0}
     return Verdict(
         tier=tier.name,

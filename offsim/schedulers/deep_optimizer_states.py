@@ -33,6 +33,10 @@ class DeepOptimizerStatesOptions(OffloadOptions):
         description="three_streams: momentum, variance and parameters move on streams of their own, bf16 parameters "
         "are made and uploaded by a background thread (released code); one_stream: all on one stream, uploads "
         "from the host thread, GPU updates awaited (early build)",
+        json_schema_extra={
+            "column": "dos_build",
+            "cells": {"A": "one_stream", "B": "three_streams", "C": "three_streams"},
+        },
     )
 
 
@@ -59,9 +63,9 @@ class DeepOptimizerStates(OffloadSchedule):
         super().__init__(options, workload, placed)
         self.stride = options.update_stride
         self.three_streams = options.transfers == "three_streams"
-        self.static = self.on(GPU)
-        self.dynamic = self.off_gpu()
-        self.fetched = [s for s in self.dynamic if self.runs_on_gpu(s)]
+        self.static = tuple(self.on(GPU))
+        self.dynamic = tuple(self.off_gpu())
+        self.fetched = tuple(s for s in self.dynamic if self.runs_on_gpu(s))
         self.to_flush: Subgroup | None = None
         self.updated: Operation | None = None
 
@@ -73,10 +77,11 @@ class DeepOptimizerStates(OffloadSchedule):
 
     def place(self, rank: Rank) -> None:
         host, gpu = rank.host_memory, rank.gpu_memory
-        on_cpu = count(self.dynamic)
-        host.allocate(OPTIMIZER_STATE, 3 * FP32 * on_cpu)
-        host.allocate("second copies of m and v", 2 * FP32 * on_cpu)
-        host.allocate(GRADIENTS, FP32 * on_cpu)
+        for tier in dict.fromkeys(tier for tier in self.placed.optimizer if tier != GPU):
+            on_cpu = count(self.on(tier))
+            rank.tier(tier).allocate(OPTIMIZER_STATE, 3 * FP32 * on_cpu)
+            rank.tier(tier).allocate("second copies of m and v", 2 * FP32 * on_cpu)
+        host.allocate(GRADIENTS, FP32 * count(self.dynamic))
         host.allocate(ACCUMULATION, BF16 * count(self.subgroups))
         largest = max((s.elements for s in self.dynamic), default=0)
         host.allocate("staging buffers (bf16)", (self.stride - 1) * BF16 * largest)
@@ -128,14 +133,15 @@ class DeepOptimizerStates(OffloadSchedule):
             cast = rank.elementwise(stream, "d2d", nbytes, "cast parameters", previous.index)
             self.written(rank, previous, cast, update=self.updated.iteration if self.updated else None)
             for tensor, name in self.copy_streams():
-                nbytes, stream = FP32 * previous.elements, rank.stream(name)
-                rank.d2h(stream, nbytes, f"flush {tensor}", previous.index, [self.updated])
+                nbytes, tier = FP32 * previous.elements, self.placed.optimizer[previous.index]
+                stream, after = rank.stream(name), [self.updated]
+                rank.move(nbytes, GPU, tier, f"flush {tensor}", previous.index, stream=stream, after=after)
             self.to_flush = None
         following = trigger.index + self.stride - 1
         if following < len(self.subgroups) and self.placed.optimizer[following] != GPU:
             for tensor, name in self.copy_streams():
-                nbytes = FP32 * self.subgroups[following].elements
-                rank.h2d(rank.stream(name), nbytes, f"fetch {tensor}", following)
+                nbytes, tier = FP32 * self.subgroups[following].elements, self.placed.optimizer[following]
+                rank.move(nbytes, tier, GPU, f"fetch {tensor}", following, stream=rank.stream(name))
 
     def update_on_gpu(self, rank: Rank, subgroup: Subgroup) -> Code:
         yield rank.wait(*(rank.stream(stream) for _, stream in self.copy_streams()))

@@ -43,6 +43,7 @@ class MlpOffload(Swapping):
     name = "mlp_offload"
     Options = MlpOffloadOptions
     period = 2
+    optimizer_kinds = (GPU, "storage")
     parameter_kinds = (GPU,)
 
     def __init__(self, options: MlpOffloadOptions, workload: Workload, placed: Placed) -> None:

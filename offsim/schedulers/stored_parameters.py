@@ -58,6 +58,9 @@ class StoredParameters(Swapping):
         """Whether a layer's slices are read from storage."""
         return self.on_storage and not self.in_host.issuperset(self.workload.subgroups_of_layers[layer])
 
+    def home_of(self, subgroup: Subgroup) -> str:
+        return HOST if subgroup.index in self.in_host else self.placed.parameters
+
     def is_layer(self, layer: int) -> bool:
         """Whether it is neither the embedding nor the head."""
         return 0 <= layer < self.workload.model.layers
