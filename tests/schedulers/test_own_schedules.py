@@ -227,7 +227,9 @@ def test_what_is_not_given_back_is_found() -> None:
 
 
 def test_parameters_that_are_too_old_are_an_error() -> None:
-    message = r"iteration 2 reads the parameters of sub-group 0 as the update of iteration 0 left them; expected that of "
+    message = (
+        r"iteration 2 reads the parameters of sub-group 0 as the update of iteration 0 left them; expected that of "
+    )
     with pytest.raises(StaleState, match=message + r"iteration 1 or later \(lag 0\)"):
         Case("stale").simulate()
 
