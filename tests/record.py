@@ -16,9 +16,9 @@ import orjson
 
 from offsim import simulate
 from offsim.scenario import available_scenarios
+from offsim.validation.folder import shipped_runs
 from offsim.validation.names import run_names
 from offsim.validation.predictions import Prediction, Validation, validate_runs
-from offsim.validation.table import SHIPPED_RUNS, read_runs
 from offsim.views.tables import format_table
 
 RECORD = Path(__file__).with_name("recorded.json")
@@ -56,7 +56,7 @@ def predicted() -> Record:
     """The record as it would be written now."""
     return {
         "scenarios": {name: scenario_numbers(name) for name in sorted(available_scenarios())},
-        "measured_runs": run_numbers(validate_runs(read_runs(SHIPPED_RUNS))),
+        "measured_runs": run_numbers(validate_runs(shipped_runs())),
     }
 
 
@@ -88,7 +88,7 @@ def run_numbers(validation: Validation) -> dict[str, Numbers]:
 
 def recorded_validation() -> Validation:
     """The shipped runs with the recorded predictions: what a simulation of them would say, without one."""
-    table, runs = read_runs(SHIPPED_RUNS), recorded()["measured_runs"]
+    table, runs = shipped_runs(), recorded()["measured_runs"]
     names = run_names(table.runs)
     return Validation(table, tuple(Prediction(run, runs[names[run.line]]) for run in table.runs))
 

@@ -6,7 +6,7 @@ requests in order, and waiting for a handle waits for all of them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -35,7 +35,7 @@ class Swapping(Zero3Offload):
     """Optimizer state of sub-groups on storage passes through swap buffers in host memory."""
 
     Options = SwapOptions
-    optimizer_kinds = (GPU, "memory", "storage")
+    optimizer_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory", "storage")
     optimizer_home = "nvme"
     buffers = 0
     largest = 0

@@ -17,6 +17,7 @@ from offsim.inputs.files import atomic_write
 from offsim.results.comparison import compare
 from offsim.validation.accuracy import ACCURACY, LeftOut
 from offsim.validation.accuracy import held_out as held_out
+from offsim.validation.folder import shipped_runs
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import plot_iteration
 from offsim.validation.predictions import Validation, validate_runs
@@ -25,7 +26,6 @@ from offsim.validation.reasons import reasons
 from offsim.validation.report import signed_percent
 from offsim.validation.score import comparisons, scores, worst_runs
 from offsim.validation.series import DIRECTIONS, GIB, SeriesComparison, compare_series, read_series, run_of
-from offsim.validation.table import SHIPPED_RUNS, read_runs
 from offsim.views.figure import Picture, save_picture
 
 SCATTER, ITERATION, COMPARISON = "validation_scatter.png", "validation_iteration.png", "comparison.png"
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     """Write the page and its pictures into a folder, by default `docs`, and what is beside that folder."""
     folder = Path(arguments[0]) if arguments else Path("docs")
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    validation = validate_runs(read_runs(SHIPPED_RUNS))
+    validation = validate_runs(shipped_runs())
     series = compare_series(read_series(), validation.table.runs)
     for name, picture in pictures(validation, series).items():
         save_picture(picture, folder / "images" / name)

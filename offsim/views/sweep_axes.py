@@ -14,7 +14,7 @@ SECTIONS = ("hardware_changes", "scheduler", "training", "model")
 
 
 def column_of(table: pd.DataFrame, name: str) -> str:
-    """The column that a name means: itself, or the only one that ends in it, as `cpu_ratio` for `scheduler.cpu_ratio`.
+    """The column that a name means: itself, or the only one that ends in it, as `layers` for `model.layers`.
 
     A name that no column has is returned as it is.
     """

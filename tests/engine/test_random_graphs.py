@@ -64,7 +64,7 @@ def end_times_of_offsim(graph: Graph) -> list[float]:
         usage = tuple((resources[name], demand * graph.unit) for name, demand in activity.demands.items())
         seconds = activity.ticks / TICKS_PER_S
         operation = Operation(streams[activity.stream], "work", f"operation {index}", seconds, usage)
-        operations.append(engine.enqueue(operation, "test", [operations[i] for i in activity.after]))
+        operations.append(engine.enqueue(operation, [operations[i] for i in activity.after]))
     engine.env.run()
     return [operation.ended_at for operation in operations]
 

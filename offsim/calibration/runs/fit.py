@@ -85,13 +85,7 @@ def apply(recipe: Recipe, values: Values, profiles: Profiles) -> dict[str, Hardw
         for profile, field, factor in constant.targets:
             section, name = field.split(".")
             changes[profile].setdefault(section, {})[name] = values[constant.name] * factor
-    return {name: changed(profiles[name], sections) for name, sections in changes.items()}
-
-
-def changed(profile: HardwareProfile, sections: Mapping[str, Mapping[str, float]]) -> HardwareProfile:
-    """The profile with these values, section -> field -> value, in place of its own."""
-    update = {name: getattr(profile, name).model_copy(update=fields) for name, fields in sections.items()}
-    return profile.model_copy(update=update)
+    return {name: profiles[name].with_values(sections) for name, sections in changes.items()}
 
 
 def predict(run: MeasuredRun, profile: HardwareProfile) -> tuple[float, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from offsim.calibration.runs.recipe import Constant, Recipe
 from offsim.inputs.errors import InputError
@@ -26,6 +25,7 @@ FIELDS = (
     "host.downcast_params_per_s",
     "host.fresh_downcast_params_per_s",
     "host.upcast_params_per_s",
+    "host.copy_bytes_per_s",
     "host.module_launch_s",
     "host.subgroup_launch_s",
     "host.update_start_s",
@@ -39,6 +39,8 @@ FIELDS = (
     "interconnect.collective_gpu_share",
 )
 """What runs may determine. Capacities and counts are facts, and are not fitted."""
+TIER_FIELDS = ("read_bytes_per_s", "write_bytes_per_s", "process_read_bytes_per_s", "process_write_bytes_per_s")
+"""What runs may determine of a tier beyond GPU and host memory."""
 
 OVER_PEAK = 1.1
 """How far a copy may exceed its link's datasheet peak: timers and rounded datasheets are not exact."""
@@ -46,16 +48,20 @@ OVER_PEAK = 1.1
 
 def value_of(profile: HardwareProfile, field: str) -> float | None:
     """The value of a dotted field; None where the profile has none."""
-    value: Any = profile
-    for name in field.split("."):
-        value = getattr(value, name, None)
+    section, _, name = field.rpartition(".")
+    value = getattr(profile.sections().get(section, profile if not section else None), name, None)
     return None if value is None else float(value)
+
+
+def fields_of(profile: HardwareProfile) -> list[str]:
+    """Dotted names of what runs may determine of a profile, its tiers included."""
+    return [*FIELDS, *(f"{tier}.{field}" for tier in profile.tiers for field in TIER_FIELDS)]
 
 
 def general_recipe(profile: HardwareProfile, known: Iterable[str] = ()) -> Recipe:
     """The fit of any profile: its constants but for those that are `known`, about as plausible as their sources."""
     constants = []
-    for field in FIELDS:
+    for field in fields_of(profile):
         value = value_of(profile, field)
         if field in known or not value:  # without a value, or without such hardware, there is nothing to start from
             continue

@@ -23,14 +23,15 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from offsim.calibration.runs.fit import Point, points, runs_on
-from offsim.calibration.runs.plausible import FIELDS
+from offsim.calibration.runs.plausible import fields_of
 from offsim.calibration.runs.recipe import Constant, Recipe
 from offsim.inputs.errors import InputError, KeyPath, suggestion
 from offsim.inputs.fields import Number, Section
 from offsim.inputs.yaml_input import Document, read_yaml, validate
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import load_profile, profile_file
-from offsim.validation.table import SHIPPED_RUNS, RunTable, read_runs
+from offsim.validation.folder import shipped_runs
+from offsim.validation.table import RunTable, read_runs
 
 Positive = Annotated[Number, Field(gt=0)]
 
@@ -70,8 +71,8 @@ def read_recipe(path: str | Path) -> RecipeFile:
     file = validate(document, _File)
     files = _profiles(document, file, path.parent)
     profiles = {name: load_profile(profile) for name, profile in files.items()}
-    recipe = Recipe(file.name, tuple(files), _constants(document, tuple(files)))
-    table = read_runs(path.parent / file.runs if file.runs else SHIPPED_RUNS)
+    recipe = Recipe(file.name, tuple(files), _constants(document, profiles))
+    table = read_runs(path.parent / file.runs) if file.runs else shipped_runs()
     data = points(runs_on(table.runs, profiles))
     for index, name in enumerate(profiles):
         if all(point.run.scenario.hardware != name for point in data):
@@ -97,7 +98,8 @@ def _profiles(document: Document, file: _File, folder: Path) -> dict[str, Path]:
     return files
 
 
-def _constants(document: Document, profiles: tuple[str, ...]) -> tuple[Constant, ...]:
+def _constants(document: Document, profiles: Mapping[str, HardwareProfile]) -> tuple[Constant, ...]:
+    fields = list(dict.fromkeys(field for profile in profiles.values() for field in fields_of(profile)))
     if not document.data["constants"]:
         raise document.unexpected(("constants",), "what to fit")
     constants = []
@@ -106,8 +108,8 @@ def _constants(document: Document, profiles: tuple[str, ...]) -> tuple[Constant,
         at: KeyPath = ("constants", index)
         given = validate(document, _Constant, data, at)
         for field, place in ((given.field, (*at, "field")), *((name, (*at, "also", name)) for name in given.also)):
-            if field not in FIELDS:
-                raise document.error(place, f"unknown value '{field}' of a profile{suggestion(field, FIELDS)}")
+            if field not in fields:
+                raise document.error(place, f"unknown value '{field}' of a profile{suggestion(field, fields)}")
         for number, name in enumerate(given.profiles):
             if name not in profiles:
                 problem = f"unknown profile '{name}' of the recipe{suggestion(name, profiles)}"

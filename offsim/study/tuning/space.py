@@ -48,11 +48,9 @@ class Space:
         self.grow_batch = grow_batch
         self.given = {name: _distinct(listed) for name, listed in values.items()}
         asked = ("scheduler", *values) if over is None else (*over, *values)
-        if "scheduler" in self.given:
-            self.schedulers = [str(name) for name in self.given["scheduler"]]
-        else:
-            self.schedulers = available_schedulers() if "scheduler" in asked else [scenario.scheduler.name]
-        self.options = {name: find_scheduler(name).Options for name in self.schedulers}
+        usual = available_schedulers() if "scheduler" in asked else [scenario.scheduler.name]
+        schedulers = [str(name) for name in self.given.get("scheduler", usual)]
+        self.options = {name: find_scheduler(name).Options for name in schedulers}
         declared = dict.fromkeys(option for model in self.options.values() for option in options_to_try(model))
         if over is None:
             over = ("scheduler", *declared, "subgroup_size", "micro_batch")

@@ -152,11 +152,11 @@ def _sentence(text: str) -> str:
 @cache
 def _errors(hardware: str) -> tuple[Table | None, str]:
     """Errors on the measured runs that offsim comes with, and which those are; nothing where there are none."""
+    from offsim.validation.folder import shipped_runs
     from offsim.validation.predictions import Validation, predict
     from offsim.validation.score import comparisons, scores
-    from offsim.validation.table import SHIPPED_RUNS, read_runs
 
-    table = read_runs(SHIPPED_RUNS)
+    table = shipped_runs()
     runs = [run for run in table.runs if run.cell("hardware") == hardware]
     if not runs:
         return None, ""
