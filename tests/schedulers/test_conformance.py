@@ -78,7 +78,7 @@ def deep_optimizer_states(known: Facts) -> Bytes:
 
 
 def zero2_offload(known: Facts) -> Bytes:
-    """A rank's contiguous partition; with accumulation in stage 2, D2H 2 at the first micro-step, H2D 2 + D2H 2 later."""
+    """With accumulation in stage 2, D2H 2 B a parameter at the first micro-step, H2D 2 and D2H 2 at the others."""
     training = known.workload.training
     up = 2 if getattr(known.options, "upload", "cast_on_cpu") == "cast_on_cpu" else 4
     accumulates = training.zero_stage == 2 and known.micro_steps > 1
