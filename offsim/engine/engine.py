@@ -181,6 +181,8 @@ class Engine:
         """What may start now that `operation` is ready: itself, its whole collective, or nothing yet."""
         if operation.rendezvous is not None:
             return [peer for peer in operation.rendezvous.arrive(operation) if self._admit(peer)]
+        if not operation.holds and not operation.allocates:
+            return [operation]
         if self._admit(operation):
             return [operation]
         return []

@@ -140,10 +140,10 @@ class Sharing:
                         resource.asked -= rate
                         resource.left -= level * rate
                     self._set_fraction(operation, level, bottleneck)
-            for resource in [resource for resource in contended if resource.unsettled == 0]:
-                del contended[resource]
-            for resource in contended:
-                if resource.asked < _TOLERANCE * resource.load:  # differences of large rates keep their rounding only
+            for resource in list(contended):
+                if resource.unsettled == 0:
+                    del contended[resource]
+                elif resource.asked < _TOLERANCE * resource.load:  # of differences of large rates rounding is left
                     resource.asked = sum(rate for peer, rate in resource.running.items() if peer in unsettled)
         for operation in unsettled:
             self._set_fraction(operation, 1.0, None)

@@ -204,15 +204,14 @@ def _left(operation: Operation, now: float) -> float:
 
 
 def _kept(value: Any, now: float) -> Any:
-    """The value of an attribute as it is now, to compare with what it is later."""
+    """The value of an attribute as it is now, to compare with what it is later. Tuples never change."""
     if isinstance(value, Operation):
         return _left(value, now)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return [[key, _kept(item, now)] for key, item in value.items()]
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | set):
         return [_kept(item, now) for item in value]
-    state = getattr(value, "state", None)
-    return state() if callable(state) else value
+    return value.state() if hasattr(type(value), "state") else value
 
 
 def _alike(one: Any, other: Any) -> bool:

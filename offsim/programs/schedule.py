@@ -73,8 +73,12 @@ class TrainingSchedule:
         self.options = options
         self.workload = workload
         self.placed = placed
-        self.subgroups = workload.subgroups
         self._last_kernels: dict[int, Operation] = {}
+
+    @property
+    def subgroups(self) -> list[Subgroup]:
+        """The rank's sub-groups in order."""
+        return self.workload.subgroups
 
     @classmethod
     def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:

@@ -33,6 +33,10 @@ class DeepOptimizerStatesOptions(OffloadOptions):
         description="three_streams: momentum, variance and parameters move on streams of their own, bf16 parameters "
         "are made and uploaded by a background thread (released code); one_stream: all on one stream, uploads "
         "from the host thread, GPU updates awaited (early build)",
+        json_schema_extra={
+            "column": "dos_build",
+            "cells": {"A": "one_stream", "B": "three_streams", "C": "three_streams"},
+        },
     )
 
 
@@ -59,9 +63,9 @@ class DeepOptimizerStates(OffloadSchedule):
         super().__init__(options, workload, placed)
         self.stride = options.update_stride
         self.three_streams = options.transfers == "three_streams"
-        self.static = self.on(GPU)
-        self.dynamic = self.off_gpu()
-        self.fetched = [s for s in self.dynamic if self.runs_on_gpu(s)]
+        self.static = tuple(self.on(GPU))
+        self.dynamic = tuple(self.off_gpu())
+        self.fetched = tuple(s for s in self.dynamic if self.runs_on_gpu(s))
         self.to_flush: Subgroup | None = None
         self.updated: Operation | None = None
 

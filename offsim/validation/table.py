@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from offsim.inputs.reading import reading, unpacked
 from offsim.inputs.yaml_input import Document, Mark, dotted, validate
 from offsim.platform.platform import GPU, HOST
 from offsim.platform.profiles import load_profile, scenario_profile
+from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
 
@@ -46,22 +48,20 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "dp": ("training", "data_parallel"),
     "micro_batch": ("training", "micro_batch"),
     "global_batch": ("training", "global_batch"),
-    "cpu_ratio": ("scheduler", "cpu_ratio"),
     "subgroup_size": ("training", "subgroup_size"),
     "scheduler": ("scheduler", "name"),
-    "update_stride": ("scheduler", "update_stride"),
-    "dos_build": ("scheduler", "transfers"),
 }
-_OPTIONS = ("cpu_ratio", "update_stride")  # of schedulers that have them; blank for others
 _FLAGS = ("swiglu", "untied", "checkpointing", "flash_attn")
-_TRANSFERS = {"A": "one_stream", "B": "three_streams", "C": "three_streams"}
 _WORDS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 _TIERS = {"dram": HOST, "cxl": "cxl", "nvme": "nvme", "pfs": "pfs"}
 """Cell of `optimizer_tier` -> tier of the profile."""
 
-OPTIONAL = ("update_stride", "dos_build", "optimizer_tier", "series", "nodes")
-"""Configuration columns that may be missing; `series` and `nodes` are names only: nodes are filled one by one."""
+OPTIONAL = ("optimizer_tier", "series", "nodes")
+"""Configuration columns that may be missing; `series` and `nodes` are names only: nodes are filled one by one.
+
+So may columns of schedulers' options. They are of the options' names, unless an option declares another `column`.
+"""
 REQUIRED = ("model", *(column for column in _KEYS if column not in OPTIONAL))
 """Configuration columns that a table must have; `model` is a name only."""
 
@@ -145,7 +145,7 @@ def in_columns(error: InputError) -> InputError:
     for column, key in sorted(_KEYS.items(), key=lambda item: -len(dotted(item[1]))):
         if len(key) > 1:
             problem = problem.replace(dotted(key), f"column '{column}'")
-    return InputError(problem, error.where)
+    return InputError(re.sub(r"\bscheduler\.(\w+)", r"column '\1'", problem), error.where)
 
 
 def read_rows(path: str | Path) -> Iterator[dict[str, str]]:
@@ -255,6 +255,25 @@ def _number(text: str) -> object:
     return int(value) if value.is_integer() else value
 
 
+def _options(where: str, cells: Mapping[str, str], scheduler: type[TrainingSchedule]) -> Iterator[tuple[str, object]]:
+    """The scheduler's options that the table has columns of."""
+    for option, info in scheduler.Options.model_fields.items():
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        column, words = str(extra.get("column", option)), extra.get("cells")
+        if column not in cells:
+            continue
+        text = cells[column].strip()
+        if isinstance(words, dict):
+            if text and text.upper() not in words:
+                raise _bad_cell(where, column, text, f"{', '.join(words)} or an empty cell")
+            if text:
+                yield option, words[text.upper()]
+        elif not text:
+            raise _bad_cell(where, column, text, f"a number ({scheduler.name} needs it)")
+        else:
+            yield option, _number(text)
+
+
 def _runs_options(data: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the profile says its testbed's runs had."""
     try:
@@ -271,40 +290,36 @@ def _scenario(path: Path, line: int, cells: Mapping[str, str]) -> Scenario:
     marks: dict[KeyPath, Mark] = {(): Mark(str(path), line, "")}
     try:
         scheduler = find_scheduler(cells["scheduler"].strip())
-        options = scheduler.Options.model_fields
     except InputError as error:
         raise InputError(f"column 'scheduler': {error.problem}", where) from error.__cause__
+    mark = Mark(str(path), line, "")
     for column, key in _KEYS.items():
         text = cells.get(column, "").strip()
-        if column in _OPTIONS and column not in options:
-            continue
-        if column == "dos_build":
-            if "transfers" not in options or not text:
-                continue
-            value: object = _TRANSFERS.get(text.upper())
-            if value is None:
-                raise _bad_cell(where, column, text, "A, B, C or an empty cell")
-        elif not text:
-            needed_by = f" ({cells['scheduler'].strip()} needs it)" if column in _OPTIONS else ""
+        value: object = text
+        if not text:
             expected = "a name" if column == "hardware" else "true or false" if column in _FLAGS else "a number"
-            raise _bad_cell(where, column, text, f"{expected}{needed_by}")
-        elif column in _FLAGS:
-            value = _WORDS.get(text.lower())
-            if value is None:
+            raise _bad_cell(where, column, text, expected)
+        if column in _FLAGS:
+            flag = _WORDS.get(text.lower())
+            if flag is None:
                 raise _bad_cell(where, column, text, "true or false")
-            value = value != (column == "untied")
-        else:
-            value = _number(text) if column in _OPTIONS else text
+            value = flag != (column == "untied")
         section = data if len(key) == 1 else data[key[0]]
         section[key[-1]] = value
-        marks[key] = Mark(str(path), line, "")
+        marks[key] = mark
+    for option, found in _options(where, cells, scheduler):
+        data["scheduler"][option] = found
+        marks["scheduler", option] = mark
     if tier := cells.get("optimizer_tier", "").strip().lower():
         if tier not in _TIERS:
             raise _bad_cell(where, "optimizer_tier", tier, f"{', '.join(_TIERS)} or an empty cell")
         if _TIERS[tier] != scheduler.optimizer_home:
-            ratio = float(data["scheduler"].pop("cpu_ratio", 1.0))
-            data["placement"] = {"optimizer": [{"tier": _TIERS[tier], "share": ratio}, {"tier": GPU, "share": "rest"}]}
-            marks["placement",] = Mark(str(path), line, "")
+            shares = [
+                data["scheduler"].pop(option) for option in scheduler.placement_options if option in data["scheduler"]
+            ]
+            first = {"tier": _TIERS[tier], "share": shares[0] if shares else 1}
+            data["placement"] = {"optimizer": [first, {"tier": GPU, "share": "rest"}]}
+            marks["placement",] = mark
     data["scheduler"] = _runs_options(data) | data["scheduler"]
     document = Document(data, marks)
     try:

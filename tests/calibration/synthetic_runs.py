@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from offsim.calibration.logs.logged_runs import COLUMNS
-from offsim.calibration.runs.fit import changed, predict
+from offsim.calibration.runs.fit import predict
 from offsim.platform.profiles import load_profile
 from offsim.validation.table import run_of
 
@@ -28,7 +28,7 @@ _SCHEDULERS = ("zero3_offload", "zero3_offload_async_grads")
 
 def runs_table(path: Path, hardware: str = BASE, truth: Mapping[str, Mapping[str, float]] = TRUTH) -> Path:
     """Eight runs, one a configuration."""
-    machine = changed(load_profile(BASE), truth)
+    machine = load_profile(BASE).with_values(truth)
     rows = []
     for layers, hidden in _SHAPES:
         for scheduler in _SCHEDULERS:
