@@ -84,7 +84,8 @@ def placed_states(
     asked, stage = scenario.placement, workload.training.zero_stage
     if stage not in scheduler.stages:
         stages = " or ".join(map(str, scheduler.stages))
-        raise scenario.document.unexpected(("training", "zero_stage"), f"{stages} with scheduler {scheduler.name}")
+        problem = f"training.zero_stage: found {stage}, expected {stages} with scheduler {scheduler.name}"
+        raise scenario.document.error(("training", "zero_stage"), problem)  # which may not be given: the default is 3
     both = [name for name in scheduler.placement_options if name in scenario.scheduler.options]
     if asked.optimizer is not None and both:
         problem = f"found scheduler.{both[0]} as well, expected one of them: both say where optimizer state is"
