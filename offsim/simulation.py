@@ -12,8 +12,9 @@ from offsim.platform.hardware import HardwareProfile
 from offsim.platform.layout import Layout
 from offsim.platform.platform import GPU, HOST, tier_kind
 from offsim.platform.profiles import scenario_profile
+from offsim.programs.options import ScheduleOptions
 from offsim.programs.run import run_training
-from offsim.programs.schedule import ScheduleOptions, TrainingSchedule
+from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import Workload
 from offsim.results.result import Result
 from offsim.scenario import Scenario, load_scenario

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from offsim.inputs.errors import InputError, suggestion
-from offsim.programs.schedule import options_to_try
+from offsim.programs.options import options_to_try
 from offsim.programs.transformer import Workload
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers.registry import BUILT_IN, available_schedulers, find_scheduler, with_scheduler
