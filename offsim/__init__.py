@@ -4,13 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from offsim.api import Comparison, Result, compare, simulate
     from offsim.inputs.errors import InputError
     from offsim.platform.profiles import load_profile
-    from offsim.results.comparison import Comparison, compare
-    from offsim.results.result import Result
     from offsim.results.verdict import DoesNotFit
     from offsim.scenario import load_scenario
-    from offsim.simulation import simulate
     from offsim.study.sensitivities.sensitivity import Sensitivity, sensitivity
     from offsim.study.sweeps.sweep import sweep
     from offsim.study.tuning.tune import Question, Tuning, tune
@@ -33,18 +31,18 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Comparison": "offsim.results.comparison",
+    "Comparison": "offsim.api",
     "DoesNotFit": "offsim.results.verdict",
     "InputError": "offsim.inputs.errors",
     "Question": "offsim.study.tuning.tune",
-    "Result": "offsim.results.result",
+    "Result": "offsim.api",
     "Sensitivity": "offsim.study.sensitivities.sensitivity",
     "Tuning": "offsim.study.tuning.tune",
-    "compare": "offsim.results.comparison",
+    "compare": "offsim.api",
     "load_profile": "offsim.platform.profiles",
     "load_scenario": "offsim.scenario",
     "sensitivity": "offsim.study.sensitivities.sensitivity",
-    "simulate": "offsim.simulation",
+    "simulate": "offsim.api",
     "sweep": "offsim.study.sweeps.sweep",
     "tune": "offsim.study.tuning.tune",
 }

@@ -19,7 +19,7 @@ from offsim.scenario import available_scenarios
 from offsim.validation.folder import shipped_runs
 from offsim.validation.names import run_names
 from offsim.validation.predictions import Prediction, Validation, validate_runs
-from offsim.views.tables import format_table
+from offsim.views.console import PLAIN
 
 RECORD = Path(__file__).with_name("recorded.json")
 TOLERANCE = 1e-6
@@ -113,7 +113,7 @@ def difference(found: list[Move]) -> str:
     if not found:
         return "nothing moved"
     rows = [(move.subject, move.number, _value(move.old), _value(move.new), _percent(move.change)) for move in found]
-    return format_table(rows, ("scenario or run", "number", "old", "new", "change"), "llrrr")
+    return PLAIN.table(rows, ("scenario or run", "number", "old", "new", "change"), "llrrr")
 
 
 def _value(value: float | None) -> str:

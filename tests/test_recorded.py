@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from offsim import simulate
-from offsim.cli.report import report
 from offsim.scenario import available_scenarios
 from offsim.validation.accuracy import ACCURACY, held_out
 from offsim.validation.page import accuracy_file, with_accuracy
+from offsim.views.facts import facts_of
+from offsim.views.text import result_text
 from tests import record
 from tests.record import Move, Record, difference, moves, predicted, recorded, recorded_validation
 
@@ -71,4 +72,4 @@ def test_the_command_checks_and_rewrites(
 
 @pytest.mark.parametrize("name", available_scenarios())
 def test_summaries_fit_a_terminal(name: str) -> None:
-    assert max(map(len, report(simulate(name)).splitlines())) <= 80
+    assert max(map(len, result_text(facts_of(simulate(name))).splitlines())) <= 80

@@ -14,8 +14,9 @@ from small_scenarios import profile, scenario, small_buckets
 
 import offsim
 from offsim import InputError, compare, simulate
+from offsim.api import Comparison
 from offsim.programs.training import MAX_LIVE
-from offsim.results.comparison import Comparison, default_labels
+from offsim.results.comparison import default_labels
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers import available_schedulers, find_scheduler, with_scheduler
 from offsim.schedulers.registry import BUILT_IN

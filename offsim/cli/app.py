@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from offsim.cli.measuring import calibrate, harness, logs, replay, trace, validate
-from offsim.cli.simulating import compare, profiles, run, schedulers
-from offsim.cli.studying import report, sensitivity, sweep, tune
+from offsim.cli.simulating import compare, profiles, report, run, schedulers
+from offsim.cli.studying import sensitivity, sweep, tune
 
 app = typer.Typer(
     help="Simulate offloading schedules of large-model training: how long an iteration takes, what limits it, and "

@@ -41,7 +41,7 @@ def _found(calibration: Calibration, style: Style) -> str:
         cells = ("" if number is None else f"{number:.3g}" for number in numbers)
         rows.append((f"  {key}" if section else key, *cells, found.source))
         notes.append(wrapped(found.note, "    ", "    "))
-    table = style.table(rows, ("value", "base", "found", "low", "high", "source"), "lrrrrl")
+    table = style.table(rows, ("value", "base", "found", "low", "high", "source"), "lrrrrl", wrap=False)
     headers, rule, *lines = table.splitlines()
     below = (part for pair in zip(lines, notes, strict=True) for part in pair if part)
     return "\n".join([headers, rule, *below])

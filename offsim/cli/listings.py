@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, get_args, get_origin
-
-from pydantic import BaseModel
 
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
-from offsim.platform.profiles import available_profiles, load_profile, unit_of
+from offsim.platform.profiles import available_profiles, load_profile
 from offsim.programs.schedule import TrainingSchedule
+from offsim.results.units import plural
 from offsim.schedulers.registry import available_schedulers, find_scheduler
-from offsim.views.style import engineering
-from offsim.views.wording import plural, validated
+from offsim.views.provenance import Value, values_of
+from offsim.views.wording import validated
 
 
 def profiles_report(style: Style = PLAIN) -> str:
@@ -36,29 +37,17 @@ def profile_report(profile: HardwareProfile, style: Style = PLAIN) -> str:
         labelled("validated", validated(profile)),
         labelled("GPUs", str(profile.gpus_per_node)),
     ]
-    sections = [
-        _section(profile, section, values, style)
-        for section in type(profile).model_fields
-        if isinstance(values := getattr(profile, section), BaseModel)
-    ]
-    return "\n\n".join(["\n".join(head), *sections])
+    sections = groupby(values_of(profile), key=lambda value: value.section)
+    return "\n\n".join(["\n".join(head), *(_section(section, list(values), style) for section, values in sections)])
 
 
-def _section(profile: HardwareProfile, section: str, values: BaseModel, style: Style) -> str:
+def _section(section: str, values: Sequence[Value], style: Style) -> str:
     lines = [style.heading(section)]
-    fields = type(values).model_fields
-    width = max(map(len, fields))
-    for field, info in fields.items():
-        value = getattr(values, field)
-        origin = profile.provenance.get(f"{section}.{field}")
-        unit = unit_of(field)
-        shown = "none" if value is None else engineering(value) + ("" if unit == "1" else f" {unit}")
-        lines.append(f"  {field:<{width}}  {shown:>18}  {origin.source if origin else 'default'}")
-        known = {"": info.description}
-        if origin:
-            known |= {"note: ": origin.note, "error: ": origin.error}
-            if origin.low is not None and origin.high is not None:
-                known["95 % interval: "] = f"{engineering(origin.low)} to {engineering(origin.high)}"
+    width = max(len(value.field) for value in values)
+    for value in values:
+        lines.append(f"  {value.field:<{width}}  {value.quantity:>18}  {value.source}")
+        interval = f"{value.interval} {value.unit}".rstrip() if value.interval else ""
+        known = {"": value.description, "note: ": value.note, "error: ": value.error, "95 % interval: ": interval}
         lines += [wrapped(f"{kind}{text}", "      ", "      ") for kind, text in known.items() if text]
     return "\n".join(lines)
 

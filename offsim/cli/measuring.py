@@ -1,12 +1,30 @@
-"""Declares the commands about what was measured: traces, runs, logs, profiles of one's own."""
+"""The commands about measurements: traces, runs, logs, and profiles fitted to them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from offsim.cli.arguments import JsonOption, profiles_from
+from offsim.cli.outputs import (
+    REPORT_PICTURES,
+    STDOUT,
+    SUFFIXES,
+    check_has_neighbours,
+    check_outputs,
+    neighbours,
+    write_json,
+    write_picture,
+    write_report,
+    writing,
+)
+from offsim.cli.terminal import note, show, style_of
+
+if TYPE_CHECKING:
+    from offsim.validation.predictions import Validation
 
 TraceArgument = Annotated[
     str,
@@ -25,9 +43,12 @@ def harness(
     Copy it to the machine, which needs PyTorch and nothing of offsim, and run `python harness.pyz --out results`. It
     times copies, kernels and training iterations, for `offsim calibrate` and `offsim validate`.
     """
-    from offsim.cli.commands import write_harness_to
+    from offsim.calibration.harness_file import write_harness
 
-    write_harness_to(file)
+    check_outputs({"FILE": file})
+    with writing("FILE", file):
+        write_harness(Path(file))
+    show(f"{file} written; on the machine to measure, run: python {Path(file).name} --out results")
 
 
 def trace(
@@ -42,9 +63,21 @@ def trace(
     Copies by direction, memory and size with their rates, kernels by class, how busy each stream was, how much copying
     overlaps with kernels, and how long launches take to start.
     """
-    from offsim.cli.commands import show_trace
+    from offsim.cli.traces import trace_report
+    from offsim.traces import read_trace
+    from offsim.traces.summary import summarize
 
-    show_trace(trace, plot=plot, json=json)
+    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[trace])
+    recorded = read_trace(trace)
+    summary = summarize(recorded)
+    if json != STDOUT:
+        show(trace_report(summary, style_of(sys.stdout)))
+    if json is not None:
+        write_json(json, summary.to_dict())
+    if plot is not None:
+        from offsim.traces.picture import plot_trace
+
+        write_picture(plot, plot_trace(recorded, title=recorded.path.name))
 
 
 def replay(
@@ -72,9 +105,20 @@ def replay(
     Rebuilds what each stream and thread waited for, checks that the replay takes as long as the trace did, and says
     how long the same run would take with other links, CPU or GPU kernels.
     """
-    from offsim.cli.commands import replay_trace
+    from offsim.cli.traces import replay_report
+    from offsim.platform.profiles import load_profile
+    from offsim.traces import read_trace
+    from offsim.traces.replay import parse_scales
+    from offsim.traces.replay import replay as replay_trace
 
-    replay_trace(trace, scale, profile, json=json)
+    check_outputs({"--json": json}, inputs=[trace])
+    scales = parse_scales(scale) if scale is not None else None
+    hardware = load_profile(profile) if profile is not None else None
+    replayed = replay_trace(read_trace(trace), scales, hardware)
+    if json != STDOUT:
+        show(replay_report(replayed, style_of(sys.stdout)))
+    if json is not None:
+        write_json(json, replayed.to_dict())
 
 
 def validate(
@@ -109,9 +153,31 @@ def validate(
     Predicts each run from its configuration alone. Shows errors per hardware and phase, the worst runs, and whether
     the best scheduler and stride are predicted.
     """
-    from offsim.cli.commands import validate_table
+    from offsim.validation.folder import read_tables, table_files
+    from offsim.validation.predictions import validate_runs
+    from offsim.validation.report import format_validation, to_json
+    from offsim.validation.table import SHIPPED_RUNS
 
-    validate_table(runs, hardware, json=json, plot=plot, report=report)
+    source = SHIPPED_RUNS if runs is None else runs
+    outputs = {"--plot": plot, "--json": json, "--report": report}
+    if report is not None:
+        check_has_neighbours("--report", report)
+        outputs |= {f"{name} of --report": path for name, path in neighbours(report, REPORT_PICTURES).items()}
+    check_outputs(outputs, suffixes=SUFFIXES, inputs=table_files(source))
+    table, left_out = read_tables(source, hardware)
+    for line in left_out:
+        note(f"left out {line}")
+    validation = validate_runs(table)
+    if json != STDOUT:
+        show(format_validation(validation, style_of(sys.stdout)))
+    if json is not None:
+        write_json(json, to_json(validation))
+    if plot is not None:
+        _draw_scatter(validation, plot)
+    if report is not None:
+        from offsim.validation.markdown_report import make_report
+
+        write_report(report, *make_report(validation, neighbours(report, REPORT_PICTURES)))
 
 
 def logs(
@@ -131,9 +197,22 @@ def logs(
     Takes times, memory and configuration from the lines that DeepSpeed and Megatron print: medians from the third
     iteration on. What a log does not say stays blank and is listed.
     """
-    from offsim.cli.commands import read_logs
+    from offsim.calibration.logs.logged_runs import fill, missing, read_log, write_rows
 
-    read_logs(files, columns or [], out=out)
+    check_outputs({"--out": out}, inputs=files)
+    logs = [(file, read_log(file)) for file in files]
+    rows = [row for _, found in logs for row in found]
+    fill(rows, columns or [])
+    with writing("--out", out):
+        write_rows(out, rows)
+    blank = [(file, row, missing(row)) for file, found in logs for row in found]
+    style = style_of(sys.stdout)
+    times = ("fwd_ms", "bwd_ms", "step_ms", "iteration_ms", "iterations")
+    headers = ("log", "forward ms", "backward ms", "step ms", "iteration ms", "iterations", "blank")
+    show(style.table([(file, *(row[name] for name in times), len(names)) for file, row, names in blank], headers))
+    for file, _, names in blank:
+        if names:
+            note(f"{file} does not say: {', '.join(names)}; fill them with --set COLUMN=VALUE")
 
 
 def calibrate(
@@ -180,6 +259,40 @@ def calibrate(
     base's. Shows what was found, and errors of predictions on runs that took no part in the fit. A recipe says all that
     itself: which values of which profiles are fitted together, to which runs, and from where.
     """
-    from offsim.cli.commands import calibrate_profile
+    from offsim.inputs.errors import InputError
 
-    calibrate_profile(files, base, assignments or [], out=out, holdout=holdout)
+    try:
+        from offsim.calibration.calibrate import HOLDOUT
+        from offsim.calibration.calibrate import calibrate as fit
+        from offsim.calibration.own_profile import write_profile
+        from offsim.cli.calibration import calibration_report
+        from offsim.cli.recipes import is_recipe, refit_profiles
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("scipy", "ruamel"):
+            raise
+        raise InputError("calibrating needs SciPy and ruamel.yaml: pip install 'offsim[calibrate]'") from None
+    if any(map(is_recipe, files)):
+        refit_profiles(
+            files, out, {"--base": base, "--holdout": holdout, "--set": ", ".join(assignments or []) or None}
+        )
+        return
+    if base is None:
+        raise InputError("not given, expected the profile to start from", "--base")
+    check_outputs({"--out": out}, suffixes={"--out": (".yaml", ".yml")}, inputs=[*files, base])
+    calibration = fit(files, base, HOLDOUT if holdout is None else holdout, assignments or [])
+    with writing("--out", out):
+        write_profile(out, calibration, base)
+    show(calibration_report(calibration, style_of(sys.stdout)))
+    for line in calibration.left_out:
+        note(f"not used: {line}")
+
+
+def _draw_scatter(validation: Validation, plot: str) -> None:
+    from offsim.validation.plot import plot_scatter
+    from offsim.validation.score import comparisons
+
+    compared = comparisons(validation)
+    if compared:
+        write_picture(plot, plot_scatter(compared))
+    else:
+        note(f"nothing to draw, {plot} not written: no measured values in the table")

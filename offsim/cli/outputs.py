@@ -22,6 +22,7 @@ PICTURES = (".png", ".pdf", ".svg")
 TRACES = (".json", ".json.gz")
 SCENARIOS = (".yaml", ".yml")
 REPORTS = (".md", ".markdown")
+SUFFIXES = {"--plot": PICTURES, "--trace": TRACES, "--report": REPORTS, "--emit-scenario": SCENARIOS}
 REPORT_PICTURES = ("scatter", "timeline")
 
 

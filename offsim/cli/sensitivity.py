@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from offsim.cli.report import trust_lines
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.cli.trust import trust_lines
+from offsim.results.units import format_time, format_time_interval
 from offsim.study.sensitivities.sensitivity import COLUMNS, Effect, Sensitivity
-from offsim.views.style import format_time, format_time_interval
+from offsim.views.text import labelled_lines
 from offsim.views.wording import drawing_title, validated
 
 SHOWN_FROM = 0.0005
@@ -31,7 +32,7 @@ def _headline(found: Sensitivity, style: Style) -> str:
         labelled("scenario", drawing_title(found.result)),
         labelled("validated", validated(found.result.run.profile)),
         style.heading(labelled("iteration", time)),
-        *trust_lines(found.result),
+        *labelled_lines(trust_lines(found.result)),
     ]
     if found.effects and found.effects[0].matters:
         lines.append(labelled("limited by", _limit(found.effects[0], time_s)))

@@ -1,8 +1,13 @@
-"""Declares the commands that simulate scenarios one by one, and those that list what there is."""
+"""The commands that simulate scenarios one by one, and those that list profiles and schedulers.
+
+Each is declared and carried out in one place: it checks its files, simulates, prints, writes. Text comes first and is
+complete before the slower pictures are begun. What only one command needs is imported in it, so that all start at once.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +18,15 @@ from offsim.cli.arguments import (
     ScenarioArgument,
     SetOption,
     profiles_from,
+    scenarios_from,
     scheduler_option,
     schedulers_from,
 )
+from offsim.cli.outputs import STDOUT, SUFFIXES, check_outputs, write_json, write_picture, write_trace, writing
+from offsim.cli.terminal import note, show, style_of, wrapped
+
+if TYPE_CHECKING:
+    from offsim.api import Result
 
 
 def run(
@@ -67,21 +78,35 @@ def run(
     scenario does not fit in memory, what ran out, who held it, and single changes with which it fits. With
     --deepspeed, --model and --hardware it makes the scenario from these, and lists what became of each key.
     """
-    from offsim.cli.commands import run_scenario
-    from offsim.cli.imports import Files
+    from offsim import api
+    from offsim.cli.imports import Files, account, scenario_of, write_scenario
+    from offsim.cli.schedulers import under
+    from offsim.cli.trust import trust_lines
+    from offsim.views.facts import facts_of
+    from offsim.views.text import result_text
 
-    run_scenario(
-        scenario,
-        overrides or [],
-        scheduler,
-        files=Files(deepspeed, model, hardware, gpus, sequence),
-        emit_scenario=emit_scenario,
-        plot=plot,
-        trace=trace,
-        json=json,
-        all_ranks=all_ranks,
-        interval=interval,
-    )
+    outputs = {"--plot": plot, "--trace": trace, "--json": json, "--emit-scenario": emit_scenario}
+    files = Files(deepspeed, model, hardware, gpus, sequence)
+    check_outputs(outputs, suffixes=SUFFIXES, inputs=files.inputs if scenario is None else [scenario])
+    chosen, draft = scenario_of(scenario, files, overrides or [])
+    if scheduler is not None:
+        chosen = under(chosen, scheduler)
+    result = api.simulate(chosen, all_ranks=all_ranks)
+    if draft is not None and json != STDOUT:
+        show(f"{account(draft, chosen, style_of(sys.stdout))}\n")
+    elif draft is not None:
+        note(account(draft, chosen, style_of(sys.stderr)))
+    known = result.interval if interval and result.fits else None
+    trust = trust_lines(result) if interval and result.fits else {}
+    if json != STDOUT:
+        show(result_text(facts_of(result, interval=known, trust=trust), style_of(sys.stdout)))
+    if json is not None:
+        from offsim.results.interval import interval_dict
+
+        write_json(json, result.to_dict() | (interval_dict(result) if interval else {}))
+    if emit_scenario is not None:
+        write_scenario(emit_scenario, chosen, draft)
+    _draw(result, plot, trace)
 
 
 def compare(
@@ -102,9 +127,72 @@ def compare(
 
     Simulates the scenario under each. Options that the scenario gives are kept where a scheduler has them too.
     """
-    from offsim.cli.commands import compare_schedulers
+    from offsim import api
+    from offsim.cli.schedulers import chosen
+    from offsim.scenario import load_scenario
+    from offsim.views.facts import comparison_facts
+    from offsim.views.text import comparison_text
 
-    compare_schedulers(scenario, schedulers or [], overrides or [], plot=plot, json=json, all_ranks=all_ranks)
+    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
+    scenarios, left_out = chosen(load_scenario(scenario, overrides or []), schedulers or [])
+    comparison = api.compare(scenarios, all_ranks=all_ranks)
+    for line in left_out:
+        note(line)
+    if json != STDOUT:
+        show(comparison_text(comparison_facts(comparison), style_of(sys.stdout)))
+    if json is not None:
+        write_json(json, comparison.to_dict())
+    if plot is None:
+        return
+    if not any(result.fits for result in comparison):
+        note(f"nothing to draw, {plot} not written: none of the schedulers fits")
+        return
+    missing = [label for label, result in zip(comparison.labels, comparison, strict=True) if not result.fits]
+    title = comparison[0].name
+    if missing:
+        title += f"; does not fit: {', '.join(missing)}"
+    write_picture(plot, comparison.plot(title=title))
+
+
+def report(
+    scenarios: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCENARIO",
+            help="YAML files, or names of scenarios that come with offsim.",
+            autocompletion=scenarios_from,
+        ),
+    ],
+    html: Annotated[str, typer.Option("--html", metavar="FILE", help="The page to write (.html).")],
+    schedulers: Annotated[
+        list[str] | None,
+        scheduler_option("Simulate each scenario under this one instead; may be repeated."),
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Write a page about one scenario or several, to send around.
+
+    One HTML file that needs no network: times, what limits each phase, timelines to zoom into, memory over time, and
+    where every hardware value comes from.
+    """
+    from offsim import api
+    from offsim.cli.schedulers import under
+    from offsim.scenario import load_scenario
+    from offsim.views.facts import facts_of
+    from offsim.views.text import brief_lines
+
+    check_outputs({"--html": html}, suffixes={"--html": (".html", ".htm")}, inputs=scenarios)
+    chosen = [load_scenario(scenario, overrides or []) for scenario in scenarios]
+    if schedulers:
+        chosen = [under(scenario, text) for scenario in chosen for text in schedulers]
+    labels = [scenario.name for scenario in chosen] if len(chosen) == 1 else []
+    comparison = api.compare(chosen, labels=labels)
+    style = style_of(sys.stdout)
+    for label, result in zip(comparison.labels, comparison, strict=True):
+        lines = [wrapped(line, "  ", "    ") for line in brief_lines(facts_of(result, resources=False))]
+        show("\n".join([style.heading(label), *lines]))
+    with writing("--html", html):
+        comparison.to_html(html)
 
 
 def profiles(
@@ -117,9 +205,11 @@ def profiles(
 
     Shows each value with its unit, where it comes from and what is known of its error.
     """
-    from offsim.cli.commands import show_profiles
+    from offsim.cli.listings import profile_report, profiles_report
+    from offsim.platform.profiles import load_profile
 
-    show_profiles(name)
+    style = style_of(sys.stdout)
+    show(profiles_report(style) if name is None else profile_report(load_profile(name), style))
 
 
 def schedulers(
@@ -131,6 +221,23 @@ def schedulers(
 
     Shows what it does and its options with type, bounds and default.
     """
-    from offsim.cli.commands import show_schedulers
+    from offsim.cli.listings import scheduler_report, schedulers_report
 
-    show_schedulers(name)
+    style = style_of(sys.stdout)
+    show(schedulers_report(style) if name is None else scheduler_report(name, style))
+
+
+def _draw(result: Result, plot: str | None, trace: str | None) -> None:
+    from offsim.results.verdict import DoesNotFit
+    from offsim.views.facts import facts_of
+    from offsim.views.text import brief_lines
+
+    try:
+        if plot is not None:
+            facts = facts_of(result, resources=False)
+            write_picture(plot, result.plot_page(title=facts.title, subtitle="\n".join(brief_lines(facts))))
+        if trace is not None:
+            write_trace(trace, result.to_perfetto)
+    except DoesNotFit:
+        unwritten = " and ".join(path for path in (plot, trace) if path is not None)
+        note(f"nothing to draw, {unwritten} not written: memory ran out before the iteration began")

@@ -1,7 +1,8 @@
-"""Declares the commands that simulate a scenario many times over, and the page to send around."""
+"""The commands that simulate a scenario many times over."""
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -12,9 +13,9 @@ from offsim.cli.arguments import (
     JsonOption,
     ScenarioArgument,
     SetOption,
-    scenarios_from,
-    scheduler_option,
 )
+from offsim.cli.outputs import STDOUT, SUFFIXES, check_outputs, write_json, write_picture
+from offsim.cli.terminal import note, show, style_of
 
 
 def sweep(
@@ -114,32 +115,22 @@ def sensitivity(
     iteration and each phase. Where runs of this hardware were held out of its fit, also how sure
     the time is.
     """
-    from offsim.cli.commands import show_sensitivity
+    from offsim.cli.sensitivity import sensitivity_report
+    from offsim.simulation import simulate
+    from offsim.study.sensitivities.sensitivity import sensitivity_of
+    from offsim.views.facts import facts_of
+    from offsim.views.text import result_text
+    from offsim.views.wording import drawing_title
 
-    show_sensitivity(scenario, overrides or [], plot=plot, json=json, all_ranks=all_ranks)
-
-
-def report(
-    scenarios: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SCENARIO",
-            help="YAML files, or names of scenarios that come with offsim.",
-            autocompletion=scenarios_from,
-        ),
-    ],
-    html: Annotated[str, typer.Option("--html", metavar="FILE", help="The page to write (.html).")],
-    schedulers: Annotated[
-        list[str] | None,
-        scheduler_option("Simulate each scenario under this one instead; may be repeated."),
-    ] = None,
-    overrides: SetOption = None,
-) -> None:
-    """Write a page about one scenario or several, to send around.
-
-    One HTML file that needs no network: times, what limits each phase, timelines to zoom into, memory over time, and
-    where every hardware value comes from.
-    """
-    from offsim.cli.commands import report_scenarios
-
-    report_scenarios(scenarios, schedulers or [], overrides or [], html=html)
+    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
+    result = simulate(scenario, overrides or [], all_ranks=all_ranks)
+    found = sensitivity_of(result) if result.fits else None
+    style = style_of(sys.stdout)
+    if json != STDOUT:
+        show(sensitivity_report(found, style) if found else result_text(facts_of(result), style))
+    if json is not None:
+        write_json(json, found.to_dict() if found else result.to_dict(series=False))
+    if plot is not None and found:
+        write_picture(plot, found.plot(title=drawing_title(result)))
+    elif plot is not None:
+        note(f"nothing to draw, {plot} not written: the scenario does not fit")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.results.units import format_bytes, format_percent, format_rate, format_time
 from offsim.traces.replay import Replay
 from offsim.traces.summary import Summary, device_names
 from offsim.validation.report import signed_percent
-from offsim.views.style import format_bytes, format_rate, format_time
-from offsim.views.tables import format_percent
 
 BAR = 20
 STREAMS = 20

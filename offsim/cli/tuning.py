@@ -13,12 +13,11 @@ from offsim.cli.terminal import Style, labelled, show, style_of, wrapped
 from offsim.imports.recommendation import recommendation
 from offsim.inputs.errors import InputError
 from offsim.inputs.yaml_input import Document, with_overrides
+from offsim.results.units import format_memory, format_percent, format_time
 from offsim.scenario import load_scenario
 from offsim.study.processes import worker_processes
 from offsim.study.tuning.tune import Mapper, Outcome, Question, Tuning, dimensions_of, tune
 from offsim.study.tuning.upgrades import Upgrade, upgrades
-from offsim.views.style import format_memory, format_time
-from offsim.views.tables import format_percent
 from offsim.views.wording import limited_by
 
 FRONT_ROWS = 8

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from offsim.results.result import Result
 from offsim.scenario import Scenario, load_scenario
@@ -16,13 +15,14 @@ from offsim.simulation import Source, simulate
 if TYPE_CHECKING:
     import pandas as pd
 
-    from offsim.views.figure import Picture
+
+AnyResult = TypeVar("AnyResult", bound=Result, covariant=True)
 
 
-class Comparison:
+class Comparison(Generic[AnyResult]):
     """Results by label; speed-ups are over the first that fits."""
 
-    def __init__(self, results: Sequence[Result], labels: Sequence[str]) -> None:
+    def __init__(self, results: Sequence[AnyResult], labels: Sequence[str]) -> None:
         if not results:
             raise ValueError("nothing to compare: no results")
         if len(labels) != len(results) or len(set(labels)) != len(labels):
@@ -33,10 +33,10 @@ class Comparison:
     def __len__(self) -> int:
         return len(self.results)
 
-    def __iter__(self) -> Iterator[Result]:
+    def __iter__(self) -> Iterator[AnyResult]:
         return iter(self.results)
 
-    def __getitem__(self, key: str | int) -> Result:
+    def __getitem__(self, key: str | int) -> AnyResult:
         """The result of this label or position."""
         return self.results[self.labels.index(key) if isinstance(key, str) else key]
 
@@ -62,19 +62,6 @@ class Comparison:
         numbers = [name for name in table.columns if name.endswith("_s") or name in ("tflops_per_gpu", "speedup")]
         return table.astype(dict.fromkeys(numbers, "float64"))
 
-    def plot(self, **options: Any) -> Picture:
-        """The timelines of those that fit on one time axis; options as of `plot_comparison`."""
-        from offsim.views.timeline import plot_comparison
-
-        shown = zip(self.labels, self.results, strict=True)
-        return plot_comparison([(label, r.timeline, r.phases) for label, r in shown if r.fits], **options)
-
-    def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
-        """Write a page that compares them, as `Result.to_html` does for one, their timelines on one scale."""
-        from offsim.views.html.page import write_page
-
-        write_page(path, self, rank=rank)
-
     def to_dict(self, *, series: bool = False) -> dict[str, Any]:
         """Everything as plain values for JSON."""
         documents = [result.to_dict(series=series) for result in self.results]
@@ -85,21 +72,6 @@ class Comparison:
             ]
         }
 
-    def __repr__(self) -> str:
-        from offsim.views.style import format_time
-
-        lines = []
-        for label, result, speedup in zip(self.labels, self.results, self.speedups, strict=True):
-            if speedup is None:
-                lines.append(f"{label}: {result.verdict}")
-                continue
-            spent = ", ".join(f"{phase} {format_time(seconds)}" for phase, seconds in result.durations.items())
-            lines.append(f"{label}: iteration {format_time(result.iteration_s)} ({spent}), {speedup:.2f}x")
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return str(self.summary().to_html())
-
 
 def compare(
     scenarios: Source | Sequence[Source],
@@ -108,7 +80,7 @@ def compare(
     *,
     labels: Sequence[str] = (),
     all_ranks: bool = False,
-) -> Comparison:
+) -> Comparison[Result]:
     """Simulate several scenarios, each under several schedulers where `schedulers` are given.
 
     A scheduler is a name or a mapping of `name` and options. Where it replaces a scenario's own, the scenario's options

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from offsim.inputs.errors import InputError
 from offsim.programs.schedule import options_to_try
+from offsim.results.units import format_time
 from offsim.scenario import Scenario, Training, load_scenario
 from offsim.schedulers.registry import BUILT_IN, scenario_scheduler, with_scheduler
-from offsim.views.style import format_time
 
 Change = dict[str, object]
 """Dotted key -> its new value."""

@@ -1,14 +1,12 @@
-"""What a simulation says: times, what limited them, memory, utilisation; as numbers, tables and pictures.
+"""The numbers and tables of a simulation: times, what limited them, memory, utilisation.
 
-Everything is made from the run's records when it is asked for: pandas, numpy and matplotlib are imported then.
+All of it is made from the run's records when it is asked for: pandas and numpy are imported then.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from offsim.engine import Operation
@@ -18,13 +16,11 @@ from offsim.results import limits, records
 from offsim.results.remedies import Attempt, find_remedies
 from offsim.results.verdict import DoesNotFit, Verdict, verdict_of
 from offsim.scenario import Scenario
-from offsim.views.style import format_memory, format_time
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from offsim.results.interval import PredictionInterval
-    from offsim.views.figure import Picture
 
 PHASES = ("forward", "backward", "update")
 
@@ -70,7 +66,7 @@ class Result:
     @cached_property
     def durations(self) -> dict[str, float]:
         """Phase -> seconds, summed over micro-steps, mean of the measured iterations; they add up to the iteration."""
-        self._require_fit()
+        self.require_fit()
         durations: dict[str, float] = {}
         for phase in limits.job_phases(self.run):
             durations[phase.name] = durations.get(phase.name, 0.0) + phase.end - phase.start
@@ -79,7 +75,7 @@ class Result:
     @cached_property
     def iteration_s(self) -> float:
         """From the begin of an iteration to that of the next on the slowest rank; mean of the measured ones."""
-        self._require_fit()
+        self.require_fit()
         return (self.run.ended_at - self.run.started_at) / self.run.iterations
 
     @property
@@ -142,7 +138,8 @@ class Result:
         """Why there is no interval; "" where there is one. Raises DoesNotFit."""
         return self._interval if isinstance(self._interval, str) else ""
 
-    def _require_fit(self) -> None:
+    def require_fit(self) -> None:
+        """Raise DoesNotFit where memory ran out."""
         if not self.fits:
             raise DoesNotFit(f"{self.name} {self.verdict}")
 
@@ -184,13 +181,18 @@ class Result:
         return pd.DataFrame(bandwidth_columns(self.run, self._operations))
 
     @cached_property
+    def utilization_columns(self) -> dict[str, list[Any]]:
+        """The columns of `utilization`, for those who need no DataFrame."""
+        from offsim.results.utilization import utilization_columns
+
+        return utilization_columns(self.run, self._operations)
+
+    @cached_property
     def utilization(self) -> pd.DataFrame:
         """Capacity of what rank 0 uses and the share in use (0 to 1), over the iteration and each phase."""
         import pandas as pd
 
-        from offsim.results.utilization import utilization_columns
-
-        return pd.DataFrame(utilization_columns(self.run, self._operations)).set_index("resource")
+        return pd.DataFrame(self.utilization_columns).set_index("resource")
 
     @cached_property
     def limits(self) -> pd.DataFrame:
@@ -253,7 +255,7 @@ class Result:
                 }
                 for peak in self.peaks
             ],
-            "utilization": self.utilization.reset_index().to_dict("list"),
+            "utilization": self.utilization_columns,
         }
         if series:
             ids, columns = records.timeline_columns(self.run, self._operations)
@@ -261,103 +263,6 @@ class Result:
             document["memory"] = records.memory_columns(self.run)
             document["bandwidth"] = self.bandwidth.to_dict("list")
         return document
-
-    # Views
-
-    def plot_timeline(self, **options: Any) -> Picture:
-        """What each stream did when; options as of `offsim.views.timeline.plot_timeline`."""
-        from offsim.views.timeline import plot_timeline
-
-        self._require_phases()
-        return plot_timeline(self.timeline, self.phases, **{"title": self.name, **options})
-
-    def plot_memory(self, **options: Any) -> Picture:
-        """Who held how much of each memory tier; options as of `offsim.views.memory.plot_memory`."""
-        from offsim.views.memory import plot_memory
-
-        self._require_phases()
-        capacities = {peak.tier: peak.capacity_bytes for peak in self.peaks}
-        return plot_memory(self.memory, capacities, self.phases, **{"title": self.name, **options})
-
-    def plot_bandwidth(self, **options: Any) -> Picture:
-        """Bytes per second of each link and of host memory; options as of `offsim.views.bandwidth.plot_bandwidth`."""
-        from offsim.results.utilization import capacities
-        from offsim.views.bandwidth import plot_bandwidth
-
-        self._require_phases()
-        return plot_bandwidth(self.bandwidth, capacities(self.run), self.phases, **{"title": self.name, **options})
-
-    def plot_page(self, *, rank: int = 0, **options: Any) -> Picture:
-        """All three on one time axis, of one rank; options as of `offsim.views.page.plot_page`."""
-        from offsim.results.utilization import capacities
-        from offsim.views.page import plot_page
-
-        self._require_phases()
-        peaks = [self.peaks[rank], *(peak for peak in self.peaks if peak.kind != "gpu")]
-        memory = self.memory[self.memory["tier"].isin([peak.tier for peak in peaks])]
-        tiers = {peak.tier: peak.capacity_bytes for peak in peaks}
-        options = {"title": self.name, **options}
-        rates = capacities(self.run)
-        return plot_page(self.timeline, self.phases, self.bandwidth, rates, memory, tiers, rank=rank, **options)
-
-    def to_perfetto(self, path: str | os.PathLike[str]) -> None:
-        """Write a trace that Perfetto and chrome://tracing open, gzipped where the path ends in ".gz"."""
-        from offsim.views.perfetto import write_trace
-
-        self._require_phases()
-        metadata = {"name": self.name, "scenario": self.scenario.model_dump(mode="json"), **self.figures()}
-        write_trace(path, self.timeline, self.memory, self.bandwidth, phases=self.phases, metadata=metadata)
-
-    def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
-        """Write a page that needs nothing else: times, what limits them, timeline and memory, where values come from.
-
-        Timeline and GPU memory are those of `rank`.
-        """
-        from offsim.results.comparison import Comparison
-
-        Comparison([self], [self.name]).to_html(path, rank=rank)
-
-    def _require_phases(self) -> None:
-        """A run that ended before it began has nothing to draw, one that ended later has."""
-        if self.phases.empty:
-            self._require_fit()
-
-    def _lines(self) -> list[str]:
-        training = self.scenario.training
-        steps = f"{training.micro_steps} micro-step{'s' if training.micro_steps > 1 else ''}"
-        batch = f"global batch {training.global_batch} in {steps} of {training.micro_batch} a rank"
-        lines = [f"{self.name}: {self.scenario.scheduler.name} on {self.gpus} GPUs of {self.run.profile.name}, {batch}"]
-        if self.verdict is not None:
-            lines.append(str(self.verdict))
-            remedies = self.verdict.remedies
-            lines += [f"would fit with {remedy}" for remedy in remedies] or ["no single change tried makes it fit"]
-            return lines
-        spent = ", ".join(f"{phase} {format_time(seconds)}" for phase, seconds in self.durations.items())
-        rates = f"{self.tokens_per_s:,.0f} tokens/s, {self.tflops_per_gpu:.1f} TFLOP/s per GPU (model FLOPs)"
-        lines.append(f"{spent}; iteration {format_time(self.iteration_s)}, {rates}")
-        shares = [f"{name} {share:.0%}" for name, share in self.limited_by.items() if share >= 0.05]
-        lines.append(f"limited by {', '.join(shares)}")
-        used = [
-            f"{peak.tier} {format_memory(peak.bytes)} of {format_memory(peak.capacity_bytes)}" for peak in self.peaks
-        ]
-        lines.append(f"peaks: {', '.join(used)}")
-        return lines
-
-    def __repr__(self) -> str:
-        return "\n  ".join(self._lines())
-
-    def _repr_html_(self) -> str:
-        head, *rest = (escape(line) for line in self._lines())
-        html = f"<div><b>{head}</b><br>{'<br>'.join(rest)}</div>"
-        if not self.fits:
-            return html
-        cells = "".join(
-            f"<tr><th>{escape(phase)}</th><td>{format_time(sum(spent.values()))}</td><td style='text-align:left'>"
-            + ", ".join(f"{escape(name)} {format_time(seconds)}" for name, seconds in list(spent.items())[:4])
-            + "</td></tr>"
-            for phase, spent in self.limits_s.items()
-        )
-        return f"{html}<table><tr><th>phase</th><th>time</th><th>critical path (largest)</th></tr>{cells}</table>"
 
 
 def _verdict_dict(verdict: Verdict) -> dict[str, Any]:

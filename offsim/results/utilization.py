@@ -5,19 +5,21 @@ Rank 0 stands for its equals: its GPU, its link, its NUMA domain, its node's net
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from offsim.engine import Operation, Resource
 from offsim.platform.platform import Tracked
 from offsim.programs.run import Run
-from offsim.results.limits import job_phases, spans
+from offsim.results.limits import PhaseSpan, job_phases, spans
 
-Array = NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +29,11 @@ class Series:
     times: Array
     rates: Array
 
-    def amount(self, start: Array, end: Array) -> Array:
-        """The integral of the rate over each interval."""
-        if not len(self.times):
-            return np.zeros_like(start)
-        sums = np.concatenate([[0.0], np.cumsum(np.diff(self.times) * self.rates[:-1])])
-        return np.asarray(np.interp(end, self.times, sums) - np.interp(start, self.times, sums))
-
 
 def series_of(resources: Iterable[Tracked], operations: Iterable[Operation]) -> dict[str, Series]:
     """Name -> what the operations use of it over simulation time."""
+    import numpy as np
+
     wanted = {entry.resource: entry for entry in resources}
     parts: dict[Resource, tuple[list[int], list[float]]] = {resource: ([], []) for resource in wanted}
     starts: list[float] = []
@@ -65,6 +62,8 @@ def series_of(resources: Iterable[Tracked], operations: Iterable[Operation]) -> 
 
 def _sum(starts: Array, ends: Array, rates: Array, capacity: float) -> Series:
     """Add up rates, each from its start to its end."""
+    import numpy as np
+
     times, places = np.unique(np.concatenate([starts, ends]), return_inverse=True)
     changes = np.bincount(places, np.concatenate([rates, -rates]), len(times))
     total: Array = np.cumsum(changes, dtype=np.float64)
@@ -75,6 +74,8 @@ def _sum(starts: Array, ends: Array, rates: Array, capacity: float) -> Series:
 
 def bandwidth_columns(run: Run, operations: list[Operation]) -> dict[str, Any]:
     """Bytes moved per second from an instant on, by resource; begins at time zero."""
+    import numpy as np
+
     shown = {"H2D", "D2H", "host memory", "GPU interconnect", "network"}
     resources = [entry for entry in run.platform.tracked if entry.name in shown]
     times, names, rates = [], [], []
@@ -98,29 +99,45 @@ def capacities(run: Run) -> dict[str, float]:
     return {entry.name: entry.capacity for entry in run.platform.tracked}
 
 
-def utilization_columns(run: Run, operations: list[Operation]) -> dict[str, list[Any]]:
+def utilization_columns(run: Run, operations: Iterable[Operation]) -> dict[str, list[Any]]:
     """Capacity of each resource and the share of it in use, over the iteration and over each phase (0 to 1)."""
     resources = run.platform.tracked
     phases = job_phases(run)
-    names = list(dict.fromkeys(phase.name for phase in phases))
-    starts = np.array([phase.start for phase in phases])
-    ends = np.array([phase.end for phase in phases])
+    used = _used(resources, operations, phases)
     columns: dict[str, list[Any]] = {
         "resource": [entry.name for entry in resources],
         "capacity": [entry.capacity for entry in resources],
         "unit": [entry.unit for entry in resources],
-        "iteration": [],
-        **{name: [] for name in names},
     }
-    masks: Mapping[str, NDArray[np.bool_]] = {
-        "iteration": np.ones(len(phases), dtype=bool),
-        **{name: np.array([phase.name == name for phase in phases]) for name in names},
-    }
-    used = series_of(resources, operations)
-    for entry in resources:
-        amounts = used[entry.name].amount(starts, ends)
-        for name, mask in masks.items():
-            seconds = float((ends - starts)[mask].sum())
-            share = float(amounts[mask].sum()) / (entry.capacity * seconds) if seconds > 0 else 0.0
-            columns[name].append(share)
+    for name in ("iteration", *dict.fromkeys(phase.name for phase in phases)):
+        chosen = [place for place, phase in enumerate(phases) if name in ("iteration", phase.name)]
+        seconds = sum(phases[place].end - phases[place].start for place in chosen)
+        amounts = [sum(used[entry.resource][place] for place in chosen) for entry in resources]
+        columns[name] = [
+            amount / (entry.resource.capacity * seconds) if seconds > 0 else 0.0
+            for amount, entry in zip(amounts, resources, strict=True)
+        ]
     return columns
+
+
+def _used(
+    resources: Iterable[Tracked], operations: Iterable[Operation], phases: list[PhaseSpan]
+) -> dict[Resource, list[float]]:
+    """What the operations use of each resource in each phase; phases follow one another without gaps.
+
+    Without numpy, whose import takes longer than the sums of one iteration.
+    """
+    used = {entry.resource: [0.0] * len(phases) for entry in resources}
+    ends = [phase.end for phase in phases]
+    for operation in operations:
+        asked = [(used[resource], rate) for resource, rate in operation.usage if resource in used]
+        if not asked:
+            continue
+        for span in spans(operation):
+            for place in range(bisect_right(ends, span.start), len(phases)):
+                seconds = min(span.end, ends[place]) - max(span.start, phases[place].start)
+                if seconds <= 0:
+                    break
+                for amounts, rate in asked:
+                    amounts[place] += rate * span.fraction * seconds
+    return used

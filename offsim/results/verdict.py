@@ -11,7 +11,7 @@ from offsim.platform.platform import TrackedTier
 from offsim.programs.run import Run
 from offsim.results.limits import job_phases
 from offsim.results.remedies import Remedy
-from offsim.views.style import format_memory, format_time
+from offsim.results.units import format_memory, format_time
 
 
 class DoesNotFit(Exception):

@@ -11,10 +11,8 @@ from offsim.programs.run import Run
 from offsim.results.limits import CriticalPaths, PhaseSpan, Step, job_phases, spans, spent_on
 from offsim.scenario import Scenario
 from offsim.simulation import simulate
-from offsim.validation.table import TIMES
+from offsim.validation.table import MEASURED_PHASES, TIMES
 
-MEASURED_PHASES = {"forward": "forward", "backward": "backward", "update": "step"}
-"""Simulated phase -> what tables of runs call it."""
 MOST = 20.0
 """How many times as long, or as short, activities are tried to explain a difference alone."""
 _CLOSE = 2e-3
@@ -67,10 +65,10 @@ def phase_accounts(run: Run, measured_ms: Mapping[str, float]) -> list[PhaseAcco
     accounts = []
     for name, parts in phases.items():
         steps = [step for part in parts for step in paths.walk(part)]
-        measured = measured_ms.get(_COLUMNS[name])
+        measured = measured_ms.get(_COLUMNS.get(name, ""))
         accounts.append(
             PhaseAccount(
-                MEASURED_PHASES[name],
+                MEASURED_PHASES.get(name, name),
                 None if measured is None else measured / 1e3,
                 sum(part.end - part.start for part in parts),
                 spent_on(steps),
@@ -125,7 +123,7 @@ def explanations(scenario: Scenario, accounts: Sequence[PhaseAccount]) -> dict[t
     @cache
     def durations(kind: str, times: float) -> Mapping[str, float] | None:
         result = simulate(scenario, stretch={kind: times})
-        return {MEASURED_PHASES[name]: s for name, s in result.durations.items()} if result.fits else None
+        return {MEASURED_PHASES.get(name, name): s for name, s in result.durations.items()} if result.fits else None
 
     found: dict[tuple[str, str], float | None] = {}
     for account in accounts:

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+import jinja2
 
 from offsim.validation.predictions import Validation
 from offsim.validation.ranking import scheduler_rankings, stride_rankings
 from offsim.validation.reasons import reasons
-from offsim.validation.report import SCORE_HEADERS, WORST_HEADERS, ranking_lines, score_rows, worst_rows
+from offsim.validation.report import SCORE_HEADERS, WORST_HEADERS, ranking_lines, score_rows, signed_percent, worst_rows
 from offsim.validation.score import Comparison, Group, by_hardware, worst_runs
+from offsim.views.style import look_of
+from offsim.views.templates import templates
 
+FOLDER = Path(__file__).parent / "templates"
 RANKING_QUESTION = "Does what is predicted fastest turn out to be fastest?"
+
+
+def render(template: str, **values: object) -> str:
+    """One of the templates in Markdown."""
+    return _templates().get_template(template).render(**values)
 
 
 def markdown_table(rows: Iterable[Sequence[object]], headers: Sequence[str], align: str) -> str:
     """A table; `align` has "l" or "r" for each column."""
-    rule = "|".join("--:" if side == "r" else "---" for side in align)
-    lines = [f"| {' | '.join(map(_cell, row))} |" for row in (headers, *rows)]
-    return "\n".join([lines[0], f"|{rule}|", *lines[1:]]) + "\n"
+    return render("table.md.jinja", rows=rows, headers=headers, align=align)
 
 
-def _cell(value: object) -> str:
-    """A bar would begin another cell, a line's end another row."""
-    return " ".join(str(value).splitlines()).replace("|", "\\|")
+@cache
+def _templates() -> jinja2.Environment:
+    environment = templates(FOLDER, html=False)
+    environment.filters |= {
+        "label": lambda kind: look_of(kind).label,
+        "signed": signed_percent,
+        "times": format_factor,
+    }
+    return environment
+
+
+def format_factor(factor: float) -> str:
+    """How many times as long: "1.20x"."""
+    return f"{factor:.2f}x" if factor < 9.995 else f"{factor:.1f}x"
 
 
 def error_table(
@@ -46,14 +67,9 @@ def worst_table(validation: Validation, compared: Sequence[Comparison], count: i
 
 def ranking_list(validation: Validation) -> str:
     """How often the best scheduler and the best stride are predicted, a point each."""
-    lines = []
-    for what, rankings in (
-        ("scheduler", scheduler_rankings(validation.predictions)),
-        ("stride", stride_rankings(validation.predictions)),
-    ):
-        if not rankings:
-            lines.append(f"- Best {what}: no measured runs differ in it alone.")
-            continue
-        head, cost, *wrong = ranking_lines(what, rankings)  # these begin with a name
-        lines += [f"- {head.capitalize()}.", f"  {cost.capitalize()}.", *(f"  {line}." for line in wrong)]
-    return "\n".join(lines) + "\n"
+    rankings = {
+        "scheduler": scheduler_rankings(validation.predictions),
+        "stride": stride_rankings(validation.predictions),
+    }
+    lines = {what: ranking_lines(what, found) if found else [] for what, found in rankings.items()}
+    return render("rankings.md.jinja", rankings=lines)

@@ -2,61 +2,39 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from urllib.parse import quote
 
 from offsim.results.result import Result
+from offsim.results.units import format_bytes, format_percent, format_time
 from offsim.simulation import simulate
-from offsim.validation.accounts import MOST, Activities, PhaseAccount, explanations, phase_accounts
-from offsim.validation.markdown import RANKING_QUESTION, error_table, markdown_table, ranking_list, worst_table
-from offsim.validation.markdown_traced import HOW_TO_READ, differences, furthest, introduction
+from offsim.validation.accounts import MOST, PhaseAccount, explanations, phase_accounts
+from offsim.validation.markdown import (
+    RANKING_QUESTION,
+    error_table,
+    format_factor,
+    markdown_table,
+    ranking_list,
+    render,
+    worst_table,
+)
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_accounts import plot_accounts
 from offsim.validation.predictions import Validation
-from offsim.validation.report import do_not_fit, signed_percent
+from offsim.validation.report import do_not_fit
 from offsim.validation.score import Comparison, by_scheduler, comparisons, worst_runs
 from offsim.validation.side_by_side import Pair, pairs, plot_side_by_side, traced_iteration
 from offsim.validation.traced import TracedIteration
 from offsim.views.figure import Picture
-from offsim.views.style import format_bytes, format_time, look_of
-from offsim.views.tables import format_percent
-from offsim.views.wording import plural
+from offsim.views.style import look_of
 
 WORST = 10
 NEAREST = 3
 """Explanations named in the text, those that change least."""
 Explanations = Mapping[tuple[str, str], float | None]
-
-_READING = """\
-An error is predicted over measured, less 1; `median`, `p90` and `worst` are of errors without their sign, `bias` is
-the median with it. `sum` is forward + backward + step.
-"""
-
-_NO_TRACE = """\
-No measured trace is at hand: the table has how long phases took, not when an activity ran. So the timeline is the
-simulated one, with the measured phases drawn above it one after another. Where an activity differs from it cannot be
-seen, only which differences would be enough.
-"""
-
-_CRITICAL_PATH = """\
-The critical path is what a phase's end waited for, back to its beginning; time that an activity on it loses to others
-counts to the resource that they share.
-"""
-
-_ACTIVITIES = """\
-Of the activities by kind, `alone` is what they take together with nothing else running, `lost` what contention adds,
-`on the path` how long the critical path runs through them; those that run in two phases count in both, each with its
-part.
-"""
-
-_EXPLAINS = f"""\
-`explains it` is how many times as long all activities of the kind would have
-to take for the phase to take what was measured, everything else as it is: the iteration is simulated again until it
-does. "no" means that nothing from 1/{MOST:g} to {MOST:g} times would do. Several small differences can do as much.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,24 +75,24 @@ def make_report(validation: Validation, files: Mapping[str, str]) -> tuple[str, 
     compared = comparisons(validation)
     disagreement = worst_disagreement(validation)
     pictures: dict[str, Picture] = {}
-    parts = [_introduction(validation)]
     if compared:
         pictures["scatter"] = plot_scatter(compared)
-        parts += [
-            f"## Errors\n\n{_READING}\n{error_table(compared)}",
-            f"![Predicted over measured values]({_link(files['scatter'])})\n",
-            f"## Errors by scheduler\n\n{error_table(compared, by_scheduler, ('hardware', 'scheduler'))}",
-            f"## Choosing by prediction\n\n{RANKING_QUESTION}\n\n{ranking_list(validation)}",
-        ]
-    else:
-        parts.append("Nothing to compare with: no measured values in the table.\n")
     if disagreement is not None:
         pictures["timeline"] = _timeline(disagreement)
-        parts += [
-            f"## The worst runs\n\n{worst_table(validation, compared, WORST)}",
-            _disagreement(disagreement, _link(files["timeline"])),
-        ]
-    return "\n".join(parts), pictures
+    text = render(
+        "report.md.jinja",
+        validation=validation,
+        do_not_fit=do_not_fit(validation),
+        files={name: quote(PurePath(path).name) for name, path in files.items()},
+        errors=error_table(compared) if compared else "",
+        by_scheduler=error_table(compared, by_scheduler, ("hardware", "scheduler")),
+        ranking_question=RANKING_QUESTION,
+        ranked=ranking_list(validation),
+        worst=worst_table(validation, compared, WORST),
+        found=disagreement,
+        **_accounts(disagreement),
+    )
+    return text, pictures
 
 
 def _timeline(found: Disagreement) -> Picture:
@@ -123,118 +101,107 @@ def _timeline(found: Disagreement) -> Picture:
     return plot_accounts(found.result, found.accounts, title=found.worst.name)
 
 
-def _link(path: str) -> str:
-    return quote(PurePath(path).name)
+def _accounts(found: Disagreement | None) -> dict[str, object]:
+    """What the template shows of each phase."""
+    if found is None:
+        return {}
+    return {
+        "most": f"{MOST:g}",
+        "nearest": partial(_nearest, found),
+        "critical_path": _critical_path,
+        "activities": partial(_activities, found),
+        "differences": partial(_differences, found),
+        "measured_kernels": _measured_kernels,
+    }
 
 
-def _introduction(validation: Validation) -> str:
-    name, count = validation.table.path.name, len(validation.predictions)
-    profile = f"{validation.profile}, whatever the table names" if validation.profile else "that the run names"
-    lines = [
-        f"# Predicted against measured: {name}",
-        "",
-        _wrapped(
-            f"{plural(count, 'run')}, each simulated from its configuration columns alone. "
-            f"Constants come from the hardware profile {profile}; nothing is fitted here."
-        ),
-    ]
-    if missing := do_not_fit(validation):
-        lines += ["", "Predicted not to fit in memory, so without times:", "", *(f"- {name}" for name in missing)]
-    return "\n".join(lines) + "\n"
-
-
-def _disagreement(found: Disagreement, picture: str) -> str:
-    worst = found.worst
-    steps = found.result.scenario.training.micro_steps
-    parts = [
-        "## The worst disagreement, activity by activity\n",
-        _wrapped(
-            f"The largest error of a phase: {worst.phase} of {worst.name}, measured {worst.measured:.0f} {worst.unit}, "
-            f"predicted {worst.predicted:.0f} {worst.unit} ({signed_percent(worst.error)})."
-            + (f" Forward and backward are summed over {steps} micro-steps." if steps > 1 else "")
-        )
-        + "\n",
-    ]
-    if found.traced is None:
-        parts += [_NO_TRACE, f"![The simulated iteration below the measured phases]({picture})\n"]
-        reading = [f"{_CRITICAL_PATH}{_ACTIVITIES}{_EXPLAINS}"]
-    else:
-        text = f"{introduction(found.traced, found.accounts)} {furthest(worst.phase, found.pairs[worst.phase])}"
-        parts += [_wrapped(text) + "\n", f"![The measured iteration above the simulated one]({picture})\n"]
-        reading = [HOW_TO_READ, f"{_CRITICAL_PATH}{_EXPLAINS}"]
-    parts += [
-        *(_wrapped(paragraph) + "\n" for paragraph in reading),
-        *(_account(account, found.explanations, found.pairs.get(account.phase, ())) for account in found.accounts),
-    ]
-    return "\n".join(parts)
-
-
-def _account(account: PhaseAccount, explained: Explanations, beside: Sequence[Pair]) -> str:
-    path = [
+def _critical_path(account: PhaseAccount) -> str:
+    rows = [
         (name, format_time(seconds), format_percent(seconds / account.predicted_s))
         for name, seconds in account.path.items()
         if seconds > 0
     ]
-    if beside:
-        table = differences(beside, lambda kind: _explains(account, kind, explained))
-    else:
-        rows = [_activities(account, activities, explained) for activities in account.activities]
-        headers = ("activity", "count", "bytes", "alone", "lost", "on the path", "explains it")
-        table = markdown_table(rows, headers, "lrrrrrr")
-    parts = [
-        f"### {account.phase}\n",
-        _wrapped(f"{_difference(account, explained)} {furthest(account.phase, beside)}") + "\n",
-        markdown_table(path, ("critical path", "time", "share"), "lrr"),
-        table,
+    return markdown_table(rows, ("critical path", "time", "share"), "lrr")
+
+
+def _activities(found: Disagreement, account: PhaseAccount) -> str:
+    """The simulated activities of a phase by kind."""
+    rows = [
+        (
+            look_of(activities.kind).label,
+            activities.count,
+            _bytes(activities.bytes),
+            format_time(activities.alone_s),
+            _time(activities.lost_s),
+            _time(activities.path_s),
+            _explains(found, account, activities.kind),
+        )
+        for activities in account.activities
     ]
-    return "\n".join(parts)
+    headers = ("activity", "count", "bytes", "alone", "lost", "on the path", "explains it")
+    return markdown_table(rows, headers, "lrrrrrr")
 
 
-def _explains(account: PhaseAccount, kind: str, explained: Explanations) -> str:
+def _differences(found: Disagreement, account: PhaseAccount, pairs: Sequence[Pair]) -> str:
+    """The measured and the simulated activities of a phase by kind."""
+    rows = []
+    for pair in pairs:
+        measured, simulated = pair.measured, pair.simulated
+        counts = (measured.count if measured else 0, simulated.count if simulated else 0)
+        nbytes = (measured.bytes if measured else 0.0, simulated.bytes if simulated else 0.0)
+        rows.append(
+            (
+                look_of(pair.kind).label,
+                format_time(pair.measured_s) if measured else "",
+                format_time(pair.simulated_s) if simulated else "",
+                f"{pair.measured_s / pair.simulated_s:.2f}x" if measured and simulated else "",
+                _both([str(number or "") for number in counts]),
+                _both([_bytes(number) for number in nbytes]),
+                _time(simulated.path_s) if simulated else "",
+                _explains(found, account, pair.kind) if simulated else "",
+            )
+        )
+    compared = ("measured", "simulated", "ratio", "count (m / s)", "bytes (m / s)")
+    return markdown_table(rows, ("activity", *compared, "on the path", "explains it"), "lrrrrrrr")
+
+
+def _measured_kernels(pairs: Sequence[Pair]) -> list[str]:
+    """The kernels of a phase by kind of activity and class, where there are any."""
+    classes = [
+        f"{look_of(pair.kind).label}: "
+        + ", ".join(f"{name} {format_time(seconds)}" for name, seconds in pair.measured.kernels.items())
+        for pair in pairs
+        if pair.measured and pair.measured.kernels
+    ]
+    return ["; ".join(classes)] if classes else []
+
+
+def _explains(found: Disagreement, account: PhaseAccount, kind: str) -> str:
     if account.measured_s is None:
         return ""
-    times = explained[account.phase, kind]
-    return "no" if times is None else _times(times)
+    factor = found.explanations[account.phase, kind]
+    return "no" if factor is None else format_factor(factor)
 
 
-def _activities(account: PhaseAccount, activities: Activities, explained: Explanations) -> tuple[object, ...]:
-    return (
-        look_of(activities.kind).label,
-        activities.count,
-        format_bytes(activities.bytes) if activities.bytes else "",
-        format_time(activities.alone_s),
-        _time_or_nothing(activities.lost_s),
-        _time_or_nothing(activities.path_s),
-        _explains(account, activities.kind, explained),
-    )
+def _nearest(found: Disagreement, account: PhaseAccount) -> list[tuple[str, float]]:
+    """(kind, factor) of what would explain the phase alone, those that change least first."""
+    alone = [
+        (max(factor, 1 / factor), look_of(kind).label, kind, factor)
+        for (phase, kind), factor in found.explanations.items()
+        if phase == account.phase and factor is not None
+    ]
+    return [(kind, factor) for _, _, kind, factor in sorted(alone)[:NEAREST]]
 
 
-def _time_or_nothing(seconds: float) -> str:
-    """What is below a nanosecond is rounding."""
+def _bytes(count: float) -> str:
+    return format_bytes(count) if count else ""
+
+
+def _time(seconds: float) -> str:
+    """Below a nanosecond it is rounding."""
     return format_time(seconds) if seconds >= 1e-9 else ""
 
 
-def _times(factor: float) -> str:
-    return f"{factor:.2f}x" if factor < 9.995 else f"{factor:.1f}x"
-
-
-def _difference(account: PhaseAccount, explained: Explanations) -> str:
-    predicted = format_time(account.predicted_s)
-    if account.measured_s is None or account.missing_s is None:
-        return f"Predicted {predicted}, not measured."
-    error = account.predicted_s / account.measured_s - 1.0
-    text = f"Measured {format_time(account.measured_s)}, predicted {predicted} ({signed_percent(error)}): "
-    text += f"{format_time(abs(account.missing_s))} too {'little' if account.missing_s > 0 else 'much'}."
-    alone = [
-        (max(times, 1 / times), look_of(kind).label, times)
-        for (phase, kind), times in explained.items()
-        if phase == account.phase and times is not None
-    ]
-    if not alone:
-        return text + " No kind of activity explains it alone."
-    named = [f"{label} {_times(times)}" for _, label, times in sorted(alone)[:NEAREST]]
-    return text + f" Alone would explain it: {', or '.join(named)}."
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+def _both(cells: Sequence[str]) -> str:
+    """Measured / simulated."""
+    return " / ".join(cell or "-" for cell in cells) if any(cells) else ""

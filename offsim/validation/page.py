@@ -8,22 +8,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import orjson
 
+from offsim.api import compare
 from offsim.inputs.files import atomic_write
-from offsim.results.comparison import compare
 from offsim.validation.accuracy import ACCURACY, LeftOut
 from offsim.validation.accuracy import held_out as held_out
 from offsim.validation.folder import shipped_runs
+from offsim.validation.markdown import render
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import plot_iteration
 from offsim.validation.predictions import Validation, validate_runs
 from offsim.validation.ranking import scheduler_rankings, stride_rankings
 from offsim.validation.reasons import reasons
-from offsim.validation.report import signed_percent
 from offsim.validation.score import comparisons, scores, worst_runs
 from offsim.validation.series import DIRECTIONS, GIB, SeriesComparison, compare_series, read_series, run_of
 from offsim.views.figure import Picture, save_picture
@@ -75,7 +73,7 @@ def page(validation: Validation, series: Sequence[SeriesComparison], left_out: L
     overhead = series[0].overhead
     traffic = [entry for one in series for entry in one.traffic if entry.phase != "iteration"]
     d2h = [entry.error(overhead) for entry in traffic if entry.direction == "D2H"]
-    return _render(
+    return render(
         "page.md.jinja",
         runs=len(validation.predictions),
         scores=scores(compared),
@@ -105,7 +103,7 @@ def with_accuracy(text: str, validation: Validation, left_out: LeftOut) -> str:
     """The README with the table of errors between its marks; without marks as it is."""
     before, begin, rest = text.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
-    table = _render("accuracy.md.jinja", scores=scores(comparisons(validation)), left_out=left_out)
+    table = render("accuracy.md.jinja", scores=scores(comparisons(validation)), left_out=left_out)
     return f"{before}{begin}{table}{end}{after}" if end else text
 
 
@@ -116,18 +114,6 @@ def accuracy_file(validation: Validation) -> str:
         for hardware, table in scores(comparisons(validation)).items()
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
-
-
-def _render(template: str, **facts: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["signed"] = signed_percent
-    return environment.get_template(template).render(facts)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from offsim.validation.score import PHASES, Comparison, score
+from offsim.validation.score import SCORED, Comparison, score
 from offsim.views.figure import (
     EDGE_IN,
     PAPER_WIDTH_IN,
@@ -32,7 +32,7 @@ def plot_scatter(
     compared: Sequence[Comparison], *, width_in: float = PAPER_WIDTH_IN, title: str | None = None
 ) -> Picture:
     """Draw predicted over measured values, a panel per phase, a marker per hardware, a band of 10 % either way."""
-    phases = [phase for phase in PHASES if any(comparison.phase == phase for comparison in compared)]
+    phases = [phase for phase in SCORED if any(comparison.phase == phase for comparison in compared)]
     if not phases:
         raise ValueError("nothing to draw: no value was both measured and predicted")
     hardware = sorted({comparison.hardware for comparison in compared})

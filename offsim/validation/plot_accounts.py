@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from offsim.results.result import Result
-from offsim.validation.accounts import MEASURED_PHASES, PhaseAccount
+from offsim.validation.accounts import PhaseAccount
+from offsim.validation.table import MEASURED_PHASES
 from offsim.views.figure import (
+    AXIS_IN,
     EDGE_IN,
     TEXT_PT,
+    TITLE_IN,
     Picture,
     axes_at,
     draw_phases,
@@ -21,9 +24,9 @@ from offsim.views.figure import (
     time_axis,
     title_at,
 )
-from offsim.views.page import AXIS_IN, PAGE_WIDTH_IN, ROW_IN, TITLE_IN
+from offsim.views.page import PAGE_WIDTH_IN, ROW_IN
 from offsim.views.style import ordered_streams
-from offsim.views.timeline import draw_activities, left_margin, legend_handles, of_rank
+from offsim.views.timeline import draw_activities, left_margin, legend_handles, of_rank, time_label
 
 _GAP_IN = 0.05
 _NAMES = ("measured", "predicted")
@@ -39,7 +42,7 @@ def plot_accounts(
     measured, end_measured = _measured_phases(accounts)
     if measured.empty:
         raise ValueError("nothing to draw: no phase of the run was measured")
-    phases = result.phases.assign(phase=[MEASURED_PHASES[name] for name in result.phases["phase"]])
+    phases = result.phases.assign(phase=result.phases["phase"].replace(MEASURED_PHASES))
     rows = of_rank(result.timeline, 0)
     streams = ordered_streams(rows["stream"])
     handles = legend_handles(rows)
@@ -52,8 +55,7 @@ def plot_accounts(
     axes = axes_at(picture, left, legend_in + AXIS_IN, width_in - left - EDGE_IN, body_in)
     start = min(0.0, float(rows["start_s"].min()))
     end = max(end_measured, float(rows["end_s"].max()), float(phases["end_s"].max()))
-    numbered = "; numbers on bars are sub-groups" if (rows["subgroup"] >= 0).any() else ""
-    time_axis(axes, start, end, label="time ({unit})" + numbered)
+    time_axis(axes, start, end, label=time_label(rows))
     draw_phases(axes, phases)
     draw_activities(axes, rows, streams, numbers=True)
     # The measured brackets stand on axes without height of their own, above the predicted ones.

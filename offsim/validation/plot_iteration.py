@@ -10,7 +10,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from offsim.validation.series import (
     DIRECTIONS,
     GIB,
-    PHASES,
     WINDOW_S,
     Array,
     Iteration,
@@ -18,7 +17,7 @@ from offsim.validation.series import (
     link_rates,
     window_means,
 )
-from offsim.validation.table import TIMES, MeasuredRun
+from offsim.validation.table import MEASURED_PHASES, SIMULATED_PHASES, TIMES, MeasuredRun
 from offsim.views.figure import (
     EDGE_IN,
     PAPER_WIDTH_IN,
@@ -96,16 +95,15 @@ def _measured_phases(iteration: Iteration, begin: float, run: MeasuredRun) -> pd
     seconds = {phase: run.measured[column] / 1e3 for column, phase in TIMES.items()}
     rows = [
         (phase, start - begin, end - begin, seconds[simulated])
-        for phase, simulated in PHASES.items()
+        for phase, simulated in SIMULATED_PHASES.items()
         for start, end in [iteration.span(phase)]
     ]
     return pd.DataFrame(rows, columns=["phase", "start_s", "end_s", "duration_s"])
 
 
 def _predicted_phases(comparison: SeriesComparison) -> pd.DataFrame:
-    names = {simulated: phase for phase, simulated in PHASES.items()}
     phases = comparison.result.phases
-    return phases.assign(phase=[names[name] for name in phases["phase"]])
+    return phases.assign(phase=phases["phase"].replace(MEASURED_PHASES))
 
 
 def _draw_link(axes: Axes, times: Array, rates: dict[str, Array], top: float) -> None:

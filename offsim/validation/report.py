@@ -19,7 +19,7 @@ from offsim.validation.score import (
     worst_runs,
 )
 from offsim.validation.table import MEASURED
-from offsim.views.tables import format_table
+from offsim.views.console import PLAIN, Style
 
 WORST = 5
 
@@ -107,7 +107,7 @@ def _rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:
     }
 
 
-def format_validation(validation: Validation, *, unicode: bool = True) -> str:
+def format_validation(validation: Validation, style: Style = PLAIN) -> str:
     """A text for terminals: errors per hardware and phase, the worst runs, whether the best choices are predicted."""
     compared = comparisons(validation)
     runs = validation.predictions
@@ -117,8 +117,8 @@ def format_validation(validation: Validation, *, unicode: bool = True) -> str:
     if missing := do_not_fit(validation):
         parts.append("predicted not to fit in memory:\n" + "\n".join(f"  {name}" for name in missing))
     if compared:
-        parts.append(format_table(score_rows(compared), SCORE_HEADERS, "ll" + "r" * 5, unicode=unicode))
-        worst = format_table(worst_rows(compared), WORST_HEADERS, "llrrr", unicode=unicode)
+        parts.append(style.table(score_rows(compared), SCORE_HEADERS, "ll" + "r" * 5, wrap=False))
+        worst = style.table(worst_rows(compared), WORST_HEADERS, "llrrr")
         parts.append(f"largest errors of a phase, {WORST} runs:\n{worst}")
     else:
         parts.append("nothing to compare with: no measured values in the table")

@@ -67,7 +67,7 @@ def measured_sum(prediction: Prediction) -> float | None:
     return sum(known) if len(known) == len(values) else None
 
 
-PHASES: dict[str, tuple[str, Callable[[Prediction], Value | None]]] = {
+SCORED: dict[str, tuple[str, Callable[[Prediction], Value | None]]] = {
     "forward": ("ms", _column("fwd_ms")),
     "backward": ("ms", _column("bwd_ms")),
     "step": ("ms", _column("step_ms")),
@@ -82,7 +82,7 @@ def comparisons(validation: Validation) -> list[Comparison]:
     """All values that were both measured and predicted, in order of runs and phases."""
     found = []
     for prediction in validation.predictions:
-        for phase, (unit, value) in PHASES.items():
+        for phase, (unit, value) in SCORED.items():
             pair = value(prediction)
             if pair is not None:
                 run = prediction.run
@@ -92,7 +92,7 @@ def comparisons(validation: Validation) -> list[Comparison]:
 
 
 def scores(compared: Iterable[Comparison]) -> dict[str, dict[str, Score]]:
-    """Hardware -> phase -> score, in order of names and of `PHASES`."""
+    """Hardware -> phase -> score, in order of names and of `SCORED`."""
     return {hardware: phases for (hardware,), phases in scores_by(compared, by_hardware).items()}
 
 
@@ -107,12 +107,12 @@ def by_scheduler(comparison: Comparison) -> Group:
 
 
 def scores_by(compared: Iterable[Comparison], group: Callable[[Comparison], Group]) -> dict[Group, dict[str, Score]]:
-    """Group -> phase -> score, in order of names and of `PHASES`."""
+    """Group -> phase -> score, in order of names and of `SCORED`."""
     groups: dict[Group, dict[str, list[Comparison]]] = {}
     for comparison in compared:
         groups.setdefault(group(comparison), {}).setdefault(comparison.phase, []).append(comparison)
     return {
-        name: {phase: score(groups[name][phase]) for phase in PHASES if phase in groups[name]}
+        name: {phase: score(groups[name][phase]) for phase in SCORED if phase in groups[name]}
         for name in sorted(groups)
     }
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from offsim.inputs.errors import InputError
 from offsim.results.result import Result
 from offsim.simulation import simulate
-from offsim.validation.table import MeasuredRun, read_rows
+from offsim.validation.table import SIMULATED_PHASES, MeasuredRun, read_rows
 
 Array = NDArray[np.float64]
 
@@ -30,8 +30,6 @@ GIB = 2.0**30
 NEGLIGIBLE_BYTES = 1e9
 WINDOW_S = 0.042
 """Between two samples."""
-PHASES = {"forward": "forward", "backward": "backward", "step": "update"}
-"""A sample's phase -> the simulated phase."""
 DIRECTIONS = {"D2H": "d2h_gib_s", "H2D": "h2d_gib_s"}
 
 
@@ -169,12 +167,14 @@ class SeriesComparison:
     @cached_property
     def memory_correlation(self) -> float | None:
         """Pearson's coefficient of measured and predicted GPU memory, mean of iterations; None where one is flat."""
-        return _correlation([self._memory_of(iteration, PHASES) for iteration in self.series.iterations])
+        return _correlation([self._memory_of(iteration, SIMULATED_PHASES) for iteration in self.series.iterations])
 
     @cached_property
     def memory_levels(self) -> dict[str, float]:
         """Phase -> mean of measured less mean of predicted GPU memory, mean of the iterations, in bytes."""
-        pairs = {phase: [self._memory_of(one, (phase,)) for one in self.series.iterations] for phase in PHASES}
+        pairs = {
+            phase: [self._memory_of(one, (phase,)) for one in self.series.iterations] for phase in SIMULATED_PHASES
+        }
         return {
             phase: float(np.mean([measured.mean() - predicted.mean() for measured, predicted in found]))
             for phase, found in pairs.items()
@@ -187,7 +187,9 @@ class SeriesComparison:
             start, end = iteration.span(name)
             inside = iteration.within(name)
             measured.append(iteration.memory[inside])
-            predicted.append(reserved(self.result, PHASES[name], (iteration.time_s[inside] - start) / (end - start)))
+            predicted.append(
+                reserved(self.result, SIMULATED_PHASES[name], (iteration.time_s[inside] - start) / (end - start))
+            )
         return np.concatenate(measured), np.concatenate(predicted)
 
 
@@ -235,7 +237,7 @@ def _predicted_traffic(result: Result, direction: str) -> dict[str, float]:
             float(window_means(times, rates, np.array([start, end]))[0]) * (end - start)
             for start, end in zip(rows["start_s"], rows["end_s"], strict=True)
         )
-        for name, phase in PHASES.items()
+        for name, phase in SIMULATED_PHASES.items()
         for rows in [spans[spans["phase"] == phase]]
     }
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from offsim.results.result import Result
 from offsim.traces.read import read_trace
-from offsim.validation.accounts import MEASURED_PHASES, Activities, PhaseAccount
-from offsim.validation.table import MeasuredRun, RunTable
+from offsim.validation.accounts import Activities, PhaseAccount
+from offsim.validation.table import MEASURED_PHASES, MeasuredRun, RunTable
 from offsim.validation.traced import MeasuredActivities, TracedIteration, last_iteration
 from offsim.views.figure import Picture
 from offsim.views.page import PAGE_WIDTH_IN, ROW_IN
@@ -60,6 +60,6 @@ def pairs(traced: TracedIteration, account: PhaseAccount) -> list[Pair]:
 
 def plot_side_by_side(traced: TracedIteration, result: Result, *, title: str | None = None) -> Picture:
     """Draw the measured iteration above the simulated one, on one time axis."""
-    phases = result.phases.assign(phase=[MEASURED_PHASES[name] for name in result.phases["phase"]])
+    phases = result.phases.assign(phase=result.phases["phase"].replace(MEASURED_PHASES))
     rows = [("measured", traced.timeline(), traced.phases), ("simulated", result.timeline, phases)]
     return plot_comparison(rows, width_in=PAGE_WIDTH_IN, row_in=ROW_IN, numbers=True, title=title)

@@ -67,6 +67,9 @@ REQUIRED = ("model", *(column for column in _KEYS if column not in OPTIONAL))
 
 TIMES = {"fwd_ms": "forward", "bwd_ms": "backward", "step_ms": "update"}
 """Column -> the simulated phase that it is the time of."""
+MEASURED_PHASES = {"forward": "forward", "backward": "backward", "update": "step"}
+"""Simulated phase -> what measurements call it."""
+SIMULATED_PHASES = {measured: simulated for simulated, measured in MEASURED_PHASES.items()}
 MEASURED = (
     *TIMES,
     "iteration_ms",

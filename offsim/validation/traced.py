@@ -11,8 +11,10 @@ from offsim.inputs.errors import InputError
 from offsim.traces.events import Trace
 from offsim.traces.spans import union
 from offsim.validation.harness_names import COLUMNS, named_work, on_gpu, on_host
+from offsim.validation.table import SIMULATED_PHASES
 
-HARNESS_PHASES = ("forward", "backward", "step")
+HARNESS_PHASES = tuple(SIMULATED_PHASES)
+"""The phases as the harness names them in a trace."""
 ROUNDING_S = 2e-9
 """How far rounding to the nanoseconds of a trace may bring an activity into a neighbouring phase."""
 

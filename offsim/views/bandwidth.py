@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,28 +10,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from offsim.results.units import format_rate
 from offsim.views.figure import (
-    EDGE_IN,
     LINE_IN,
     PAPER_WIDTH_IN,
-    PHASE_COLUMNS,
     TEXT_PT,
+    Panel,
     Picture,
-    axes_at,
     axes_size_in,
-    draw_phases,
-    header_height_in,
-    new_picture,
+    panels_over_time,
     require_columns,
     steps,
-    text_width_in,
-    time_axis,
-    title_at,
 )
-from offsim.views.style import KINDS, format_rate
+from offsim.views.style import KINDS
 
 UP, DOWN = "H2D", "D2H"
 OTHER_COLOUR = "#56B4E9"
+BOTH_WAYS_IN, ONE_WAY_IN = 1.5, 0.95
+LETTER_IN = 0.055
+"""Of a letter's width, about."""
 COLUMNS = ("time_s", "resource", "bytes_per_s")
 
 
@@ -46,24 +44,14 @@ def plot_bandwidth(
 
     The two directions of a link ("H2D" and "D2H" in their names) share a panel, H2D upwards and D2H downwards.
     """
-    require_columns(phases, "phases", PHASE_COLUMNS)
     require_columns(bandwidth, "bandwidth", COLUMNS)
-    panels = panels_of(list(dict.fromkeys(bandwidth["resource"])))
-    sizes = [1.5 if len(panel) == 2 else 0.95 for panel in panels]
-    gap_in, axis_in, left = 0.14, 0.36, 0.7
-    header_in = header_height_in(phases) + 0.04 + (0.2 if title else 0.0)
-    height = header_in + sum(sizes) + gap_in * (len(panels) - 1) + axis_in
-    picture = new_picture(width_in, height)
+    shared = panels_of(list(dict.fromkeys(bandwidth["resource"])))
+    sizes = [BOTH_WAYS_IN if len(resources) == 2 else ONE_WAY_IN for resources in shared]
+    panels = [*map(Panel, sizes[:-1]), Panel(sizes[-1], "time ({unit})")]
     start, end = float(phases["start_s"].min()), float(phases["end_s"].max())
-    top = height - header_in
-    for i, panel in enumerate(panels):
-        axes = axes_at(picture, left, top - sizes[i], width_in - left - EDGE_IN, sizes[i])
-        top -= sizes[i] + gap_in
-        time_axis(axes, start, end, label="time ({unit})" if i == len(panels) - 1 else None)
-        draw_phases(axes, phases, labels=i == 0)
-        draw_panel(axes, bandwidth, panel, link_capacity)
-    if title:
-        title_at(picture, title, left, height - 0.04)
+    picture, drawn = panels_over_time(panels, phases, start, end, width_in=width_in, left_in=0.7, title=title)
+    for axes, resources in zip(drawn, shared, strict=True):
+        draw_panel(axes, bandwidth, resources, link_capacity)
     return picture
 
 
@@ -100,23 +88,11 @@ def draw_panel(axes: Axes, bandwidth: pd.DataFrame, panel: tuple[str, ...], link
     unit_name = "GB/s" if unit == 1e9 else "MB/s"
     for name, centre in zip(panel, (0.75, 0.25) if len(panel) == 2 else (0.5,), strict=True):
         width, height = axes_size_in(axes)
-        lines = _wrapped(f"{name} ({unit_name})", height / len(panel))
+        lines = textwrap.wrap(f"{name} ({unit_name})", int(height / len(panel) / LETTER_IN), break_long_words=False)
         text, beside = "\n".join(lines), (-0.32 - LINE_IN * len(lines) / 2) / width
         axes.text(
             beside, centre, text, transform=axes.transAxes, rotation=90, ha="center", va="center", fontsize=TEXT_PT
         )
-
-
-def _wrapped(text: str, width_in: float) -> list[str]:
-    """The words of a text on lines no wider than this, where words allow it."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and text_width_in(longer, TEXT_PT) > width_in:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
 
 
 def _note(axes: Axes, sign: float, mean: float, busy: float, capacity: float | None, top: float) -> None:

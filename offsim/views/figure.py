@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -26,8 +27,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from offsim.inputs.files import atomic_write
+from offsim.results.units import format_time
 from offsim.views.intervals import lanes_of
-from offsim.views.style import format_time
 
 PAPER_WIDTH_IN = 7.0
 PHASE_COLUMNS = ("phase", "start_s", "end_s", "duration_s")
@@ -38,6 +39,7 @@ TITLE_PT = 8.5
 LINE_IN = TEXT_PT * 1.25 / 72
 HATCH_LINE_PT = 0.45
 LANE_IN = 2 * LINE_IN + 0.1  # of the phases' names: bracket, two lines
+GAP_IN, AXIS_IN, TITLE_IN = 0.15, 0.36, 0.2  # between panels; for the numbers of a time axis; for a title
 FILE_DPI = 200
 PHASE_SHADES = ("#F1F1F1", "#FFFFFF")
 # Neither clock nor version of the drawing library in a file: the same picture is the same bytes.
@@ -125,6 +127,56 @@ def time_axis(axes: Axes, start_s: float, end_s: float, *, label: str | None = "
         axes.tick_params(labelbottom=False)
     else:
         axes.set_xlabel(label.format(unit=unit), fontsize=TEXT_PT, labelpad=2)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of a picture over time. What has a label has numbers at its time axis, and its legend below them."""
+
+    height_in: float
+    label: str | None = None
+    legend: Sequence[Patch] = ()
+
+
+def panels_over_time(
+    panels: Sequence[Panel],
+    phases: pd.DataFrame,
+    start_s: float,
+    end_s: float,
+    *,
+    width_in: float,
+    left_in: float,
+    title: str | None,
+    subtitle: str | None = None,
+) -> tuple[Picture, list[Axes]]:
+    """A picture of panels below one another with the same time axis and the phases on top; and the panels' axes."""
+    require_columns(phases, "phases", PHASE_COLUMNS)
+    legends = [legend_rows([str(handle.get_label()) for handle in p.legend], width_in - 2 * EDGE_IN) for p in panels]
+    below_in = [
+        (AXIS_IN if panel.label else 0.0) + (legend_in if panel.legend else 0.0)
+        for panel, (_, legend_in) in zip(panels, legends, strict=True)
+    ]
+    titles_in = (TITLE_IN if title else 0.0) + (0.06 + LINE_IN * len(subtitle.splitlines()) if subtitle else 0.0)
+    header_in = titles_in + header_height_in(phases) + 0.04
+    height = header_in + sum(panel.height_in for panel in panels) + sum(below_in) + GAP_IN * (len(panels) - 1)
+    picture = new_picture(width_in, height)
+    drawn: list[Axes] = []
+    top = height - header_in
+    for panel, below, (columns, _) in zip(panels, below_in, legends, strict=True):
+        axes = axes_at(picture, left_in, top - panel.height_in, width_in - left_in - EDGE_IN, panel.height_in)
+        time_axis(axes, start_s, end_s, label=panel.label)
+        draw_phases(axes, phases, labels=not drawn)
+        drawn.append(axes)
+        top -= panel.height_in + below
+        if panel.legend:
+            legend_below(picture, panel.legend, EDGE_IN, columns, top)
+        top -= GAP_IN
+    if title:
+        title_at(picture, title, EDGE_IN, height - 0.05)
+    if subtitle:
+        y = (height - 0.05 - (TITLE_IN if title else 0.0)) / height
+        picture.text(EDGE_IN / width_in, y, subtitle, ha="left", va="top", fontsize=TEXT_PT, linespacing=1.25)
+    return picture, drawn
 
 
 def header_height_in(phases: pd.DataFrame) -> float:

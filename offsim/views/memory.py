@@ -7,32 +7,27 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from offsim.results.units import format_memory, format_time, memory_unit
 from offsim.views.figure import (
-    EDGE_IN,
     HATCH_LINE_PT,
     PAPER_WIDTH_IN,
-    PHASE_COLUMNS,
     TEXT_PT,
+    Panel,
     Picture,
-    axes_at,
     axes_size_in,
-    draw_phases,
-    header_height_in,
-    legend_below,
-    legend_rows,
-    new_picture,
+    panels_over_time,
     require_columns,
     steps,
     swatch,
     text_width_in,
-    time_axis,
-    title_at,
 )
-from offsim.views.style import format_memory, format_time, memory_unit, occupant_looks
+from offsim.views.style import occupant_looks
 
 OFF_SCALE_BELOW = 0.45  # of the capacity: where the peak is lower, the panel shows what is held instead of the room
+PANEL_IN = 1.45
 COLUMNS = ("time_s", "tier", "occupant", "bytes", "used_bytes")
 
 
@@ -49,29 +44,26 @@ def plot_memory(
     The panels begin with the phases and end with them or the last change; what was held before counts from their
     beginning on.
     """
-    require_columns(phases, "phases", PHASE_COLUMNS)
     require_columns(memory, "memory", COLUMNS)
     tiers = list(dict.fromkeys(memory["tier"]))
     looks = occupant_looks(memory["occupant"])
-    handles = [swatch(colour, hatch, occupant) for occupant, (colour, hatch) in looks.items()]
-    columns, legend_in = legend_rows(list(looks), width_in - 2 * EDGE_IN)
-    panel_in, gap_in, axis_in, left = 1.45, 0.14, 0.34, 0.5
-    header_in = header_height_in(phases) + 0.04 + (0.2 if title else 0.0)
-    height = header_in + len(tiers) * panel_in + (len(tiers) - 1) * gap_in + axis_in + legend_in
-    picture = new_picture(width_in, height)
-    start = float(phases["start_s"].min())
-    # A run that ran out of memory goes on after the last phase that was finished.
-    end = max(float(phases["end_s"].max()), float(memory["time_s"].max()))
-    for i, tier in enumerate(tiers):
-        bottom = height - header_in - (i + 1) * panel_in - i * gap_in
-        axes = axes_at(picture, left, bottom, width_in - left - EDGE_IN, panel_in)
-        time_axis(axes, start, end, label="time ({unit})" if i == len(tiers) - 1 else None)
-        draw_phases(axes, phases, labels=i == 0)
+    panels = [Panel(PANEL_IN) for _ in tiers[1:]] + [Panel(PANEL_IN, "time ({unit})", occupant_legend(looks))]
+    picture, drawn = panels_over_time(
+        panels, phases, *extent(phases, memory), width_in=width_in, left_in=0.5, title=title
+    )
+    for axes, tier in zip(drawn, tiers, strict=True):
         draw_tier(axes, memory[memory["tier"] == tier], tier, capacities.get(tier), looks)
-    if title:
-        title_at(picture, title, left, height - 0.04)
-    legend_below(picture, handles, EDGE_IN, columns)
     return picture
+
+
+def extent(phases: pd.DataFrame, memory: pd.DataFrame) -> tuple[float, float]:
+    """From the first phase to the last one, or to the last change: a run goes on until it runs out of memory."""
+    return float(phases["start_s"].min()), max(float(phases["end_s"].max()), float(memory["time_s"].max()))
+
+
+def occupant_legend(looks: Mapping[str, tuple[str, str]]) -> list[Patch]:
+    """A legend entry for each occupant."""
+    return [swatch(colour, hatch, occupant) for occupant, (colour, hatch) in looks.items()]
 
 
 def draw_tier(

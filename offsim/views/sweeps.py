@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -40,6 +41,8 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 NOT_FITTING = "#EEEEEE"
 HATCH = "#999999"
 MOST_NAMED = 4
+MOST_LABELLED = 16
+"""More columns of cells have no room for numbers or for all names."""
 LEVEL: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.0, "marker": "none"}
 
 
@@ -103,7 +106,7 @@ def plot_heatmap(
     bar_in = 0.62
     picture = new_picture(width_in, height)
     axes = axes_at(picture, left, 0.42, width_in - left - EDGE_IN - bar_in, grid_in)
-    _draw_cells(axes, grid, hatched, quantity)
+    mesh = _draw_cells(axes, grid, hatched, quantity)
     _name_ticks(axes, columns, rows)
     axes.set_xlabel(label(table, x, width_in - left - 1.5), fontsize=TEXT_PT, labelpad=2)
     name = label(table, y, height - 0.2)
@@ -113,7 +116,7 @@ def plot_heatmap(
     place = (EDGE_IN / width_in, middle / height)
     picture.text(*place, name, rotation=90, ha="left", va="center", fontsize=TEXT_PT, gid="y label")
     _subtitle(picture, f"{quantity.label}{_over(placed, [x, y])}", left, height - header_in + LINE_IN * 1.3)
-    _colour_bar(picture, grid, quantity, width_in - EDGE_IN - bar_in + 0.12, 0.42, grid_in)
+    _colour_bar(picture, mesh, width_in - EDGE_IN - bar_in + 0.12, 0.42, grid_in)
     if hatched:
         _explain_hatch(picture)
     if title:
@@ -277,44 +280,32 @@ def _legend(picture: Picture, handles: Sequence[Line2D], columns: int) -> None:
     )
 
 
-def _draw_cells(axes: Axes, grid: np.ndarray, hatched: Collection[tuple[int, int]], quantity: Quantity) -> None:
-    low, high = _range(grid)
-    rows, columns = grid.shape
-    digits = 2 if high < 9.995 else 1 if high < 99.95 else 0
-    for row in range(rows):
-        for column in range(columns):
-            amount = grid[row, column]
-            if (row, column) in hatched:
-                patch = Rectangle((column, row), 1, 1, facecolor=NOT_FITTING, edgecolor="white", hatch="////")
-                patch.set_hatchcolor(HATCH)
-                patch.set_hatch_linewidth(0.4)
-                axes.add_patch(patch)
-            if np.isnan(amount):
-                continue
-            colour = quantity.colours((amount - low) / (high - low) if high > low else 0.5)[:3]
-            axes.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.6))
-            if columns <= 16:
-                text = f"{amount:,.{digits}f}"
-                axes.text(
-                    column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=SMALL_PT, color=ink_on(colour)
-                )
-    if not np.all(np.isnan(grid)):
-        flat = np.nanargmax(grid) if quantity.more_is_better else np.nanargmin(grid)
-        row, column = divmod(int(flat), columns)
-        axes.add_patch(
-            Rectangle((column, row), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8, zorder=3, gid="best")
-        )
-    axes.set(xlim=(0, columns), ylim=(0, rows))
-
-
-def _range(grid: np.ndarray) -> tuple[float, float]:
-    if np.all(np.isnan(grid)):
-        return 0.0, 1.0
-    return float(np.nanmin(grid)), float(np.nanmax(grid))
+def _draw_cells(axes: Axes, grid: np.ndarray, hatched: Collection[tuple[int, int]], quantity: Quantity) -> QuadMesh:
+    columns = grid.shape[1]
+    mesh = axes.pcolormesh(np.ma.masked_invalid(grid), cmap=quantity.colours, edgecolor="white", linewidth=0.6)
+    axes.tick_params(length=0)
+    for row, column in hatched:
+        patch = Rectangle((column, row), 1, 1, facecolor=NOT_FITTING, edgecolor="white", hatch="////")
+        patch.set_hatchcolor(HATCH)
+        patch.set_hatch_linewidth(0.4)
+        axes.add_patch(patch)
+    filled = np.argwhere(~np.isnan(grid))
+    if not len(filled):
+        return mesh
+    digits = 2 if np.nanmax(grid) < 9.995 else 1 if np.nanmax(grid) < 99.95 else 0
+    for row, column in filled if columns <= MOST_LABELLED else ():
+        red, green, blue, _ = mesh.to_rgba(grid[row, column])
+        text, ink = f"{grid[row, column]:,.{digits}f}", ink_on((red, green, blue))
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=SMALL_PT, color=ink)
+    flat = np.nanargmax(grid) if quantity.more_is_better else np.nanargmin(grid)
+    row, column = divmod(int(flat), columns)
+    best = Rectangle((column, row), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.8, zorder=3, gid="best")
+    axes.add_patch(best)
+    return mesh
 
 
 def _name_ticks(axes: Axes, columns: Sequence[Any], rows: Sequence[Any]) -> None:
-    every = -(-len(columns) // 16)
+    every = -(-len(columns) // MOST_LABELLED)
     axes.set_xticks([index + 0.5 for index in range(0, len(columns), every)], [shown(c) for c in columns[::every]])
     axes.set_yticks([index + 0.5 for index in range(len(rows))], [shown(row) for row in rows])
     axes.tick_params(length=0)
@@ -322,21 +313,14 @@ def _name_ticks(axes: Axes, columns: Sequence[Any], rows: Sequence[Any]) -> None
         spine.set_visible(False)
 
 
-def _colour_bar(
-    picture: Picture, grid: np.ndarray, quantity: Quantity, left_in: float, bottom_in: float, height_in: float
-) -> None:
-    low, high = _range(grid)
-    if not high > low:
+def _colour_bar(picture: Picture, mesh: QuadMesh, left_in: float, bottom_in: float, height_in: float) -> None:
+    low, high = mesh.get_clim()
+    if low is None or high is None or not high > low:
         return
     axes = axes_at(picture, left_in, bottom_in, 0.1, height_in)
-    gradient = np.linspace(0.0, 1.0, 128)[:, None]
-    axes.imshow(gradient, aspect="auto", origin="lower", cmap=quantity.colours, extent=(0, 1, low, high))
-    axes.set_xticks([])
-    axes.yaxis.tick_right()
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=max(2, int(height_in / 0.35))))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    bar = picture.colorbar(mesh, cax=axes, format="{x:,.4g}")
+    bar.locator = MaxNLocator(nbins=max(2, int(height_in / 0.35)))
+    bar.outline.set_visible(False)
 
 
 def _explain_hatch(picture: Picture) -> None:

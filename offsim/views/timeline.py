@@ -10,8 +10,9 @@ import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
+from offsim.results.units import format_time
 from offsim.views.figure import (
     EDGE_IN,
     HATCH_LINE_PT,
@@ -20,6 +21,7 @@ from offsim.views.figure import (
     SMALL_PT,
     TEXT_PT,
     TITLE_PT,
+    Panel,
     Picture,
     axes_at,
     axes_size_in,
@@ -28,6 +30,7 @@ from offsim.views.figure import (
     legend_below,
     legend_rows,
     new_picture,
+    panels_over_time,
     require_columns,
     swatch,
     text_width_in,
@@ -35,7 +38,7 @@ from offsim.views.figure import (
     title_at,
 )
 from offsim.views.intervals import from_their_beginning
-from offsim.views.style import format_time, ink_on, lighter, look_of, ordered_kinds, ordered_streams, rgb
+from offsim.views.style import ink_on, lighter, look_of, ordered_kinds, ordered_streams, rgb
 
 BAR = 0.74  # of a row's height
 WAIT_BAR = 0.22
@@ -66,21 +69,11 @@ def plot_timeline(
         raise ValueError(f"rank {rank} does nothing from {start:g} to {end:g} s")
     streams = [name for name in ordered_streams(rows["stream"]) if name in set(shown["stream"])]
     rows = shown
-    left = left_margin(streams)
-    handles = legend_handles(rows)
-    columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], width_in - 2 * EDGE_IN)
-    body_in = 0.21 * len(streams)
-    header_in = header_height_in(phases) + 0.04 + (0.2 if title else 0.0)
-    axis_in = 0.34
-    picture = new_picture(width_in, header_in + body_in + axis_in + legend_in)
-    axes = axes_at(picture, left, legend_in + axis_in, width_in - left - EDGE_IN, body_in)
-    numbered = bool((rows["subgroup"] >= 0).any())
-    time_axis(axes, start, end, label="time ({unit}); numbers on bars are sub-groups" if numbered else "time ({unit})")
-    draw_phases(axes, phases)
+    panel = Panel(0.21 * len(streams), time_label(rows), legend_handles(rows))
+    picture, (axes,) = panels_over_time(
+        [panel], phases, start, end, width_in=width_in, left_in=left_margin(streams), title=title
+    )
     draw_activities(axes, rows, streams, numbers=True)
-    if title:
-        title_at(picture, title, left, header_in + body_in + axis_in + legend_in - 0.04)
-    legend_below(picture, handles, EDGE_IN, columns)
     return picture
 
 
@@ -268,6 +261,11 @@ def of_rank(timeline: pd.DataFrame, rank: int) -> pd.DataFrame:
     return rows[(rows["activity"] != "wait") | (rows["end_s"] > rows["start_s"])]
 
 
+def time_label(rows: pd.DataFrame) -> str:
+    """What to write at the time axis below activities."""
+    return "time ({unit})" + ("; numbers on bars are sub-groups" if (rows["subgroup"] >= 0).any() else "")
+
+
 def _extent(rows: pd.DataFrame, phases: pd.DataFrame) -> tuple[float, float]:
     start = min(float(rows["start_s"].min()), float(phases["start_s"].min()))
     return start, max(float(rows["end_s"].max()), float(phases["end_s"].max()))
@@ -280,13 +278,8 @@ def left_margin(streams: Sequence[str]) -> float:
 
 def legend_handles(rows: pd.DataFrame) -> list[Patch]:
     """A legend entry for each kind of activity that occurs."""
-    handles = [swatch(*_swatch_of(kind)) for kind in ordered_kinds(rows["activity"].tolist())]
+    looks = [look_of(kind) for kind in ordered_kinds(rows["activity"].tolist())]
+    handles = [swatch(look.colour, look.hatch, look.label) for look in looks]
     if bool(slowed_rows(rows).any()):
-        line = Rectangle((0, 0), 1, 1, facecolor="black", linewidth=0.0, label="lost to contention")
-        handles.append(line)
+        handles.append(Patch(facecolor="black", linewidth=0.0, label="lost to contention"))
     return handles
-
-
-def _swatch_of(kind: str) -> tuple[str, str, str]:
-    look = look_of(kind)
-    return look.colour, look.hatch, look.label

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from offsim.results.units import format_time
 from offsim.views.figure import (
     EDGE_IN,
     HATCH_LINE_PT,
@@ -23,7 +24,6 @@ from offsim.views.figure import (
     text_width_in,
     title_at,
 )
-from offsim.views.style import format_time
 
 COLUMNS = ("name", "unit", "low", "high", "known", "time_low_s", "time_high_s")
 LOW, HIGH, BAND = "#E69F00", "#0072B2", "#EBEBEB"

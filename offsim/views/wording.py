@@ -1,33 +1,73 @@
-"""Results in words, the same in text and on pages: a line for the model, the hardware, a peak, a verdict."""
+"""One wording for each fact of a result: the model, the hardware, a peak, a verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from offsim.platform.hardware import HardwareProfile
-from offsim.results.records import Peak, phase_columns
+from offsim.results.records import phase_columns
 from offsim.results.result import Result
+from offsim.results.units import format_memory, format_percent, format_time, format_time_interval, plural
 from offsim.results.verdict import Verdict
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
-from offsim.views.style import format_memory, format_time, format_time_interval
-from offsim.views.tables import format_percent
 
 if TYPE_CHECKING:
     from offsim.results.interval import PredictionInterval
+    from offsim.results.records import Peak
 
 NAMED_FROM = 0.05
-"""The share of the iteration from which on the headline names what limits it."""
+"""The share of the iteration from which on a line names what limits it."""
 
 
-def headline(result: Result) -> str:
-    """How fast, what limits it and where memory peaks, in two lines."""
-    if result.verdict is not None:
-        return f"{verdict_line(result.verdict)}\n{asked_line(result.verdict)}"
-    peaks = "; ".join(map(peak_line, named_peaks(result)))
-    return f"{speed_line(result)}; limited by {limited_by(result.limited_by)}\n{peaks}"
+TIER_NAMES = {"host": "host memory"}
+"""What to call tiers whose own name does not say that they are memory."""
+
+
+@dataclass(frozen=True)
+class TierPeak:
+    """The most that a memory tier held; of equal tiers, such as the GPUs of a node, the fullest one's."""
+
+    tier: str
+    """The tier, whichever GPU it is of: GPU, host memory, nvme."""
+    name: str
+    """The tier and which of them it is: each GPU; GPU 2, the fullest."""
+    most: Peak
+
+    @property
+    def share(self) -> float:
+        """Of the capacity."""
+        return self.most.bytes / self.most.capacity_bytes
+
+    @property
+    def held(self) -> str:
+        """How much of the capacity, in words."""
+        return held_line(self.most.bytes, self.most.capacity_bytes)
+
+
+def peaks_by_tier(result: Result) -> list[TierPeak]:
+    """The peak of each tier that the result has, equal tiers together."""
+    tiers: dict[str, list[Peak]] = {}
+    for peak in result.peaks:
+        tiers.setdefault("GPU" if peak.kind == "gpu" else peak.tier, []).append(peak)
+    found = []
+    for tier, peaks in tiers.items():
+        fullest = max(peaks, key=lambda peak: peak.bytes)
+        called = name = TIER_NAMES.get(tier, tier)
+        if len({peak.bytes for peak in peaks}) > 1:
+            name = f"{fullest.tier}, the fullest"
+        elif fullest.kind == "gpu" and result.gpus > 1:
+            name = f"each {called}"
+        found.append(TierPeak(called, name, fullest))
+    return found
+
+
+def tiers_of_rank(peaks: Sequence[Peak], rank: int) -> list[Peak]:
+    """The tiers that a rank uses: its GPU, and those that ranks share."""
+    gpus = [peak for peak in peaks if peak.kind == "gpu"]
+    return [gpus[rank], *(peak for peak in peaks if peak.kind != "gpu")]
 
 
 def drawing_title(result: Result) -> str:
@@ -41,20 +81,6 @@ def limited_by(shares: Mapping[str, float], most: int = 4) -> str:
     return ", ".join(f"{name} {format_percent(share)}" for name, share in named)
 
 
-def named_peaks(result: Result) -> list[Peak]:
-    """The peak of the fullest GPU and that of the host, the GPU under a name that says which it is."""
-    gpus = [peak for peak in result.peaks if peak.kind == "gpu"]
-    fullest = max(gpus, key=lambda peak: peak.bytes)
-    alike = len({peak.bytes for peak in gpus}) == 1
-    name = ("GPU" if result.gpus == 1 else "each GPU") if alike else f"{fullest.tier}, the fullest"
-    others = [
-        replace(peak, tier="host memory") if peak.tier == "host" else peak
-        for peak in result.peaks
-        if peak.kind != "gpu"
-    ]
-    return [replace(fullest, tier=name), *others]
-
-
 def options_of(scenario: Scenario) -> str:
     """The scheduler's options with what they are where the scenario does not give them."""
     _, options = scenario_scheduler(scenario)
@@ -62,11 +88,6 @@ def options_of(scenario: Scenario) -> str:
     return ", ".join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in given.items()
     )
-
-
-def plural(count: int, noun: str) -> str:
-    """Count things: 1 GPU, 4 GPUs."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def hardware_line(result: Result) -> str:
@@ -106,20 +127,19 @@ def speed_line(result: Result, interval: PredictionInterval | None = None) -> st
     return f"{time}, {result.tokens_per_s:,.0f} tokens/s, {result.tflops_per_gpu:.1f} TFLOP/s per GPU"
 
 
-def peak_line(peak: Peak) -> str:
+def held_line(held: float, capacity: float) -> str:
     """How much of a memory tier was taken."""
-    share = format_percent(peak.bytes / peak.capacity_bytes)
-    return f"{peak.tier} {format_memory(peak.bytes)} of {format_memory(peak.capacity_bytes)} ({share})"
+    return f"{format_memory(held)} of {format_memory(capacity)} ({format_percent(held / capacity)})"
 
 
-def peak_time(result: Result, peak: Peak) -> str:
+def peak_time(result: Result, time_s: float) -> str:
     """When a peak is reached, and in which phase."""
-    if peak.time_s <= 0:
+    if time_s <= 0:
         return "from the start on"
     phases = phase_columns(result.run)
     rows: Sequence[tuple[str, float]] = list(zip(phases["phase"], phases["end_s"], strict=True))
-    phase = next((name for name, end in rows if peak.time_s <= end), rows[-1][0])
-    return f"at {format_time(peak.time_s)}, in {phase}"
+    phase = next((name for name, end in rows if time_s <= end), rows[-1][0])
+    return f"at {format_time(time_s)}, in {phase}"
 
 
 def verdict_line(verdict: Verdict) -> str:

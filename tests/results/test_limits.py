@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
+from offsim.api import simulate
 from offsim.engine import Engine, Operation, Resource, Stream, Thread
 from offsim.programs.run import Phase
 from offsim.results.limits import CriticalPaths, PhaseSpan, job_phases, limits, slowed_by, spans, spent_on
-from offsim.simulation import simulate
 
 
 class Bench:

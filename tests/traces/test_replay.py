@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from offsim.api import simulate
 from offsim.cli import main
 from offsim.inputs.errors import InputError
 from offsim.platform.profiles import load_profile
-from offsim.simulation import simulate
 from offsim.traces import read_trace
 from offsim.traces.events import Trace
 from offsim.traces.replay import SCALES, parse_scales, replay

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from offsim.api import simulate
 from offsim.cli import main
 from offsim.inputs import files
-from offsim.simulation import simulate
 from offsim.validation import markdown_report
-from offsim.validation.accounts import MEASURED_PHASES, explanations, phase_accounts
+from offsim.validation.accounts import explanations, phase_accounts
 from offsim.validation.folder import read_tables
 from offsim.validation.markdown_report import make_report, worst_disagreement
 from offsim.validation.plot_accounts import plot_accounts
 from offsim.validation.predictions import validate_runs
-from offsim.validation.table import read_runs
+from offsim.validation.table import MEASURED_PHASES, read_runs
 
 FILES = {"scatter": "report-scatter.png", "timeline": "report-timeline.png"}
 PNG = b"\x89PNG\r\n"

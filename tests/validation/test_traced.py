@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from offsim.api import simulate
 from offsim.cli import main
 from offsim.inputs.errors import InputError
-from offsim.simulation import simulate
 from offsim.traces import read_trace
 from offsim.validation.accounts import phase_accounts
 from offsim.validation.folder import read_tables

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import median_iteration, plot_iteration
-from offsim.validation.score import PHASES, Comparison, comparisons
+from offsim.validation.score import SCORED, Comparison, comparisons
 from offsim.validation.series import SeriesComparison, compare_series, read_series, run_of
 from offsim.views.figure import save_picture
 
@@ -32,7 +32,7 @@ def overlaps(figure: Figure) -> list[tuple[str, str]]:
 def test_a_panel_per_phase_with_all_runs(validation):
     compared = comparisons(validation)
     picture = plot_scatter(compared, title="all")
-    assert [axes.get_title(loc="left") for axes in picture.axes] == list(PHASES)
+    assert [axes.get_title(loc="left") for axes in picture.axes] == list(SCORED)
     for axes in picture.axes:
         drawn = [line for line in axes.lines if line.get_gid()]
         assert sum(len(line.get_xdata()) for line in drawn) == 80

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from offsim.api import simulate
 from offsim.results.interval import interval_dict
 from offsim.results.result import PHASES, Result
-from offsim.simulation import Source, simulate
+from offsim.simulation import Source
 from offsim.study.sensitivities.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
 
 if TYPE_CHECKING:

@@ -10,17 +10,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import jinja2.utils
+import yaml
 
 from offsim.inputs.files import atomic_write
 from offsim.inputs.packaged import offsim_version
 from offsim.results.comparison import Comparison
 from offsim.results.result import Result
-from offsim.views.html.facts import comparison_table, differences, facts_of
-from offsim.views.html.hardware import hardware_of
+from offsim.results.units import format_time
+from offsim.scenario import Scenario
+from offsim.views.facts import comparison_facts, facts_of, joined
 from offsim.views.html.series import MAX_ACTIVITIES, MAX_CHANGES, NS, Names, memory_series, timeline_series
-from offsim.views.style import format_time, lighter, look_of, luminance, occupant_looks, rgb
+from offsim.views.provenance import hardware_of
+from offsim.views.style import lighter, look_of, luminance, occupant_looks, rgb
+from offsim.views.templates import templates
+from offsim.views.wording import tiers_of_rank
 
 HERE = Path(__file__).parent
 SCRIPTS = ("format", "series", "paint", "view", "plot", "timeline", "memory", "tip", "main")
@@ -30,42 +34,49 @@ CONTRAST = 3.0
 """Of a bar with what is behind it, as WCAG asks of graphics."""
 
 
-def write_page(path: str | os.PathLike[str], comparison: Comparison, *, rank: int = 0) -> None:
+def write_page(path: str | os.PathLike[str], comparison: Comparison[Result], *, rank: int = 0) -> None:
     """Write a page about the results; its timelines are those of `rank`."""
     data = page(comparison, rank=rank).encode()
     with atomic_write(path) as file:
         file.write(data)
 
 
-def page(comparison: Comparison, *, rank: int = 0) -> str:
+def page(comparison: Comparison[Result], *, rank: int = 0) -> str:
     """The page's HTML; the same results give the same."""
     script = "".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'"use strict";(() => {{\n{script}}})();\n'
     kinds = Names()
     drawn = _drawn(comparison, kinds, rank)
-    single = len(comparison) == 1
-    return _template().render(
-        title=_title(comparison),
-        labels=comparison.labels,
-        comparison=None if single else comparison_table(comparison),
-        differences=None if single else differences(comparison),
-        facts=[facts_of(label, result) for label, result in zip(comparison.labels, comparison, strict=True)],
-        hardware=hardware_of(comparison.results, comparison.labels),
-        figures=drawn["figures"],
-        kinds=[kind["label"] for kind in drawn["kinds"]],
-        occupants=[occupant["name"] for occupant in drawn["occupants"]],
-        notes=_notes(drawn["figures"]),
-        slowed=any(any(figure["timeline"]["alone"]) for figure in drawn["figures"] if figure["timeline"]),
-        rank=rank if any(len(result.peaks) > 2 for result in comparison) else None,
-        data=_in_script(drawn | {"summary": comparison.figures()}),
-        style=(HERE / "page.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=b64encode(sha256(script.encode()).digest()).decode(),
-        version=offsim_version(),
+    compared = comparison_facts(comparison)
+    together = joined(compared.times, compared.phases, compared.memory, compared.limited_most)
+    return (
+        templates(HERE, html=True)
+        .get_template("page.html.jinja")
+        .render(
+            title=_title(comparison),
+            labels=comparison.labels,
+            comparison=together if len(comparison) > 1 else None,
+            differences=compared.differences,
+            no_room=compared.no_room,
+            facts=[facts_of(result, label) for label, result in zip(comparison.labels, comparison, strict=True)],
+            scenarios=[scenario_text(result.scenario) for result in comparison],
+            hardware=hardware_of(comparison.results, comparison.labels),
+            figures=drawn["figures"],
+            kinds=[kind["label"] for kind in drawn["kinds"]],
+            occupants=[occupant["name"] for occupant in drawn["occupants"]],
+            notes=_notes(drawn["figures"]),
+            slowed=any(any(figure["timeline"]["alone"]) for figure in drawn["figures"] if figure["timeline"]),
+            rank=rank if any(len(result.run.ranks) > 1 for result in comparison) else None,
+            data=_in_script(drawn | {"summary": comparison.figures()}),
+            style=(HERE / "page.css").read_text(encoding="utf-8"),
+            script=script,
+            script_hash=b64encode(sha256(script.encode()).digest()).decode(),
+            version=offsim_version(),
+        )
     )
 
 
-def _title(comparison: Comparison) -> str:
+def _title(comparison: Comparison[Result]) -> str:
     names = {result.name for result in comparison}
     if len(comparison) == 1:
         return comparison[0].name
@@ -73,18 +84,12 @@ def _title(comparison: Comparison) -> str:
     return f"{names.pop()}: {compared}" if len(names) == 1 else compared
 
 
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.jinja")
+def scenario_text(scenario: Scenario) -> str:
+    """The scenario as a file that can be run again."""
+    return yaml.safe_dump(scenario.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _drawn(comparison: Comparison, kinds: Names, rank: int) -> dict[str, Any]:
+def _drawn(comparison: Comparison[Result], kinds: Names, rank: int) -> dict[str, Any]:
     """What the script draws: timeline and memory of those that fit, else the memory of what ran out; and all looks."""
     begun = [(label, r) for label, r in zip(comparison.labels, comparison, strict=True) if not r.phases.empty]
     shown = [(label, result) for label, result in begun if result.fits] or begun
@@ -102,7 +107,7 @@ def _drawn(comparison: Comparison, kinds: Names, rank: int) -> dict[str, Any]:
 def _figure(label: str, result: Result, kinds: Names, places: dict[str, int], rank: int, share: int) -> dict[str, Any]:
     phases = result.phases
     spans = zip(phases["phase"], phases["start_s"], phases["end_s"], phases["duration_s"], strict=True)
-    peaks = [result.peaks[rank], *(peak for peak in result.peaks if peak.kind != "gpu")]
+    peaks = tiers_of_rank(result.peaks, rank)
     figure: dict[str, Any] = {
         "label": label,
         "fits": result.fits,

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from offsim.results.records import Peak
+from offsim.results.units import format_memory, format_time
 from offsim.views.memory import OFF_SCALE_BELOW
-from offsim.views.style import format_memory, format_time, ordered_streams
+from offsim.views.style import ordered_streams
 from offsim.views.timeline import every_second, of_rank, slowed_rows
 
 MAX_ACTIVITIES = 40_000

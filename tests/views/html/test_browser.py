@@ -12,10 +12,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from offsim.results.comparison import Comparison, compare
-from offsim.results.result import Result
-from offsim.simulation import simulate
-from offsim.views.style import KINDS, format_bytes, format_memory, format_time
+from offsim.api import Comparison, Result, compare, simulate
+from offsim.results.units import format_bytes, format_memory, format_time
+from offsim.views.style import KINDS
 from tests.views.html.browser import browser, printed
 
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>\u2028&amp;"

@@ -18,17 +18,16 @@ import pytest
 from pydantic import BaseModel
 
 from offsim import __path__ as package
+from offsim.api import Comparison, Result, compare, simulate
 from offsim.cli import main
 from offsim.platform.profiles import load_profile, unit_of
-from offsim.results.comparison import Comparison, compare
-from offsim.results.result import Result
-from offsim.simulation import simulate
+from offsim.results.units import engineering, format_memory, format_time
 from offsim.validation.page import held_out
 from offsim.validation.predictions import validate_runs
 from offsim.validation.score import comparisons, scores
 from offsim.validation.table import SHIPPED_RUNS, read_runs
 from offsim.views.html.page import DARK_SURFACE, page
-from offsim.views.style import engineering, format_memory, format_time, luminance, rgb
+from offsim.views.style import luminance, rgb
 
 ROOT = Path(package[0]).parent
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028'\"&amp;{{ 7*7 }}"

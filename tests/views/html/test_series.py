@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from offsim.api import simulate
 from offsim.results.result import Result
-from offsim.simulation import simulate
 from offsim.views.html.series import ELSEWHERE, NONE, Names, memory_series, timeline_series
 from offsim.views.style import ordered_streams
 from offsim.views.timeline import of_rank

@@ -1,4 +1,4 @@
-"""Every value of the hardware profiles that a page's predictions are made from, and how far to trust them."""
+"""The values of hardware profiles and their sources, and how far to trust predictions made from them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile, Source
 from offsim.platform.profiles import available_profiles, load_profile, scenario_profile, unit_of
 from offsim.results.result import Result
-from offsim.views.html.facts import Cell, Table
-from offsim.views.style import engineering
-from offsim.views.wording import plural, validated
+from offsim.results.units import engineering, plural
+from offsim.views.facts import Cell, Table
+from offsim.views.wording import validated
 
 SCORED = ("forward", "backward", "step", "sum", "peak after backward")
 LEFT_OUT = ("forward", "backward", "update", "sum")
@@ -36,6 +36,11 @@ class Value:
     error: str
     interval: str
     """The 95 % interval, "" where none is known."""
+
+    @property
+    def quantity(self) -> str:
+        """The value with its unit."""
+        return f"{self.value} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def hardware_of(results: Sequence[Result], labels: Sequence[str]) -> list[Hardwa
 
 def _hardware(result: Result, users: tuple[str, ...]) -> Hardware:
     profile = result.run.profile
-    values = _values(profile)
+    values = values_of(profile)
     sections: dict[str, list[Value]] = {}
     for value in values:
         sections.setdefault(value.section, []).append(value)
@@ -89,7 +94,8 @@ def _hardware(result: Result, users: tuple[str, ...]) -> Hardware:
     )
 
 
-def _values(profile: HardwareProfile) -> list[Value]:
+def values_of(profile: HardwareProfile) -> list[Value]:
+    """Every value of a profile, section by section."""
     values = []
     for section in type(profile).model_fields:
         given = getattr(profile, section)
@@ -177,7 +183,7 @@ def _errors(hardware: str) -> tuple[Table | None, str]:
 
 def _left_out(hardware: str) -> Table | None:
     """Errors on models whose runs were left out of the fit, as the fit wrote them."""
-    from offsim.validation.page import held_out
+    from offsim.validation.accuracy import held_out
 
     rows = [
         (

@@ -1,0 +1,153 @@
+"""The results that `import offsim` gives: they draw themselves, write pages and traces."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from offsim import simulation
+from offsim.results import comparison as comparisons
+from offsim.results import result as results
+
+if TYPE_CHECKING:
+    from offsim.views.figure import Picture
+
+P = ParamSpec("P")
+
+
+class Result(results.Result):
+    """One simulated iteration that can be drawn. Times are seconds since its start, sizes bytes, rates per second.
+
+    A scenario that does not fit in memory has a `verdict` and no times: asking for one raises DoesNotFit.
+    """
+
+    @classmethod
+    def of(cls, plain: results.Result) -> Result:
+        """The same result, with its pictures."""
+        drawable = cls.__new__(cls)
+        vars(drawable).update(vars(plain))
+        return drawable
+
+    def plot_timeline(self, **options: Any) -> Picture:
+        """What each stream did when; options as of `offsim.views.timeline.plot_timeline`."""
+        from offsim.views.timeline import plot_timeline
+
+        self._require_phases()
+        return plot_timeline(self.timeline, self.phases, **{"title": self.name, **options})
+
+    def plot_memory(self, **options: Any) -> Picture:
+        """Who held how much of each memory tier; options as of `offsim.views.memory.plot_memory`."""
+        from offsim.views.memory import plot_memory
+
+        self._require_phases()
+        capacities = {peak.tier: peak.capacity_bytes for peak in self.peaks}
+        return plot_memory(self.memory, capacities, self.phases, **{"title": self.name, **options})
+
+    def plot_bandwidth(self, **options: Any) -> Picture:
+        """Bytes per second of each link and of host memory; options as of `offsim.views.bandwidth.plot_bandwidth`."""
+        from offsim.results.utilization import capacities
+        from offsim.views.bandwidth import plot_bandwidth
+
+        self._require_phases()
+        return plot_bandwidth(self.bandwidth, capacities(self.run), self.phases, **{"title": self.name, **options})
+
+    def plot_page(self, *, rank: int = 0, **options: Any) -> Picture:
+        """All three on one time axis, of one rank; options as of `offsim.views.page.plot_page`."""
+        from offsim.results.utilization import capacities
+        from offsim.views.page import plot_page
+        from offsim.views.wording import tiers_of_rank
+
+        self._require_phases()
+        tiers = {peak.tier: peak.capacity_bytes for peak in tiers_of_rank(self.peaks, rank)}
+        memory = self.memory[self.memory["tier"].isin(list(tiers))]
+        options = {"title": self.name, **options}
+        rates = capacities(self.run)
+        return plot_page(self.timeline, self.phases, self.bandwidth, rates, memory, tiers, rank=rank, **options)
+
+    def to_perfetto(self, path: str | os.PathLike[str]) -> None:
+        """Write a trace that Perfetto and chrome://tracing open, gzipped where the path ends in ".gz"."""
+        from offsim.views.perfetto import write_trace
+
+        self._require_phases()
+        metadata = {"name": self.name, "scenario": self.scenario.model_dump(mode="json"), **self.figures()}
+        write_trace(path, self.timeline, self.memory, self.bandwidth, phases=self.phases, metadata=metadata)
+
+    def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
+        """Write a page that needs nothing else: times, what limits them, timeline and memory, where values come from.
+
+        Timeline and GPU memory are those of `rank`.
+        """
+        Comparison([self], [self.name]).to_html(path, rank=rank)
+
+    def _require_phases(self) -> None:
+        """A run that ended before it began has nothing to draw, one that ended later has."""
+        if self.phases.empty:
+            self.require_fit()
+
+    def __repr__(self) -> str:
+        from offsim.views.facts import facts_of
+        from offsim.views.text import result_lines
+
+        return "\n  ".join(result_lines(facts_of(self, resources=False)))
+
+    def _repr_html_(self) -> str:
+        from offsim.views.facts import facts_of
+        from offsim.views.html.summary import result_html
+
+        return result_html(facts_of(self, resources=False))
+
+
+class Comparison(comparisons.Comparison[Result]):
+    """Results by label that can be drawn; speed-ups are over the first that fits."""
+
+    @classmethod
+    def of(cls, plain: comparisons.Comparison[results.Result]) -> Comparison:
+        """The same comparison, with its pictures."""
+        return cls([Result.of(result) for result in plain], plain.labels)
+
+    def plot(self, **options: Any) -> Picture:
+        """The timelines of those that fit on one time axis; options as of `plot_comparison`."""
+        from offsim.views.timeline import plot_comparison
+
+        shown = zip(self.labels, self.results, strict=True)
+        return plot_comparison([(label, r.timeline, r.phases) for label, r in shown if r.fits], **options)
+
+    def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
+        """Write a page that compares them, as `Result.to_html` does for one, their timelines on one scale."""
+        from offsim.views.html.page import write_page
+
+        write_page(path, self, rank=rank)
+
+    def __repr__(self) -> str:
+        from offsim.views.facts import comparison_facts
+        from offsim.views.text import comparison_lines
+
+        return "\n".join(comparison_lines(comparison_facts(self)))
+
+    def _repr_html_(self) -> str:
+        from offsim.views.facts import comparison_facts
+        from offsim.views.html.summary import comparison_html
+
+        return comparison_html(comparison_facts(self))
+
+
+def _with_pictures(function: Callable[P, results.Result]) -> Callable[P, Result]:
+    @functools.wraps(function)
+    def drawable(*args: P.args, **kwargs: P.kwargs) -> Result:
+        return Result.of(function(*args, **kwargs))
+
+    return drawable
+
+
+def _together(function: Callable[P, comparisons.Comparison[results.Result]]) -> Callable[P, Comparison]:
+    @functools.wraps(function)
+    def drawable(*args: P.args, **kwargs: P.kwargs) -> Comparison:
+        return Comparison.of(function(*args, **kwargs))
+
+    return drawable
+
+
+simulate = _with_pictures(simulation.simulate)
+compare = _together(comparisons.compare)

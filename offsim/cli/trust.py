@@ -1,0 +1,31 @@
+"""How sure a predicted time is, in words."""
+
+from __future__ import annotations
+
+import math
+
+from offsim.results.interval import WHOLE
+from offsim.results.result import Result
+from offsim.results.units import format_percent, format_time, plural
+
+
+def trust_lines(result: Result) -> dict[str, tuple[str, ...]]:
+    """How sure the time is, label -> texts, by held-out runs and by those that the profile was fitted to."""
+    from offsim.validation.accuracy import accuracy_of
+
+    interval, accuracy = result.interval, accuracy_of(result.run.profile)
+    if interval is None:
+        lines: dict[str, tuple[str, ...]] = {"interval": (f"none: {result.no_interval}",)}
+    else:
+        ends = {phase: " to ".join(map(format_time, interval.bounds_s(phase))) for phase in interval.spreads}
+        whole = ends.pop(WHOLE)
+        within = f"{interval.within} of {plural(interval.runs, 'held-out run')} on this hardware were within"
+        farthest = format_percent(math.expm1(interval.spreads[WHOLE]))
+        left_out = f"left out of the fit: {', '.join(interval.groups)}"
+        text = f"{whole} ({100 * interval.coverage:.0f} %): {within} ± {farthest} of their prediction ({left_out})"
+        lines = {"interval": (text, ", ".join(f"{phase} {bounds}" for phase, bounds in ends.items()))}
+    if accuracy is not None:
+        median, p90 = format_percent(accuracy.median), format_percent(accuracy.p90)
+        runs = plural(accuracy.runs, "measured run")
+        lines["errors"] = (f"{median} (median) and {p90} (90th percentile) on {runs} of this hardware",)
+    return lines

@@ -1,0 +1,377 @@
+"""The facts of a result or a comparison, as words, figures and tables: made here once, set by text and pages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from offsim.results.comparison import Comparison
+from offsim.results.records import phase_columns
+from offsim.results.result import Result
+from offsim.results.units import format_capacity, format_memory, format_percent, format_time, plural
+from offsim.results.verdict import Verdict
+from offsim.views.wording import (
+    TierPeak,
+    asked_line,
+    batch_line,
+    drawing_title,
+    flags_of,
+    hardware_line,
+    held_line,
+    limited_by,
+    model_line,
+    options_of,
+    peak_time,
+    peaks_by_tier,
+    speed_line,
+    validated,
+    verdict_line,
+)
+
+if TYPE_CHECKING:
+    from offsim.results.interval import PredictionInterval
+
+SHOWN_FROM = 0.0005
+"""The share below which a cell of a table of shares stays empty."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text; with a share (0 to 1) it can be shaded or drawn as a bar."""
+
+    text: str = ""
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under headers; the first cell of a row names it."""
+
+    headers: tuple[str, ...]
+    rows: Sequence[tuple[Cell, ...]]
+    bar: int | None = None
+    """The column whose shares text draws as bars."""
+    words: tuple[int, ...] = ()
+    """Columns of words beside the first; numbers are in the others."""
+
+
+NOTHING = Table((), ())
+
+
+@dataclass(frozen=True)
+class Number:
+    """A headline number and a note on it."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Holding:
+    """The occupants of a memory tier at one instant."""
+
+    title: str
+    note: str
+    occupants: Table
+
+
+@dataclass(frozen=True)
+class NoRoom:
+    """Where memory ran out, who held it, and the changes with which the scenario fits."""
+
+    line: str
+    asked: str
+    held: Holding
+    remedies: Table
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The facts of one result. `no_room` stands in place of all that follows it where the scenario does not fit."""
+
+    label: str
+    title: str
+    set_up: dict[str, str]
+    no_room: NoRoom | None = None
+    headline: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Label -> texts, the most important first."""
+    numbers: tuple[Number, ...] = ()
+    phases: Table = NOTHING
+    """The iteration, then its phases."""
+    limits: Table = NOTHING
+    resources: Table = NOTHING
+    memory: tuple[Holding, ...] = ()
+
+
+@dataclass(frozen=True)
+class ComparisonFacts:
+    """The facts of several results. The rows of `times` to `limited_most` are the results, in their order."""
+
+    labels: tuple[str, ...]
+    set_up: dict[str, str]
+    """Of the first."""
+    schedulers: tuple[str, ...]
+    no_room: dict[int, tuple[str, str]]
+    """Position -> where memory ran out, for what."""
+    times: Table
+    phases: Table
+    memory: Table
+    largest: Table
+    """The largest occupant of each tier."""
+    limited_most: Table
+    limits: Table
+    """A column per result that fits."""
+    differences: Table | None
+    """What the scenarios differ in, a row per key."""
+
+
+def facts_of(
+    result: Result,
+    label: str = "",
+    *,
+    interval: PredictionInterval | None = None,
+    trust: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    resources: bool = True,
+) -> Facts:
+    """The facts of one result; with `resources` also how busy each was.
+
+    `interval` is that of the time, `trust` has further lines (label -> texts) on how sure it is.
+    """
+    set_up = _set_up(result)
+    if result.verdict is not None:
+        return Facts(label or result.name, drawing_title(result), set_up, _no_room(result.verdict))
+    peaks = peaks_by_tier(result)
+    return Facts(
+        label or result.name,
+        drawing_title(result),
+        set_up,
+        headline=_headline(result, peaks, interval, trust),
+        numbers=_numbers(result, peaks),
+        phases=_phases(result),
+        limits=_limits(result),
+        resources=_resources(result) if resources else NOTHING,
+        memory=tuple(
+            _holding(
+                f"peak of {peak.name}",
+                f"{peak.held}, {peak_time(result, peak.most.time_s)}",
+                peak.most.occupants,
+                peak.most.capacity_bytes,
+            )
+            for peak in peaks
+            if peak.most.occupants
+        ),
+    )
+
+
+def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
+    """The facts of several results side by side."""
+    longest = max((result.iteration_s for result in comparison if result.fits), default=1.0)
+    shown = [(label, result) for label, result in zip(comparison.labels, comparison, strict=True) if result.fits]
+    phases = list(dict.fromkeys(phase for _, result in shown for phase in result.durations))
+    tiers = list(dict.fromkeys(peak.tier for _, result in shown for peak in peaks_by_tier(result)))
+    return ComparisonFacts(
+        labels=tuple(comparison.labels),
+        set_up=_set_up(comparison[0]),
+        schedulers=tuple(_scheduler(result) for result in comparison),
+        no_room={
+            place: (verdict_line(result.verdict), asked_line(result.verdict))
+            for place, result in enumerate(comparison)
+            if result.verdict is not None
+        },
+        times=Table(
+            ("", "iteration", "speed-up"),
+            [
+                (
+                    Cell(label),
+                    Cell(format_time(result.iteration_s), result.iteration_s / longest),
+                    Cell(f"{speedup:.2f}x"),
+                )
+                if speedup is not None
+                else (Cell(label), Cell("does not fit"), Cell())
+                for label, result, speedup in zip(comparison.labels, comparison, comparison.speedups, strict=True)
+            ],
+            bar=1,
+        ),
+        phases=_for_each(comparison, (*phases, "tokens/s", "TFLOP/s per GPU"), lambda result: _speeds(result, phases)),
+        memory=_for_each(comparison, tuple(f"{tier} peak" for tier in tiers), lambda result: _peaks(result, tiers)),
+        largest=replace(
+            _for_each(comparison, tuple(f"most of {tier}" for tier in tiers), lambda result: _largest(result, tiers)),
+            words=tuple(range(1, len(tiers) + 1)),
+        ),
+        limited_most=_for_each(
+            comparison, ("limited most by",), lambda result: [Cell(limited_by(result.limited_by, 1))]
+        ),
+        limits=_shares({label: result.limited_by for label, result in shown}),
+        differences=_differences(comparison),
+    )
+
+
+def _set_up(result: Result) -> dict[str, str]:
+    scenario = result.scenario
+    return {
+        "scenario": result.name,
+        "scheduler": _scheduler(result),
+        "hardware": hardware_line(result),
+        "validated": validated(result.run.profile),
+        "model": model_line(scenario, result.run.workload.parameters * scenario.training.tensor_parallel),
+        "batch": batch_line(scenario),
+    }
+
+
+def _scheduler(result: Result) -> str:
+    return f"{result.scenario.scheduler.name} ({options_of(result.scenario) or 'no options'})"
+
+
+def _headline(
+    result: Result,
+    peaks: Sequence[TierPeak],
+    interval: PredictionInterval | None,
+    trust: Mapping[str, tuple[str, ...]],
+) -> dict[str, tuple[str, ...]]:
+    return {
+        "iteration": (speed_line(result, interval),),
+        **trust,
+        "limited by": (limited_by(result.limited_by),),
+        "peak": tuple(f"{peak.name} {peak.held}" for peak in peaks),
+    }
+
+
+def _numbers(result: Result, peaks: Sequence[TierPeak]) -> tuple[Number, ...]:
+    return (
+        Number("iteration", format_time(result.iteration_s), f"limited by {limited_by(result.limited_by, 2)}"),
+        Number("tokens/s", f"{result.tokens_per_s:,.0f}", plural(result.gpus, "GPU")),
+        Number("TFLOP/s per GPU", f"{result.tflops_per_gpu:.1f}", "model FLOPs, without recomputation"),
+        *(
+            Number(
+                f"peak of {peak.name}",
+                format_memory(peak.most.bytes),
+                f"{format_percent(peak.share)} of {format_memory(peak.most.capacity_bytes)}",
+            )
+            for peak in peaks
+        ),
+    )
+
+
+def _phases(result: Result) -> Table:
+    steps = Counter(phase_columns(result.run)["phase"])
+    times = {"iteration": result.iteration_s} | {
+        f"{phase} ({steps[phase]} micro-steps)" if steps[phase] > 1 else phase: seconds
+        for phase, seconds in result.durations.items()
+    }
+    shares = {name: seconds / result.iteration_s for name, seconds in times.items()}
+    rows = [
+        (Cell(name), Cell(format_time(seconds)), Cell(format_percent(shares[name]), shares[name]))
+        for name, seconds in times.items()
+    ]
+    return Table(("", "time", "share"), rows, bar=2)
+
+
+def _limits(result: Result) -> Table:
+    shares = {"iteration": result.limited_by}
+    for phase, spent in result.limits_s.items():
+        total = sum(spent.values()) or 1.0
+        shares[phase] = {name: seconds / total for name, seconds in spent.items()}
+    return _shares(shares, bar=1)
+
+
+def _shares(shares: Mapping[str, Mapping[str, float]], bar: int | None = None) -> Table:
+    names = dict.fromkeys(name for column in shares.values() for name in column)
+    rows = {name: [column.get(name, 0.0) for column in shares.values()] for name in names}
+    return Table(
+        ("limited by", *shares),
+        [(Cell(name), *map(_share, row)) for name, row in rows.items() if max(row) >= SHOWN_FROM],
+        bar,
+    )
+
+
+def _share(share: float) -> Cell:
+    return Cell(format_percent(share), share) if share >= SHOWN_FROM else Cell()
+
+
+def _resources(result: Result) -> Table:
+    used = dict(result.utilization_columns)
+    names, capacities, units = (used.pop(column) for column in ("resource", "capacity", "unit"))
+    rows = [
+        (Cell(name), Cell(format_capacity(capacity, unit)), *map(_share, shares))
+        for name, capacity, unit, *shares in zip(names, capacities, units, *used.values(), strict=True)
+    ]
+    return Table(("used", "capacity", *used), rows, bar=2)
+
+
+def _holding(title: str, note: str, occupants: Mapping[str, float], capacity: float) -> Holding:
+    ordered = sorted(occupants.items(), key=lambda item: (-item[1], item[0]))
+    rows = [
+        (Cell(name), Cell(format_memory(held)), Cell(format_percent(held / capacity), held / capacity))
+        for name, held in ordered
+    ]
+    return Holding(title, note, Table(("", "held", "share"), rows, bar=2))
+
+
+def _no_room(verdict: Verdict) -> NoRoom:
+    remedies = [
+        (Cell(flags_of(remedy.change)), Cell(format_time(remedy.iteration_s)), Cell(plural(remedy.gpus, "GPU")))
+        for remedy in verdict.remedies
+    ]
+    note = held_line(verdict.used_bytes, verdict.capacity_bytes)
+    return NoRoom(
+        verdict_line(verdict),
+        asked_line(verdict),
+        _holding(f"occupants of {verdict.tier} memory", note, verdict.occupants, verdict.capacity_bytes),
+        Table(("change", "iteration", "on"), remedies),
+    )
+
+
+def joined(*tables: Table) -> Table:
+    """Tables whose rows are of the same things side by side."""
+    rows = [
+        (first[0], *(cell for row in (first, *others) for cell in row[1:]))
+        for first, *others in zip(*(table.rows for table in tables), strict=True)
+    ]
+    return Table(("", *(header for table in tables for header in table.headers[1:])), rows)
+
+
+def _for_each(
+    comparison: Comparison[Result], headers: tuple[str, ...], cells: Callable[[Result], Sequence[Cell]]
+) -> Table:
+    rows = [
+        (Cell(label), *(cells(result) if result.fits else [Cell()] * len(headers)))
+        for label, result in zip(comparison.labels, comparison, strict=True)
+    ]
+    return Table(("", *headers), rows)
+
+
+def _speeds(result: Result, phases: Sequence[str]) -> list[Cell]:
+    times = [format_time(result.durations[phase]) if phase in result.durations else "" for phase in phases]
+    return [Cell(text) for text in (*times, f"{result.tokens_per_s:,.0f}", f"{result.tflops_per_gpu:.1f}")]
+
+
+def _peaks(result: Result, tiers: Sequence[str]) -> list[Cell]:
+    peaks = {peak.tier: peak for peak in peaks_by_tier(result)}
+    return [Cell(format_memory(peak.most.bytes), peak.share) if peak else Cell() for peak in map(peaks.get, tiers)]
+
+
+def _largest(result: Result, tiers: Sequence[str]) -> list[Cell]:
+    held = {peak.tier: peak.most.occupants for peak in peaks_by_tier(result)}
+    return [Cell(max(held.get(tier, {}), key=lambda name: held[tier][name], default="")) for tier in tiers]
+
+
+def _differences(comparison: Comparison[Result]) -> Table | None:
+    settings = [_flat(result.scenario.model_dump(mode="json", exclude={"name"})) for result in comparison]
+    keys = dict.fromkeys(key for setting in settings for key in setting)
+    rows = [
+        (Cell(key), *(Cell(setting.get(key, "")) for setting in settings))
+        for key in keys
+        if len({setting.get(key) for setting in settings}) > 1
+    ]
+    return Table(("", *comparison.labels), rows) if rows else None
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": str(value)}
+    return flat
