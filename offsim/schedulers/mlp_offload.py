@@ -50,7 +50,11 @@ class MlpOffload(Swapping):
         super().place(rank)
         paths = dict.fromkeys(self.tier_of(s) for s in self.subgroups if self.stored(rank, s))
         self.ahead: set[int] = set()  # sub-groups whose reads have been submitted
+        self.cached: set[int] = set()  # sub-groups that the present update finds in buffers
         self.caches = {path: LastKept(self.buffers // len(paths) // TENSORS) for path in paths}
+        for subgroup in reversed(self.subgroups):  # as an update before the first iteration would leave them
+            if self.stored(rank, subgroup):
+                self.caches[self.tier_of(subgroup)].use(subgroup.index)
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         self.accumulate_on_host(rank, self.elements(bucket), first)
@@ -67,7 +71,7 @@ class MlpOffload(Swapping):
         order = self.off_gpu()
         if self.options.alternating and rank.iteration % 2 == 0:
             order.reverse()
-        self.cached = {s.index for s in order if s.index in self.caches[self.tier_of(s)]}
+        self.cached.update(s.index for s in order if s.index in self.caches[self.tier_of(s)])
         for position, subgroup in enumerate(order):
             path = [s for s in order[position + 1 :] if self.tier_of(s) == self.tier_of(subgroup)]
             yield from self.fetch_state(rank, subgroup, path)
@@ -85,6 +89,7 @@ class MlpOffload(Swapping):
                 yield rank.wait(rank.stream(f"{self.tier_of(subgroup)} write"))
                 locks = self.locks(rank, subgroup, "write")
                 self.write(rank, TENSORS * FP32 * subgroup.elements, subgroup, "write p, m, v", holds=locks)
+        self.cached.clear()
         yield rank.wait(*self.handles(rank, "write"))
         yield from self.update_resident(rank, self.on(GPU))
 
