@@ -16,8 +16,8 @@ from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 from offsim.engine import Operation, Tier
 from offsim.platform.hardware import HardwareProfile
 from offsim.results.result import Result
+from offsim.results.simulate import simulate
 from offsim.results.utilization import series_of
-from offsim.simulation import simulate
 
 CLOSE = 1e-9
 LASTING = {

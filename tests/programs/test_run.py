@@ -11,7 +11,7 @@ from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 from offsim.platform.platform import GPU
 from offsim.programs.run import Run
 from offsim.results.result import Result
-from offsim.simulation import simulate
+from offsim.results.simulate import simulate
 
 # Bytes of the measured iteration
 
