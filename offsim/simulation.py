@@ -25,11 +25,17 @@ def run_scenario(
     for kind, times in (stretch or {}).items():
         if not 0 < times < math.inf:
             raise InputError(f"stretch of {kind!r}: found {times!r}, expected a number above 0")
+    return run_training(profile, *checked(scenario, profile), all_ranks, stretch)
+
+
+def checked(
+    scenario: Scenario, profile: HardwareProfile
+) -> tuple[Workload, type[TrainingSchedule], ScheduleOptions, Placed]:
+    """Work out what a scenario simulates on a profile; raise InputError where they do not go together."""
     _require_network(scenario, profile)
     scheduler, options = scenario_scheduler(scenario)
     workload = Workload(scenario.model, scenario.training)
-    placed = placed_states(scenario, profile, workload, scheduler, options)
-    return run_training(profile, workload, scheduler, options, placed, all_ranks, stretch)
+    return workload, scheduler, options, placed_states(scenario, profile, workload, scheduler, options)
 
 
 def _require_network(scenario: Scenario, profile: HardwareProfile) -> None:
