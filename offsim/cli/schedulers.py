@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from offsim.inputs.errors import InputError
-from offsim.scenario import Scenario, load_scenario
+from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.schedulers.registry import available_schedulers, scenario_scheduler, with_scheduler
+from offsim.simulation import checked
 
 
 def under(scenario: Scenario, text: str) -> Scenario:
@@ -40,7 +41,9 @@ def chosen(scenario: Scenario, texts: Sequence[str]) -> tuple[list[Scenario], li
     found, left_out = [], []
     for name in available_schedulers():
         try:
-            found.append(under(scenario, name))
+            changed = under(scenario, name)
+            checked(changed, scenario_profile(changed))
+            found.append(changed)
         except InputError as error:
             left_out.append(f"left out {name}: {error.problem}")
     return found, left_out

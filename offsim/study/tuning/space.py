@@ -8,10 +8,11 @@ from itertools import product
 from typing import Any
 
 from offsim.inputs.errors import InputError, suggestion
-from offsim.programs.schedule import options_to_try
+from offsim.programs.options import options_to_try
 from offsim.programs.transformer import Workload
-from offsim.scenario import Scenario, load_scenario
+from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.schedulers.registry import BUILT_IN, available_schedulers, find_scheduler, with_scheduler
+from offsim.simulation import checked
 
 Settings = dict[str, Any]
 """Dimension -> value, of the dimensions that the setting's scheduler has."""
@@ -48,7 +49,7 @@ class Space:
         self.grow_batch = grow_batch
         self.given = {name: _distinct(listed) for name, listed in values.items()}
         asked = ("scheduler", *values) if over is None else (*over, *values)
-        usual = available_schedulers() if "scheduler" in asked else [scenario.scheduler.name]
+        usual = _applicable(scenario) if "scheduler" in asked else [scenario.scheduler.name]
         schedulers = [str(name) for name in self.given.get("scheduler", usual)]
         self.options = {name: find_scheduler(name).Options for name in schedulers}
         declared = dict.fromkeys(option for model in self.options.values() for option in options_to_try(model))
@@ -126,3 +127,17 @@ def _distinct(values: Sequence[Any]) -> tuple[Any, ...]:
 
 def _combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[Settings]:
     return (dict(zip(values, chosen, strict=True)) for chosen in product(*values.values()))
+
+
+def _applicable(scenario: Scenario) -> list[str]:
+    """Schedulers that can run the scenario: its own, and those made for its ZeRO stage and the profile's tiers."""
+    found = []
+    for name in available_schedulers():
+        try:
+            changed = with_scheduler(scenario, name)
+            checked(changed, scenario_profile(changed))
+        except InputError:
+            if name != scenario.scheduler.name:
+                continue
+        found.append(name)
+    return found
