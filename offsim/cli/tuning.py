@@ -11,8 +11,9 @@ from typing import Any
 from offsim.cli.outputs import STDOUT, check_outputs, write_json
 from offsim.cli.terminal import Style, labelled, show, style_of, wrapped
 from offsim.imports.recommendation import recommendation
+from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError
-from offsim.inputs.yaml_input import Document, with_overrides
+from offsim.inputs.yaml_input import with_overrides
 from offsim.results.units import format_memory, format_percent, format_time
 from offsim.scenario import load_scenario
 from offsim.study.processes import worker_processes

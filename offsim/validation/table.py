@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from offsim.inputs.document import Document, Mark, dotted
 from offsim.inputs.errors import InputError, KeyPath, nearest
 from offsim.inputs.packaged import packaged_folder
 from offsim.inputs.reading import reading, unpacked
-from offsim.inputs.yaml_input import Document, Mark, dotted, validate
+from offsim.inputs.validate import validate
 from offsim.platform.platform import GPU, HOST
 from offsim.platform.profiles import load_profile, scenario_profile
 from offsim.programs.schedule import TrainingSchedule
