@@ -11,7 +11,7 @@ from offsim.programs.run import Run
 from offsim.results.limits import CriticalPaths, PhaseSpan, Step, job_phases, spans, spent_on
 from offsim.scenario import Scenario
 from offsim.simulation import simulate
-from offsim.validation.table import MEASURED_PHASES, TIMES
+from offsim.validation.run_table import MEASURED_PHASES, TIMES
 
 MOST = 20.0
 """How many times as long, or as short, activities are tried to explain a difference alone."""

@@ -10,7 +10,7 @@ import orjson
 
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import available_profiles, load_profile
-from offsim.validation.table import HELD_OUT
+from offsim.validation.run_table import HELD_OUT
 
 ACCURACY = Path(__file__).with_name("accuracy.json")
 """Errors on the shipped runs: hardware -> {runs, median, p90} of forward + backward + step, as shares.

@@ -8,7 +8,7 @@ import pandas as pd
 
 from offsim.results.result import Result
 from offsim.validation.accounts import PhaseAccount
-from offsim.validation.table import MEASURED_PHASES
+from offsim.validation.run_table import MEASURED_PHASES
 from offsim.views.figure import (
     AXIS_IN,
     EDGE_IN,

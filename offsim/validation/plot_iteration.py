@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from offsim.validation.run_table import MEASURED_PHASES, SIMULATED_PHASES, TIMES, MeasuredRun
 from offsim.validation.series import (
     DIRECTIONS,
     GIB,
@@ -17,7 +18,6 @@ from offsim.validation.series import (
     link_rates,
     window_means,
 )
-from offsim.validation.table import MEASURED_PHASES, SIMULATED_PHASES, TIMES, MeasuredRun
 from offsim.views.figure import (
     EDGE_IN,
     PAPER_WIDTH_IN,

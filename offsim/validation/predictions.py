@@ -15,7 +15,7 @@ from offsim.results.result import Result
 from offsim.results.verdict import Verdict
 from offsim.simulation import simulate
 from offsim.validation.names import run_names
-from offsim.validation.table import MEASURED, TIMES, MeasuredRun, RunTable, in_columns
+from offsim.validation.run_table import MEASURED, TIMES, MeasuredRun, RunTable, in_columns
 
 GIB = 2.0**30
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from offsim.scenario import Scenario
 from offsim.validation.predictions import Validation
+from offsim.validation.run_table import MeasuredRun
 from offsim.validation.score import Comparison
-from offsim.validation.table import MeasuredRun
 
 _COLUMNS = {"forward": "fwd_ms", "backward": "bwd_ms", "step": "step_ms"}
 _VARIATION = {"forward": "fwd_cv", "backward": "bwd_cv", "step": "step_cv"}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from offsim.validation.predictions import Prediction, Validation
-from offsim.validation.table import TIMES
+from offsim.validation.run_table import TIMES
 
 Value = tuple[float, float]
 """(measured, predicted)"""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from offsim.inputs.errors import InputError
 from offsim.results.result import Result
 from offsim.simulation import simulate
-from offsim.validation.table import SIMULATED_PHASES, MeasuredRun, read_rows
+from offsim.validation.run_table import SIMULATED_PHASES, MeasuredRun, read_rows
 
 Array = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from offsim.results.result import Result
 from offsim.traces.read import read_trace
 from offsim.validation.accounts import Activities, PhaseAccount
-from offsim.validation.table import MEASURED_PHASES, MeasuredRun, RunTable
+from offsim.validation.run_table import MEASURED_PHASES, MeasuredRun, RunTable
 from offsim.validation.traced import MeasuredActivities, TracedIteration, last_iteration
 from offsim.views.figure import Picture
 from offsim.views.page import PAGE_WIDTH_IN, ROW_IN

@@ -11,7 +11,7 @@ from offsim.inputs.errors import InputError
 from offsim.traces.events import Trace
 from offsim.traces.spans import union
 from offsim.validation.harness_names import COLUMNS, named_work, on_gpu, on_host
-from offsim.validation.table import SIMULATED_PHASES
+from offsim.validation.run_table import SIMULATED_PHASES
 
 HARNESS_PHASES = tuple(SIMULATED_PHASES)
 """The phases as the harness names them in a trace."""

@@ -18,7 +18,7 @@ from offsim.validation.folder import read_tables
 from offsim.validation.markdown_report import make_report, worst_disagreement
 from offsim.validation.plot_accounts import plot_accounts
 from offsim.validation.predictions import validate_runs
-from offsim.validation.table import MEASURED_PHASES, read_runs
+from offsim.validation.run_table import MEASURED_PHASES, read_runs
 
 FILES = {"scatter": "report-scatter.png", "timeline": "report-timeline.png"}
 PNG = b"\x89PNG\r\n"

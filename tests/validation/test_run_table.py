@@ -10,7 +10,7 @@ from offsim.inputs.errors import InputError
 from offsim.programs.transformer import Workload
 from offsim.schedulers import scenario_scheduler
 from offsim.validation import table
-from offsim.validation.table import REQUIRED, RunTable, read_rows, read_runs
+from offsim.validation.run_table import REQUIRED, RunTable, read_rows, read_runs
 
 
 def problem_of(path: Path) -> str:
@@ -238,7 +238,5 @@ def test_plain_rows(tmp_path):
 
 
 def test_reading_a_table_loads_no_heavy_library():
-    code = (
-        "import sys, offsim.validation.table; print([m for m in ('numpy', 'pandas', 'matplotlib') if m in sys.modules])"
-    )
+    code = "import sys, offsim.validation.run_table; print([m for m in ('numpy', 'pandas', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -15,8 +15,8 @@ from offsim.validation.accounts import phase_accounts
 from offsim.validation.folder import read_tables
 from offsim.validation.markdown_report import make_report, worst_disagreement
 from offsim.validation.predictions import validate_runs
+from offsim.validation.run_table import read_runs
 from offsim.validation.side_by_side import pairs, plot_side_by_side, traced_iteration
-from offsim.validation.table import read_runs
 from offsim.validation.traced import HARNESS_PHASES, TracedIteration, last_iteration
 from tests.calibration.harness_folders import PROFILE, SCHEDULES, annotation, scenario_of, write_harness
 from tests.calibration.trace_files import GEMM, call, on_gpu, write_kineto

@@ -33,7 +33,7 @@ from offsim.inputs.yaml_input import read_yaml
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import load_profile, profile_file
 from offsim.validation.folder import shipped_runs
-from offsim.validation.table import RunTable, read_runs
+from offsim.validation.run_table import RunTable, read_runs
 
 Positive = Annotated[Number, Field(gt=0)]
 

@@ -24,8 +24,8 @@ from offsim.platform.profiles import load_profile, unit_of
 from offsim.results.units import engineering, format_memory, format_time
 from offsim.validation.page import held_out
 from offsim.validation.predictions import validate_runs
+from offsim.validation.run_table import SHIPPED_RUNS, read_runs
 from offsim.validation.score import comparisons, scores
-from offsim.validation.table import SHIPPED_RUNS, read_runs
 from offsim.views.html.page import DARK_SURFACE, page
 from offsim.views.style import luminance, rgb
 
