@@ -6,15 +6,16 @@ Besides validation.md and its pictures: the README's table of errors and picture
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
 
 from offsim.api import compare
 from offsim.inputs.files import atomic_write
-from offsim.validation.accuracy import ACCURACY, LeftOut
-from offsim.validation.accuracy import held_out as held_out
+from offsim.platform.held_out import Groups
+from offsim.results.units import GIB
+from offsim.validation.accuracy import ACCURACY, held_out
 from offsim.validation.folder import shipped_runs
 from offsim.validation.markdown import render
 from offsim.validation.plot import plot_scatter
@@ -23,7 +24,7 @@ from offsim.validation.predictions import Validation, validate_runs
 from offsim.validation.ranking import scheduler_rankings, stride_rankings
 from offsim.validation.reasons import reasons
 from offsim.validation.score import comparisons, scores, worst_runs
-from offsim.validation.series import DIRECTIONS, GIB, SeriesComparison, compare_series, read_series, run_of
+from offsim.validation.series import DIRECTIONS, SeriesComparison, compare_series, read_series, run_of
 from offsim.views.figure import Picture, save_picture
 
 SCATTER, ITERATION, COMPARISON = "validation_scatter.png", "validation_iteration.png", "comparison.png"
@@ -67,7 +68,7 @@ def pictures(validation: Validation, series: Sequence[SeriesComparison]) -> dict
     }
 
 
-def page(validation: Validation, series: Sequence[SeriesComparison], left_out: LeftOut) -> str:
+def page(validation: Validation, series: Sequence[SeriesComparison], left_out: Mapping[str, Groups]) -> str:
     """The page's Markdown."""
     compared = comparisons(validation)
     overhead = series[0].overhead
@@ -99,7 +100,7 @@ def page(validation: Validation, series: Sequence[SeriesComparison], left_out: L
     )
 
 
-def with_accuracy(text: str, validation: Validation, left_out: LeftOut) -> str:
+def with_accuracy(text: str, validation: Validation, left_out: Mapping[str, Groups]) -> str:
     """The README with the table of errors between its marks; without marks as it is."""
     before, begin, rest = text.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])

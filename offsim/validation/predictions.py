@@ -12,12 +12,11 @@ from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import scenario_profile
 from offsim.results.limits import PhaseSpan, job_phases
 from offsim.results.result import Result
+from offsim.results.units import GIB
 from offsim.results.verdict import Verdict
 from offsim.simulation import simulate
 from offsim.validation.names import run_names
 from offsim.validation.run_table import MEASURED, TIMES, MeasuredRun, RunTable, in_columns
-
-GIB = 2.0**30
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from offsim.inputs.errors import InputError
 from offsim.results.result import Result
+from offsim.results.units import GIB
 from offsim.simulation import simulate
 from offsim.validation.run_table import SIMULATED_PHASES, MeasuredRun, read_rows
 
@@ -26,7 +27,6 @@ SHIPPED_SERIES = Path(__file__).with_name("measured_series.csv.gz")
 HARDWARE = "jlse-4xh100"
 """The testbed of the shipped series."""
 
-GIB = 2.0**30
 NEGLIGIBLE_BYTES = 1e9
 WINDOW_S = 0.042
 """Between two samples."""

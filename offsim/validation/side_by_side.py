@@ -58,7 +58,7 @@ def pairs(traced: TracedIteration, account: PhaseAccount) -> list[Pair]:
     return sorted(found, key=lambda pair: -abs(pair.difference_s))
 
 
-def plot_side_by_side(traced: TracedIteration, result: Result, *, title: str | None = None) -> Picture:
+def plot_side_by_side(traced: TracedIteration, result: Result, title: str) -> Picture:
     """Draw the measured iteration above the simulated one, on one time axis."""
     phases = result.phases.assign(phase=result.phases["phase"].replace(MEASURED_PHASES))
     rows = [("measured", traced.timeline(), traced.phases), ("simulated", result.timeline, phases)]
