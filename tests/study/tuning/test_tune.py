@@ -23,7 +23,7 @@ from offsim.schedulers.registry import BUILT_IN
 from offsim.study.tuning.space import Space
 from offsim.study.tuning.tune import Outcome, Question, tune
 from offsim.study.tuning.upgrades import UPGRADES, upgraded, upgrades, upgrades_table
-from offsim.validation.table import SHIPPED_RUNS, TIMES, MeasuredRun, read_runs
+from offsim.validation.run_table import SHIPPED_RUNS, TIMES, MeasuredRun, read_runs
 from tests.small_scenarios import scenario, small_buckets
 
 SMALL = scenario(
