@@ -13,12 +13,12 @@ from offsim.inputs.fields import Count, Number
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Subgroup
-from offsim.schedulers.base import OPTIMIZER, option
-from offsim.schedulers.zero3_offload import Zero3Offload, Zero3OffloadOptions
+from offsim.schedulers.base import OPTIMIZER, OffloadOptions, ScheduleOptions, option
+from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.states.pool import pinned_bytes
 
 
-class SwapOptions(Zero3OffloadOptions):
+class SwapOptions(OffloadOptions):
     """Swap buffers, each of the largest sub-group in fp32, in pinned memory of a power of two."""
 
     buffer_count: Count | None = option(
@@ -37,7 +37,7 @@ class SwapOptions(Zero3OffloadOptions):
 class Swapping(Zero3Offload):
     """Optimizer state of sub-groups on storage passes through swap buffers in host memory."""
 
-    Options = SwapOptions
+    Options: ClassVar[type[ScheduleOptions]] = SwapOptions
     optimizer_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory", "storage")
     optimizer_home = "nvme"
     deepspeed: ClassVar[dict[str, Any] | None] = {f"{OPTIMIZER}.device": "nvme"}
