@@ -23,20 +23,21 @@ from offsim.schedulers.registry import BUILT_IN
 from offsim.study.tuning.space import Space
 from offsim.study.tuning.tune import Outcome, Question, tune
 from offsim.study.tuning.upgrades import UPGRADES, upgraded, upgrades, upgrades_table
-from offsim.validation.table import SHIPPED_RUNS, TIMES, MeasuredRun, read_runs
+from offsim.validation.run_table import SHIPPED_RUNS, TIMES, MeasuredRun, read_runs
 from tests.small_scenarios import scenario, small_buckets
 
 SMALL = scenario(
     {"name": "deep_optimizer_states", "update_stride": 3},
     training={"global_batch": 8, "subgroup_size": 5_000},
 )
+NAMES = ["no_offload", "zero3_offload", "zero3_offload_async_grads", "deep_optimizer_states"]
 VALUES = {"subgroup_size": [5_000, 20_000], "update_stride": [2, 3, 5], "micro_batch": [1, 2]}
 
 
 @pytest.mark.parametrize("objective", ["iteration_time", "tokens_per_s"])
 def test_what_is_found_is_what_enumerating_finds(objective: Any) -> None:
     with small_buckets():
-        found = tune(SMALL, Question(values=VALUES, objective=objective))
+        found = tune(SMALL, Question(values={"scheduler": NAMES, **VALUES}, objective=objective))
         everything = [
             offsim.simulate(SMALL, [f"scheduler={scheduler}", *training])
             for training in trainings(objective)
