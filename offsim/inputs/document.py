@@ -68,6 +68,14 @@ def dotted(path: KeyPath) -> str:
     return ".".join(map(str, path))
 
 
+def flat(section: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return dotted key -> value of a section and the sections in it."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return found
+
+
 def shown(value: Any, written: str = "") -> str:
     """Return a value for a message: numbers and flags as written, if known."""
     if value is None:
