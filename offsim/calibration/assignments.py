@@ -5,28 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from offsim.calibration.profile_text import ProfileValue
 from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError, suggestion
 from offsim.inputs.validate import validate
 from offsim.inputs.yaml_input import with_overrides
-from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile
+from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile, TierSpec
 
 COUNT = "gpus_per_node"
-NAMES = (
-    COUNT,
-    *(f"{name}.{field}" for name, section in FIXED_SECTIONS.items() for field in section.model_fields),
-)
-"""The values of a profile by dotted name."""
+
+
+def value_names(profile: HardwareProfile) -> list[str]:
+    """The dotted names of the values that a profile may have, its tiers included."""
+    sections: dict[str, type[BaseModel]] = FIXED_SECTIONS | dict.fromkeys(profile.tiers, TierSpec)
+    return [COUNT, *(f"{name}.{field}" for name, section in sections.items() for field in section.model_fields)]
 
 
 def set_values(base: HardwareProfile, assignments: Sequence[str]) -> dict[str, ProfileValue]:
     """The values that `NAME=VALUE` texts set; raise InputError for one that a profile could not have."""
+    known = value_names(base)
     names = {text: text.partition("=")[0].strip() for text in assignments}
     for text, name in names.items():
-        if "=" in text and name not in NAMES:
-            raise InputError(f"unknown value '{name}' of a profile{suggestion(name, NAMES)}", f"--set '{text}'")
-    document = with_overrides(Document(base.model_dump()), assignments)
+        if "=" in text and name not in known:
+            raise InputError(f"unknown value '{name}' of a profile{suggestion(name, known)}", f"--set '{text}'")
+    data = base.model_dump()
+    document = with_overrides(Document({**data, **data["tiers"]}), assignments)
     values: dict[str, ProfileValue] = {}
     for name in names.values():
         path = tuple(name.split("."))
@@ -36,7 +41,8 @@ def set_values(base: HardwareProfile, assignments: Sequence[str]) -> dict[str, P
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise document.unexpected(path, "a number")
         values[name] = ProfileValue(value, None, None, "assumed", note="set when calibrating")
-    validate(document, HardwareProfile)
+    tiers = {name: document.data.pop(name) for name in base.tiers}
+    validate(Document({**document.data, "tiers": tiers}, document.marks), HardwareProfile)
     return values
 
 

@@ -148,15 +148,13 @@ def validate(
     from offsim.validation.folder import read_tables, table_files
     from offsim.validation.predictions import validate_runs
     from offsim.validation.report import format_validation, to_json
-    from offsim.validation.run_table import SHIPPED_RUNS
 
-    source = SHIPPED_RUNS if runs is None else runs
     outputs = {"--plot": plot, "--json": json, "--report": report}
     if report is not None:
         check_has_neighbours("--report", report)
         outputs |= {f"{name} of --report": path for name, path in neighbours(report, REPORT_PICTURES).items()}
-    check_outputs(outputs, suffixes=SUFFIXES, inputs=table_files(source))
-    table, left_out = read_tables(source, hardware)
+    check_outputs(outputs, suffixes=SUFFIXES, inputs=table_files(runs) if runs else [])
+    table, left_out = read_tables(runs, hardware)
     for line in left_out:
         note(f"left out {line}")
     validation = validate_runs(table)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from offsim.schedulers.base import OffloadOptions, OffloadSchedule, ScheduleOptions, TrainingSchedule
+from offsim.schedulers.base import OffloadOptions, OffloadSchedule, ScheduleOptions, TrainingSchedule, option
 from offsim.schedulers.registry import (
     available_schedulers,
     find_scheduler,
@@ -18,6 +18,7 @@ __all__ = [
     "TrainingSchedule",
     "available_schedulers",
     "find_scheduler",
+    "option",
     "register",
     "scenario_scheduler",
     "with_scheduler",

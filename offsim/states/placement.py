@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from offsim.inputs.errors import Expected
 from offsim.inputs.fields import Number, Section
@@ -26,6 +26,10 @@ class Activations(Section):
     tier: str = Field(default="gpu", min_length=1, description="where it waits for backward: gpu, host")
 
 
+def _one_tier_for_all(value: Any) -> Any:
+    return [{"tier": value}] if isinstance(value, str) else value
+
+
 class Placement(Section):
     """Tiers of states; what is not given is the scheduler's default.
 
@@ -35,15 +39,8 @@ class Placement(Section):
     """
 
     parameters: str | None = Field(default=None, min_length=1)
-    optimizer: list[Share] | None = None
+    optimizer: Annotated[list[Share] | None, BeforeValidator(_one_tier_for_all)] = None
     activations: Activations = Activations()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_tier_for_all(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("optimizer"), str):
-            return {**data, "optimizer": [{"tier": data["optimizer"]}]}
-        return data
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> Placement:

@@ -16,9 +16,9 @@ SHIPPED_TABLES = tuple(SHIPPED_RUNS.with_name(f"{name}.csv") for name in ("measu
 SUFFIXES = (".csv", ".csv.gz")
 
 
-def shipped_runs() -> RunTable:
+def shipped_runs(hardware: str | None = None) -> RunTable:
     """Read the tables that come with offsim as one."""
-    return _joined(SHIPPED_RUNS.parent, [read_runs(path) for path in SHIPPED_TABLES])
+    return _joined(SHIPPED_RUNS.with_name("*_runs.csv"), [read_runs(path, hardware) for path in SHIPPED_TABLES])
 
 
 def table_files(path: str | Path) -> list[Path]:
@@ -39,8 +39,10 @@ def table_files(path: str | Path) -> list[Path]:
     return found
 
 
-def read_tables(path: str | Path, hardware: str | None = None) -> tuple[RunTable, list[str]]:
+def read_tables(path: str | Path | None, hardware: str | None = None) -> tuple[RunTable, list[str]]:
     """Read a table of runs, or a folder of them as one, and say which of the folder's files are none, and why.
+
+    None stands for the tables that come with offsim.
 
     Of several tables each run has a cell with the name of its own. `hardware` is the profile to predict with, if not
     those that the tables name. Raises InputError for the first thing wrong in a file that has the columns of a table of
@@ -54,7 +56,7 @@ def read_tables(path: str | Path, hardware: str | None = None) -> tuple[RunTable
         if is_path(hardware):  # a table's paths are relative to its folder
             hardware = str(Path(hardware).resolve())
     try:
-        return _read_tables(path, hardware)
+        return (shipped_runs(hardware), []) if path is None else _read_tables(path, hardware)
     except NoProfile as error:
         raise InputError(f"{error.problem}; --hardware PROFILE says which to predict with", error.where) from None
 

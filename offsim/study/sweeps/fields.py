@@ -18,6 +18,7 @@ from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import factor_of, load_profile
 from offsim.scenario import Model, Scenario, SchedulerChoice, Training
 from offsim.schedulers.registry import BUILT_IN, find_scheduler
+from offsim.states.placement import Placement
 
 Fields = dict[str, tuple[type[BaseModel], str]]
 """Dotted name of an axis -> the model that checks its values, and the field of that model."""
@@ -26,7 +27,7 @@ Fields = dict[str, tuple[type[BaseModel], str]]
 def axis_fields(schedulers: Iterable[str], profiles: Iterable[HardwareProfile]) -> Fields:
     """Everything that may be an axis of a sweep under these schedulers on these profiles."""
     sections: list[tuple[str, type[BaseModel]]] = [("scheduler", find_scheduler(name).Options) for name in schedulers]
-    sections += [("scheduler", SchedulerChoice), ("model", Model), ("training", Training)]
+    sections += [("scheduler", SchedulerChoice), ("model", Model), ("training", Training), ("placement", Placement)]
     sections += [
         (f"hardware_changes.{name}", type(values))
         for profile in profiles
