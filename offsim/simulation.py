@@ -60,6 +60,13 @@ def simulate(
     return Result(chosen, run, attempt, on)
 
 
+def check_schedule(scenario: Scenario) -> None:
+    """Raise InputError where the scenario's scheduler does not apply to it: other options, ZeRO stages or tiers."""
+    scheduler, options = scenario_scheduler(scenario)
+    workload = Workload(scenario.model, scenario.training)
+    placed_states(scenario, scenario_profile(scenario), workload, scheduler, options)
+
+
 def _require_network(scenario: Scenario, profile: HardwareProfile) -> None:
     training = scenario.training
     ranks = training.data_parallel * training.tensor_parallel
@@ -84,7 +91,8 @@ def placed_states(
     asked, stage = scenario.placement, workload.training.zero_stage
     if stage not in scheduler.stages:
         stages = " or ".join(map(str, scheduler.stages))
-        raise scenario.document.unexpected(("training", "zero_stage"), f"{stages} with scheduler {scheduler.name}")
+        problem = f"training.zero_stage: found {stage}, expected {stages} with scheduler {scheduler.name}"
+        raise scenario.document.error(("training", "zero_stage"), problem)  # which may not be given: the default is 3
     both = [name for name in scheduler.placement_options if name in scenario.scheduler.options]
     if asked.optimizer is not None and both:
         problem = f"found scheduler.{both[0]} as well, expected one of them: both say where optimizer state is"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from offsim.inputs.errors import InputError
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers.registry import available_schedulers, scenario_scheduler, with_scheduler
+from offsim.simulation import check_schedule
 
 
 def under(scenario: Scenario, text: str) -> Scenario:
@@ -40,7 +41,10 @@ def chosen(scenario: Scenario, texts: Sequence[str]) -> tuple[list[Scenario], li
     found, left_out = [], []
     for name in available_schedulers():
         try:
-            found.append(under(scenario, name))
+            changed = under(scenario, name)
+            check_schedule(changed)
         except InputError as error:
             left_out.append(f"left out {name}: {error.problem}")
+        else:
+            found.append(changed)
     return found, left_out

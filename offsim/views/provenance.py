@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import get_args
 
-from pydantic import BaseModel
-
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile, Source
 from offsim.platform.profiles import available_profiles, load_profile, scenario_profile, unit_of
@@ -97,10 +95,7 @@ def _hardware(result: Result, users: tuple[str, ...]) -> Hardware:
 def values_of(profile: HardwareProfile) -> list[Value]:
     """Every value of a profile, section by section."""
     values = []
-    for section in type(profile).model_fields:
-        given = getattr(profile, section)
-        if not isinstance(given, BaseModel):
-            continue
+    for section, given in profile.sections().items():
         for field, info in type(given).model_fields.items():
             value, unit = getattr(given, field), unit_of(field)
             origin = profile.provenance.get(f"{section}.{field}")
@@ -111,7 +106,7 @@ def values_of(profile: HardwareProfile) -> list[Value]:
                 Value(
                     section,
                     field,
-                    "none" if value is None else engineering(value),
+                    "none" if value is None else value if isinstance(value, str) else engineering(value),
                     "" if value is None or unit == "1" else unit,
                     origin.source if origin else "default",
                     info.description or "",

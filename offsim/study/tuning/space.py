@@ -11,7 +11,14 @@ from offsim.inputs.errors import InputError, suggestion
 from offsim.programs.schedule import options_to_try
 from offsim.programs.transformer import Workload
 from offsim.scenario import Scenario, load_scenario
-from offsim.schedulers.registry import BUILT_IN, available_schedulers, find_scheduler, with_scheduler
+from offsim.schedulers.registry import (
+    BUILT_IN,
+    available_schedulers,
+    find_scheduler,
+    scenario_scheduler,
+    with_scheduler,
+)
+from offsim.simulation import check_schedule
 
 Settings = dict[str, Any]
 """Dimension -> value, of the dimensions that the setting's scheduler has."""
@@ -48,8 +55,8 @@ class Space:
         self.grow_batch = grow_batch
         self.given = {name: _distinct(listed) for name, listed in values.items()}
         asked = ("scheduler", *values) if over is None else (*over, *values)
-        usual = available_schedulers() if "scheduler" in asked else [scenario.scheduler.name]
-        schedulers = [str(name) for name in self.given.get("scheduler", usual)]
+        usual = _schedulers_for(scenario) if "scheduler" in asked and "scheduler" not in values else []
+        schedulers = [str(name) for name in self.given.get("scheduler", usual or [scenario.scheduler.name])]
         self.options = {name: find_scheduler(name).Options for name in schedulers}
         declared = dict.fromkeys(option for model in self.options.values() for option in options_to_try(model))
         if over is None:
@@ -77,11 +84,32 @@ class Space:
             changed = load_scenario(self.scenario, self._overrides(training))
             changes = sum(value != getattr(self.scenario.training, name) for name, value in training.items())
             for name, model in self.options.items():
-                for options in _combinations(self._options(model)):
+                for options in self._accepted(changed, name, model):
                     settings = ({"scheduler": name} if "scheduler" in self.dimensions else {}) | options | training
                     unusual = sum(value != model.model_fields[key].default for key, value in options.items())
                     scenario = with_scheduler(changed, {"name": name, **options})
                     yield Candidate(settings, scenario, changes + unusual + (name != own))
+
+    def _accepted(self, scenario: Scenario, name: str, model: type[Any]) -> list[Settings]:
+        """The combinations of options that the scheduler accepts; InputError where it accepts none of values given."""
+        accepted: list[Settings] = []
+        refused: list[tuple[Settings, InputError]] = []
+        for options in _combinations(self._options(model)):
+            try:
+                scenario_scheduler(with_scheduler(scenario, {"name": name, **options}))
+            except InputError as error:
+                refused.append((options, error))
+            else:
+                accepted.append(options)
+        possible = [self._asked(options) for options in accepted]
+        for options, problem in refused:
+            if self._asked(options) not in possible:
+                raise problem
+        return accepted
+
+    def _asked(self, options: Settings) -> Settings:
+        """Those whose values were given."""
+        return {key: value for key, value in options.items() if key in self.given}
 
     def _options(self, model: type[Any]) -> dict[str, tuple[Any, ...]]:
         """The values to try of a scheduler's options, the scenario's own among them."""
@@ -118,6 +146,19 @@ class Space:
             batch = int(settings["micro_batch"]) * training.data_parallel * training.micro_steps
             overrides.append(f"training.global_batch={batch}")
         return overrides
+
+
+def _schedulers_for(scenario: Scenario) -> list[str]:
+    """The schedulers that apply to the scenario, and its own."""
+    found = []
+    for name in available_schedulers():
+        try:
+            check_schedule(with_scheduler(scenario, name))
+        except InputError:
+            if name != scenario.scheduler.name:
+                continue  # other ZeRO stages, tiers that this hardware does not have
+        found.append(name)
+    return found
 
 
 def _distinct(values: Sequence[Any]) -> tuple[Any, ...]:

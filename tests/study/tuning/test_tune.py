@@ -43,7 +43,7 @@ def test_what_is_found_is_what_enumerating_finds(objective: Any) -> None:
             for training in trainings(objective)
             for scheduler in schedulers()
         ]
-    assert len(found.outcomes) == len(everything) == 4 * (1 + 2 * 5 + 5 * 3)
+    assert len(found.outcomes) == len(everything) == 4 * (1 + 3 * 5 + 5 * 3)
     fitting = {(result.tokens_per_s, result.gpu_peak_bytes) for result in everything if result.fits}
     assert [(o.tokens_per_s, o.gpu_bytes) for o in found.fitting] == sorted(fitting, key=lambda one: (-one[0], one[1]))
     front = {a for a in fitting if not any(b[0] >= a[0] and b[1] <= a[1] and b != a for b in fitting)}
@@ -60,7 +60,7 @@ def trainings(objective: str) -> Iterator[list[str]]:
 def schedulers() -> Iterator[str]:
     yield "{name: no_offload}"
     for ratio in (0, 0.25, 0.5, 0.75, 1):
-        for name in ("zero3_offload", "zero3_offload_async_grads"):
+        for name in ("zero3_offload", "zero3_offload_async_grads", "zero_infinity"):
             yield f"{{name: {name}, cpu_ratio: {ratio}}}"
         for stride in VALUES["update_stride"]:
             yield f"{{name: deep_optimizer_states, cpu_ratio: {ratio}, update_stride: {stride}}}"
