@@ -89,6 +89,12 @@ def test_bad_override_is_pointed_at(file: Path) -> None:
         simulate(file, ["scheduler.cpu_ratio=2"])
 
 
+@pytest.mark.parametrize("given", [{}, {"zero_stage": 3}])
+def test_a_scheduler_of_other_stages_is_refused(given: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"training.zero_stage: found 3, expected 1 or 2 with scheduler zero2_offload"):
+        simulate(scenario("zero2_offload", training=given))
+
+
 def test_several_nodes_need_a_network(file: Path) -> None:
     overrides = ["training.data_parallel=8", "training.global_batch=8"]
     with pytest.raises(InputError, match="8 GPUs are 2 nodes of 4, but profile 'made-up' has no network"):

@@ -9,7 +9,7 @@ from simpy import Environment, Event
 
 from offsim.engine.operation import Operation
 from offsim.engine.server import Server
-from offsim.engine.sharing import Sharing
+from offsim.engine.sharing import AFTER_ALL_ELSE, Sharing, Timer
 from offsim.engine.tier import Tier
 
 Code = Generator[Operation | None, Any, Any]
@@ -107,6 +107,13 @@ class Engine:
         end.waited_for = thread.last_ended
         end.pending = 0
         self._start([end])
+
+    def pause(self, thread: Thread) -> Operation:
+        """What ends at this instant, after all else that happens at it; yields to other threads."""
+        end = Operation(thread, "wait", "pause", 0.0)
+        end.waited_for = thread.last_ended
+        Timer(self.env, lambda _: self._start([end]), priority=AFTER_ALL_ELSE)
+        return end
 
     def unfinished(self) -> list[Operation]:
         """Operations that have been enqueued and have not ended, in order."""

@@ -20,7 +20,7 @@ from offsim.engine.operation import Operation
 _TOLERANCE = 1e-9
 """Demands that exceed a capacity by less, relative to it, do so by rounding."""
 
-_AFTER_ALL_ELSE = EventPriority(NORMAL + 1)
+AFTER_ALL_ELSE = EventPriority(NORMAL + 1)
 
 
 class Resource:
@@ -46,7 +46,7 @@ class Resource:
         return f"Resource({self.name!r}, {self.capacity:g})"
 
 
-class _Timer(Event):
+class Timer(Event):
     """Calls back after a delay, about an operation or about none."""
 
     def __init__(
@@ -87,9 +87,9 @@ class Sharing:
         if contended:
             operation.fraction = 0.0  # until the end of this instant
         else:
-            operation.timer = _Timer(self.env, self._end, operation.remaining, operation)
+            operation.timer = Timer(self.env, self._end, operation.remaining, operation)
 
-    def _end(self, timer: _Timer) -> None:
+    def _end(self, timer: Timer) -> None:
         operation: Operation = timer.operation
         operation.timer = None
         operation.ended_at = self.env.now
@@ -104,10 +104,10 @@ class Sharing:
 
     def _change(self, resource: Resource) -> None:
         if not self._changed:
-            _Timer(self.env, self._share, priority=_AFTER_ALL_ELSE)
+            Timer(self.env, self._share, priority=AFTER_ALL_ELSE)
         self._changed[resource] = None
 
-    def _share(self, _: _Timer) -> None:
+    def _share(self, _: Timer) -> None:
         """Recompute the fractions of all operations coupled to changed resources through contended ones."""
         unsettled: dict[Operation, None] = {}
         for resource in self._changed:
@@ -161,7 +161,7 @@ class Sharing:
             operation.slowdowns.append((now, fraction, bottleneck))
         elif fraction < 1.0:
             operation.slowdowns = [(now, fraction, bottleneck)]
-        operation.timer = _Timer(self.env, self._end, max(operation.remaining, 0.0) / fraction, operation)
+        operation.timer = Timer(self.env, self._end, max(operation.remaining, 0.0) / fraction, operation)
 
 
 def _level(resource: Resource) -> float:

@@ -147,6 +147,8 @@ class Iterations:
         while True:
             rank.host.iteration += 1
             self._begin(rank)
+            if len(self.run.ranks) > 1:  # those that begin at this instant too find the same state
+                yield self.run.engine.pause(rank.host)
             if self.over:
                 return
             for name, code in program.phases():

@@ -52,9 +52,9 @@ class Zero2Offload(OffloadSchedule):
         return keys | offload_optimizer(device="cpu", pin_memory=True)
 
     def place(self, rank: Rank) -> None:
-        super().place(rank)
-        if self.workload.training.micro_steps == 1:
-            rank.host_memory.free(ACCUMULATION, BF16 * count(self.subgroups))
+        super(OffloadSchedule, self).place(rank)
+        if self.workload.training.micro_steps > 1:
+            rank.host_memory.allocate(ACCUMULATION, BF16 * count(self.subgroups))
         if self.options.upload == "cast_on_cpu":
             rank.host_memory.allocate("upload buffer (bf16)", BF16 * count(self.subgroups))
         else:
@@ -65,7 +65,10 @@ class Zero2Offload(OffloadSchedule):
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         elements = self.elements(bucket)
         if self.workload.training.zero_stage == 2 and not (first and last):
-            self.accumulate_on_host(rank, elements, first)
+            if first:
+                rank.d2h(rank.reduce_stream, BF16 * elements, "gradients to accumulation buffer")
+            else:
+                self.accumulate_on_host(rank, elements, first)
         if last:
             self.drain_gradients(rank, elements)
         yield from ()

@@ -283,3 +283,24 @@ def test_unfinished_operations_are_those_not_ended_in_order(engine: Engine) -> N
     other = engine.enqueue(work(Stream("copies"), 2.5))
     engine.env.run(until=1.5)
     assert engine.unfinished() == [*operations[1:], other]
+
+
+def test_a_pause_ends_after_all_else_at_its_instant(engine: Engine) -> None:
+    seen: list[str] = []
+
+    def patient(thread: Thread) -> Code:
+        yield engine.enqueue(work(thread, 1.0), thread=thread)
+        yield engine.pause(thread)
+        seen.append(f"{thread.name} at {engine.env.now:g}")
+
+    def busy(thread: Thread) -> Code:
+        yield engine.enqueue(work(thread, 1.0), thread=thread)
+        for _ in range(3):
+            yield engine.enqueue(work(thread, 0.0), thread=thread)
+            yield engine.spawn(Thread("inner"), iter(()))  # type: ignore[arg-type]
+        seen.append(f"{thread.name} at {engine.env.now:g}")
+
+    engine.spawn(Thread("patient"), patient(Thread("patient")))
+    engine.spawn(Thread("busy"), busy(Thread("busy")))
+    engine.env.run()
+    assert seen == ["busy at 1", "patient at 1"]

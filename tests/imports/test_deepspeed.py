@@ -246,7 +246,8 @@ def test_the_account_says_that_stage_2_has_no_nvme() -> None:
 
 def test_overlap_is_off_by_default_below_stage_3() -> None:
     draft = read(changed(offloading(2, "cpu", "none"), zero_optimization__overlap_comm=...))
-    assert "zero_optimization.overlap_comm" in [entry.key for entry in draft.not_modelled]
+    assert "zero_optimization.overlap_comm" in [entry.key for entry in draft.assumed]
+    assert draft.data["scheduler"]["overlap_comm"] is False
 
 
 @pytest.mark.parametrize("offload", [{"pin_memory": True}, None, ...])
@@ -408,6 +409,10 @@ class WithKeys(NoOffload):
 
 class WithoutKeys(NoOffload):
     name = "without_keys"
+
+    @classmethod
+    def deepspeed_keys(cls, options: ScheduleOptions) -> None:
+        return None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import conformance
 import pytest
-from conformance import Case, Facts, cases, facts
+from conformance import TIERS, Case, Facts, cases, facts
 
 from offsim.platform.platform import GPU
 from offsim.schedulers import available_schedulers
@@ -20,8 +20,17 @@ Bytes = dict[str, float]
 def parameters_and_activations(known: Facts) -> Bytes:
     """Parameters that live elsewhere are copied before each pass; activations leave in forward and come back."""
     places, activations = known.placed, known.activations() if known.placed.activations != GPU else 0.0
-    fetched = 2 * known.fetched() if places.parameters != GPU else 0.0
+    fetched = 2 * known.fetched(layers_kept(known)) if places.parameters != GPU else 0.0
     return {"h2d": fetched + activations, "d2h": activations}
+
+
+def layers_kept(known: Facts) -> int:
+    """Layers that stay on the GPU between passes where buffers of parameters on storage bound them; 0: no such bound.
+
+    Slices of these layers are below 1 MiB each, and take a buffer together.
+    """
+    on_storage = known.placed.parameters in TIERS and TIERS[known.placed.parameters].get("kind") != "memory"
+    return known.options.parameter_buffer_count if on_storage else 0
 
 
 def upload(known: Facts) -> float:
@@ -34,22 +43,26 @@ def accumulation(known: Facts) -> float:
     return 2 * known.owned * known.micro_steps
 
 
+def stored(known: Facts) -> float:
+    """bf16 parameters that the GPU has updated, where they live elsewhere."""
+    return 0.0 if known.placed.parameters == GPU else 2 * known.on(GPU)
+
+
 def no_offload(known: Facts) -> Bytes:
     return {}
 
 
 def zero3_offload(known: Facts) -> Bytes:
     flush = 2 if known.options.gradient_flush == "host_cast" else 4
-    stored = 0.0 if known.placed.parameters == GPU else 2 * known.on(GPU)  # what the GPU updates
     return {
         "h2d": accumulation(known) + upload(known),
-        "d2h": accumulation(known) + flush * known.off_gpu + stored,
+        "d2h": accumulation(known) + flush * known.off_gpu + stored(known),
     }
 
 
 def zero3_offload_async_grads(known: Facts) -> Bytes:
-    stored = 0.0 if known.placed.parameters == GPU else 2 * known.on(GPU)
-    return {"h2d": accumulation(known) + upload(known), "d2h": accumulation(known) + 4 * known.off_gpu + stored}
+    down = accumulation(known) + 4 * known.off_gpu + stored(known)
+    return {"h2d": accumulation(known) + upload(known), "d2h": down}
 
 
 def deep_optimizer_states(known: Facts) -> Bytes:
@@ -65,7 +78,7 @@ def deep_optimizer_states(known: Facts) -> Bytes:
 
 
 def zero2_offload(known: Facts) -> Bytes:
-    """A rank's contiguous partition; with accumulation in stage 2, D2H 2 at the first micro-step, H2D 2 + D2H 2 later."""
+    """With accumulation in stage 2, D2H 2 B a parameter at the first micro-step, H2D 2 and D2H 2 at the others."""
     training = known.workload.training
     up = 2 if getattr(known.options, "upload", "cast_on_cpu") == "cast_on_cpu" else 4
     accumulates = training.zero_stage == 2 and known.micro_steps > 1
@@ -75,17 +88,17 @@ def zero2_offload(known: Facts) -> Bytes:
 
 
 def zero_infinity(known: Facts) -> Bytes:
-    """fp32 gradients by way of host memory to storage in backward; the update reads 16 and writes 12."""
-    stored, in_memory = known.on("storage"), known.on("memory")
+    """fp32 gradients by way of host memory to storage in backward; the update reads 16 and writes 12 B a parameter."""
+    on_storage, in_memory = known.on("storage"), known.on("memory")
     flush = 2 if known.options.gradient_flush == "host_cast" else 4
     moved = {
         "h2d": accumulation(known) + upload(known),
-        "d2h": accumulation(known) + 4 * stored + flush * in_memory,
-        "nvme read": 16.0 * stored,
-        "nvme write": 4.0 * stored + 12.0 * stored,
+        "d2h": accumulation(known) + 4 * on_storage + flush * in_memory + stored(known),
+        "nvme read": 16.0 * on_storage,
+        "nvme write": (4.0 + 12.0) * on_storage,
     }
-    if known.placed.parameters == "nvme":  # without parameters cached in host memory
-        moved["nvme read"] += 2 * known.fetched()
+    if known.placed.parameters == "nvme" and not known.options.max_in_cpu:  # else all of a small model stays in memory
+        moved["nvme read"] += 2 * known.fetched(layers_kept(known))
         moved["nvme write"] += 2 * known.owned
     return moved
 
@@ -93,12 +106,14 @@ def zero_infinity(known: Facts) -> Bytes:
 def mlp_offload(known: Facts) -> Bytes:
     """p, m and v on two paths, but for the last that each path keeps in its buffers; 4 B a parameter up."""
     moved = {"h2d": accumulation(known) + 4 * known.off_gpu, "d2h": accumulation(known)}
-    per_path = known.options.buffer_count // 2
-    for tier in sorted(set(known.placed.optimizer)):
+    paths = sorted(set(known.placed.optimizer) - {GPU})
+    for tier in paths:
         groups = [s for s, at in zip(known.workload.subgroups, known.placed.optimizer, strict=True) if at == tier]
-        kept = min(per_path // 3, len(groups))
-        # Up and down in turn: one pass finds the first in its buffers, the other the last.
-        hits = sum(s.elements for s in [*groups[:kept], *groups[len(groups) - kept :]]) / 2
+        kept = min(known.options.buffer_count // len(paths) // 3, len(groups))
+        # Up and down in turn, a pass finds in the buffers what the one before ended with: the first, then the last.
+        # Always up, it finds the last, but has written only the others.
+        first, last = groups[:kept], groups[len(groups) - kept :]
+        hits = sum(s.elements for s in (first + last if known.options.alternating else last + last)) / 2
         passed = 12 * (sum(s.elements for s in groups) - hits)
         moved |= {f"{tier} read": passed, f"{tier} write": passed}
     return moved
@@ -128,11 +143,28 @@ def expected(case: Case, known: Facts) -> Bytes:
     return total
 
 
-ALL = [case for name in available_schedulers() for case in cases(name)]
-PLAIN = [cases(name)[0] for name in available_schedulers()]
+STORED = {"max_in_cpu": 0, "parameter_buffer_count": 3, "parameter_buffer_size": 1_000_000}
+"""Nothing of a small model would leave host memory otherwise."""
+FURTHER = [
+    Case("zero_infinity", {"pipeline_read": True, "buffer_count": 8}),
+    Case("zero_infinity", {"pipeline_write": True, "buffer_count": 8}),
+    Case("zero_infinity", {"pipeline_read": True, "pipeline_write": True, "buffer_count": 12}),
+    Case("zero_infinity", STORED, {"parameters": "nvme"}),
+    Case("zero_infinity", {**STORED, "parameter_buffer_count": 1}, {"parameters": "nvme"}),
+    Case("zero_infinity", STORED, {"parameters": "nvme"}, {"global_batch": 6}),
+    Case("zero_infinity", STORED, {"parameters": "nvme", "optimizer": "host"}),
+    Case("mlp_offload", {"buffer_count": 12}),
+    Case("mlp_offload", {"buffer_count": 12, "alternating": False}),
+    Case("mlp_offload", {"buffer_count": 200}),
+]
+"""Options that need each other."""
+
+NAMES = available_schedulers()
+ALL = [*(case for name in NAMES for case in cases(name)), *(case for case in FURTHER if case.schedule in NAMES)]
+PLAIN = [cases(name)[0] for name in NAMES]
 
 
-@pytest.mark.parametrize("name", available_schedulers())
+@pytest.mark.parametrize("name", NAMES)
 def test_every_schedule_has_a_closed_form(name: str) -> None:
     assert name in CLOSED_FORMS, f"no closed form of the bytes that {name} moves: add a function of its name"
 
