@@ -47,4 +47,6 @@ def chosen(scenario: Scenario, texts: Sequence[str]) -> tuple[list[Scenario], li
             left_out.append(f"left out {name}: {error.problem}")
         else:
             found.append(changed)
+    if not found:
+        check_schedule(scenario)  # what is wrong with it under each of them
     return found, left_out
