@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from offsim import simulation
 from offsim.results import comparison as comparisons
 from offsim.results import result as results
+from offsim.results import simulate as simulation
 
 if TYPE_CHECKING:
     from offsim.views.figure import Picture
@@ -116,9 +116,10 @@ class Comparison(comparisons.Comparison[Result]):
 
     def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
         """Write a page that compares them, as `Result.to_html` does for one, their timelines on one scale."""
+        from offsim.validation.trust import scored
         from offsim.views.html.page import write_page
 
-        write_page(path, self, rank=rank)
+        write_page(path, self, rank=rank, scored=scored)
 
     def __repr__(self) -> str:
         from offsim.views.facts import comparison_facts

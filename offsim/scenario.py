@@ -12,6 +12,8 @@ from offsim.inputs.errors import Expected, InputError, suggestion
 from offsim.inputs.fields import Count, Flag, Number, Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
 from offsim.inputs.yaml_input import Document, document_from, read_yaml, validate, with_overrides
+from offsim.platform.hardware import HardwareProfile
+from offsim.platform.profiles import load_profile, profile_file, with_changes
 from offsim.states.placement import Placement
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
@@ -176,3 +178,17 @@ def _scenario_file(source: str | Path) -> Path:
         return path
     near = suggestion(source, available_scenarios())
     raise InputError(f"unknown scenario '{source}'{near} (a path contains / or ends in .yaml)")
+
+
+def scenario_profile(scenario: Scenario) -> HardwareProfile:
+    """Read the profile that a scenario names, with the changes that it asks for.
+
+    InputError points to the scenario's line where the name or a change is wrong.
+    """
+    try:
+        path = profile_file(scenario.hardware, scenario.folder)
+    except InputError as error:
+        raise scenario.document.error(("hardware",), error.problem) from None
+    profile = load_profile(path)
+    changes = scenario.hardware_changes
+    return with_changes(profile, changes, scenario.document) if changes else profile

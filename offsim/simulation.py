@@ -1,70 +1,41 @@
-"""Simulate a scenario."""
+"""From a scenario to a run: checks, placement of states, simulation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from offsim.inputs.errors import InputError, suggestion
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.layout import Layout
 from offsim.platform.platform import GPU, HOST, tier_kind
-from offsim.platform.profiles import scenario_profile
-from offsim.programs.run import run_training
-from offsim.programs.schedule import ScheduleOptions, TrainingSchedule
+from offsim.programs.options import ScheduleOptions
+from offsim.programs.run import Run, run_training
+from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import Workload
-from offsim.results.result import Result
-from offsim.scenario import Scenario, load_scenario
+from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
 from offsim.states.placement import Placed, tiers_of
 
-Source = str | Path | Mapping[str, Any] | Scenario
-"""A scenario, or where to read one: a file, the name of one that comes with offsim, a mapping of the same shape."""
 
-
-def simulate(
-    scenario: Source,
-    overrides: Sequence[str] = (),
-    *,
-    all_ranks: bool = False,
-    profile: HardwareProfile | None = None,
-    stretch: Mapping[str, float] | None = None,
-) -> Result:
-    """Simulate one training iteration.
-
-    `overrides` are `section.key=value` strings. Where all ranks of a node are in the same situation one stands for
-    all of them, unless `all_ranks`. `profile` replaces the one that the scenario names. `stretch` makes activities of a
-    kind, as the timeline names them, take so many times as long: {"cpu_adam": 1.3}. Raises InputError for what is
-    wrong with the input; running out of memory is a result (`Result.verdict`), not an error.
-    """
+def run_scenario(
+    scenario: Scenario, profile: HardwareProfile, all_ranks: bool = False, stretch: Mapping[str, float] | None = None
+) -> Run:
+    """Simulate a scenario on a profile. Raises InputError for what is wrong with either."""
     for kind, times in (stretch or {}).items():
         if not 0 < times < math.inf:
             raise InputError(f"stretch of {kind!r}: found {times!r}, expected a number above 0")
-    chosen = load_scenario(scenario, overrides)
-    hardware = profile or scenario_profile(chosen)
-    _require_network(chosen, hardware)
-    scheduler, options = scenario_scheduler(chosen)
-    workload = Workload(chosen.model, chosen.training)
-    placed = placed_states(chosen, hardware, workload, scheduler, options)
-    run = run_training(hardware, workload, scheduler, options, placed, all_ranks, stretch)
-
-    def attempt(changed: Scenario) -> float | None:
-        other = simulate(changed, all_ranks=all_ranks, profile=profile, stretch=stretch)
-        return other.iteration_s if other.fits else None
-
-    def on(other: HardwareProfile) -> Result:
-        return simulate(chosen, all_ranks=all_ranks, profile=other, stretch=stretch)
-
-    return Result(chosen, run, attempt, on)
+    return run_training(profile, *checked(scenario, profile), all_ranks, stretch)
 
 
-def check_schedule(scenario: Scenario) -> None:
-    """Raise InputError where the scenario's scheduler does not apply to it: other options, ZeRO stages or tiers."""
+def checked(
+    scenario: Scenario, profile: HardwareProfile
+) -> tuple[Workload, type[TrainingSchedule], ScheduleOptions, Placed]:
+    """Work out what a scenario simulates on a profile; raise InputError where they do not go together."""
+    _require_network(scenario, profile)
     scheduler, options = scenario_scheduler(scenario)
     workload = Workload(scenario.model, scenario.training)
-    placed_states(scenario, scenario_profile(scenario), workload, scheduler, options)
+    return workload, scheduler, options, placed_states(scenario, profile, workload, scheduler, options)
 
 
 def _require_network(scenario: Scenario, profile: HardwareProfile) -> None:

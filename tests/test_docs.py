@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from offsim.cli import main
+from offsim.results.simulate import simulate
 from offsim.schedulers import registry
-from offsim.simulation import simulate
 from offsim.validation.table import SHIPPED_RUNS
 from tests.calibration.synthetic_logs import whole_log
 from tests.calibration.synthetic_measurements import harness_folder

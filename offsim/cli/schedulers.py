@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from offsim.inputs.errors import InputError
-from offsim.scenario import Scenario, load_scenario
+from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.schedulers.registry import available_schedulers, scenario_scheduler, with_scheduler
-from offsim.simulation import check_schedule
+from offsim.simulation import checked
 
 
 def under(scenario: Scenario, text: str) -> Scenario:
@@ -42,11 +42,11 @@ def chosen(scenario: Scenario, texts: Sequence[str]) -> tuple[list[Scenario], li
     for name in available_schedulers():
         try:
             changed = under(scenario, name)
-            check_schedule(changed)
+            checked(changed, scenario_profile(changed))
         except InputError as error:
             left_out.append(f"left out {name}: {error.problem}")
         else:
             found.append(changed)
     if not found:
-        check_schedule(scenario)  # what is wrong with it under each of them
+        checked(scenario, scenario_profile(scenario))  # what is wrong with it under each of them
     return found, left_out

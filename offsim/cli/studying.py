@@ -116,7 +116,7 @@ def sensitivity(
     the time is.
     """
     from offsim.cli.sensitivity import sensitivity_report
-    from offsim.simulation import simulate
+    from offsim.results.simulate import simulate
     from offsim.study.sensitivities.sensitivity import sensitivity_of
     from offsim.views.facts import facts_of
     from offsim.views.text import result_text

@@ -25,7 +25,6 @@ from offsim.inputs.fields import Count, Flag, Number, Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
 from offsim.inputs.yaml_input import Document, Mark, dotted, read_yaml, validate
 from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile, Provenance, Source, TierSpec
-from offsim.scenario import Scenario
 
 _UNITS = {"_bytes_per_s": "B/s", "_params_per_s": "params/s", "_flops_per_s": "FLOP/s", "_bytes": "B", "_s": "s"}
 
@@ -122,29 +121,22 @@ def load_profile(name_or_path: str | Path, relative_to: Path | None = None) -> H
     return _load(profile_file(name_or_path, relative_to))
 
 
-def scenario_profile(scenario: Scenario) -> HardwareProfile:
-    """Read the profile that a scenario names, with the changes that it asks for.
+def with_changes(
+    profile: HardwareProfile, changes_by_section: Mapping[str, Mapping[str, float | str]], document: Document
+) -> HardwareProfile:
+    """Return the profile with values in place of its own, or factors of them as `x2`.
 
-    InputError points to the scenario's line where the name or a change is wrong.
+    `document` has them under `hardware_changes`, to point at in errors.
     """
-    try:
-        path = profile_file(scenario.hardware, scenario.folder)
-    except InputError as error:
-        raise scenario.document.error(("hardware",), error.problem) from None
-    profile = _load(path)
-    return _changed(profile, scenario) if scenario.hardware_changes else profile
-
-
-def _changed(profile: HardwareProfile, scenario: Scenario) -> HardwareProfile:
     data = profile.model_dump() | {"validated": False}
     marks: dict[KeyPath, Mark] = {}
     named = []
     known = {name: type(model) for name, model in profile.sections().items()}
-    for section, changes in scenario.hardware_changes.items():
+    for section, changes in changes_by_section.items():
         at: KeyPath = ("hardware_changes", section)
         if section not in known:
             problem = f"unknown key '{section}' in hardware_changes{suggestion(section, known)}"
-            raise scenario.document.error(at, problem)
+            raise document.error(at, problem)
         fields = [name for name, info in known[section].model_fields.items() if not is_word(info.annotation)]
         values = data["tiers"][section] if section in profile.tiers else data[section]
         for field, change in changes.items():
@@ -152,18 +144,18 @@ def _changed(profile: HardwareProfile, scenario: Scenario) -> HardwareProfile:
             place = ("tiers", *path) if section in profile.tiers else path
             if field not in fields:
                 problem = f"unknown key '{field}' in {dotted(at)}{suggestion(field, fields)}"
-                raise scenario.document.error((*at, field), problem)
+                raise document.error((*at, field), problem)
             old = values.get(field)
             factor = factor_of(change)
             if factor is None and isinstance(change, str):
-                raise scenario.document.unexpected((*at, field), "a number, or a factor such as x2")
+                raise document.unexpected((*at, field), "a number, or a factor such as x2")
             if factor is not None and old is None:
-                raise scenario.document.error((*at, field), f"profile '{profile.name}' has no value to multiply")
+                raise document.error((*at, field), f"profile '{profile.name}' has no value to multiply")
             values[field] = change if factor is None else factor * old
             named.append(f"{dotted(path)} {format(change, 'g') if factor is None else change}")
-            marks[place] = scenario.document.mark((*at, field))
+            marks[place] = document.mark((*at, field))
             data["provenance"][dotted(path)] = _provenance(profile.provenance.get(dotted(path)), factor)
-        marks[section,] = scenario.document.mark(at)
+        marks[section,] = document.mark(at)
     data["name"] = f"{profile.name} with {', '.join(named)}"
     return validate(Document(data, marks), HardwareProfile)
 

@@ -11,8 +11,9 @@ from offsim.engine import Code, Engine, Operation, OutOfMemory
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.layout import Layout
 from offsim.platform.platform import OrderAmongRanks, Platform
+from offsim.programs.options import ScheduleOptions
 from offsim.programs.rank import Collectives, Rank
-from offsim.programs.schedule import ScheduleOptions, TrainingSchedule
+from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.training import Training
 from offsim.programs.transformer import Workload
 from offsim.states.block import Block

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel
-
 from offsim.engine import Code, MemoryChange, Operation
-from offsim.inputs.fields import Section
 from offsim.platform.platform import GPU, HOST
+from offsim.programs.options import ScheduleOptions, declared
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup, Workload
 from offsim.states.placement import Placed
@@ -21,19 +19,6 @@ OPTIMIZER_STATE = "optimizer state p, m, v (fp32)"
 GRADIENTS = "gradients (fp32)"
 KEPT = "activations"
 OFFLOADED = "activations of layers"
-
-
-class ScheduleOptions(Section):
-    """Options of a schedule; each schedule subclasses it with its own."""
-
-
-def options_to_try(options: type[BaseModel]) -> dict[str, tuple[Any, ...]]:
-    """Option -> the values worth trying, of the options that declare them (`json_schema_extra={"try": [...]}`)."""
-    return {
-        name: tuple(extra["try"])  # type: ignore[arg-type]
-        for name, info in options.model_fields.items()
-        if isinstance(extra := info.json_schema_extra, dict) and "try" in extra
-    }
 
 
 class TrainingSchedule:
@@ -69,6 +54,9 @@ class TrainingSchedule:
     placement_options: ClassVar[tuple[str, ...]] = ()
     """Options that say where optimizer state is; a scenario gives them or `placement.optimizer`."""
 
+    deepspeed: ClassVar[dict[str, Any] | None] = None
+    """Keys of DeepSpeed's configuration that choose it, by dotted path."""
+
     def __init__(self, options: Any, workload: Workload, placed: Placed) -> None:
         self.options = options
         self.workload = workload
@@ -88,7 +76,11 @@ class TrainingSchedule:
     @classmethod
     def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
         """Keys of DeepSpeed's configuration that say these options, by dotted path; None if it has no such schedule."""
-        return None
+        if cls.deepspeed is None:
+            return None
+        return cls.deepspeed | {
+            path: getattr(options, name) for name, path in declared(cls.Options, "deepspeed").items()
+        }
 
     @classmethod
     def deepspeed_notes(cls, options: Any) -> list[str]:

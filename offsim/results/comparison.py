@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from offsim.results.result import Result
+from offsim.results.simulate import Source, simulate
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers.registry import with_scheduler
-from offsim.simulation import Source, simulate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -55,6 +55,7 @@ class Step(NamedTuple):
 class PhaseSpan:
     """A phase of the whole job, in simulation time: from the slowest rank's last end to the slowest rank's end."""
 
+    iteration: int
     name: str
     micro_step: int
     start: float
@@ -97,11 +98,12 @@ def job_phases(run: Run) -> list[PhaseSpan]:
     per_rank = [[phase for phase in measured if phase.rank == rank.number] for rank in run.ranks]
     phases: list[PhaseSpan] = []
     start = run.started_at
-    seen: dict[str, int] = {}
+    seen: dict[tuple[int, str], int] = {}
     for together in zip(*per_rank, strict=False):
         last = max(together, key=lambda phase: phase.end)
-        step = seen[last.name] = seen.get(last.name, -1) + 1
-        phases.append(PhaseSpan(last.name, step, start, last.end, last.rank))
+        key = last.iteration, last.name
+        step = seen[key] = seen.get(key, -1) + 1
+        phases.append(PhaseSpan(last.iteration - run.first + 1, last.name, step, start, last.end, last.rank))
         start = last.end
     return phases
 

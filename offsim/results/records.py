@@ -64,18 +64,20 @@ def timeline_columns(run: Run, operations: list[Operation]) -> tuple[list[int], 
 def phase_columns(run: Run) -> Columns:
     """The phases per micro-step; where memory ran out the last one ends there."""
     zero = run.started_at
-    rows = [(phase.name, phase.micro_step, phase.start, phase.end) for phase in job_phases(run)]
+    rows = [(phase.iteration, phase.name, phase.micro_step, phase.start, phase.end) for phase in job_phases(run)]
     if run.out_of_memory is not None:
-        start, end = rows[-1][3] if rows else zero, run.out_of_memory.time
+        start, end = rows[-1][-1] if rows else zero, run.out_of_memory.time
         if end > start:
             name = run.ranks[0].host.phase
-            rows.append((name, sum(row[0] == name for row in rows), start, end))
+            rows.append((1, name, sum(row[1] == name for row in rows), start, end))
+    iterations, names, steps, starts, ends = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     return {
-        "phase": [name for name, _, _, _ in rows],
-        "micro_step": [step for _, step, _, _ in rows],
-        "start_s": [start - zero for _, _, start, _ in rows],
-        "end_s": [end - zero for _, _, _, end in rows],
-        "duration_s": [end - start for _, _, start, end in rows],
+        "iteration": list(iterations),
+        "phase": list(names),
+        "micro_step": list(steps),
+        "start_s": [start - zero for start in starts],
+        "end_s": [end - zero for end in ends],
+        "duration_s": [end - start for start, end in zip(starts, ends, strict=True)],
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from offsim.inputs.errors import InputError
-from offsim.programs.schedule import options_to_try
+from offsim.programs.options import options_to_try
 from offsim.results.units import format_time
 from offsim.scenario import Scenario, Training, load_scenario
 from offsim.schedulers.registry import BUILT_IN, scenario_scheduler, with_scheduler

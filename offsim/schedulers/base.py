@@ -4,39 +4,43 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import Field
-
 from offsim.engine import Code
 from offsim.inputs.fields import Number
 from offsim.platform.platform import GPU, HOST
+from offsim.programs.options import ScheduleOptions, option
 from offsim.programs.rank import Rank
-from offsim.programs.schedule import GRADIENTS, OPTIMIZER_STATE, ScheduleOptions, TrainingSchedule, count
+from offsim.programs.schedule import GRADIENTS, OPTIMIZER_STATE, TrainingSchedule, count
 from offsim.programs.transformer import BF16, FP32, Subgroup
 from offsim.states.placement import tiers_of
 
 __all__ = [
     "ACCUMULATION",
     "GRADIENTS",
+    "OPTIMIZER",
     "OPTIMIZER_STATE",
     "OffloadOptions",
     "OffloadSchedule",
     "ScheduleOptions",
     "TrainingSchedule",
     "count",
+    "option",
 ]
 
+OPTIMIZER = "zero_optimization.offload_optimizer"
+"""DeepSpeed's section, as a path of keys."""
 ACCUMULATION = "gradient accumulation buffer (bf16)"
 
 
 class OffloadOptions(ScheduleOptions):
     """Options of schedules that can leave a part of the optimizer state on the GPU for good (TwinFlow)."""
 
-    cpu_ratio: Number = Field(
-        default=1.0,
+    cpu_ratio: Number = option(
+        1.0,
+        "share of sub-groups on the CPU; the rest stays on the GPU",
         ge=0,
         le=1,
-        description="share of sub-groups on the CPU; the rest stays on the GPU",
-        json_schema_extra={"try": [0.0, 0.25, 0.5, 0.75, 1.0]},
+        tries=(0.0, 0.25, 0.5, 0.75, 1.0),
+        deepspeed=f"{OPTIMIZER}.ratio",
     )
 
 
@@ -45,15 +49,12 @@ class OffloadSchedule(TrainingSchedule):
 
     Options: ClassVar[type[ScheduleOptions]] = OffloadOptions
     placement_options: ClassVar[tuple[str, ...]] = ("cpu_ratio",)
+    deepspeed: ClassVar[dict[str, Any] | None] = {f"{OPTIMIZER}.device": "cpu", f"{OPTIMIZER}.pin_memory": True}
 
     @classmethod
     def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
         """The first sub-groups on the CPU, the rest on the GPU."""
         return tiers_of([(cls.optimizer_home, options.cpu_ratio), (GPU, "rest")], subgroups)
-
-    @classmethod
-    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
-        return offload_optimizer(device="cpu", pin_memory=True, ratio=getattr(options, "cpu_ratio", 1.0))
 
     def place(self, rank: Rank) -> None:
         super().place(rank)
@@ -85,8 +86,3 @@ class OffloadSchedule(TrainingSchedule):
         """The memory tier in which the CPU updates a sub-group: its own, or host memory for state on storage."""
         tier = self.placed.optimizer[subgroup.index]
         return tier if rank.platform.kind_of(tier) == "memory" else HOST
-
-
-def offload_optimizer(**values: Any) -> dict[str, Any]:
-    """Keys of DeepSpeed's section `offload_optimizer` by their dotted paths."""
-    return {f"zero_optimization.offload_optimizer.{key}": value for key, value in values.items()}

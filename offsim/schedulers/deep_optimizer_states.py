@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from offsim.engine import Code, Operation, Thread
 from offsim.inputs.fields import Count
 from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup, Workload
-from offsim.schedulers.base import ACCUMULATION, GRADIENTS, OPTIMIZER_STATE, OffloadOptions, OffloadSchedule, count
+from offsim.schedulers.base import (
+    ACCUMULATION,
+    GRADIENTS,
+    OPTIMIZER_STATE,
+    OffloadOptions,
+    OffloadSchedule,
+    count,
+    option,
+)
 from offsim.states.placement import Placed
 
 SLOT = "GPU sub-group in flight (p, m, v)"
@@ -22,21 +28,16 @@ STATE = ("momentum", "variance", "parameters")
 class DeepOptimizerStatesOptions(OffloadOptions):
     """`cpu_ratio` bounds the sub-groups that take part; the rest is static on the GPU."""
 
-    update_stride: Count = Field(
-        default=2,
-        ge=2,
-        description="every update_stride-th sub-group is updated on the GPU",
-        json_schema_extra={"try": [2, 3, 4, 5, 6, 7, 8]},
+    update_stride: Count = option(
+        2, "every update_stride-th sub-group is updated on the GPU", ge=2, tries=(2, 3, 4, 5, 6, 7, 8)
     )
-    transfers: Literal["three_streams", "one_stream"] = Field(
-        default="three_streams",
-        description="three_streams: momentum, variance and parameters move on streams of their own, bf16 parameters "
-        "are made and uploaded by a background thread (released code); one_stream: all on one stream, uploads "
-        "from the host thread, GPU updates awaited (early build)",
-        json_schema_extra={
-            "column": "dos_build",
-            "cells": {"A": "one_stream", "B": "three_streams", "C": "three_streams"},
-        },
+    transfers: Literal["three_streams", "one_stream"] = option(
+        "three_streams",
+        "three_streams: momentum, variance and parameters move on streams of their own, bf16 parameters are made and "
+        "uploaded by a background thread (released code); one_stream: all on one stream, uploads from the host thread, "
+        "GPU updates awaited (early build)",
+        column="dos_build",
+        cells={"A": "one_stream", "B": "three_streams", "C": "three_streams"},
     )
 
 

@@ -7,33 +7,26 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
-
 from offsim.engine import Code, Server
 from offsim.inputs.fields import Count, Flag
 from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
-from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup, Workload
+from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup
+from offsim.schedulers.base import option
 from offsim.schedulers.swapping import SwapOptions, Swapping
-from offsim.states.placement import Placed
 from offsim.states.pool import LastKept
 
-TENSORS = 3
-"""p, m and v: buffers of a sub-group."""
+TENSORS = 3  # p, m and v: buffers of a sub-group
 
 
 class MlpOffloadOptions(SwapOptions):
     """`split` is the paper's ratio of paths."""
 
-    second_path: str = Field(default="pfs", description="tier of every split-th sub-group; the others are on nvme")
-    split: Count = Field(default=3, ge=2, description="every so many-th sub-group is on the second path")
-    alternating: Flag = Field(
-        default=True,
-        description="every other update goes through the sub-groups in reverse order",
-        json_schema_extra={"try": [True, False]},
-    )
-    lock: Literal["none", "job", "all"] = Field(
-        default="job", description="paths that one rank of a node uses at a time: those of the whole job, or all"
+    second_path: str = option("pfs", "tier of every split-th sub-group; the others are on nvme")
+    split: Count = option(3, "every so many-th sub-group is on the second path", ge=2)
+    alternating: Flag = option(True, "every other update takes the sub-groups in reverse order", tries=(True, False))
+    lock: Literal["none", "job", "all"] = option(
+        "job", "paths that one rank of a node uses at a time: of the job, or all"
     )
 
 
@@ -45,27 +38,23 @@ class MlpOffload(Swapping):
     period = 2
     optimizer_kinds = (GPU, "storage")
     parameter_kinds = (GPU,)
-
-    def __init__(self, options: MlpOffloadOptions, workload: Workload, placed: Placed) -> None:
-        super().__init__(options, workload, placed)
-        self.ahead: set[int] = set()
-        """Sub-groups whose reads have been submitted."""
+    deepspeed = None
 
     @classmethod
     def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
         """Every split-th sub-group on the second path, but for those that stay on the GPU."""
-        placed = super().default_tiers(options, subgroups)
-        second = options.second_path
-        return tuple(tier if tier == GPU or i % options.split else second for i, tier in enumerate(placed))
-
-    @classmethod
-    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
-        return None
+        placed = enumerate(super().default_tiers(options, subgroups))
+        return tuple(tier if tier == GPU or i % options.split else options.second_path for i, tier in placed)
 
     def place(self, rank: Rank) -> None:
         super().place(rank)
         paths = dict.fromkeys(self.tier_of(s) for s in self.subgroups if self.stored(rank, s))
+        self.ahead: set[int] = set()  # sub-groups whose reads have been submitted
+        self.cached: set[int] = set()  # sub-groups that the present update finds in buffers
         self.caches = {path: LastKept(self.buffers // len(paths) // TENSORS) for path in paths}
+        for subgroup in reversed(self.subgroups):  # as an update before the first iteration would leave them
+            if self.stored(rank, subgroup):
+                self.caches[self.tier_of(subgroup)].use(subgroup.index)
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         self.accumulate_on_host(rank, self.elements(bucket), first)
@@ -74,7 +63,7 @@ class MlpOffload(Swapping):
     def locks(self, rank: Rank, subgroup: Subgroup, kind: str) -> tuple[Server, ...]:
         """The node's lock of reads, or of writes, on the sub-group's path, if it is locked."""
         tier = self.tier_of(subgroup)
-        locked = self.options.lock == "all" or (self.options.lock == "job" and rank.profile.tiers[tier].scope == "job")
+        locked = self.options.lock in ("all", rank.profile.tiers[tier].scope)
         return (rank.platform.lock(f"{tier} {kind}"),) if locked else ()
 
     def update(self, rank: Rank) -> Code:
@@ -82,7 +71,7 @@ class MlpOffload(Swapping):
         order = self.off_gpu()
         if self.options.alternating and rank.iteration % 2 == 0:
             order.reverse()
-        self.cached = {s.index for s in order if s.index in self.caches[self.tier_of(s)]}
+        self.cached.update(s.index for s in order if s.index in self.caches[self.tier_of(s)])
         for position, subgroup in enumerate(order):
             path = [s for s in order[position + 1 :] if self.tier_of(s) == self.tier_of(subgroup)]
             yield from self.fetch_state(rank, subgroup, path)
@@ -100,6 +89,7 @@ class MlpOffload(Swapping):
                 yield rank.wait(rank.stream(f"{self.tier_of(subgroup)} write"))
                 locks = self.locks(rank, subgroup, "write")
                 self.write(rank, TENSORS * FP32 * subgroup.elements, subgroup, "write p, m, v", holds=locks)
+        self.cached.clear()
         yield rank.wait(*self.handles(rank, "write"))
         yield from self.update_resident(rank, self.on(GPU))
 
@@ -107,16 +97,12 @@ class MlpOffload(Swapping):
         """Wait for the sub-group's read, and read the next one of its path that is not cached."""
         if subgroup.index in self.cached:
             return
-        if subgroup.index not in self.ahead:
-            self.submit(rank, subgroup)
-        yield rank.wait(rank.stream(f"{self.tier_of(subgroup)} read"))
-        self.ahead.discard(subgroup.index)
         following = next((s for s in path if s.index not in self.cached), None)
-        if following is not None:
-            self.submit(rank, following)
-
-    def submit(self, rank: Rank, subgroup: Subgroup) -> None:
-        """Read p, m and v."""
-        locks = self.locks(rank, subgroup, "read")
-        self.read(rank, TENSORS * FP32 * subgroup.elements, subgroup, "read p, m, v", holds=locks)
-        self.ahead.add(subgroup.index)
+        for read in (subgroup, following):
+            if read is not None and read.index not in self.ahead:
+                locks = self.locks(rank, read, "read")
+                self.read(rank, TENSORS * FP32 * read.elements, read, "read p, m, v", holds=locks)
+                self.ahead.add(read.index)
+            if read is subgroup:
+                yield rank.wait(rank.stream(f"{self.tier_of(subgroup)} read"))
+                self.ahead.discard(subgroup.index)

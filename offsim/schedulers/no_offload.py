@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from offsim.engine import Code
 from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
-from offsim.programs.schedule import ScheduleOptions, TrainingSchedule
+from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import BF16, FP32, Bucket
 
 
@@ -18,10 +18,7 @@ class NoOffload(TrainingSchedule):
     stages = (0, 1, 2, 3)
     optimizer_kinds = (GPU,)
     optimizer_home = GPU
-
-    @classmethod
-    def deepspeed_keys(cls, options: ScheduleOptions) -> dict[str, Any]:
-        return {"zero_optimization.offload_optimizer.device": "none"}
+    deepspeed: ClassVar[dict[str, Any] | None] = {"zero_optimization.offload_optimizer.device": "none"}
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         nbytes = (BF16 + 2 * FP32) * self.elements(bucket)

@@ -17,7 +17,8 @@ from typing import Any
 
 from offsim.inputs.errors import InputError, suggestion
 from offsim.inputs.yaml_input import Document, Mark
-from offsim.programs.schedule import ScheduleOptions, TrainingSchedule
+from offsim.programs.options import ScheduleOptions
+from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.mlp_offload import MlpOffload

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import Field
-
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.inputs.fields import Count
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, Subgroup
+from offsim.schedulers.base import option
 from offsim.schedulers.swapping import SwapOptions, Swapping
 from offsim.states.pool import Pool, pinned_bytes
 
+PARAMETERS = "zero_optimization.offload_param"
+"""DeepSpeed's section, as a path of keys."""
 SMALLEST = 2**20
 """Bytes below which DeepSpeed swaps no tensor: its I/O block of 1 MiB."""
 
@@ -25,9 +26,13 @@ SMALLEST = 2**20
 class StoredParametersOptions(SwapOptions):
     """Keys of `offload_param`."""
 
-    parameter_buffer_count: Count = Field(default=5, description="buffers for parameters on storage, one a tensor")
-    parameter_buffer_size: Count = Field(default=100_000_000, description="elements of each")
-    max_in_cpu: int = Field(default=1_000_000_000, ge=0, description="a rank's parameters that stay in host memory")
+    parameter_buffer_count: Count = option(
+        5, "buffers for parameters on storage, one a tensor", deepspeed=f"{PARAMETERS}.buffer_count"
+    )
+    parameter_buffer_size: Count = option(100_000_000, "elements of each", deepspeed=f"{PARAMETERS}.buffer_size")
+    max_in_cpu: int = option(
+        1_000_000_000, "a rank's parameters that stay in host memory", ge=0, deepspeed=f"{PARAMETERS}.max_in_cpu"
+    )
 
 
 class StoredParameters(Swapping):
@@ -61,10 +66,6 @@ class StoredParameters(Swapping):
     def home_of(self, subgroup: Subgroup) -> str:
         return HOST if subgroup.index in self.in_host else self.placed.parameters
 
-    def is_layer(self, layer: int) -> bool:
-        """Whether it is neither the embedding nor the head."""
-        return 0 <= layer < self.workload.model.layers
-
     def read_parameters(self, rank: Rank, layer: int, elements: int) -> None:
         """Submit the reads of a layer's slices, behind what wrote them last."""
         nbytes = BF16 * elements / self.workload.training.data_parallel
@@ -84,18 +85,18 @@ class StoredParameters(Swapping):
         memory: Sequence[MemoryChange],
     ) -> Code:
         """Wait for all reads in flight, copy to the GPU, and read ahead."""
+        layers = range(self.workload.model.layers)  # without the embedding and the head
         if self.from_storage(layer):
             if layer not in self.reads:
-                yield rank.wait(takes=self.pool.buffers() if self.is_layer(layer) else ())
+                yield rank.wait(takes=self.pool.buffers() if layer in layers else ())
                 self.read_parameters(rank, layer, elements)
             yield rank.wait(*self.reads.values())
             del self.reads[layer]
-            following = layer + (1 if pass_ == "forward" else -1)
-            while self.pool.free and self.is_layer(following) and self.is_layer(layer):
-                if self.from_storage(following):
+            ahead = range(layer + 1, len(layers)) if pass_ == "forward" else range(layer - 1, -1, -1)
+            for following in ahead if layer in layers else ():
+                if self.pool.free and self.from_storage(following):
                     rank.wait(takes=self.pool.buffers())
                     self.read_parameters(rank, following, self.workload.layer_elements)
-                following += 1 if pass_ == "forward" else -1
         tier = HOST if self.on_storage else self.placed.parameters
         return (yield from self.copy_slice(rank, tier, layer, elements, after, memory))
 

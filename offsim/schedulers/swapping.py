@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import Field
-
 from offsim.engine import Operation, Stream
 from offsim.inputs.fields import Count, Number
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Subgroup
+from offsim.schedulers.base import OPTIMIZER, option
 from offsim.schedulers.zero3_offload import Zero3Offload, Zero3OffloadOptions
 from offsim.states.pool import pinned_bytes
 
@@ -22,12 +21,9 @@ from offsim.states.pool import pinned_bytes
 class SwapOptions(Zero3OffloadOptions):
     """Swap buffers, each of the largest sub-group in fp32, in pinned memory of a power of two."""
 
-    buffer_count: Count = Field(default=4, description="swap buffers of a rank")
-    host_share: Number | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="share of host memory for accumulation and swap buffers, in place of buffer_count",
+    buffer_count: Count = option(4, "swap buffers of a rank", deepspeed=f"{OPTIMIZER}.buffer_count")
+    host_share: Number | None = option(
+        None, "share of host memory for accumulation and swap buffers, in place of buffer_count", gt=0, le=1
     )
 
 
@@ -37,6 +33,7 @@ class Swapping(Zero3Offload):
     Options = SwapOptions
     optimizer_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory", "storage")
     optimizer_home = "nvme"
+    deepspeed: ClassVar[dict[str, Any] | None] = {f"{OPTIMIZER}.device": "nvme"}
     buffers = 0
     largest = 0
 
@@ -58,6 +55,14 @@ class Swapping(Zero3Offload):
     def stored(self, rank: Rank, subgroup: Subgroup) -> bool:
         """Whether the sub-group's optimizer state is on storage."""
         return rank.platform.kind_of(self.tier_of(subgroup)) == "storage"
+
+    def swapped(self, rank: Rank) -> list[Subgroup]:
+        """Sub-groups whose optimizer state is on storage."""
+        return [subgroup for subgroup in self.subgroups if self.stored(rank, subgroup)]
+
+    @classmethod
+    def deepspeed_notes(cls, options: Any) -> list[str]:
+        return []
 
     def handles(self, rank: Rank, kind: str) -> list[Stream]:
         """The handles for `read` or `write` of all tiers in use."""

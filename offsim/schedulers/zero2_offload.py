@@ -8,28 +8,26 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
-
 from offsim.engine import Code
 from offsim.inputs.fields import Flag
 from offsim.platform.platform import HOST
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket
-from offsim.schedulers.base import ACCUMULATION, OffloadSchedule, ScheduleOptions, count, offload_optimizer
+from offsim.schedulers.base import ACCUMULATION, OffloadSchedule, ScheduleOptions, count, option
 
 
 class Zero2OffloadOptions(ScheduleOptions):
     """Keys of DeepSpeed's configuration, and what differs between its versions."""
 
-    overlap_comm: Flag = Field(
-        default=False,
-        description="gradients are reduced and copied beside compute; if not, on its stream (DeepSpeed's default)",
-        json_schema_extra={"try": [False, True]},
+    overlap_comm: Flag = option(
+        False,
+        "gradients are reduced and copied beside compute; if not, on its stream (DeepSpeed's default)",
+        tries=(False, True),
+        deepspeed="zero_optimization.overlap_comm",
     )
-    upload: Literal["cast_on_cpu", "cast_on_gpu"] = Field(
-        default="cast_on_cpu",
-        description="cast_on_cpu: 2 B a parameter from pinned memory (DeepSpeed from 0.17.0); cast_on_gpu: 4 B from "
-        "pageable memory (before)",
+    upload: Literal["cast_on_cpu", "cast_on_gpu"] = option(
+        "cast_on_cpu",
+        "cast_on_cpu: 2 B a parameter from pinned memory (DeepSpeed from 0.17.0); cast_on_gpu: 4 B, pageable",
     )
 
 
@@ -45,11 +43,6 @@ class Zero2Offload(OffloadSchedule):
     @classmethod
     def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
         return (HOST,) * subgroups
-
-    @classmethod
-    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
-        keys = {"zero_optimization.overlap_comm": options.overlap_comm}
-        return keys | offload_optimizer(device="cpu", pin_memory=True)
 
     def place(self, rank: Rank) -> None:
         super(OffloadSchedule, self).place(rank)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-
 from offsim.engine import Code
 from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup
-from offsim.schedulers.base import OffloadOptions, OffloadSchedule, ScheduleOptions, offload_optimizer
+from offsim.schedulers.base import OPTIMIZER, OffloadOptions, OffloadSchedule, ScheduleOptions, option
 
 GradientFlush = Literal["host_cast", "staged", "blocking", "asynchronous"]
 
@@ -18,12 +16,17 @@ GradientFlush = Literal["host_cast", "staged", "blocking", "asynchronous"]
 class Zero3OffloadOptions(OffloadOptions):
     """How gradients reach host memory at the accumulation boundary, by version of DeepSpeed (stage3.py)."""
 
-    gradient_flush: GradientFlush = Field(
-        default="host_cast",
-        description="host_cast: 2 B a parameter to pageable memory, converted by the CPU (DeepSpeed to 0.15.3); "
+    gradient_flush: GradientFlush = option(
+        "host_cast",
+        "host_cast: 2 B a parameter to pageable memory, converted by the CPU (DeepSpeed to 0.15.3); "
         "staged: 4 B into one pinned buffer, device synchronized, copied on by the CPU (0.15.4 to 0.16.2); "
         "blocking: 4 B to pageable memory (0.16.3 to 0.19.4); asynchronous: 4 B to pinned memory (from 0.19.5)",
     )
+
+
+def flush_of(options: OffloadOptions) -> GradientFlush:
+    """Asynchronous where the options do not choose."""
+    return options.gradient_flush if isinstance(options, Zero3OffloadOptions) else "asynchronous"
 
 
 class Zero3Offload(OffloadSchedule):
@@ -35,12 +38,12 @@ class Zero3Offload(OffloadSchedule):
 
     @classmethod
     def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
-        pinned = options.gradient_flush == "asynchronous"
-        return offload_optimizer(device="cpu", pin_memory=pinned, ratio=options.cpu_ratio)
+        keys = super().deepspeed_keys(options)
+        return keys and keys | {f"{OPTIMIZER}.pin_memory": flush_of(options) == "asynchronous"}
 
     @classmethod
     def deepspeed_notes(cls, options: Any) -> list[str]:
-        if options.gradient_flush == "asynchronous":
+        if flush_of(options) == "asynchronous":
             return ["needs a build that copies gradients without blocking the host, from 0.19.5"]
         return ["for builds whose gradient copies block the host, pin_memory can be true as well"]
 
@@ -51,7 +54,7 @@ class Zero3Offload(OffloadSchedule):
 
     def store_gradients(self, rank: Rank, elements: int) -> Code:
         """The host thread stands still until the gradients are in host memory, unless that is asynchronous."""
-        how = self.options.gradient_flush
+        how = flush_of(self.options)
         if not elements:
             return
         if how == "host_cast":

@@ -34,7 +34,7 @@ def worker_processes(jobs: int, advice: str) -> Iterator[ProcessPoolExecutor]:
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(["offsim.simulation"])
+    context.set_forkserver_preload(["offsim.results.simulate"])
     pool = _Pool(jobs, context, _prepare)
     try:
         yield pool

@@ -9,8 +9,8 @@ from functools import cache
 from offsim.engine import Operation
 from offsim.programs.run import Run
 from offsim.results.limits import CriticalPaths, PhaseSpan, Step, job_phases, spans, spent_on
+from offsim.results.simulate import simulate
 from offsim.scenario import Scenario
-from offsim.simulation import simulate
 from offsim.validation.table import MEASURED_PHASES, TIMES
 
 MOST = 20.0

@@ -9,8 +9,8 @@ from pathlib import PurePath
 from urllib.parse import quote
 
 from offsim.results.result import Result
+from offsim.results.simulate import simulate
 from offsim.results.units import format_bytes, format_percent, format_time
-from offsim.simulation import simulate
 from offsim.validation.accounts import MOST, PhaseAccount, explanations, phase_accounts
 from offsim.validation.markdown import (
     RANKING_QUESTION,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import orjson
 
-from offsim.api import compare
 from offsim.inputs.files import atomic_write
+from offsim.results.comparison import compare
 from offsim.validation.accuracy import ACCURACY, LeftOut
 from offsim.validation.accuracy import held_out as held_out
 from offsim.validation.folder import shipped_runs
@@ -25,6 +25,7 @@ from offsim.validation.reasons import reasons
 from offsim.validation.score import comparisons, scores, worst_runs
 from offsim.validation.series import DIRECTIONS, GIB, SeriesComparison, compare_series, read_series, run_of
 from offsim.views.figure import Picture, save_picture
+from offsim.views.timeline import plot_comparison
 
 SCATTER, ITERATION, COMPARISON = "validation_scatter.png", "validation_iteration.png", "comparison.png"
 WORST = 10
@@ -63,8 +64,13 @@ def pictures(validation: Validation, series: Sequence[SeriesComparison]) -> dict
     return {
         SCATTER: plot_scatter(comparisons(validation)),
         ITERATION: plot_iteration(shown, run_of(shown.series, validation.table.runs)),
-        COMPARISON: compare(SHOWN_SCENARIO, SHOWN_SCHEDULERS).plot(),
+        COMPARISON: _comparison(),
     }
+
+
+def _comparison() -> Picture:
+    compared = compare(SHOWN_SCENARIO, SHOWN_SCHEDULERS)
+    return plot_comparison([(label, r.timeline, r.phases) for label, r in zip(compared.labels, compared, strict=True)])
 
 
 def page(validation: Validation, series: Sequence[SeriesComparison], left_out: LeftOut) -> str:

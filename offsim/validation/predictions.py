@@ -9,11 +9,11 @@ from operator import itemgetter
 
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
-from offsim.platform.profiles import scenario_profile
 from offsim.results.limits import PhaseSpan, job_phases
 from offsim.results.result import Result
+from offsim.results.simulate import simulate
 from offsim.results.verdict import Verdict
-from offsim.simulation import simulate
+from offsim.scenario import scenario_profile
 from offsim.validation.names import run_names
 from offsim.validation.table import MEASURED, TIMES, MeasuredRun, RunTable, in_columns
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from offsim.inputs.errors import InputError
 from offsim.results.result import Result
-from offsim.simulation import simulate
+from offsim.results.simulate import simulate
 from offsim.validation.table import SIMULATED_PHASES, MeasuredRun, read_rows
 
 Array = NDArray[np.float64]

@@ -19,9 +19,9 @@ from offsim.inputs.packaged import packaged_folder
 from offsim.inputs.reading import reading, unpacked
 from offsim.inputs.yaml_input import Document, Mark, dotted, validate
 from offsim.platform.platform import GPU, HOST
-from offsim.platform.profiles import load_profile, scenario_profile
+from offsim.platform.profiles import load_profile
 from offsim.programs.schedule import TrainingSchedule
-from offsim.scenario import Scenario
+from offsim.scenario import Scenario, scenario_profile
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
 
 MAX_BYTES = 64_000_000

@@ -257,7 +257,8 @@ def _numbers(result: Result, peaks: Sequence[TierPeak]) -> tuple[Number, ...]:
 
 
 def _phases(result: Result) -> Table:
-    steps = Counter(phase_columns(result.run)["phase"])
+    columns = phase_columns(result.run)
+    steps = Counter(name for name, of in zip(columns["phase"], columns["iteration"], strict=True) if of == 1)
     times = {"iteration": result.iteration_s} | {
         f"{phase} ({steps[phase]} micro-steps)" if steps[phase] > 1 else phase: seconds
         for phase, seconds in result.durations.items()

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import get_args
 
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile, Source
-from offsim.platform.profiles import available_profiles, load_profile, scenario_profile, unit_of
+from offsim.platform.profiles import available_profiles, load_profile, unit_of
 from offsim.results.result import Result
 from offsim.results.units import engineering, plural
-from offsim.views.facts import Cell, Table
+from offsim.scenario import scenario_profile
+from offsim.views.facts import Table
 from offsim.views.wording import validated
-
-SCORED = ("forward", "backward", "step", "sum", "peak after backward")
-LEFT_OUT = ("forward", "backward", "update", "sum")
 
 
 @dataclass(frozen=True)
@@ -57,8 +54,19 @@ class Hardware:
     left_out: Table | None
 
 
-def hardware_of(results: Sequence[Result], labels: Sequence[str]) -> list[Hardware]:
-    """Each different profile of the results, in order of first use."""
+@dataclass(frozen=True)
+class Scored:
+    """Errors of predictions on a profile's measured runs, which runs those are, and errors on models left out."""
+
+    errors: Table | None = None
+    runs: str = ""
+    left_out: Table | None = None
+
+
+def hardware_of(
+    results: Sequence[Result], labels: Sequence[str], scored: Callable[[str], Scored] = lambda _: Scored()
+) -> list[Hardware]:
+    """Each different profile of the results, in order of first use; `scored` knows the errors of those shipped."""
     found: list[tuple[Result, list[str]]] = []
     for result, label in zip(results, labels, strict=True):
         known = next((users for first, users in found if first.run.profile == result.run.profile), None)
@@ -66,10 +74,10 @@ def hardware_of(results: Sequence[Result], labels: Sequence[str]) -> list[Hardwa
             found.append((result, [label]))
         else:
             known.append(label)
-    return [_hardware(result, tuple(users)) for result, users in found]
+    return [_hardware(result, tuple(users), scored) for result, users in found]
 
 
-def _hardware(result: Result, users: tuple[str, ...]) -> Hardware:
+def _hardware(result: Result, users: tuple[str, ...], scored: Callable[[str], Scored]) -> Hardware:
     profile = result.run.profile
     values = values_of(profile)
     sections: dict[str, list[Value]] = {}
@@ -77,7 +85,7 @@ def _hardware(result: Result, users: tuple[str, ...]) -> Hardware:
         sections.setdefault(value.section, []).append(value)
     counts = Counter(value.source for value in values)
     shipped = _shipped(result)
-    errors, measured = (None, "") if shipped is None else _errors(shipped)
+    known = Scored() if shipped is None else scored(shipped)
     return Hardware(
         profile.name,
         "; ".join(filter(None, [profile.description, f"{plural(profile.gpus_per_node, 'GPU')} a node"])),
@@ -86,9 +94,9 @@ def _hardware(result: Result, users: tuple[str, ...]) -> Hardware:
         f"{len(values)} values: "
         + ", ".join(f"{counts[source]} {source}" for source in (*get_args(Source), "default") if counts[source]),
         profile.validated,
-        tuple(_trust(profile, values, shipped, measured)),
-        errors,
-        None if shipped is None else _left_out(shipped),
+        tuple(_trust(profile, values, shipped, known.runs)),
+        known.errors,
+        known.left_out,
     )
 
 
@@ -148,44 +156,3 @@ def _trust(profile: HardwareProfile, values: Sequence[Value], shipped: str | Non
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
-
-
-@cache
-def _errors(hardware: str) -> tuple[Table | None, str]:
-    """Errors on the measured runs that offsim comes with, and which those are; nothing where there are none."""
-    from offsim.validation.folder import shipped_runs
-    from offsim.validation.predictions import Validation, predict
-    from offsim.validation.score import comparisons, scores
-
-    table = shipped_runs()
-    runs = [run for run in table.runs if run.cell("hardware") == hardware]
-    if not runs:
-        return None, ""
-    scored = scores(comparisons(Validation(table, tuple(predict(run) for run in runs))))[hardware]
-    rows = [
-        (
-            Cell(phase),
-            Cell(str(scored[phase].n)),
-            *(Cell(f"{100 * size:.1f} %") for size in (scored[phase].median, scored[phase].p90, scored[phase].worst)),
-        )
-        for phase in SCORED
-        if phase in scored
-    ]
-    models, schedulers = (sorted({run.cell(column) for run in runs}) for column in ("model", "scheduler"))
-    which = f"The {plural(len(runs), 'measured run')} are of {', '.join(models)} under {', '.join(schedulers)}."
-    return Table(("error of", "runs", "median", "90th percentile", "worst"), rows), which
-
-
-def _left_out(hardware: str) -> Table | None:
-    """Errors on models whose runs were left out of the fit, as the fit wrote them."""
-    from offsim.validation.accuracy import held_out
-
-    rows = [
-        (
-            Cell(model),
-            Cell(str(scored["sum"]["n"])),
-            *(Cell(f"{scored[p]['median']:.1f} / {scored[p]['p90']:.1f} %") for p in LEFT_OUT),
-        )
-        for model, scored in held_out().get(hardware, {}).items()
-    ]
-    return Table(("left out", "runs", *("step" if p == "update" else p for p in LEFT_OUT)), rows) if rows else None

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from offsim.results.result import Result
+from offsim.results.simulate import simulate
 from offsim.scenario import Scenario
-from offsim.simulation import simulate
 from offsim.validation.table import run_of
 from tests.calibration.trace_files import ADAM, GEMM, Json, call, on_gpu, write_kineto
 from tests.validation.conftest import SMALL, table_text

@@ -17,8 +17,8 @@ from offsim.cli import main
 from offsim.inputs.errors import InputError
 from offsim.platform.held_out import FILE_NAME, read_held_out
 from offsim.platform.profiles import available_profiles, load_profile
+from offsim.results.simulate import simulate
 from offsim.scenario import load_scenario
-from offsim.simulation import simulate
 from offsim.validation.table import SHIPPED_RUNS, read_runs
 from tests.calibration.rows import row, write
 from tests.calibration.synthetic_logs import whole_log

@@ -17,8 +17,8 @@ from offsim import __path__ as package
 from offsim.cli import main
 from offsim.cli.terminal import Style, style_of
 from offsim.platform.profiles import available_profiles, load_profile, unit_of
+from offsim.results.simulate import simulate
 from offsim.schedulers.registry import available_schedulers
-from offsim.simulation import simulate
 
 ROOT = Path(package[0]).parent
 SCENARIO = "zero3_20b_4xh100"

@@ -10,7 +10,7 @@ import pytest
 
 from offsim.cli import main
 from offsim.platform.profiles import available_profiles
-from offsim.simulation import simulate
+from offsim.results.simulate import simulate
 
 SCENARIO = "zero3_20b_4xh100"
 

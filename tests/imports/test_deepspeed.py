@@ -18,11 +18,11 @@ from offsim.imports.read import import_scenario
 from offsim.imports.recommendation import recommendation
 from offsim.inputs.document import document_from
 from offsim.inputs.errors import InputError
+from offsim.results.simulate import simulate
 from offsim.scenario import load_scenario
 from offsim.schedulers.base import ScheduleOptions
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.registry import BUILT_IN
-from offsim.simulation import simulate
 from tests.imports.files import DS_CONFIG, LLAMA_2_7B, changed, write
 
 

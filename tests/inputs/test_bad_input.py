@@ -300,7 +300,7 @@ def test_an_output_that_cannot_be_written(
     complaint: Complaint, monkeypatch: pytest.MonkeyPatch, outputs: list[str], message: str
 ) -> None:
     # It is found before anything is simulated.
-    monkeypatch.setattr("offsim.simulation.simulate", None)
+    monkeypatch.setattr("offsim.results.simulate.simulate", None)
     assert complaint("run", "mine.yaml", *outputs).startswith(message)
 
 

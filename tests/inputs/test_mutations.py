@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from offsim.imports.read import import_scenario
 from offsim.inputs.errors import InputError
 from offsim.inputs.packaged import packaged_file
-from offsim.platform.profiles import load_profile, scenario_profile
-from offsim.scenario import load_scenario
+from offsim.platform.profiles import load_profile
+from offsim.scenario import load_scenario, scenario_profile
 from offsim.schedulers.registry import scenario_scheduler
 from tests.imports.files import DS_CONFIG, LLAMA_2_7B, write
 

@@ -12,8 +12,8 @@ import yaml
 
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile
-from offsim.platform.profiles import available_profiles, load_profile, scenario_profile, unit_of
-from offsim.scenario import load_scenario
+from offsim.platform.profiles import available_profiles, load_profile, unit_of
+from offsim.scenario import load_scenario, scenario_profile
 
 BASE = """\
 name: base

@@ -10,10 +10,10 @@ from small_scenarios import profile, scenario, small_buckets
 
 from offsim.platform.platform import HOST
 from offsim.results.result import Result
+from offsim.results.simulate import simulate
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.registry import BUILT_IN
 from offsim.schedulers.zero3_offload import Zero3Offload
-from offsim.simulation import simulate
 
 
 class LayerMajor(NoOffload):

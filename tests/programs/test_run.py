@@ -11,7 +11,7 @@ from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 from offsim.platform.platform import GPU
 from offsim.programs.run import Run
 from offsim.results.result import Result
-from offsim.simulation import simulate
+from offsim.results.simulate import simulate
 
 # Bytes of the measured iteration
 
@@ -136,13 +136,17 @@ def test_late_work_takes_an_iteration_more() -> None:
 # Tiers of activations
 
 
-def with_activations(tier: str, scheduler: str = "no_offload", recompute: int | None = None, **changes: Any) -> Result:
+def with_activations(
+    tier: str, scheduler: str = "no_offload", recompute: int | None = None, d2h: float = 2e10, **changes: Any
+) -> Result:
     source = scenario(scheduler, training={"data_parallel": 1, "global_batch": 2, **changes})
     placement: dict[str, Any] = {"tier": tier}
     if recompute is not None:
         placement["recompute"] = recompute
     with small_buckets(reuse=10**9):
-        return simulate({**source, "placement": {"activations": placement}}, profile=profile())
+        return simulate(
+            {**source, "placement": {"activations": placement}}, profile=profile(link={"d2h_bytes_per_s": d2h})
+        )
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])
@@ -168,8 +172,10 @@ def test_activations_elsewhere_free_the_gpu() -> None:
     assert there.iteration_s >= here.iteration_s * (1 - 1e-9)
 
 
-def test_a_backward_waits_for_its_activations() -> None:
-    run = with_activations("host", activation_checkpointing=False).run
+@pytest.mark.parametrize("d2h", [2e10, 1e9])
+def test_a_backward_waits_for_its_activations(d2h: float) -> None:
+    """Even where those of the last layers are still on their way out when backward asks for them."""
+    run = with_activations("host", activation_checkpointing=False, d2h=d2h).run
     measured = [o for o in run.operations if run.first <= o.iteration <= run.last]
     for layer in range(run.workload.model.layers - 1):
         backward = [o for o in measured if o.name == f"layer {layer} backward"]

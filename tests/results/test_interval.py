@@ -14,8 +14,8 @@ from offsim.inputs.errors import InputError
 from offsim.platform.held_out import FILE_NAME, HeldOut, held_out_of, read_held_out
 from offsim.platform.profiles import available_profiles
 from offsim.results.interval import PredictionInterval, conformal_quantile, conformal_rank
+from offsim.results.simulate import simulate
 from offsim.results.verdict import DoesNotFit
-from offsim.simulation import simulate
 
 SCENARIO = "zero3_20b_4xh100"
 REPETITIONS = 4000

@@ -158,8 +158,8 @@ def test_the_slowest_rank_ends_a_phase() -> None:
         started_at=0.5,
     )
     assert job_phases(run) == [
-        PhaseSpan("forward", 0, 0.5, 1.5, rank=1),
-        PhaseSpan("forward", 1, 1.5, 3.0, rank=0),
+        PhaseSpan(1, "forward", 0, 0.5, 1.5, rank=1),
+        PhaseSpan(1, "forward", 1, 1.5, 3.0, rank=0),
     ]
 
 

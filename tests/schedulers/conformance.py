@@ -24,9 +24,10 @@ from offsim.programs.run import Run
 from offsim.programs.transformer import BF16, FP32, Workload
 from offsim.results.limits import CriticalPaths, job_phases
 from offsim.results.result import Result
+from offsim.results.simulate import simulate
 from offsim.scenario import load_scenario
 from offsim.schedulers import ScheduleOptions, TrainingSchedule, find_scheduler, scenario_scheduler
-from offsim.simulation import placed_states, simulate
+from offsim.simulation import placed_states
 from offsim.states.block import Block
 from offsim.states.placement import Placed
 from offsim.states.pool import Pool

@@ -15,8 +15,9 @@ from offsim.engine import Code, Operation
 from offsim.engine.engine import Deadlock
 from offsim.inputs.fields import Count
 from offsim.platform.platform import HOST
+from offsim.programs.options import ScheduleOptions
 from offsim.programs.rank import Rank
-from offsim.programs.schedule import ScheduleOptions, TrainingSchedule
+from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.registry import BUILT_IN

@@ -96,6 +96,7 @@ def test_pinned_buffers_are_powers_of_two(asked: float, taken: float) -> None:
         ([("host", "rest")], 3, "hhh"),
         ([("host", 1.0), ("gpu", "rest")], 3, "hhh"),
         ([("host", 0.5), ("gpu", "rest")], 5, "hhggg"),
+        ([("host", 0.55), ("gpu", "rest")], 5, "hhggg"),  # of 2.75, as DeepSpeed's TwinFlow
         ([("host", 0.0), ("gpu", "rest")], 2, "gg"),
         ([("gpu", 0.2), ("host", 0.3), ("nvme", "rest")], 10, "gghhhnnnnn"),
         ([("gpu", 0.34), ("host", 0.66)], 3, "ghh"),

@@ -51,10 +51,10 @@ def test_a_run_that_cannot_be_simulated_is_named(make_table):
 def test_memory_at_an_instant_that_ends_a_phase_is_divided_between_the_phases():
     # at 1 s forward gives 5 back, then backward takes 9; at 2 s backward gives 6 back and nobody takes anything
     series = [(0.0, 8.0), (0.5, 12.0), (1.0, 7.0), (1.0, 16.0), (1.5, 14.0), (2.0, 8.0), (3.0, 8.5)]
-    forward, backward = PhaseSpan("forward", 0, 0.0, 1.0, 0), PhaseSpan("backward", 0, 1.0, 2.0, 0)
+    forward, backward = PhaseSpan(1, "forward", 0, 0.0, 1.0, 0), PhaseSpan(1, "backward", 0, 1.0, 2.0, 0)
     assert _within(series, forward) == [8.0, 12.0, 7.0]
     assert _within(series, backward) == [7.0, 16.0, 14.0, 8.0]
-    assert _within(series, PhaseSpan("update", 0, 2.25, 2.5, 0)) == [8.0]  # nothing changes: what was there before
+    assert _within(series, PhaseSpan(1, "update", 0, 2.25, 2.5, 0)) == [8.0]  # nothing changes: what was there before
 
 
 def test_memory_without_offload_is_what_the_simulation_held(make_table):

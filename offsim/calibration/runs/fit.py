@@ -13,7 +13,7 @@ from offsim.calibration.robust import Interval
 from offsim.calibration.runs.recipe import Recipe
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
-from offsim.platform.profiles import scenario_profile
+from offsim.scenario import scenario_profile
 from offsim.validation import predictions
 from offsim.validation.table import TIMES, MeasuredRun
 

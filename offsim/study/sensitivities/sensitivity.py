@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from offsim.api import simulate
 from offsim.results.interval import interval_dict
 from offsim.results.result import PHASES, Result
-from offsim.simulation import Source
+from offsim.results.simulate import Source
 from offsim.study.sensitivities.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
 
 if TYPE_CHECKING:

@@ -17,10 +17,9 @@ from offsim.inputs.errors import InputError
 from offsim.inputs.packaged import offsim_version
 from offsim.inputs.yaml_input import Document, validate
 from offsim.platform.hardware import HardwareProfile
-from offsim.platform.profiles import scenario_profile
-from offsim.scenario import Scenario
+from offsim.results.simulate import simulate
+from offsim.scenario import Scenario, scenario_profile
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
-from offsim.simulation import simulate
 from offsim.study.sweeps.axes import Position, Sweep
 
 KEPT_PROFILES = 256

@@ -12,8 +12,8 @@ from offsim.inputs.errors import InputError, KeyPath, suggestion
 from offsim.inputs.fields import Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
 from offsim.inputs.yaml_input import Document, document_from, dotted, read_yaml, validate
-from offsim.platform.profiles import load_profile, scenario_profile
-from offsim.scenario import Scenario, load_scenario
+from offsim.platform.profiles import load_profile
+from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.schedulers.registry import scenario_scheduler
 from offsim.study.sweeps.axes import Axis, Cell, Condition, Sweep, cells_of, same_cell
 from offsim.study.sweeps.fields import axis_fields, check_name, check_value, has_field

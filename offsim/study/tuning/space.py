@@ -8,9 +8,9 @@ from itertools import product
 from typing import Any
 
 from offsim.inputs.errors import InputError, suggestion
-from offsim.programs.schedule import options_to_try
+from offsim.programs.options import options_to_try
 from offsim.programs.transformer import Workload
-from offsim.scenario import Scenario, load_scenario
+from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.schedulers.registry import (
     BUILT_IN,
     available_schedulers,
@@ -18,7 +18,7 @@ from offsim.schedulers.registry import (
     scenario_scheduler,
     with_scheduler,
 )
-from offsim.simulation import check_schedule
+from offsim.simulation import checked
 
 Settings = dict[str, Any]
 """Dimension -> value, of the dimensions that the setting's scheduler has."""
@@ -55,8 +55,8 @@ class Space:
         self.grow_batch = grow_batch
         self.given = {name: _distinct(listed) for name, listed in values.items()}
         asked = ("scheduler", *values) if over is None else (*over, *values)
-        usual = _schedulers_for(scenario) if "scheduler" in asked and "scheduler" not in values else []
-        schedulers = [str(name) for name in self.given.get("scheduler", usual or [scenario.scheduler.name])]
+        usual = _applicable(scenario) if "scheduler" in asked else [scenario.scheduler.name]
+        schedulers = [str(name) for name in self.given.get("scheduler", usual)]
         self.options = {name: find_scheduler(name).Options for name in schedulers}
         declared = dict.fromkeys(option for model in self.options.values() for option in options_to_try(model))
         if over is None:
@@ -148,22 +148,23 @@ class Space:
         return overrides
 
 
-def _schedulers_for(scenario: Scenario) -> list[str]:
-    """The schedulers that apply to the scenario, and its own."""
-    found = []
-    for name in available_schedulers():
-        try:
-            check_schedule(with_scheduler(scenario, name))
-        except InputError:
-            if name != scenario.scheduler.name:
-                continue  # other ZeRO stages, tiers that this hardware does not have
-        found.append(name)
-    return found
-
-
 def _distinct(values: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(value for number, value in enumerate(values) if value not in values[:number])
 
 
 def _combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[Settings]:
     return (dict(zip(values, chosen, strict=True)) for chosen in product(*values.values()))
+
+
+def _applicable(scenario: Scenario) -> list[str]:
+    """Schedulers that can run the scenario: its own, and those made for its ZeRO stage and the profile's tiers."""
+    found = []
+    for name in available_schedulers():
+        try:
+            changed = with_scheduler(scenario, name)
+            checked(changed, scenario_profile(changed))
+        except InputError:
+            if name != scenario.scheduler.name:
+                continue
+        found.append(name)
+    return found

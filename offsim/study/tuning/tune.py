@@ -10,9 +10,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from offsim.inputs.errors import InputError
+from offsim.results.simulate import Source, simulate
 from offsim.results.units import format_memory, format_time, plural
 from offsim.scenario import Scenario, load_scenario
-from offsim.simulation import Source, simulate
 from offsim.study.tuning.space import TRAINING, Candidate, Settings, Space
 
 if TYPE_CHECKING:

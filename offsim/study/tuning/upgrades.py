@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from offsim.platform.profiles import scenario_profile
-from offsim.scenario import Scenario, load_scenario
+from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.study.tuning.space import Candidate
 from offsim.study.tuning.tune import Mapper, Outcome, Tuning, dimensions_of, outcome_row, simulate_all
 

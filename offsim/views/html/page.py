@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from offsim.results.units import format_time
 from offsim.scenario import Scenario
 from offsim.views.facts import comparison_facts, facts_of, joined
 from offsim.views.html.series import MAX_ACTIVITIES, MAX_CHANGES, NS, Names, memory_series, timeline_series
-from offsim.views.provenance import hardware_of
+from offsim.views.provenance import Scored, hardware_of
 from offsim.views.style import lighter, look_of, luminance, occupant_looks, rgb
 from offsim.views.templates import templates
 from offsim.views.wording import tiers_of_rank
@@ -34,14 +34,20 @@ CONTRAST = 3.0
 """Of a bar with what is behind it, as WCAG asks of graphics."""
 
 
-def write_page(path: str | os.PathLike[str], comparison: Comparison[Result], *, rank: int = 0) -> None:
+def write_page(
+    path: str | os.PathLike[str],
+    comparison: Comparison[Result],
+    *,
+    rank: int = 0,
+    scored: Callable[[str], Scored] = lambda _: Scored(),
+) -> None:
     """Write a page about the results; its timelines are those of `rank`."""
-    data = page(comparison, rank=rank).encode()
+    data = page(comparison, rank=rank, scored=scored).encode()
     with atomic_write(path) as file:
         file.write(data)
 
 
-def page(comparison: Comparison[Result], *, rank: int = 0) -> str:
+def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str], Scored] = lambda _: Scored()) -> str:
     """The page's HTML; the same results give the same."""
     script = "".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'"use strict";(() => {{\n{script}}})();\n'
@@ -60,7 +66,7 @@ def page(comparison: Comparison[Result], *, rank: int = 0) -> str:
             no_room=compared.no_room,
             facts=[facts_of(result, label) for label, result in zip(comparison.labels, comparison, strict=True)],
             scenarios=[scenario_text(result.scenario) for result in comparison],
-            hardware=hardware_of(comparison.results, comparison.labels),
+            hardware=hardware_of(comparison.results, comparison.labels, scored),
             figures=drawn["figures"],
             kinds=[kind["label"] for kind in drawn["kinds"]],
             occupants=[occupant["name"] for occupant in drawn["occupants"]],

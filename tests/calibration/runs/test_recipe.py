@@ -23,7 +23,7 @@ from offsim.cli import main
 from offsim.inputs.packaged import packaged_folder
 from offsim.platform.profiles import available_profiles, load_profile
 from offsim.programs.rank import ADAM_TRAFFIC, SCALE_TRAFFIC
-from offsim.simulation import simulate
+from offsim.results.simulate import simulate
 from offsim.validation import predictions
 from offsim.validation.table import TIMES, read_runs
 from tests.calibration.synthetic_runs import BASE, runs_table

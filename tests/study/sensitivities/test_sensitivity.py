@@ -10,9 +10,9 @@ from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile, Provenance
 from offsim.platform.profiles import load_profile
+from offsim.results.simulate import simulate
 from offsim.results.verdict import DoesNotFit
 from offsim.scenario import available_scenarios, load_scenario
-from offsim.simulation import simulate
 from offsim.study.sensitivities.hardware_values import HardwareValue, hardware_values, times_of
 from offsim.study.sensitivities.sensitivity import Effect, Sensitivity, sensitivity, sensitivity_of
 

@@ -16,8 +16,7 @@ from pydantic import Field
 import offsim
 from offsim.cli import main
 from offsim.inputs.errors import InputError
-from offsim.platform.profiles import scenario_profile
-from offsim.scenario import load_scenario
+from offsim.scenario import load_scenario, scenario_profile
 from offsim.schedulers.base import ScheduleOptions
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.registry import BUILT_IN
