@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from offsim.inputs.document import Document, document_from
 from offsim.inputs.errors import Expected, InputError, suggestion
 from offsim.inputs.fields import Count, Flag, Number, Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
-from offsim.inputs.yaml_input import Document, document_from, read_yaml, validate, with_overrides
+from offsim.inputs.validate import validate
+from offsim.inputs.yaml_input import read_yaml, with_overrides
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import load_profile, profile_file, with_changes
 from offsim.states.placement import Placement

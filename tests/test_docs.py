@@ -15,7 +15,7 @@ import yaml
 from offsim.cli import main
 from offsim.results.simulate import simulate
 from offsim.schedulers import registry
-from offsim.validation.table import SHIPPED_RUNS
+from offsim.validation.run_table import SHIPPED_RUNS
 from tests.calibration.synthetic_logs import whole_log
 from tests.calibration.synthetic_measurements import harness_folder
 from tests.calibration.synthetic_runs import runs_table

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from offsim.calibration.profile_text import ProfileValue
+from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError, suggestion
 from offsim.inputs.fields import section_type
-from offsim.inputs.yaml_input import Document, validate, with_overrides
+from offsim.inputs.validate import validate
+from offsim.inputs.yaml_input import with_overrides
 from offsim.platform.hardware import HardwareProfile
 
 COUNT = "gpus_per_node"

@@ -39,7 +39,7 @@ from offsim.inputs.packaged import is_path
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import load_profile, unit_of
 from offsim.traces.read import NAMES, read_trace
-from offsim.validation.table import MeasuredRun, read_runs, run_of
+from offsim.validation.run_table import MeasuredRun, read_runs, run_of
 
 if TYPE_CHECKING:
     import pandas as pd

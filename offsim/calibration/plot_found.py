@@ -26,7 +26,7 @@ _LEAST_SPAN = 1.25
 """The axis goes at least so far to either side of the base: small differences look small."""
 
 
-def plot_found(table: pd.DataFrame, *, base: str, width_in: float = PAPER_WIDTH_IN) -> Picture:
+def plot_found(table: pd.DataFrame, *, base: str) -> Picture:
     """Draw a row per measured or fitted value that the base has too: its interval, and the value; the base is at 1.
 
     `table` is that of a `Calibration`. ValueError where no value can be compared.
@@ -40,10 +40,10 @@ def plot_found(table: pd.DataFrame, *, base: str, width_in: float = PAPER_WIDTH_
     body = _ROW_IN * len(rows) + 0.1
     sources = list(dict.fromkeys(str(source) for source in rows["source"]))
     handles = [swatch(_COLOURS.get(source, "black"), "", source) for source in sources]
-    columns, legend_in = legend_rows(sources, width_in - 2 * EDGE_IN)
+    columns, legend_in = legend_rows(sources, PAPER_WIDTH_IN - 2 * EDGE_IN)
     height = _TITLE_IN + body + _AXIS_IN + legend_in
-    picture = new_picture(width_in, height)
-    axes = axes_at(picture, left, legend_in + _AXIS_IN, width_in - left - right, body)
+    picture = new_picture(PAPER_WIDTH_IN, height)
+    axes = axes_at(picture, left, legend_in + _AXIS_IN, PAPER_WIDTH_IN - left - right, body)
     ratios = rows[["found", "low", "high"]].div(rows["base"], axis=0)
     axes.axvline(1.0, color="black", linewidth=0.8, zorder=1)
     for place, ((found, *interval), source) in enumerate(zip(ratios.to_numpy(), rows["source"], strict=True)):
@@ -51,7 +51,7 @@ def plot_found(table: pd.DataFrame, *, base: str, width_in: float = PAPER_WIDTH_
         axes.plot(interval, [place, place], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
         axes.plot([found], [place], color=colour, marker="o", markersize=4.0, zorder=3)
         axes.text(
-            1.0 + 0.08 / (width_in - left - right), place, values[place],
+            1.0 + 0.08 / (PAPER_WIDTH_IN - left - right), place, values[place],
             transform=axes.get_yaxis_transform(), ha="left", va="center", fontsize=TEXT_PT,
         )  # fmt: skip
     low, high = min(ratios["low"].min(), 1 / _LEAST_SPAN), max(ratios["high"].max(), _LEAST_SPAN)

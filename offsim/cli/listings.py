@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.inputs.errors import InputError
@@ -107,6 +107,10 @@ def _type(annotation: Any) -> str:
     names: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text"}
     if annotation in names:
         return names[annotation]
+    if type(None) in (choices := get_args(annotation)):
+        return " or ".join("none" if choice is type(None) else _type(choice) for choice in choices)
+    if get_origin(annotation) is Annotated:
+        return _type(choices[0])
     if str(get_origin(annotation)) == "typing.Literal":
         return " or ".join(map(str, get_args(annotation)))
     return getattr(annotation, "__name__", str(annotation))

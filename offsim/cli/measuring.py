@@ -156,7 +156,7 @@ def validate(
     from offsim.validation.folder import read_tables, table_files
     from offsim.validation.predictions import validate_runs
     from offsim.validation.report import format_validation, to_json
-    from offsim.validation.table import SHIPPED_RUNS
+    from offsim.validation.run_table import SHIPPED_RUNS
 
     source = SHIPPED_RUNS if runs is None else runs
     outputs = {"--plot": plot, "--json": json, "--report": report}

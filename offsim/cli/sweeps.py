@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from offsim.cli.terminal import Style, note, show, style_of
 from offsim.inputs.errors import InputError
 from offsim.results.units import plural
+from offsim.study.sweeps.parquet import read_results
 from offsim.study.sweeps.store import TABLE
 from offsim.study.sweeps.sweep import Progress, run_sweep
 from offsim.study.sweeps.sweep_file import read_sweep
-from offsim.study.sweeps.table import read_results
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,10 @@ from typing import Any
 from offsim.cli.outputs import STDOUT, check_outputs, write_json
 from offsim.cli.terminal import Style, labelled, show, style_of, wrapped
 from offsim.imports.recommendation import recommendation
+from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError
-from offsim.inputs.yaml_input import Document, with_overrides
-from offsim.results.units import format_memory, format_percent, format_time
+from offsim.inputs.yaml_input import with_overrides
+from offsim.results.units import GIB, format_memory, format_percent, format_time
 from offsim.scenario import load_scenario
 from offsim.study.processes import worker_processes
 from offsim.study.tuning.tune import Mapper, Outcome, Question, Tuning, dimensions_of, tune
@@ -121,7 +122,7 @@ def _table(outcomes: Sequence[Outcome], style: Style) -> str:
             *(_shown(outcome.settings.get(key, "")) for key in keys),
             format_time(outcome.iteration_s),
             f"{outcome.tokens_per_s:,.0f}",
-            f"{outcome.gpu_bytes / 2**30:.1f}",
+            f"{outcome.gpu_bytes / GIB:.1f}",
         )
         for outcome in outcomes
     ]

@@ -16,12 +16,12 @@ from typing import Any
 
 import yaml
 
-from offsim.inputs.document import MAX_DEPTH, MAX_DIGITS, Document, Mark, document_from, dotted, shown
+from offsim.inputs.document import MAX_DEPTH, MAX_DIGITS, Document, Mark, dotted, shown
 from offsim.inputs.errors import InputError, KeyPath
 from offsim.inputs.reading import reading
 from offsim.inputs.validate import validate
 
-__all__ = ["Document", "Mark", "document_from", "dotted", "read_json", "read_yaml", "validate", "with_overrides"]
+__all__ = ["Document", "Mark", "dotted", "read_json", "read_yaml", "validate", "with_overrides"]
 
 MAX_BYTES = 1_000_000
 

@@ -20,10 +20,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
+from offsim.inputs.document import Document, Mark, dotted
 from offsim.inputs.errors import Expected, InputError, KeyPath, suggestion
 from offsim.inputs.fields import Count, Flag, Number, Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
-from offsim.inputs.yaml_input import Document, Mark, dotted, read_yaml, validate
+from offsim.inputs.validate import validate
+from offsim.inputs.yaml_input import read_yaml
 from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile, Provenance, Source, TierSpec
 
 _UNITS = {"_bytes_per_s": "B/s", "_params_per_s": "params/s", "_flops_per_s": "FLOP/s", "_bytes": "B", "_s": "s"}

@@ -24,14 +24,14 @@ LEVEL = 0.95
 WHOLE = "iteration"
 
 
-def conformal_rank(runs: int, level: float = LEVEL) -> int:
+def conformal_rank(runs: int) -> int:
     """Which of so many residuals, counted from the smallest, bounds that of a new run; the last where none does."""
-    return min(math.ceil((runs + 1) * level - 1e-9), runs)
+    return min(math.ceil((runs + 1) * LEVEL - 1e-9), runs)
 
 
-def conformal_quantile(residuals: Sequence[float], level: float = LEVEL) -> float:
+def conformal_quantile(residuals: Sequence[float]) -> float:
     """The absolute residual that bounds that of a new run."""
-    return sorted(map(abs, residuals))[conformal_rank(len(residuals), level) - 1]
+    return sorted(map(abs, residuals))[conformal_rank(len(residuals)) - 1]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from offsim.inputs.errors import InputError
 from offsim.programs.options import options_to_try
-from offsim.results.units import format_time
 from offsim.scenario import Scenario, Training, load_scenario
 from offsim.schedulers.registry import BUILT_IN, scenario_scheduler, with_scheduler
 
@@ -29,9 +28,6 @@ class Remedy:
     scenario: Scenario = field(repr=False)
     iteration_s: float
     gpus: int
-
-    def __str__(self) -> str:
-        return f"{self.change} ({format_time(self.iteration_s)} an iteration on {self.gpus} GPUs)"
 
 
 def find_remedies(scenario: Scenario, attempt: Attempt) -> tuple[Remedy, ...]:

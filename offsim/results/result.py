@@ -5,7 +5,8 @@ All of it is made from the run's records when it is asked for: pandas and numpy 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from offsim.engine import Operation
 from offsim.platform.hardware import HardwareProfile
 from offsim.programs.run import Run
 from offsim.results import limits, records
-from offsim.results.remedies import Attempt, find_remedies
+from offsim.results.records import Peak
+from offsim.results.remedies import Attempt, Remedy, find_remedies
 from offsim.results.verdict import DoesNotFit, Verdict, verdict_of
 from offsim.scenario import Scenario
 
@@ -95,7 +97,7 @@ class Result:
         return limits.limits(self.run)
 
     @cached_property
-    def peaks(self) -> list[records.Peak]:
+    def peaks(self) -> list[Peak]:
         """The high-water mark of each memory tier; the host's is that of all ranks of a node."""
         return records.peaks(self.run)
 
@@ -242,19 +244,15 @@ class Result:
             "name": self.name,
             "scenario": self.scenario.model_dump(mode="json"),
             **self.figures(),
-            "verdict": None if verdict is None else _verdict_dict(verdict),
+            "verdict": None
+            if verdict is None
+            else {
+                **_fields(verdict, without=("_find_remedies",)),
+                "remedies": [_fields(remedy, without=("scenario",)) for remedy in verdict.remedies],
+            },
             "phases": records.phase_columns(self.run),
             "limits_s": self.limits_s,
-            "peaks": [
-                {
-                    "tier": peak.tier,
-                    "bytes": peak.bytes,
-                    "capacity_bytes": peak.capacity_bytes,
-                    "time_s": peak.time_s,
-                    "occupants": peak.occupants,
-                }
-                for peak in self.peaks
-            ],
+            "peaks": [_fields(peak, without=("kind",)) for peak in self.peaks],
             "utilization": self.utilization_columns,
         }
         if series:
@@ -265,18 +263,5 @@ class Result:
         return document
 
 
-def _verdict_dict(verdict: Verdict) -> dict[str, Any]:
-    names = (
-        "tier",
-        "time_s",
-        "phase",
-        "occupant",
-        "asked_bytes",
-        "used_bytes",
-        "capacity_bytes",
-        "occupants",
-    )
-    remedies = [
-        {"change": remedy.change, "iteration_s": remedy.iteration_s, "gpus": remedy.gpus} for remedy in verdict.remedies
-    ]
-    return {name: getattr(verdict, name) for name in names} | {"remedies": remedies}
+def _fields(record: Peak | Verdict | Remedy, without: Sequence[str]) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record) if field.name not in without}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+GIB = 2.0**30
+
 
 def _scaled(value: float, base: float, units: Sequence[str]) -> str:
     """Three significant digits and the largest unit that keeps the number at 1 or more."""
@@ -49,7 +51,7 @@ def format_memory(count: float) -> str:
 
 def memory_unit(count: float) -> tuple[str, float]:
     """The unit to draw an axis of memory in, and its bytes: GiB, or MiB where all is below 1 GiB."""
-    return ("GiB", 2.0**30) if count >= 2**30 else ("MiB", 2.0**20)
+    return ("GiB", GIB) if count >= GIB else ("MiB", 2.0**20)
 
 
 def format_rate(bytes_per_s: float) -> str:

@@ -29,6 +29,11 @@ class MlpOffloadOptions(SwapOptions):
         "job", "paths that one rank of a node uses at a time: of the job, or all"
     )
 
+    @property
+    def least_buffers(self) -> int:
+        """On each of two paths a sub-group that is read, one that is updated and one that is written."""
+        return 2 * 3 * TENSORS
+
 
 class MlpOffload(Swapping):
     """Gradients wait in host memory in bf16; reads and writes of both paths overlap; the last used stay in buffers."""

@@ -15,8 +15,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from offsim.inputs.document import Document, Mark
 from offsim.inputs.errors import InputError, suggestion
-from offsim.inputs.yaml_input import Document, Mark
 from offsim.programs.options import ScheduleOptions
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options

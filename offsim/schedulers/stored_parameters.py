@@ -15,6 +15,7 @@ from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, Subgroup
 from offsim.schedulers.base import option
 from offsim.schedulers.swapping import SwapOptions, Swapping
+from offsim.schedulers.zero3_offload import Zero3OffloadOptions
 from offsim.states.pool import Pool, pinned_bytes
 
 PARAMETERS = "zero_optimization.offload_param"
@@ -23,7 +24,7 @@ SMALLEST = 2**20
 """Bytes below which DeepSpeed swaps no tensor: its I/O block of 1 MiB."""
 
 
-class StoredParametersOptions(SwapOptions):
+class StoredParametersOptions(SwapOptions, Zero3OffloadOptions):
     """Keys of `offload_param`."""
 
     parameter_buffer_count: Count = option(

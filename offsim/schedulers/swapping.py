@@ -13,24 +13,31 @@ from offsim.inputs.fields import Count, Number
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Subgroup
-from offsim.schedulers.base import OPTIMIZER, option
-from offsim.schedulers.zero3_offload import Zero3Offload, Zero3OffloadOptions
+from offsim.schedulers.base import OPTIMIZER, OffloadOptions, ScheduleOptions, option
+from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.states.pool import pinned_bytes
 
 
-class SwapOptions(Zero3OffloadOptions):
+class SwapOptions(OffloadOptions):
     """Swap buffers, each of the largest sub-group in fp32, in pinned memory of a power of two."""
 
-    buffer_count: Count = option(4, "swap buffers of a rank", deepspeed=f"{OPTIMIZER}.buffer_count")
+    buffer_count: Count | None = option(
+        None, "swap buffers of a rank; none: the fewest that serve", deepspeed=f"{OPTIMIZER}.buffer_count"
+    )
     host_share: Number | None = option(
         None, "share of host memory for accumulation and swap buffers, in place of buffer_count", gt=0, le=1
     )
+
+    @property
+    def least_buffers(self) -> int:
+        """p, m, v and the gradient of one sub-group."""
+        return 4
 
 
 class Swapping(Zero3Offload):
     """Optimizer state of sub-groups on storage passes through swap buffers in host memory."""
 
-    Options = SwapOptions
+    Options: ClassVar[type[ScheduleOptions]] = SwapOptions
     optimizer_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory", "storage")
     optimizer_home = "nvme"
     deepspeed: ClassVar[dict[str, Any] | None] = {f"{OPTIMIZER}.device": "nvme"}
@@ -41,11 +48,11 @@ class Swapping(Zero3Offload):
         super().place(rank)
         self.largest = max(subgroup.elements for subgroup in self.subgroups)
         size = pinned_bytes(FP32 * self.largest)
-        self.buffers = self.options.buffer_count
+        self.buffers = self.options.buffer_count or self.options.least_buffers
         if self.options.host_share is not None:
             share = self.options.host_share * rank.profile.host.memory_bytes / rank.platform.layout.per_node
             room = share - BF16 * self.workload.partition
-            self.buffers = max(int(room // size), self.options.buffer_count)
+            self.buffers = max(int(room // size), self.buffers)
         rank.host_memory.allocate("swap buffers (pinned)", self.buffers * size)
 
     def tier_of(self, subgroup: Subgroup) -> str:

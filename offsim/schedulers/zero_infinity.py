@@ -23,11 +23,14 @@ class ZeroInfinityOptions(StoredParametersOptions):
         False, "write the last sub-group behind", tries=(False, True), deepspeed=f"{OPTIMIZER}.pipeline_write"
     )
 
+    @property
+    def least_buffers(self) -> int:
+        return 4 * (1 + self.pipeline_read + self.pipeline_write)
+
     @model_validator(mode="after")
     def _buffers_suffice(self) -> ZeroInfinityOptions:
-        least = 4 * (1 + self.pipeline_read + self.pipeline_write)
-        if self.buffer_count < least and self.host_share is None:
-            raise Expected(f"at least {least} with these pipeline flags", at=("buffer_count",))
+        if self.buffer_count is not None and self.buffer_count < self.least_buffers:
+            raise Expected(f"at least {self.least_buffers} with these pipeline flags", at=("buffer_count",))
         return self
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from offsim.traces.classes import WAITS, cpu_adam, gpu_activities
 from offsim.traces.events import Trace
 from offsim.traces.spans import union
-from offsim.views.figure import PAPER_WIDTH_IN, Picture
+from offsim.views.figure import Picture
 from offsim.views.timeline import plot_timeline
 
 MAX_STREAMS = 24
@@ -20,9 +20,9 @@ MAX_PHASES = 40
 _STEP = "ProfilerStep#"
 
 
-def plot_trace(trace: Trace, *, title: str | None = None, width_in: float = PAPER_WIDTH_IN) -> Picture:
+def plot_trace(trace: Trace, *, title: str) -> Picture:
     """Draw the activities of each stream and thread."""
-    return plot_timeline(timeline_of(trace), _phases(trace), width_in=width_in, title=title)
+    return plot_timeline(timeline_of(trace), _phases(trace), title=title)
 
 
 def timeline_of(trace: Trace) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from offsim.programs.run import Run
 from offsim.results.limits import CriticalPaths, PhaseSpan, Step, job_phases, spans, spent_on
 from offsim.results.simulate import simulate
 from offsim.scenario import Scenario
-from offsim.validation.table import MEASURED_PHASES, TIMES
+from offsim.validation.run_table import COLUMN_OF, MEASURED_PHASES
 
 MOST = 20.0
 """How many times as long, or as short, activities are tried to explain a difference alone."""
@@ -20,7 +20,6 @@ _CLOSE = 2e-3
 _NARROW = 1e-3
 """Of a factor: told no more exactly."""
 _TRIES = 40
-_COLUMNS = {phase: column for column, phase in TIMES.items()}
 
 
 @dataclass(slots=True)
@@ -60,15 +59,16 @@ def phase_accounts(run: Run, measured_ms: Mapping[str, float]) -> list[PhaseAcco
     """One account per phase of a run that fits; `measured_ms` has a table's columns of the phases' times."""
     paths = CriticalPaths(run)
     phases: dict[str, list[PhaseSpan]] = {}
-    for phase in job_phases(run):
-        phases.setdefault(phase.name, []).append(phase)
+    for part in job_phases(run):
+        phases.setdefault(part.name, []).append(part)
     accounts = []
     for name, parts in phases.items():
         steps = [step for part in parts for step in paths.walk(part)]
-        measured = measured_ms.get(_COLUMNS.get(name, ""))
+        phase = MEASURED_PHASES.get(name, name)
+        measured = measured_ms.get(COLUMN_OF.get(phase, ""))
         accounts.append(
             PhaseAccount(
-                MEASURED_PHASES.get(name, name),
+                phase,
                 None if measured is None else measured / 1e3,
                 sum(part.end - part.start for part in parts),
                 spent_on(steps),

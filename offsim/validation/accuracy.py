@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
+from offsim.inputs.packaged import packaged_folder
 from offsim.platform.hardware import HardwareProfile
+from offsim.platform.held_out import FILE_NAME, Groups, read_held_out
 from offsim.platform.profiles import available_profiles, load_profile
-from offsim.validation.table import HELD_OUT
 
 ACCURACY = Path(__file__).with_name("accuracy.json")
 """Errors on the shipped runs: hardware -> {runs, median, p90} of forward + backward + step, as shares.
 
 `python -m offsim.validation.page` writes it.
 """
-
-
-LeftOut = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
-"""Hardware -> model left out of the fit -> phase -> {n, median, p90, worst}, in percent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,6 @@ def accuracy_of(profile: HardwareProfile) -> Accuracy | None:
     return Accuracy(**found) if found else None
 
 
-def held_out() -> LeftOut:
-    """Return the errors on models left out of the fit, as the fit wrote them; empty where it did not."""
-    found: LeftOut = orjson.loads(HELD_OUT.read_bytes()) if HELD_OUT.exists() else {}
-    return found
+def held_out() -> dict[str, Groups]:
+    """Return hardware -> group left out of the fit -> phase -> errors, of the profiles that come with offsim."""
+    return read_held_out(packaged_folder("hardware_profiles") / FILE_NAME)

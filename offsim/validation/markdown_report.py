@@ -97,8 +97,8 @@ def make_report(validation: Validation, files: Mapping[str, str]) -> tuple[str, 
 
 def _timeline(found: Disagreement) -> Picture:
     if found.traced is not None:
-        return plot_side_by_side(found.traced, found.result, title=found.worst.name)
-    return plot_accounts(found.result, found.accounts, title=found.worst.name)
+        return plot_side_by_side(found.traced, found.result, found.worst.name)
+    return plot_accounts(found.result, found.accounts, found.worst.name)
 
 
 def _accounts(found: Disagreement | None) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from offsim.validation.table import TABLE, MeasuredRun
+from offsim.validation.run_table import TABLE, MeasuredRun
 
 _DETAILS: tuple[tuple[str, str], ...] = (
     (TABLE, "{}"),

@@ -6,14 +6,16 @@ Besides validation.md and its pictures: the README's table of errors and picture
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
 
 from offsim.inputs.files import atomic_write
+from offsim.platform.held_out import Groups
 from offsim.results.comparison import compare
-from offsim.validation.accuracy import ACCURACY, LeftOut
+from offsim.results.units import GIB
+from offsim.validation.accuracy import ACCURACY
 from offsim.validation.accuracy import held_out as held_out
 from offsim.validation.folder import shipped_runs
 from offsim.validation.markdown import render
@@ -23,7 +25,7 @@ from offsim.validation.predictions import Validation, validate_runs
 from offsim.validation.ranking import scheduler_rankings, stride_rankings
 from offsim.validation.reasons import reasons
 from offsim.validation.score import comparisons, scores, worst_runs
-from offsim.validation.series import DIRECTIONS, GIB, SeriesComparison, compare_series, read_series, run_of
+from offsim.validation.series import DIRECTIONS, SeriesComparison, compare_series, read_series, run_of
 from offsim.views.figure import Picture, save_picture
 from offsim.views.timeline import plot_comparison
 
@@ -73,7 +75,7 @@ def _comparison() -> Picture:
     return plot_comparison([(label, r.timeline, r.phases) for label, r in zip(compared.labels, compared, strict=True)])
 
 
-def page(validation: Validation, series: Sequence[SeriesComparison], left_out: LeftOut) -> str:
+def page(validation: Validation, series: Sequence[SeriesComparison], left_out: Mapping[str, Groups]) -> str:
     """The page's Markdown."""
     compared = comparisons(validation)
     overhead = series[0].overhead
@@ -105,7 +107,7 @@ def page(validation: Validation, series: Sequence[SeriesComparison], left_out: L
     )
 
 
-def with_accuracy(text: str, validation: Validation, left_out: LeftOut) -> str:
+def with_accuracy(text: str, validation: Validation, left_out: Mapping[str, Groups]) -> str:
     """The README with the table of errors between its marks; without marks as it is."""
     before, begin, rest = text.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])

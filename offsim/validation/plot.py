@@ -19,18 +19,16 @@ from offsim.views.figure import (
     Picture,
     axes_at,
     new_picture,
-    title_at,
 )
 
 BAND = 0.10
+_TOP_IN = 0.02
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4B2E83", "#8F5F5F")
 _BAND_COLOUR = "#E4E4E4"
 
 
-def plot_scatter(
-    compared: Sequence[Comparison], *, width_in: float = PAPER_WIDTH_IN, title: str | None = None
-) -> Picture:
+def plot_scatter(compared: Sequence[Comparison]) -> Picture:
     """Draw predicted over measured values, a panel per phase, a marker per hardware, a band of 10 % either way."""
     phases = [phase for phase in SCORED if any(comparison.phase == phase for comparison in compared)]
     if not phases:
@@ -39,17 +37,14 @@ def plot_scatter(
     columns = min(3, len(phases))
     rows = -(-len(phases) // columns)
     left, gap, below, above, legend_in = 0.5, 0.46, 0.36, 0.22, 0.26
-    size = (width_in - left - EDGE_IN - gap * (columns - 1)) / columns
-    header_in = 0.22 if title else 0.02
-    height = header_in + rows * (size + below + above) + legend_in
-    picture = new_picture(width_in, height)
+    size = (PAPER_WIDTH_IN - left - EDGE_IN - gap * (columns - 1)) / columns
+    height = _TOP_IN + rows * (size + below + above) + legend_in
+    picture = new_picture(PAPER_WIDTH_IN, height)
     for index, phase in enumerate(phases):
         row, column = divmod(index, columns)
-        bottom = height - header_in - (row + 1) * (size + above) - row * below
+        bottom = height - _TOP_IN - (row + 1) * (size + above) - row * below
         axes = axes_at(picture, left + column * (size + gap), bottom, size, size)
         _panel(axes, phase, [c for c in compared if c.phase == phase], hardware, labelled=column == 0)
-    if title:
-        title_at(picture, title, EDGE_IN, height - 0.04)
     _legend(picture, hardware)
     return picture
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from offsim.results.result import Result
 from offsim.validation.accounts import PhaseAccount
-from offsim.validation.table import MEASURED_PHASES
+from offsim.validation.run_table import MEASURED_PHASES
 from offsim.views.figure import (
     AXIS_IN,
     EDGE_IN,
@@ -32,9 +32,7 @@ _GAP_IN = 0.05
 _NAMES = ("measured", "predicted")
 
 
-def plot_accounts(
-    result: Result, accounts: Sequence[PhaseAccount], *, width_in: float = PAGE_WIDTH_IN, title: str | None = None
-) -> Picture:
+def plot_accounts(result: Result, accounts: Sequence[PhaseAccount], title: str) -> Picture:
     """Draw brackets of the measured phases, one after another, above the timeline of the rank simulated first.
 
     A phase without a measured time leaves room as long as the predicted one.
@@ -46,13 +44,13 @@ def plot_accounts(
     rows = of_rank(result.timeline, 0)
     streams = ordered_streams(rows["stream"])
     handles = legend_handles(rows)
-    columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], width_in - 2 * EDGE_IN)
+    columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], PAGE_WIDTH_IN - 2 * EDGE_IN)
     headers = header_height_in(measured) + header_height_in(phases)
     body_in = ROW_IN * len(streams)
-    height = (TITLE_IN if title else 0.0) + headers + 2 * _GAP_IN + body_in + AXIS_IN + legend_in
-    picture = new_picture(width_in, height)
+    height = TITLE_IN + headers + 2 * _GAP_IN + body_in + AXIS_IN + legend_in
+    picture = new_picture(PAGE_WIDTH_IN, height)
     left = left_margin([*streams, *_NAMES])
-    axes = axes_at(picture, left, legend_in + AXIS_IN, width_in - left - EDGE_IN, body_in)
+    axes = axes_at(picture, left, legend_in + AXIS_IN, PAGE_WIDTH_IN - left - EDGE_IN, body_in)
     start = min(0.0, float(rows["start_s"].min()))
     end = max(end_measured, float(rows["end_s"].max()), float(phases["end_s"].max()))
     time_axis(axes, start, end, label=time_label(rows))
@@ -60,15 +58,14 @@ def plot_accounts(
     draw_activities(axes, rows, streams, numbers=True)
     # The measured brackets stand on axes without height of their own, above the predicted ones.
     above_in = legend_in + AXIS_IN + body_in + header_height_in(phases) + _GAP_IN
-    brackets = axes_at(picture, left, above_in, width_in - left - EDGE_IN, _GAP_IN)
+    brackets = axes_at(picture, left, above_in, PAGE_WIDTH_IN - left - EDGE_IN, _GAP_IN)
     time_axis(brackets, start, end, label=None)
     brackets.set_axis_off()
     draw_phases(brackets, measured)
     for name, bottom_in in zip(_NAMES, (above_in + _GAP_IN, legend_in + AXIS_IN + body_in), strict=True):
-        x, y = (left - 0.06) / width_in, (bottom_in + 0.08) / height
+        x, y = (left - 0.06) / PAGE_WIDTH_IN, (bottom_in + 0.08) / height
         picture.text(x, y, name, ha="right", va="bottom", fontsize=TEXT_PT, fontweight="bold", gid="row")
-    if title:
-        title_at(picture, title, EDGE_IN, height - 0.05)
+    title_at(picture, title, EDGE_IN, height - 0.05)
     legend_below(picture, handles, EDGE_IN, columns)
     return picture
 

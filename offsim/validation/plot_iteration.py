@@ -7,9 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from offsim.results.units import GIB
+from offsim.validation.run_table import MEASURED_PHASES, SIMULATED_PHASES, TIMES, MeasuredRun
 from offsim.validation.series import (
     DIRECTIONS,
-    GIB,
     WINDOW_S,
     Array,
     Iteration,
@@ -17,7 +18,6 @@ from offsim.validation.series import (
     link_rates,
     window_means,
 )
-from offsim.validation.table import MEASURED_PHASES, SIMULATED_PHASES, TIMES, MeasuredRun
 from offsim.views.figure import (
     EDGE_IN,
     PAPER_WIDTH_IN,
@@ -44,7 +44,7 @@ def median_iteration(comparison: SeriesComparison) -> Iteration:
     return ordered[len(ordered) // 2]
 
 
-def plot_iteration(comparison: SeriesComparison, run: MeasuredRun, *, width_in: float = PAPER_WIDTH_IN) -> Picture:
+def plot_iteration(comparison: SeriesComparison, run: MeasuredRun) -> Picture:
     """Draw measured above predicted payload (counters divided by their overhead) and GPU memory.
 
     Rates are means of the counters' window. Time begins with forward; between its phases the measured iteration has
@@ -57,7 +57,7 @@ def plot_iteration(comparison: SeriesComparison, run: MeasuredRun, *, width_in: 
     header = header_height_in(measured_phases) + _TITLE_IN
     block = header + _LINK_IN + _GAP_IN + _MEMORY_IN
     height = 2 * block + 0.16 + _AXIS_IN
-    picture = new_picture(width_in, height)
+    picture = new_picture(PAPER_WIDTH_IN, height)
     measured = {name: rates / comparison.overhead for name, rates in iteration.rates.items()}
     edges = np.arange(0.0, end + WINDOW_S, WINDOW_S)
     predicted = {name: window_means(*link_rates(comparison.result, name), edges) for name in DIRECTIONS}
@@ -76,7 +76,7 @@ def plot_iteration(comparison: SeriesComparison, run: MeasuredRun, *, width_in: 
     )
     top = height
     for title, (phases, times, rates, held) in zip(titles, shown, strict=True):
-        width = width_in - _LEFT_IN - EDGE_IN
+        width = PAPER_WIDTH_IN - _LEFT_IN - EDGE_IN
         link = axes_at(picture, _LEFT_IN, top - header - _LINK_IN, width, _LINK_IN)
         below = axes_at(picture, _LEFT_IN, top - block, width, _MEMORY_IN)
         last = title is titles[-1]

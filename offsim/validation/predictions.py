@@ -12,12 +12,11 @@ from offsim.platform.hardware import HardwareProfile
 from offsim.results.limits import PhaseSpan, job_phases
 from offsim.results.result import Result
 from offsim.results.simulate import simulate
+from offsim.results.units import GIB
 from offsim.results.verdict import Verdict
 from offsim.scenario import scenario_profile
 from offsim.validation.names import run_names
-from offsim.validation.table import MEASURED, TIMES, MeasuredRun, RunTable, in_columns
-
-GIB = 2.0**30
+from offsim.validation.run_table import MEASURED, TIMES, MeasuredRun, RunTable, in_columns
 
 
 @dataclass(frozen=True, slots=True)

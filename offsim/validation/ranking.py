@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from offsim.validation.predictions import Prediction
+from offsim.validation.run_table import REQUIRED, MeasuredRun
 from offsim.validation.score import measured_sum
-from offsim.validation.table import REQUIRED, MeasuredRun
 
 _ALIKE = ("series", "nodes", *(column for column in REQUIRED if column != "scheduler"))
 

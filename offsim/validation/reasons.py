@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from offsim.scenario import Scenario
 from offsim.validation.predictions import Validation
+from offsim.validation.run_table import COLUMN_OF, MeasuredRun
 from offsim.validation.score import Comparison
-from offsim.validation.table import MeasuredRun
 
-_COLUMNS = {"forward": "fwd_ms", "backward": "bwd_ms", "step": "step_ms"}
-_VARIATION = {"forward": "fwd_cv", "backward": "bwd_cv", "step": "step_cv"}
 REPEATS_DIFFER = 0.03
 ITERATIONS_VARY = 0.05
 
@@ -28,7 +26,7 @@ def reasons(validation: Validation, worst: Comparison) -> str:
 
 def _repeats(worst: Comparison, run: MeasuredRun, runs: list[MeasuredRun]) -> list[str]:
     """The same configuration measured again, where that took notably longer or shorter."""
-    column = _COLUMNS[worst.phase]
+    column = COLUMN_OF[worst.phase]
     wanted = _what_matters(run, worst.phase)
     same = [
         other
@@ -55,7 +53,7 @@ def _what_matters(run: MeasuredRun, phase: str) -> Scenario:
 def _variation(worst: Comparison, run: MeasuredRun) -> list[str]:
     """Iterations of the run that differ more than usual."""
     try:
-        variation = float(run.cell(_VARIATION[worst.phase]))
+        variation = float(run.cell(COLUMN_OF[worst.phase].replace("_ms", "_cv")))
     except ValueError:
         return []
     return [f"its iterations vary by {100 * variation:.0f} %"] if variation > ITERATIONS_VARY else []

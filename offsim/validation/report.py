@@ -7,6 +7,7 @@ from typing import Any
 
 from offsim.validation.predictions import Prediction, Validation
 from offsim.validation.ranking import Ranking, scheduler_rankings, stride_rankings
+from offsim.validation.run_table import MEASURED
 from offsim.validation.score import (
     Comparison,
     Group,
@@ -18,7 +19,6 @@ from offsim.validation.score import (
     scores_by,
     worst_runs,
 )
-from offsim.validation.table import MEASURED
 from offsim.views.console import PLAIN, Style
 
 WORST = 5

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from offsim.validation.predictions import Prediction, Validation
-from offsim.validation.table import TIMES
+from offsim.validation.run_table import COLUMN_OF, TIMES
 
 Value = tuple[float, float]
 """(measured, predicted)"""
@@ -68,9 +68,7 @@ def measured_sum(prediction: Prediction) -> float | None:
 
 
 SCORED: dict[str, tuple[str, Callable[[Prediction], Value | None]]] = {
-    "forward": ("ms", _column("fwd_ms")),
-    "backward": ("ms", _column("bwd_ms")),
-    "step": ("ms", _column("step_ms")),
+    **{phase: ("ms", _column(column)) for phase, column in COLUMN_OF.items()},
     "sum": ("ms", _sum),
     "iteration": ("ms", _column("iteration_ms")),
     "peak after backward": ("GiB", _column("peak_after_backward_gib")),
@@ -135,7 +133,7 @@ def worst_runs(compared: Iterable[Comparison], count: int = 5) -> list[Compariso
     """The runs with the largest error of any of forward, backward and step, each with that phase."""
     worst: dict[str, Comparison] = {}
     for comparison in compared:
-        if comparison.phase not in ("forward", "backward", "step"):
+        if comparison.phase not in COLUMN_OF:
             continue
         known = worst.get(comparison.name)
         if known is None or abs(comparison.error) > abs(known.error):

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from offsim.inputs.errors import InputError
 from offsim.results.result import Result
 from offsim.results.simulate import simulate
-from offsim.validation.table import SIMULATED_PHASES, MeasuredRun, read_rows
+from offsim.results.units import GIB
+from offsim.validation.run_table import SIMULATED_PHASES, MeasuredRun, read_rows
 
 Array = NDArray[np.float64]
 
@@ -26,7 +27,6 @@ SHIPPED_SERIES = Path(__file__).with_name("measured_series.csv.gz")
 HARDWARE = "jlse-4xh100"
 """The testbed of the shipped series."""
 
-GIB = 2.0**30
 NEGLIGIBLE_BYTES = 1e9
 WINDOW_S = 0.042
 """Between two samples."""

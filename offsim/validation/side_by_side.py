@@ -8,7 +8,7 @@ from pathlib import Path
 from offsim.results.result import Result
 from offsim.traces.read import read_trace
 from offsim.validation.accounts import Activities, PhaseAccount
-from offsim.validation.table import MEASURED_PHASES, MeasuredRun, RunTable
+from offsim.validation.run_table import MEASURED_PHASES, MeasuredRun, RunTable
 from offsim.validation.traced import MeasuredActivities, TracedIteration, last_iteration
 from offsim.views.figure import Picture
 from offsim.views.page import PAGE_WIDTH_IN, ROW_IN
@@ -58,7 +58,7 @@ def pairs(traced: TracedIteration, account: PhaseAccount) -> list[Pair]:
     return sorted(found, key=lambda pair: -abs(pair.difference_s))
 
 
-def plot_side_by_side(traced: TracedIteration, result: Result, *, title: str | None = None) -> Picture:
+def plot_side_by_side(traced: TracedIteration, result: Result, title: str) -> Picture:
     """Draw the measured iteration above the simulated one, on one time axis."""
     phases = result.phases.assign(phase=result.phases["phase"].replace(MEASURED_PHASES))
     rows = [("measured", traced.timeline(), traced.phases), ("simulated", result.timeline, phases)]

@@ -11,10 +11,8 @@ from offsim.inputs.errors import InputError
 from offsim.traces.events import Trace
 from offsim.traces.spans import union
 from offsim.validation.harness_names import COLUMNS, named_work, on_gpu, on_host
-from offsim.validation.table import SIMULATED_PHASES
+from offsim.validation.run_table import SIMULATED_PHASES
 
-HARNESS_PHASES = tuple(SIMULATED_PHASES)
-"""The phases as the harness names them in a trace."""
 ROUNDING_S = 2e-9
 """How far rounding to the nanoseconds of a trace may bring an activity into a neighbouring phase."""
 
@@ -79,13 +77,13 @@ class TracedIteration:
 
 def last_iteration(trace: Trace) -> TracedIteration:
     """The last iteration that the trace has whole; InputError where it has none that is named as the harness does."""
-    events = trace.events
-    named = events[(events["kind"] == "annotation") & events["name"].isin(HARNESS_PHASES)]
+    events, phase_names = trace.events, list(SIMULATED_PHASES)
+    named = events[(events["kind"] == "annotation") & events["name"].isin(phase_names)]
     spans = [
         (str(thread), rows.iloc[i : i + 3])
         for thread, rows in named.groupby("stream", observed=True)
         for i in range(len(rows) - 2)
-        if tuple(rows["name"].iloc[i : i + 3]) == HARNESS_PHASES
+        if list(rows["name"].iloc[i : i + 3]) == phase_names
     ]
     if not spans:
         expected = "expected annotations forward, backward and step one after another, as the harness makes them"
@@ -98,7 +96,7 @@ def last_iteration(trace: Trace) -> TracedIteration:
     rows = rows[(rows["end_s"] > edges[0]) & (rows["start_s"] < edges[-1])]
     rows = rows.assign(start_s=rows["start_s"] - edges[0], end_s=rows["end_s"] - edges[0])
     starts, ends = np.array(edges[:-1]) - edges[0], np.array(edges[1:]) - edges[0]
-    table = pd.DataFrame({"phase": HARNESS_PHASES, "start_s": starts, "end_s": ends, "duration_s": ends - starts})
+    table = pd.DataFrame({"phase": phase_names, "start_s": starts, "end_s": ends, "duration_s": ends - starts})
     return TracedIteration(
         trace.path.name, bool(trace.devices), table, rows.sort_values("start_s", kind="stable", ignore_index=True)
     )

@@ -49,8 +49,8 @@ def _left_out(hardware: str) -> Table | None:
     rows = [
         (
             Cell(model),
-            Cell(str(scored["sum"]["n"])),
-            *(Cell(f"{scored[p]['median']:.1f} / {scored[p]['p90']:.1f} %") for p in LEFT_OUT),
+            Cell(str(scored["sum"].n)),
+            *(Cell(f"{scored[p].median:.1f} / {scored[p].p90:.1f} %") for p in LEFT_OUT),
         )
         for model, scored in held_out().get(hardware, {}).items()
     ]

@@ -50,7 +50,6 @@ class Style:
         headers: Sequence[str],
         align: str | None = None,
         *,
-        indent: int = 0,
         wrap: bool = True,
     ) -> str:
         """A table with a rule under its headers.
@@ -78,15 +77,15 @@ class Style:
             )
         for row in cells:
             table.add_row(*row)
-        return self._printed(table, self.width - indent if wrap else UNBOUNDED, indent)
+        return self._printed(table, self.width if wrap else UNBOUNDED)
 
-    def _printed(self, table: RenderableType, width: int, indent: int) -> str:
+    def _printed(self, table: RenderableType, width: int) -> str:
         from rich.console import Console
 
         file = _File("utf-8" if self.unicode else "ascii")
         console = Console(file=file, width=width, color_system=None, highlight=False, emoji=False, markup=False)
         console.print(table, soft_wrap=False)
-        return "\n".join((" " * indent + line).rstrip() for line in file.getvalue().splitlines())
+        return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
 PLAIN = Style()

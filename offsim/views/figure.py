@@ -79,13 +79,13 @@ def _save(figure: Figure, target: IO[bytes], kind: str, dpi: float) -> None:
         figure.savefig(target, format=kind, dpi=dpi, metadata=FILE_METADATA[kind])
 
 
-def save_picture(figure: Figure, path: str | os.PathLike[str], *, dpi: float = FILE_DPI) -> None:
+def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG, PDF or SVG, by the path's suffix, in one step: a failure leaves the old file."""
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in FILE_METADATA:
         raise ValueError(f"{os.fspath(path)!r}: a picture is written as .png, .pdf or .svg")
     with atomic_write(path) as handle:
-        _save(figure, handle, kind, dpi)
+        _save(figure, handle, kind, FILE_DPI)
 
 
 @lru_cache(maxsize=4096)

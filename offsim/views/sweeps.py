@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from offsim.results.units import GIB
 from offsim.schedulers.registry import available_schedulers
 from offsim.views.figure import (
     EDGE_IN,
@@ -66,8 +67,8 @@ QUANTITIES = {
     "update_s": Quantity("update (s)"),
     "tokens_per_s": Quantity("tokens/s", more_is_better=True),
     "tflops_per_gpu": Quantity("TFLOP/s per GPU", more_is_better=True),
-    "gpu_peak_bytes": Quantity("GPU memory (GiB)", 2.0**-30),
-    "host_peak_bytes": Quantity("host memory (GiB)", 2.0**-30),
+    "gpu_peak_bytes": Quantity("GPU memory (GiB)", 1 / GIB),
+    "host_peak_bytes": Quantity("host memory (GiB)", 1 / GIB),
 }
 
 

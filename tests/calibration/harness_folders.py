@@ -11,7 +11,7 @@ import pandas as pd
 from offsim.results.result import Result
 from offsim.results.simulate import simulate
 from offsim.scenario import Scenario
-from offsim.validation.table import run_of
+from offsim.validation.run_table import run_of
 from tests.calibration.trace_files import ADAM, GEMM, Json, call, on_gpu, write_kineto
 from tests.validation.conftest import SMALL, table_text
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from offsim.calibration.logs.logged_runs import COLUMNS
 from offsim.calibration.runs.fit import predict
 from offsim.platform.profiles import load_profile
-from offsim.validation.table import run_of
+from offsim.validation.run_table import run_of
 
 BASE = "jlse-4xh100"
 TRUTH = {

@@ -19,7 +19,7 @@ from offsim.platform.held_out import FILE_NAME, read_held_out
 from offsim.platform.profiles import available_profiles, load_profile
 from offsim.results.simulate import simulate
 from offsim.scenario import load_scenario
-from offsim.validation.table import SHIPPED_RUNS, read_runs
+from offsim.validation.run_table import SHIPPED_RUNS, read_runs
 from tests.calibration.rows import row, write
 from tests.calibration.synthetic_logs import whole_log
 from tests.calibration.synthetic_measurements import harness_folder

@@ -23,7 +23,7 @@ import pytest
 
 from offsim.calibration.microbenchmarks.rows import UNITS, read_microbenchmarks
 from offsim.cli import main
-from offsim.validation.table import MEASURED, SHIPPED_RUNS, read_runs
+from offsim.validation.run_table import MEASURED, SHIPPED_RUNS, read_runs
 
 PACKAGE = Path(__file__).parents[2] / "offsim" / "calibration" / "harness"
 SCHEDULES = [

@@ -9,8 +9,8 @@ import pytest
 
 from offsim.imports.draft import Draft
 from offsim.imports.huggingface import read_model
+from offsim.inputs.document import document_from
 from offsim.inputs.errors import InputError
-from offsim.inputs.yaml_input import document_from
 from offsim.programs.transformer import Workload
 from offsim.scenario import Model, Training
 from tests.imports.files import LLAMA_2_7B, PUBLISHED, changed

@@ -12,7 +12,7 @@ import pytest
 
 from offsim import __path__ as package
 from offsim.cli import main
-from offsim.validation.table import SHIPPED_RUNS
+from offsim.validation.run_table import SHIPPED_RUNS
 
 ROOT = Path(package[0]).parent
 SCENARIO = """\

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from offsim.validation.predictions import Validation, validate_runs
-from offsim.validation.table import SHIPPED_RUNS, RunTable, read_runs
+from offsim.validation.run_table import SHIPPED_RUNS, RunTable, read_runs
 
 SMALL = {
     "hardware": "polaris-4xa100", "series": "made-up", "model": "tiny", "layers": "2", "hidden": "512",

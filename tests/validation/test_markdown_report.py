@@ -18,7 +18,7 @@ from offsim.validation.folder import read_tables
 from offsim.validation.markdown_report import make_report, worst_disagreement
 from offsim.validation.plot_accounts import plot_accounts
 from offsim.validation.predictions import validate_runs
-from offsim.validation.table import MEASURED_PHASES, read_runs
+from offsim.validation.run_table import MEASURED_PHASES, read_runs
 
 FILES = {"scatter": "report-scatter.png", "timeline": "report-timeline.png"}
 PNG = b"\x89PNG\r\n"
@@ -160,7 +160,7 @@ def test_measured_brackets_stand_above_the_timeline(make_table):
     assert above.get_position().y0 > below.get_position().y1
     assert above.get_xlim()[1] >= 0.1105
     with pytest.raises(ValueError, match="nothing to draw: no phase of the run was measured"):
-        plot_accounts(result, phase_accounts(result.run, {}))
+        plot_accounts(result, phase_accounts(result.run, {}), title="x")
 
 
 def test_the_command_writes_report_and_pictures_and_the_rest(make_table, tmp_path, capsys):

@@ -7,7 +7,7 @@ from offsim.inputs.errors import InputError
 from offsim.results.limits import PhaseSpan
 from offsim.validation.names import run_names
 from offsim.validation.predictions import GIB, _within, predict, validate_runs
-from offsim.validation.table import MEASURED, read_runs
+from offsim.validation.run_table import MEASURED, read_runs
 
 OUTCOMES = {**dict.fromkeys(MEASURED, "1.0"), "bwd_cv": "9", "params_per_tp_rank": "9", "largest_subgroup": "9"}
 

@@ -9,8 +9,8 @@ import pytest
 from offsim.inputs.errors import InputError
 from offsim.programs.transformer import Workload
 from offsim.schedulers import scenario_scheduler
-from offsim.validation import table
-from offsim.validation.table import REQUIRED, RunTable, read_rows, read_runs
+from offsim.validation import run_table
+from offsim.validation.run_table import REQUIRED, RunTable, read_rows, read_runs
 
 
 def problem_of(path: Path) -> str:
@@ -198,7 +198,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 
 
 def test_size_is_bounded_also_of_what_a_small_file_unpacks_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "MAX_BYTES", 100)
+    monkeypatch.setattr(run_table, "MAX_BYTES", 100)
     path = tmp_path / "runs.csv"
     path.write_bytes(b"x" * 101)
     assert problem_of(path) == "runs.csv: found more than 100 bytes, expected a table of runs"
@@ -238,7 +238,6 @@ def test_plain_rows(tmp_path):
 
 
 def test_reading_a_table_loads_no_heavy_library():
-    code = (
-        "import sys, offsim.validation.table; print([m for m in ('numpy', 'pandas', 'matplotlib') if m in sys.modules])"
-    )
+    heavy = "('numpy', 'pandas', 'matplotlib')"
+    code = f"import sys, offsim.validation.run_table; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -3,8 +3,8 @@ import pytest
 from offsim.validation.predictions import Prediction, Validation
 from offsim.validation.ranking import Ranking, scheduler_rankings, stride_rankings
 from offsim.validation.reasons import reasons
+from offsim.validation.run_table import read_runs
 from offsim.validation.score import Comparison, comparisons, quantile, score, scores, worst_runs
-from offsim.validation.table import read_runs
 
 
 def made_up(make_table, rows, predicted):

@@ -15,9 +15,9 @@ from offsim.validation.accounts import phase_accounts
 from offsim.validation.folder import read_tables
 from offsim.validation.markdown_report import make_report, worst_disagreement
 from offsim.validation.predictions import validate_runs
+from offsim.validation.run_table import COLUMN_OF, read_runs
 from offsim.validation.side_by_side import pairs, plot_side_by_side, traced_iteration
-from offsim.validation.table import read_runs
-from offsim.validation.traced import HARNESS_PHASES, TracedIteration, last_iteration
+from offsim.validation.traced import TracedIteration, last_iteration
 from tests.calibration.harness_folders import PROFILE, SCHEDULES, annotation, scenario_of, write_harness
 from tests.calibration.trace_files import GEMM, call, on_gpu, write_kineto
 
@@ -40,7 +40,7 @@ def test_a_trace_of_a_simulation_gives_back_its_phases_and_activities(folder, sc
     found = traced(folder, schedule)
     result = simulate(scenario_of(schedule), stretch=SLOWER)
     assert found.gpu
-    assert list(found.phases["phase"]) == list(HARNESS_PHASES)
+    assert list(found.phases["phase"]) == list(COLUMN_OF)
     assert found.phases["duration_s"].tolist() == pytest.approx(list(result.durations.values()), rel=1e-6)
     for account in phase_accounts(result.run, {}):
         compared = [pair for pair in pairs(found, account) if pair.measured_s > 1e-8]
@@ -103,7 +103,7 @@ def test_measured_stands_above_simulated_on_one_axis(folder):
     found = worst_disagreement(validate_runs(table))
     assert found is not None
     assert found.traced is not None
-    measured, simulated = plot_side_by_side(found.traced, found.result).axes
+    measured, simulated = plot_side_by_side(found.traced, found.result, "x").axes
     assert measured.get_xlim() == simulated.get_xlim()
     assert measured.get_position().y0 > simulated.get_position().y1
 
@@ -170,7 +170,7 @@ def test_a_real_trace_without_a_gpu(schedule):
     row = next(run for run in read_runs(CPU_ONLY / "training.csv", PROFILE).runs if run.cell("schedule") == schedule)
     assert not found.gpu
     # One iteration under the profiler, against the median of eight: of the same size.
-    for phase, column in zip(HARNESS_PHASES, ("fwd_ms", "bwd_ms", "step_ms"), strict=True):
+    for phase, column in COLUMN_OF.items():
         seconds = float(found.phases.set_index("phase")["duration_s"][phase])
         assert row.measured[column] / 3 < 1e3 * seconds < 3 * row.measured[column]
     step = {measured.kind: measured for measured in found.in_phase("step")}
@@ -179,7 +179,7 @@ def test_a_real_trace_without_a_gpu(schedule):
     assert step["scaling"].count == (subgroups if schedule == "zero3_offload" else subgroups - subgroups // 2)
     # All that a phase's activities take passes on the threads of that phase: nothing counts twice.
     threads = found.activities["stream"].nunique()
-    for phase in HARNESS_PHASES:
+    for phase in COLUMN_OF:
         span = float(found.phases.set_index("phase")["duration_s"][phase])
         assert sum(measured.seconds for measured in found.in_phase(phase)) <= threads * span
 

@@ -31,7 +31,7 @@ def overlaps(figure: Figure) -> list[tuple[str, str]]:
 
 def test_a_panel_per_phase_with_all_runs(validation):
     compared = comparisons(validation)
-    picture = plot_scatter(compared, title="all")
+    picture = plot_scatter(compared)
     assert [axes.get_title(loc="left") for axes in picture.axes] == list(SCORED)
     for axes in picture.axes:
         drawn = [line for line in axes.lines if line.get_gid()]

@@ -7,7 +7,7 @@ import pytest
 from offsim.validation.markdown import ranking_list
 from offsim.validation.predictions import validate_runs
 from offsim.validation.report import format_validation, signed_percent, to_json
-from offsim.validation.table import MEASURED, SHIPPED_RUNS, read_runs
+from offsim.validation.run_table import MEASURED, SHIPPED_RUNS, read_runs
 from offsim.views.console import Style
 
 TOO_BIG = {

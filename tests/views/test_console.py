@@ -7,11 +7,11 @@ from offsim.views.console import LONG, PLAIN, Style, can_encode
 
 def test_a_table_is_aligned_and_has_a_rule() -> None:
     rows = [["forward", 0.21, None], ["backward", 0.85, "PCIe"]]
-    assert PLAIN.table(rows, ["phase", "s", "limited by"], "lrl", indent=2).split("\n") == [
-        "  phase        s  limited by",
-        "  ──────────────────────────",
-        "  forward   0.21",
-        "  backward  0.85  PCIe",
+    assert PLAIN.table(rows, ["phase", "s", "limited by"], "lrl").split("\n") == [
+        "phase        s  limited by",
+        "──────────────────────────",
+        "forward   0.21",
+        "backward  0.85  PCIe",
     ]
 
 

@@ -190,9 +190,9 @@ def test_the_same_input_gives_the_same_bytes(dos: Any, tmp_path: Path) -> None:
 
 def test_png_has_the_asked_size_and_no_text_chunks(dos: Any, tmp_path: Path) -> None:
     path = tmp_path / "out.png"
-    save_picture(plot_timeline(dos.timeline, dos.phases), path, dpi=150)
+    save_picture(plot_timeline(dos.timeline, dos.phases), path)
     data = path.read_bytes()
-    assert int.from_bytes(data[16:20], "big") == 7 * 150
+    assert int.from_bytes(data[16:20], "big") == 7 * 200
     assert b"tEXt" not in data
 
 

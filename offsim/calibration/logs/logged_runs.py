@@ -19,7 +19,7 @@ from offsim.calibration.logs.lines import MemoryReport, Moment, Sample, Setting,
 from offsim.inputs.errors import InputError, suggestion
 from offsim.inputs.files import atomic_write
 from offsim.inputs.reading import reading, unpacked
-from offsim.validation.table import REQUIRED, TIMES
+from offsim.validation.run_table import REQUIRED, TIMES
 
 MAX_BYTES = 4_000_000_000
 MAX_LINE = 200_000

@@ -15,9 +15,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from offsim.inputs.document import Document, Mark
 from offsim.inputs.errors import Expected, InputError
 from offsim.inputs.fields import Number, Section
-from offsim.inputs.yaml_input import Document, Mark, validate
+from offsim.inputs.validate import validate
 
 FILE_NAME = "microbenchmarks.jsonl"
 MAX_BYTES = 64_000_000

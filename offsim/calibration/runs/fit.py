@@ -15,7 +15,7 @@ from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
 from offsim.scenario import scenario_profile
 from offsim.validation import predictions
-from offsim.validation.table import TIMES, MeasuredRun
+from offsim.validation.run_table import TIMES, MeasuredRun
 
 NOISE = 0.03
 """Relative error from which a phase weighs less than quadratically: repetitions differ by about that much."""

@@ -25,13 +25,15 @@ from pydantic import Field
 from offsim.calibration.runs.fit import Point, points, runs_on
 from offsim.calibration.runs.plausible import fields_of
 from offsim.calibration.runs.recipe import Constant, Recipe
+from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError, KeyPath, suggestion
 from offsim.inputs.fields import Number, Section
-from offsim.inputs.yaml_input import Document, read_yaml, validate
+from offsim.inputs.validate import validate
+from offsim.inputs.yaml_input import read_yaml
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import load_profile, profile_file
 from offsim.validation.folder import shipped_runs
-from offsim.validation.table import RunTable, read_runs
+from offsim.validation.run_table import RunTable, read_runs
 
 Positive = Annotated[Number, Field(gt=0)]
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel, create_model
 
+from offsim.inputs.document import Document, Mark, dotted
 from offsim.inputs.errors import InputError, KeyPath, nearest, suggestion
 from offsim.inputs.fields import Section, section_type
 from offsim.inputs.packaged import is_path
-from offsim.inputs.yaml_input import Document, Mark, dotted, validate
+from offsim.inputs.validate import validate
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import factor_of, load_profile
 from offsim.scenario import Model, Scenario, SchedulerChoice, Training

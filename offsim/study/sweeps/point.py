@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError
 from offsim.inputs.packaged import offsim_version
-from offsim.inputs.yaml_input import Document, validate
+from offsim.inputs.validate import validate
 from offsim.platform.hardware import HardwareProfile
 from offsim.results.simulate import simulate
 from offsim.scenario import Scenario, scenario_profile

@@ -16,10 +16,10 @@ from offsim.inputs.errors import InputError
 from offsim.study.processes import cores, worker_processes
 from offsim.study.sweeps.axes import Sweep
 from offsim.study.sweeps.cluster import cluster_workers
+from offsim.study.sweeps.parquet import read_results, write_table
 from offsim.study.sweeps.point import failure, points, simulate_point
 from offsim.study.sweeps.store import CONTINUES, Store, open_store
 from offsim.study.sweeps.sweep_file import read_sweep
-from offsim.study.sweeps.table import read_results, write_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,10 +8,12 @@ from typing import Any
 
 from pydantic import Field
 
+from offsim.inputs.document import Document, document_from, dotted
 from offsim.inputs.errors import InputError, KeyPath, suggestion
 from offsim.inputs.fields import Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
-from offsim.inputs.yaml_input import Document, document_from, dotted, read_yaml, validate
+from offsim.inputs.validate import validate
+from offsim.inputs.yaml_input import read_yaml
 from offsim.platform.profiles import load_profile
 from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.schedulers.registry import scenario_scheduler

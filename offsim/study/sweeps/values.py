@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from offsim.inputs.document import Document, dotted
 from offsim.inputs.errors import Expected, KeyPath
 from offsim.inputs.fields import Count, Number, Section
-from offsim.inputs.yaml_input import Document, dotted, validate
+from offsim.inputs.validate import validate
 
 MAX_VALUES = 100_000
 

@@ -11,13 +11,7 @@ from offsim.inputs.errors import InputError, suggestion
 from offsim.programs.options import options_to_try
 from offsim.programs.transformer import Workload
 from offsim.scenario import Scenario, load_scenario, scenario_profile
-from offsim.schedulers.registry import (
-    BUILT_IN,
-    available_schedulers,
-    find_scheduler,
-    scenario_scheduler,
-    with_scheduler,
-)
+from offsim.schedulers.registry import BUILT_IN, available_schedulers, find_scheduler, with_scheduler
 from offsim.simulation import checked
 
 Settings = dict[str, Any]
@@ -84,32 +78,11 @@ class Space:
             changed = load_scenario(self.scenario, self._overrides(training))
             changes = sum(value != getattr(self.scenario.training, name) for name, value in training.items())
             for name, model in self.options.items():
-                for options in self._accepted(changed, name, model):
+                for options in _combinations(self._options(model)):
                     settings = ({"scheduler": name} if "scheduler" in self.dimensions else {}) | options | training
                     unusual = sum(value != model.model_fields[key].default for key, value in options.items())
                     scenario = with_scheduler(changed, {"name": name, **options})
                     yield Candidate(settings, scenario, changes + unusual + (name != own))
-
-    def _accepted(self, scenario: Scenario, name: str, model: type[Any]) -> list[Settings]:
-        """The combinations of options that the scheduler accepts; InputError where it accepts none of values given."""
-        accepted: list[Settings] = []
-        refused: list[tuple[Settings, InputError]] = []
-        for options in _combinations(self._options(model)):
-            try:
-                scenario_scheduler(with_scheduler(scenario, {"name": name, **options}))
-            except InputError as error:
-                refused.append((options, error))
-            else:
-                accepted.append(options)
-        possible = [self._asked(options) for options in accepted]
-        for options, problem in refused:
-            if self._asked(options) not in possible:
-                raise problem
-        return accepted
-
-    def _asked(self, options: Settings) -> Settings:
-        """Those whose values were given."""
-        return {key: value for key, value in options.items() if key in self.given}
 
     def _options(self, model: type[Any]) -> dict[str, tuple[Any, ...]]:
         """The values to try of a scheduler's options, the scenario's own among them."""

@@ -13,7 +13,7 @@ from offsim.calibration.logs import logged_runs as logs
 from offsim.calibration.logs.logged_runs import COLUMNS, missing, read_log
 from offsim.cli import main
 from offsim.inputs.errors import InputError
-from offsim.validation.table import SHIPPED_RUNS, read_runs
+from offsim.validation.run_table import SHIPPED_RUNS, read_runs
 from tests.calibration.synthetic_logs import (
     STAMP,
     ZERO_AS_DICTIONARY,

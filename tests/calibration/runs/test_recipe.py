@@ -25,7 +25,7 @@ from offsim.platform.profiles import available_profiles, load_profile
 from offsim.programs.rank import ADAM_TRAFFIC, SCALE_TRAFFIC
 from offsim.results.simulate import simulate
 from offsim.validation import predictions
-from offsim.validation.table import TIMES, read_runs
+from offsim.validation.run_table import TIMES, read_runs
 from tests.calibration.synthetic_runs import BASE, runs_table
 
 RECIPES = packaged_folder("hardware_profiles") / "recipes"

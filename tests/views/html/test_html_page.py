@@ -21,10 +21,10 @@ from offsim.api import Comparison, Result, compare, simulate
 from offsim.cli import main
 from offsim.platform.profiles import load_profile, unit_of
 from offsim.results.units import engineering, format_memory, format_time
-from offsim.validation.page import held_out
+from offsim.validation.accuracy import held_out
 from offsim.validation.predictions import validate_runs
+from offsim.validation.run_table import SHIPPED_RUNS, read_runs
 from offsim.validation.score import comparisons, scores
-from offsim.validation.table import SHIPPED_RUNS, read_runs
 from offsim.views.html.page import DARK_SURFACE, page
 from offsim.views.style import luminance, rgb
 
@@ -169,7 +169,7 @@ def test_errors_are_those_of_the_validation(text: str) -> None:
     assert "The 12 measured runs are of 13B, 20B, 7B under deep_optimizer_states, zero3_offload" in text
     for model, errors in held_out()["jlse-4xh100"].items():
         row = next(row for row in rows if row[0] == model)
-        assert row[-1] == f"{errors['sum']['median']:.1f} / {errors['sum']['p90']:.1f} %"
+        assert row[-1] == f"{errors['sum'].median:.1f} / {errors['sum'].p90:.1f} %"
 
 
 def test_errors_are_not_claimed_for_other_hardware(tmp_path: Path, text: str) -> None:

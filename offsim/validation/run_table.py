@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from offsim.inputs.document import Document, Mark, dotted
 from offsim.inputs.errors import InputError, KeyPath, nearest
-from offsim.inputs.packaged import packaged_folder
 from offsim.inputs.reading import reading, unpacked
-from offsim.inputs.yaml_input import Document, Mark, dotted, validate
+from offsim.inputs.validate import validate
 from offsim.platform.platform import GPU, HOST
 from offsim.platform.profiles import load_profile
 from offsim.programs.schedule import TrainingSchedule
@@ -27,8 +27,6 @@ from offsim.schedulers.registry import find_scheduler, scenario_scheduler
 MAX_BYTES = 64_000_000
 
 SHIPPED_RUNS = Path(__file__).with_name("measured_runs.csv")
-HELD_OUT = packaged_folder("hardware_profiles") / "held_out.json"
-"""Errors on models left out of the fit, as `offsim.platform.held_out` describes them."""
 
 # Column -> where its value goes in a scenario
 _KEYS: dict[str, tuple[str, ...]] = {
@@ -70,6 +68,8 @@ TIMES = {"fwd_ms": "forward", "bwd_ms": "backward", "step_ms": "update"}
 MEASURED_PHASES = {"forward": "forward", "backward": "backward", "update": "step"}
 """Simulated phase -> what measurements call it."""
 SIMULATED_PHASES = {measured: simulated for simulated, measured in MEASURED_PHASES.items()}
+COLUMN_OF = {MEASURED_PHASES[phase]: column for column, phase in TIMES.items()}
+"""Measured phase -> the column of its time."""
 MEASURED = (
     *TIMES,
     "iteration_ms",
