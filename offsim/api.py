@@ -1,4 +1,4 @@
-"""The results that `import offsim` gives: they draw themselves, write pages and traces."""
+"""The results of `import offsim`: they draw themselves and write pages and traces."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ P = ParamSpec("P")
 
 
 class Result(results.Result):
-    """One simulated iteration that can be drawn. Times are seconds since its start, sizes bytes, rates per second.
+    """One simulated iteration, with plots. Times are seconds since its start, sizes bytes, rates per second.
 
-    A scenario that does not fit in memory has a `verdict` and no times: asking for one raises DoesNotFit.
+    A scenario that does not fit in memory has a `verdict` and no times: accessing one raises DoesNotFit.
     """
 
     @classmethod
     def of(cls, plain: results.Result) -> Result:
-        """The same result, with its pictures."""
+        """The same result, with plots."""
         drawable = cls.__new__(cls)
         vars(drawable).update(vars(plain))
         return drawable
 
     def plot_timeline(self, **options: Any) -> Picture:
-        """What each stream did when; options as of `offsim.views.timeline.plot_timeline`."""
+        """The timeline of each stream; options as in `offsim.views.timeline.plot_timeline`."""
         from offsim.views.timeline import plot_timeline
 
         self._require_phases()
         return plot_timeline(self.timeline, self.phases, **{"title": self.name, **options})
 
     def plot_memory(self, **options: Any) -> Picture:
-        """Who held how much of each memory tier; options as of `offsim.views.memory.plot_memory`."""
+        """Occupants of each memory tier over time; options as in `offsim.views.memory.plot_memory`."""
         from offsim.views.memory import plot_memory
 
         self._require_phases()
@@ -46,7 +46,7 @@ class Result(results.Result):
         return plot_memory(self.memory, capacities, self.phases, **{"title": self.name, **options})
 
     def plot_bandwidth(self, **options: Any) -> Picture:
-        """Bytes per second of each link and of host memory; options as of `offsim.views.bandwidth.plot_bandwidth`."""
+        """Bytes per second of each link and of host memory; options as in `offsim.views.bandwidth.plot_bandwidth`."""
         from offsim.results.utilization import capacities
         from offsim.views.bandwidth import plot_bandwidth
 
@@ -54,7 +54,7 @@ class Result(results.Result):
         return plot_bandwidth(self.bandwidth, capacities(self.run), self.phases, **{"title": self.name, **options})
 
     def plot_page(self, *, rank: int = 0, **options: Any) -> Picture:
-        """All three on one time axis, of one rank; options as of `offsim.views.page.plot_page`."""
+        """All three plots of one rank on one time axis; options as in `offsim.views.page.plot_page`."""
         from offsim.results.utilization import capacities
         from offsim.views.page import plot_page
         from offsim.views.wording import tiers_of_rank
@@ -67,7 +67,7 @@ class Result(results.Result):
         return plot_page(self.timeline, self.phases, self.bandwidth, rates, memory, tiers, rank=rank, **options)
 
     def to_perfetto(self, path: str | os.PathLike[str]) -> None:
-        """Write a trace that Perfetto and chrome://tracing open, gzipped where the path ends in ".gz"."""
+        """Write a trace for Perfetto and chrome://tracing, gzipped if the path ends in ".gz"."""
         from offsim.views.perfetto import write_trace
 
         self._require_phases()
@@ -75,14 +75,14 @@ class Result(results.Result):
         write_trace(path, self.timeline, self.memory, self.bandwidth, phases=self.phases, metadata=metadata)
 
     def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
-        """Write a page that needs nothing else: times, what limits them, timeline and memory, where values come from.
+        """Write a self-contained page: times, limits, timeline, memory, and sources of hardware values.
 
         Timeline and GPU memory are those of `rank`.
         """
         Comparison([self], [self.name]).to_html(path, rank=rank)
 
     def _require_phases(self) -> None:
-        """A run that ended before it began has nothing to draw, one that ended later has."""
+        """A run that failed before its first phase has nothing to draw."""
         if self.phases.empty:
             self.require_fit()
 
@@ -100,22 +100,22 @@ class Result(results.Result):
 
 
 class Comparison(comparisons.Comparison[Result]):
-    """Results by label that can be drawn; speed-ups are over the first that fits."""
+    """Results by label, with plots; speed-ups are relative to the first that fits."""
 
     @classmethod
     def of(cls, plain: comparisons.Comparison[results.Result]) -> Comparison:
-        """The same comparison, with its pictures."""
+        """The same comparison, with plots."""
         return cls([Result.of(result) for result in plain], plain.labels)
 
     def plot(self, **options: Any) -> Picture:
-        """The timelines of those that fit on one time axis; options as of `plot_comparison`."""
+        """Timelines of the results that fit, on one time axis; options as in `plot_comparison`."""
         from offsim.views.timeline import plot_comparison
 
         shown = zip(self.labels, self.results, strict=True)
         return plot_comparison([(label, r.timeline, r.phases) for label, r in shown if r.fits], **options)
 
     def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
-        """Write a page that compares them, as `Result.to_html` does for one, their timelines on one scale."""
+        """Write a page as `Result.to_html` does, with the timelines on one scale."""
         from offsim.validation.trust import scored
         from offsim.views.html.page import write_page
 

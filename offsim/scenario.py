@@ -1,4 +1,4 @@
-"""What to simulate: hardware, model, training set-up and scheduler; and reading it from a file or from Python."""
+"""Scenarios: hardware, model, training, placement and scheduler, read from files or from Python."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Model(Section):
 
 
 MAX_MICRO_STEPS = 1024
-"""Each is simulated: more is a slip rather than a plan."""
+"""Each is simulated; more is most likely a typing error."""
 
 
 class Training(Section):
@@ -78,7 +78,7 @@ class Training(Section):
 
 
 class SchedulerChoice(Section):
-    """A scheduler's registered name and its options (checked by the scheduler's own option model)."""
+    """A scheduler's registered name and its options, which its `Options` model checks."""
 
     model_config = ConfigDict(extra="allow")
     name: str = Field(min_length=1)
@@ -92,7 +92,7 @@ class SchedulerChoice(Section):
 class Scenario(Section):
     """One simulation. `hardware` is a profile's name or the path of a profile file.
 
-    `hardware_changes` are values in place of the profile's, or factors of them as `x2`: {link: {h2d_bytes_per_s: x2}}.
+    `hardware_changes` replace values of the profile, or multiply them: {link: {h2d_bytes_per_s: x2}}.
     """
 
     hardware: str = Field(min_length=1)
@@ -107,11 +107,11 @@ class Scenario(Section):
 
     @property
     def document(self) -> Document:
-        """The values as given and where each was written, to point at in errors."""
+        """The values as given and their positions in the input, for error messages."""
         return self._document if self._document.data else Document(self.model_dump())
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Scenario:
-        """Copy, as pydantic does; a copy with other values is not what the file says, and forgets it."""
+        """Copy, as pydantic does; a copy with other values drops the document."""
         copy = super().model_copy(update=update, deep=deep)
         if update:
             copy._document = Document()
@@ -128,16 +128,16 @@ _KEYS = [name for name, field in Scenario.model_fields.items() if not field.excl
 
 
 def available_scenarios() -> dict[str, Path]:
-    """Return name -> file of the scenarios that come with offsim."""
+    """Return name -> file of the shipped scenarios."""
     return packaged_files("scenarios")
 
 
 def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: Sequence[str] = ()) -> Scenario:
     """Read and check a scenario.
 
-    `source` is a file's path, the name of a scenario that comes with offsim, a mapping of the same shape, or a
-    scenario. `overrides` are `section.key=value` strings that replace or add values. Raises InputError, naming the
-    file and line (or the override), for the first thing wrong. A scheduler's options are checked when it is made.
+    `source` is a file's path, the name of a shipped scenario, a mapping of the same shape, or a scenario. `overrides`
+    are `section.key=value` strings that replace or add values. Raises InputError for the first error, with file and
+    line or with the override. Scheduler options are checked when the scheduler is created.
     """
     folder: Any
     if isinstance(source, Scenario):
@@ -155,7 +155,7 @@ def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: 
 
 
 def scenario_from(document: Document, folder: Any, overrides: Sequence[str] = ()) -> Scenario:
-    """Check values and build the scenario that they say, with `overrides` applied; errors as of `load_scenario`."""
+    """Check values and build the scenario, with `overrides` applied; errors as in `load_scenario`."""
     document = with_overrides(document, overrides)
     if ("folder",) in document.marks:  # known from the file's place, not a key
         raise document.error(("folder",), f"unknown key 'folder'{suggestion('folder', _KEYS)}")
@@ -168,7 +168,7 @@ def scenario_from(document: Document, folder: Any, overrides: Sequence[str] = ()
 def scheduler_options(scenario: Scenario, model: type[OptionsT]) -> OptionsT:
     """Check the scenario's scheduler options with the scheduler's own model.
 
-    Raises InputError that points to the file and line, or the override, of the offending option.
+    Raises InputError with the file and line, or the override, of the wrong option.
     """
     return validate(scenario.document, model, data=scenario.scheduler.options, at=("scheduler",))
 
@@ -183,9 +183,9 @@ def _scenario_file(source: str | Path) -> Path:
 
 
 def scenario_profile(scenario: Scenario) -> HardwareProfile:
-    """Read the profile that a scenario names, with the changes that it asks for.
+    """Read the scenario's profile and apply its `hardware_changes`.
 
-    InputError points to the scenario's line where the name or a change is wrong.
+    InputError names the scenario's line if the name or a change is wrong.
     """
     try:
         path = profile_file(scenario.hardware, scenario.folder)

@@ -21,7 +21,7 @@ from offsim.states.placement import Placed, tiers_of
 def run_scenario(
     scenario: Scenario, profile: HardwareProfile, all_ranks: bool = False, stretch: Mapping[str, float] | None = None
 ) -> Run:
-    """Simulate a scenario on a profile. Raises InputError for what is wrong with either."""
+    """Simulate a scenario on a profile. Raises InputError for errors in either."""
     for kind, times in (stretch or {}).items():
         if not 0 < times < math.inf:
             raise InputError(f"stretch of {kind!r}: found {times!r}, expected a number above 0")
@@ -58,7 +58,7 @@ def placed_states(
     scheduler: type[TrainingSchedule],
     options: ScheduleOptions,
 ) -> Placed:
-    """Where the scenario, else the scheduler, puts states; InputError where the scheduler or the profile cannot."""
+    """Tiers of states by the scenario or the scheduler's defaults; InputError if scheduler or profile lack them."""
     asked, stage = scenario.placement, workload.training.zero_stage
     if stage not in scheduler.stages:
         stages = " or ".join(map(str, scheduler.stages))
@@ -85,7 +85,7 @@ def placed_states(
 def _require_tier(
     scenario: Scenario, profile: HardwareProfile, state: str, tier: str, kinds: Sequence[str], who: str
 ) -> None:
-    """Raise InputError unless the profile has the tier, of one of these kinds."""
+    """Raise InputError unless the profile has the tier, and it is of one of these kinds."""
     at = ("placement", state)
     known = (GPU, HOST, *profile.tiers)
     if tier not in known:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,11 +11,12 @@ from hypothesis import strategies as st
 from random_scenarios import nodes, scenarios
 from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
-from offsim.engine import Operation, Tier
+from offsim.engine import Tier
 from offsim.platform.hardware import HardwareProfile
 from offsim.results.result import Result
 from offsim.results.simulate import simulate
 from offsim.results.utilization import series_of
+from tests.schedulers.conformance import check_bounds, check_order, ended
 
 CLOSE = 1e-9
 LASTING = {
@@ -39,49 +38,16 @@ def test_always_true(source: dict[str, Any], node: HardwareProfile, all_ranks: b
     with small_buckets():
         result = simulate(source, profile=node, all_ranks=all_ranks)
     assert result.fits
-    check_streams(result)
-    check_bounds(result)
+    check_order(result.run)
+    check_bounds(result.run)
     check_capacity(result)
     check_memory(result)
     check_limits(result)
 
 
-def ended(result: Result) -> list[Operation]:
-    """What has run: all but what ranks that end early left waiting in the next iteration."""
-    assert all(operation.done for operation in result.run.operations)
-    return [operation for operation in result.run.engine.operations if operation.done]
-
-
-def check_streams(result: Result) -> None:
-    """No stream runs two activities at once; none starts before it is enqueued or what it waited for has ended."""
-    by_stream = defaultdict(list)
-    for operation in ended(result):
-        assert operation.enqueued_at <= operation.started_at <= operation.ended_at
-        assert operation.waited_for is None or operation.waited_for.ended_at <= operation.started_at
-        by_stream[operation.stream].append(operation)
-    for operations in by_stream.values():
-        assert all(before.ended_at <= after.started_at for before, after in pairwise(operations))
-
-
-def check_bounds(result: Result) -> None:
-    """Nothing is faster than its resources' work, the chain of what it waited for, or its own time alone."""
-    operations = ended(result)
-    work: dict[Any, float] = defaultdict(float)
-    chain: dict[int, float] = {}
-    for operation in sorted(operations, key=lambda o: (o.started_at, o.index)):
-        assert operation.ended_at - operation.started_at >= operation.duration * (1 - CLOSE)
-        for resource, rate in operation.usage:
-            work[resource] += rate * operation.duration / resource.capacity
-        before = chain.get(operation.waited_for.index, 0.0) if operation.waited_for else 0.0
-        chain[operation.index] = before + operation.duration
-    end = max(operation.ended_at for operation in operations)
-    assert end >= max(work.values()) * (1 - CLOSE)
-    assert end >= max(chain.values()) * (1 - CLOSE)
-
-
 def check_capacity(result: Result) -> None:
     """No resource gives more than it has; what operations did is all of their work."""
-    operations = ended(result)
+    operations = ended(result.run)
     for entry in result.run.platform.tracked:
         series = series_of([entry], operations)[entry.name]
         assert np.all(series.rates <= entry.capacity * (1 + CLOSE))

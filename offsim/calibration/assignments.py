@@ -8,20 +8,14 @@ from typing import Any
 from offsim.calibration.profile_text import ProfileValue
 from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError, suggestion
-from offsim.inputs.fields import section_type
 from offsim.inputs.validate import validate
 from offsim.inputs.yaml_input import with_overrides
-from offsim.platform.hardware import HardwareProfile
+from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile
 
 COUNT = "gpus_per_node"
 NAMES = (
     COUNT,
-    *(
-        f"{name}.{field}"
-        for name, info in HardwareProfile.model_fields.items()
-        if (section := section_type(info.annotation))
-        for field in section.model_fields
-    ),
+    *(f"{name}.{field}" for name, section in FIXED_SECTIONS.items() for field in section.model_fields),
 )
 """The values of a profile by dotted name."""
 
@@ -48,11 +42,9 @@ def set_values(base: HardwareProfile, assignments: Sequence[str]) -> dict[str, P
 
 def with_values(profile: HardwareProfile, values: Mapping[str, float]) -> HardwareProfile:
     """The profile with these values, by dotted name, in place of its own."""
-    data: dict[str, Any] = profile.model_dump()
+    own: dict[str, float] = {}
+    sections: dict[str, dict[str, float]] = {}
     for name, value in values.items():
         section, _, key = name.rpartition(".")
-        if section:
-            data[section] = {**(data[section] or {}), key: value}
-        else:
-            data[key] = value
-    return HardwareProfile(**data)
+        (sections.setdefault(section, {}) if section else own)[key] = value
+    return HardwareProfile(**profile.with_values(sections).model_dump() | own)

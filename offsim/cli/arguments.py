@@ -33,6 +33,11 @@ def scheduler_option(help: str) -> Any:
     return typer.Option("--scheduler", metavar="NAME[:OPTION=VALUE,...]", help=help, autocompletion=schedulers_from)
 
 
+def profile_option(help: str) -> Any:
+    """Declare an option whose value is a hardware profile."""
+    return typer.Option(metavar="PROFILE", help=help, autocompletion=profiles_from)
+
+
 SCENARIO = typer.Argument(
     metavar="SCENARIO",
     help="A YAML file, or the name of a scenario that comes with offsim.",

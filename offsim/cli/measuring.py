@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offsim.cli.arguments import JsonOption, profiles_from
+from offsim.cli.arguments import JsonOption, profile_option
 from offsim.cli.outputs import (
     REPORT_PICTURES,
     STDOUT,
@@ -90,14 +90,7 @@ def replay(
             "cpu_adam, cpu.",
         ),
     ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PROFILE",
-            help="Copy at the link rates of this hardware profile.",
-            autocompletion=profiles_from,
-        ),
-    ] = None,
+    profile: Annotated[str | None, profile_option("Copy at the link rates of this hardware profile.")] = None,
     json: JsonOption = None,
 ) -> None:
     """Replay a recorded trace, as it was and with changed speeds.
@@ -131,8 +124,7 @@ def validate(
         ),
     ] = None,
     hardware: Annotated[
-        str | None,
-        typer.Option(metavar="PROFILE", help="Predict with this hardware profile instead of those the table names."),
+        str | None, profile_option("Predict with this hardware profile instead of those the table names.")
     ] = None,
     json: JsonOption = None,
     plot: Annotated[
@@ -230,14 +222,7 @@ def calibrate(
             metavar="MINE.yaml", help="The profile to write; it extends the base. With recipes, a folder for theirs."
         ),
     ],
-    base: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PROFILE",
-            help="The profile to start from, of like hardware.",
-            autocompletion=profiles_from,
-        ),
-    ] = None,
+    base: Annotated[str | None, profile_option("The profile to start from, of like hardware.")] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option(

@@ -17,6 +17,7 @@ from offsim.cli.arguments import (
     JsonOption,
     ScenarioArgument,
     SetOption,
+    profile_option,
     profiles_from,
     scenarios_from,
     scheduler_option,
@@ -56,10 +57,7 @@ def run(
         str | None,
         typer.Option(metavar="CONFIG.json", help="With --deepspeed: the config.json of a Hugging Face model."),
     ] = None,
-    hardware: Annotated[
-        str | None,
-        typer.Option(metavar="PROFILE", help="With --deepspeed: what it runs on.", autocompletion=profiles_from),
-    ] = None,
+    hardware: Annotated[str | None, profile_option("With --deepspeed: what it runs on.")] = None,
     gpus: Annotated[
         int | None, typer.Option(metavar="COUNT", help="With --deepspeed: GPUs of the job; by default one node's.")
     ] = None,

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from offsim.cli.arguments import (
-    AllRanksOption,
-    JobsOption,
-    JsonOption,
-    ScenarioArgument,
-    SetOption,
-)
+from offsim.cli.arguments import AllRanksOption, JobsOption, JsonOption, ScenarioArgument, SetOption
 from offsim.cli.outputs import STDOUT, SUFFIXES, check_outputs, write_json, write_picture
 from offsim.cli.terminal import note, show, style_of
 
@@ -82,21 +77,26 @@ def tune(
     Simulates every combination of the settings: the fastest, the fastest with less GPU memory, and what better hardware
     would buy.
     """
-    from offsim.cli.tuning import tune_scenario
-    from offsim.study.processes import cores
+    from offsim.cli.tuning import tuning_json, tuning_report, values_to_try
+    from offsim.scenario import load_scenario
+    from offsim.study.processes import cores, worker_processes
+    from offsim.study.tuning.tune import Mapper, Question
+    from offsim.study.tuning.tune import tune as find_fastest
+    from offsim.study.tuning.upgrades import upgrades
 
-    tune_scenario(
-        scenario,
-        overrides or (),
-        over,
-        tries or (),
-        objective,
-        headroom=headroom,
-        budget=budget,
-        jobs=jobs or cores(),
-        with_upgrades=with_upgrades,
-        json=json,
-    )
+    check_outputs({"--json": json}, inputs=[scenario])
+    chosen = load_scenario(scenario, overrides or ())
+    names = None if over is None else [name.strip() for name in over.split(",")]
+    tried = values_to_try(tries or ())
+    question = Question(names, tried, objective, headroom, budget)  # type: ignore[arg-type]  # checked there
+    with worker_processes(jobs or cores(), "--jobs 1 needs none") as workers:
+        mapper: Mapper = map if (jobs or cores()) == 1 else partial(workers.map, chunksize=4)
+        tuning = find_fastest(chosen, question, mapper)
+        bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
+    if json != STDOUT:
+        show(tuning_report(chosen.name, tuning, bought, style_of(sys.stdout)))
+    if json is not None:
+        write_json(json, tuning_json(tuning, bought))
 
 
 def sensitivity(

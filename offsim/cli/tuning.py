@@ -1,24 +1,19 @@
-"""`offsim tune`: what was found as text and JSON."""
+"""`offsim tune`: the values to try, and what was found as text and JSON."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
-from offsim.cli.outputs import STDOUT, check_outputs, write_json
-from offsim.cli.terminal import Style, labelled, show, style_of, wrapped
+from offsim.cli.terminal import Style, labelled, wrapped
 from offsim.imports.recommendation import recommendation
 from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError
 from offsim.inputs.yaml_input import with_overrides
 from offsim.results.units import GIB, format_memory, format_percent, format_time
-from offsim.scenario import load_scenario
-from offsim.study.processes import worker_processes
-from offsim.study.tuning.tune import Mapper, Outcome, Question, Tuning, dimensions_of, tune
-from offsim.study.tuning.upgrades import Upgrade, upgrades
+from offsim.study.tuning.tune import Outcome, Tuning, dimensions_of
+from offsim.study.tuning.upgrades import Upgrade
 from offsim.views.wording import limited_by
 
 FRONT_ROWS = 8
@@ -26,35 +21,7 @@ HEADERS = {"subgroup_size": "sub-group", "activation_checkpointing": "checkpoint
 """Of columns; of others the last word of the dimension's name, or all of it where others end in the same."""
 
 
-def tune_scenario(
-    source: str,
-    overrides: Sequence[str],
-    over: str | None,
-    tries: Sequence[str],
-    objective: str,
-    *,
-    headroom: float,
-    budget: int | None,
-    jobs: int,
-    with_upgrades: bool,
-    json: str | None,
-) -> None:
-    """Tune, print, write."""
-    check_outputs({"--json": json}, inputs=[source])
-    scenario = load_scenario(source, overrides)
-    names = None if over is None else [name.strip() for name in over.split(",")]
-    question = Question(names, _values(tries), objective, headroom, budget)  # type: ignore[arg-type]  # checked there
-    with worker_processes(jobs, "--jobs 1 needs none") as workers:
-        mapper: Mapper = map if jobs == 1 else partial(workers.map, chunksize=4)
-        tuning = tune(scenario, question, mapper)
-        bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
-    if json != STDOUT:
-        show(tuning_report(scenario.name, tuning, bought, style_of(sys.stdout)))
-    if json is not None:
-        write_json(json, tuning_json(tuning, bought))
-
-
-def _values(tries: Sequence[str]) -> dict[str, list[Any]]:
+def values_to_try(tries: Sequence[str]) -> dict[str, list[Any]]:
     """`micro_batch=1,2` as values to try."""
     values: dict[str, list[Any]] = {}
     for text in tries:

@@ -1,1 +1,1 @@
-"""Reading what users write: YAML with lines, checked fields, errors that point, files written aside."""
+"""Input: YAML with line numbers, checked fields, errors with positions, atomic writes."""

@@ -1,4 +1,4 @@
-"""Input values and where each was written, so that every complaint can name the file and the line."""
+"""Input values with their positions, so that every error can name file and line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_DIGITS = 30
 
 
 class Mark(NamedTuple):
-    """Where a value was written."""
+    """The position of a value in the input."""
 
     origin: str
     line: int = 0  # 0 where the origin has no lines, as a command-line override
@@ -28,7 +28,7 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """Input values and where each was written. Values given from Python have no marks."""
+    """Input values and their positions. Values from Python have no marks."""
 
     data: dict[str, Any] = field(default_factory=dict)
     marks: dict[KeyPath, Mark] = field(default_factory=dict)
@@ -38,38 +38,46 @@ class Document:
         return isinstance(other, Document)
 
     def mark(self, path: KeyPath) -> Mark:
-        """Return the mark of `path`, or of the closest section around it that has one."""
+        """Return the mark of `path`, or of the innermost enclosing section that has one."""
         marks = (self.marks.get(path[:end]) for end in range(len(path), -1, -1))
         return next((mark for mark in marks if mark), Mark(""))
 
     def found(self, path: KeyPath) -> str:
-        """Return how to quote the value at `path`: as written where that is known."""
+        """Return the value at `path` for a message: as written, if known."""
         value: Any = self.data
         for part in path:
             value = value[part]
         return shown(value, self.marks[path].text if path in self.marks else "")
 
     def error(self, path: KeyPath, problem: str) -> InputError:
-        """Return the error to raise about what is written at `path`."""
+        """Return an error about the value at `path`."""
         return InputError(problem, self.mark(path).where)
 
     def unexpected(self, path: KeyPath, expected: str) -> InputError:
-        """Return the error to raise when the value at `path` is not what is expected."""
+        """Return an error about an unexpected value at `path`."""
         return self.error(path, f"{dotted(path)}: found {self.found(path)}, expected {expected}")
 
 
 def document_from(mapping: Mapping[str, Any]) -> Document:
-    """Take values given from Python; raise InputError on keys that are not text and on NaN or infinities."""
+    """Take values from Python; raise InputError for keys that are not text, NaN and infinities."""
     return Document(_plain(mapping, ()))
 
 
 def dotted(path: KeyPath) -> str:
-    """Return a key path as messages and overrides write it: `scheduler.update_stride`."""
+    """Return a key path in the form of messages and overrides: `scheduler.update_stride`."""
     return ".".join(map(str, path))
 
 
+def flat(section: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return dotted key -> value of a section and the sections in it."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return found
+
+
 def shown(value: Any, written: str = "") -> str:
-    """Return a value as messages quote it: numbers and flags as they were written, where that is known."""
+    """Return a value for a message: numbers and flags as written, if known."""
     if value is None:
         return "nothing"
     if isinstance(value, Mapping):

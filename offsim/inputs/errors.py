@@ -1,4 +1,4 @@
-"""The errors of wrong input: one clear message each, never a traceback."""
+"""Errors about wrong input: one clear message each, never a traceback."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable
 KeyPath = tuple[str | int, ...]
 
 MAX_LENGTH = 1000
-"""A problem may quote what was found, which may be of any length and have lines of its own."""
+"""A problem may quote input of any length, with line breaks."""
 
 
 class InputError(Exception):
-    """Something the user wrote is wrong.
+    """An error in the user's input.
 
-    `problem` says what was found and what is expected; `where` is the file and line, or the command-line
-    override, that it was found in, and is empty for values that came from Python.
+    `problem` states the value found and the value expected; `where` is the file and line, or the command-line override,
+    and is empty for values from Python.
     """
 
     def __init__(self, problem: str, where: str = "") -> None:
@@ -32,9 +32,9 @@ class InputError(Exception):
 
 
 class Expected(ValueError):
-    """Raised by validators of input models: says what a value should have been.
+    """Raised by validators of input models, with the expected value.
 
-    A section's validator, which sees several fields, names the offending one in `at`, relative to the section.
+    A validator of a whole section names the wrong field in `at`, relative to the section.
     """
 
     def __init__(self, expected: str, at: KeyPath = ()) -> None:
@@ -44,13 +44,13 @@ class Expected(ValueError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """Return the valid name that `name` most likely stands for, if any comes close."""
+    """Return the valid name closest to `name`, if any is close."""
     near = difflib.get_close_matches(name.lower(), valid, n=1)
     return near[0] if near else None
 
 
 def suggestion(name: str, valid: Iterable[str]) -> str:
-    """Return what to append to "unknown ...": the nearest valid name, else all of them."""
+    """Return the end of an "unknown ..." message: the nearest valid name, otherwise all of them."""
     names = sorted(valid)
     if near := nearest(name, names):
         return f"; did you mean '{near}'?"

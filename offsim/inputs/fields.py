@@ -1,7 +1,7 @@
-"""What sections, counts, numbers and flags look like in every input file.
+"""Sections, counts, numbers and flags of all input files.
 
-Stricter than pydantic's defaults where a slip would pass silently (`true` as the number 1, `nan`), and more
-lenient where YAML libraries are not (`1e8` and `100_000_000`, which some hand over as text).
+Stricter than pydantic's defaults about silent mistakes (`true` as the number 1, `nan`), and more lenient about numbers
+that some YAML libraries return as text (`1e8`, `100_000_000`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from offsim.inputs.errors import Expected
 
 MAX_COUNT = 10**15
 MAX_NUMBER = 1e30
-"""Times and rates of such sizes multiply and divide without overflow; no machine has any beyond."""
+"""Times and rates up to this size multiply and divide without overflow; no machine exceeds it."""
 
 
 class Section(BaseModel):
-    """A group of named values; unknown names, NaN, infinities and what soon leads to them are errors."""
+    """A group of named values; unknown names, NaN, infinities and numbers of extreme size are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -33,7 +33,7 @@ class Section(BaseModel):
 
 
 def section_type(annotation: Any) -> type[BaseModel] | None:
-    """Return the section, possibly optional, that a field's annotation asks for; None if it asks for none."""
+    """Return the section type, possibly optional, in a field's annotation; None if there is none."""
     optional = get_origin(annotation) in (Union, UnionType)
     for choice in get_args(annotation) if optional else (annotation,):
         if isinstance(choice, type) and issubclass(choice, BaseModel):
@@ -87,4 +87,4 @@ Number = Annotated[float, BeforeValidator(_number)]
 """A finite number (in a `Section`); `true` is not one."""
 
 Flag = Annotated[bool, Strict()]
-"""`true` or `false`, and nothing that merely looks like it."""
+"""`true` or `false` only."""

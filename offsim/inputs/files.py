@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, never half of each."""
+"""Atomic writes: a file is either the old one or the new one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import IO
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a file for binary writing that takes the place of `path` only if the block ends without an error.
+    """Open a file for binary writing that replaces `path` only if the block ends without an error.
 
-    A link is followed, the mode of the file replaced is kept. What is no plain file (a pipe, /dev/stdout) is written
-    directly, as it cannot be replaced.
+    Links are followed, and the mode of the replaced file is kept. Pipes and devices such as /dev/stdout are written
+    directly.
     """
     # Of the path itself: where /dev/stdout is a pipe, its real path is a name without a file.
     old_mode = os.stat(path).st_mode if os.path.exists(path) else None

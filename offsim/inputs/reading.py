@@ -1,4 +1,4 @@
-"""Files to read, gzipped or not: what is wrong with one is said in one message."""
+"""Reading files, gzipped or not, with one message per error."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _GZIP = b"\x1f\x8b"
 
 @contextmanager
 def reading(path: Path, expected: str) -> Iterator[IO[bytes]]:
-    """Open a file for binary reading; InputError for one that cannot be read, or not be unpacked within the block.
+    """Open a file for binary reading; InputError if it cannot be read, or unpacked within the block.
 
-    `expected` says what kind of file it should be.
+    `expected` names the expected kind of file.
     """
     try:
         with path.open("rb") as file:
@@ -34,14 +34,14 @@ def reading(path: Path, expected: str) -> Iterator[IO[bytes]]:
 
 
 def unpacked(file: IO[bytes]) -> IO[bytes]:
-    """The content of a file at its beginning: unpacked where it is gzipped, else the file itself."""
+    """The content of a file, unpacked if it is gzipped."""
     packed = file.read(len(_GZIP)) == _GZIP
     file.seek(0)
     return cast(IO[bytes], gzip.open(file)) if packed else file
 
 
 def _nearest_file(path: Path) -> str:
-    """Return what to append to "no such file": the file of that kind with the nearest name, if any comes close."""
+    """Return the end of a "no such file" message: the file of the same suffix with the nearest name, if any."""
     others = sorted(other for other in path.parent.glob("*") if other.suffix == path.suffix)
     stems = {other.stem.lower(): other for other in others}
     near = nearest(path.stem, stems)

@@ -1,4 +1,4 @@
-"""Checking a document against a model: pydantic's errors as one sentence with file, line and key."""
+"""Validation of documents against models: pydantic's errors as one sentence with file, line and key."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class _Problem(NamedTuple):
 
 
 def validate(document: Document, model: type[ModelT], data: Any = None, at: KeyPath = ()) -> ModelT:
-    """Build `model` from the document, or from `data`, which the document holds at the path `at`.
+    """Build `model` from the document, or from `data`, the part of it at the path `at`.
 
-    Raises InputError for the first problem by line. Missing keys come last: a misspelt key is missing too.
+    Raises InputError for the first problem by line. Missing keys come last, because a misspelt key is missing too.
     """
     try:
         return model.model_validate(document.data if data is None else data)
@@ -72,7 +72,7 @@ def _problem(document: Document, model: type[BaseModel], details: ErrorDetails, 
 
 
 def _problem_of_keys(model: type[BaseModel], details: ErrorDetails, at: KeyPath) -> _Problem:
-    """A key that the section at `at` of the document lacks, or has and should not."""
+    """The problem of a missing or an unknown key in the section at `at`."""
     *inside, name = details["loc"]
     section = (*at, *inside)
     fields = _fields(model, tuple(inside))
@@ -84,7 +84,7 @@ def _problem_of_keys(model: type[BaseModel], details: ErrorDetails, at: KeyPath)
 
 
 def _existing(data: Any, path: KeyPath) -> KeyPath:
-    """Cut from the path what is not in the data: pydantic adds the names of a union's branches."""
+    """The part of the path that exists in the data: pydantic adds the names of a union's branches."""
     for end, part in enumerate(path):
         try:
             data = data[part]
@@ -94,7 +94,7 @@ def _existing(data: Any, path: KeyPath) -> KeyPath:
 
 
 def _fields(model: type[BaseModel], path: KeyPath) -> dict[str, str]:
-    """Return name -> meaning of the keys that the section at `path` of `model` may have in a file."""
+    """Return name -> description of the valid keys of the section at `path` of `model`."""
     for part in path:
         known = model.model_fields.get(str(part))
         section = section_type(known.annotation) if known else None

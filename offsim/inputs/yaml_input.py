@@ -1,8 +1,8 @@
-"""Reading YAML and JSON with the line of every value.
+"""YAML and JSON with the line of every value.
 
-Files are small and written by people, so the accepted language is small too: one document, one mapping at the
-top, no tags, no aliases (hence no alias bombs), no duplicate keys, bounded size and depth. Numbers follow
-YAML 1.2, in which `1e8` is a number and `010` is ten; `yes`, `no`, `on` and `off` are booleans, as PyYAML has it.
+The accepted language is a subset: one document with a mapping at the top, no tags, no aliases (hence no alias bombs),
+no duplicate keys, bounded size and depth. Numbers follow YAML 1.2: `1e8` is a number, `010` is ten. `yes`, `no`, `on`
+and `off` are booleans, as in PyYAML.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WORDS |= dict.fromkeys(("true", "yes", "on"), True) | dict.fromkeys(("false", "
 
 
 def read_yaml(path: Path) -> Document:
-    """Read a YAML file; raise InputError, with the line where there is one, if it is not acceptable."""
+    """Read a YAML file; raise InputError, with the line if known, for invalid content."""
     reader = _Reader(_text(path, "YAML"), str(path))
     if not isinstance(data := reader.document(), dict):
         raise InputError(f"found {shown(data)}, expected a mapping (lines of 'key: value')", str(path))
@@ -44,9 +44,9 @@ def read_yaml(path: Path) -> Document:
 
 
 def read_json(path: Path) -> Document:
-    """Read a JSON file with an object in it, as `read_yaml` does.
+    """Read a JSON file with an object at the top, as `read_yaml` does.
 
-    Comments (#, //, /* */) and commas behind last items pass, as they do in DeepSpeed, which reads Hjson.
+    Comments (#, //, /* */) and trailing commas are allowed, as in DeepSpeed, which reads Hjson.
     """
     text = _TEXT_OR_COMMENT.sub(lambda part: part[1] or re.sub(r"[^\n]", " ", part[0]), _text(path, "JSON"))
     # JSON writes characters beyond 16 bits as two escapes, which YAML does not know
@@ -99,13 +99,13 @@ def _text(path: Path, language: str) -> str:
 
 
 class _Reader:
-    """Builds plain Python values from the parser's events, noting where each was written.
+    """Builds plain Python values and their marks from the parser's events.
 
-    Events, not composed nodes: the composer follows aliases, and its recursion in C does not survive deep nesting.
+    It avoids composed nodes: the composer follows aliases, and its recursion in C overflows on deep nesting.
     """
 
     def __init__(self, text: str, origin: str, language: str = "YAML", root: KeyPath = ()) -> None:
-        """Read `text`; with a `root` it is the value of an override, which has no lines."""
+        """Read `text`; with a `root` it is the value of an override, without lines."""
         self.text, self.origin, self.language, self.root = text, origin, language, root
         self.marks: dict[KeyPath, Mark] = {}
         self.events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
@@ -130,7 +130,7 @@ class _Reader:
             raise self._error(line, f"not valid {self.language}: {error.problem}{hint}") from None
 
     def _value(self, event: Any, path: KeyPath, key: Any = None) -> Any:
-        """Read the value that begins with `event`; it is marked where its key is, if it has one."""
+        """Read the value that starts with `event`; its mark is that of its key, if any."""
         scalar = isinstance(event, yaml.ScalarEvent)
         self.marks[path] = self._mark(key or event, event.value if scalar else "")
         if isinstance(event, yaml.AliasEvent):
@@ -162,7 +162,7 @@ class _Reader:
         return items
 
     def _plain_scalar(self, event: Any) -> Any:
-        """Return what a scalar without quotes means."""
+        """Return the value of a plain scalar."""
         text: str = event.value
         if len(text) <= 5 and text.lower() in _WORDS:
             return _WORDS[text.lower()]

@@ -1,1 +1,1 @@
-"""What a simulation says, by name: records, limits, utilisation, verdict, comparison."""
+"""Results of a simulation: records, limits, utilization, verdict, comparison."""

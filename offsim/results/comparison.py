@@ -1,4 +1,4 @@
-"""Several scenarios side by side, or one under several schedulers."""
+"""Comparison of several scenarios, or of one under several schedulers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AnyResult = TypeVar("AnyResult", bound=Result, covariant=True)
 
 
 class Comparison(Generic[AnyResult]):
-    """Results by label; speed-ups are over the first that fits."""
+    """Results by label; speed-ups are relative to the first that fits."""
 
     def __init__(self, results: Sequence[AnyResult], labels: Sequence[str]) -> None:
         if not results:
@@ -37,12 +37,12 @@ class Comparison(Generic[AnyResult]):
         return iter(self.results)
 
     def __getitem__(self, key: str | int) -> AnyResult:
-        """The result of this label or position."""
+        """The result with this label or at this position."""
         return self.results[self.labels.index(key) if isinstance(key, str) else key]
 
     @cached_property
     def speedups(self) -> list[float | None]:
-        """Iteration time of the first that fits over each one's; None where it does not fit."""
+        """Speed-up of each result over the first that fits; None for those that do not fit."""
         times = [result.iteration_s if result.fits else None for result in self.results]
         first = next((time for time in times if time is not None), None)
         return [None if time is None or first is None else first / time for time in times]
@@ -55,7 +55,7 @@ class Comparison(Generic[AnyResult]):
         ]
 
     def summary(self) -> pd.DataFrame:
-        """A row per result, indexed by label; NaN where one does not fit."""
+        """One row per result, indexed by label; NaN for those that do not fit."""
         import pandas as pd
 
         table = pd.DataFrame(self.figures()).set_index("label")
@@ -81,10 +81,10 @@ def compare(
     labels: Sequence[str] = (),
     all_ranks: bool = False,
 ) -> Comparison[Result]:
-    """Simulate several scenarios, each under several schedulers where `schedulers` are given.
+    """Simulate several scenarios, each under all `schedulers` if any are given.
 
-    A scheduler is a name or a mapping of `name` and options. Where it replaces a scenario's own, the scenario's options
-    that it knows are kept and the others dropped. `overrides` apply to every scenario.
+    A scheduler is a name, or a mapping of `name` and options. It replaces the scenario's scheduler and keeps those of
+    the scenario's options that it has. `overrides` apply to every scenario.
     """
     sources = [scenarios] if isinstance(scenarios, str | Path | Mapping | Scenario) else scenarios
     chosen = [load_scenario(source, overrides) for source in sources]
@@ -95,7 +95,7 @@ def compare(
 
 
 def default_labels(scenarios: Sequence[Scenario]) -> list[str]:
-    """Names that tell scenarios apart: those of what differs among scenario, scheduler and options."""
+    """Labels that distinguish scenarios, from the parts that differ: scenario name, scheduler, options."""
     names = [scenario.name for scenario in scenarios]
     schedulers = [scenario.scheduler.name for scenario in scenarios]
     given = [scenario.scheduler.options for scenario in scenarios]

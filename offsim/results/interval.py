@@ -1,9 +1,8 @@
-"""The interval of a prediction, from how far measured runs on the same hardware were from theirs.
+"""Split-conformal intervals of predictions, from the residuals of held-out runs on the same hardware.
 
-The runs are held out: predicted by a fit that did not use them. If a new run is like them (exchangeable), the k-th
-smallest of n residuals |log(measured / predicted)| is exceeded by the new one's with a probability of 1 - k / (n + 1):
-split-conformal prediction. For 95 %, k is ceil(0.95 (n + 1)); below 19 runs that is more than n. Then the widest
-residual counts, and the interval covers n / (n + 1).
+Held-out runs were predicted by a fit that did not use them. If a new run is exchangeable with them, its residual
+|log(measured / predicted)| exceeds the k-th smallest of n residuals with probability 1 - k / (n + 1). For 95 %, k is
+ceil(0.95 (n + 1)). Below 19 runs that is more than n: the interval uses the largest residual and covers n / (n + 1).
 """
 
 from __future__ import annotations
@@ -25,40 +24,40 @@ WHOLE = "iteration"
 
 
 def conformal_rank(runs: int) -> int:
-    """Which of so many residuals, counted from the smallest, bounds that of a new run; the last where none does."""
+    """The rank of the residual, from the smallest, that bounds a new run's at this level; at most `runs`."""
     return min(math.ceil((runs + 1) * LEVEL - 1e-9), runs)
 
 
 def conformal_quantile(residuals: Sequence[float]) -> float:
-    """The absolute residual that bounds that of a new run."""
+    """The absolute residual that bounds a new run's at this level."""
     return sorted(map(abs, residuals))[conformal_rank(len(residuals)) - 1]
 
 
 @dataclass(frozen=True)
 class PredictionInterval:
-    """Where the measured times of a new run lie, phase by phase and for the "iteration", which is their sum.
+    """Interval of a new run's measured times, for each phase and for their sum, the "iteration".
 
-    `spreads` are half-widths of the interval of ln(time): 0.03 is 3 %.
+    `spreads` are half-widths in ln(time): 0.03 is 3 %.
     """
 
     times: Mapping[str, float]
     spreads: Mapping[str, float]
     runs: int
     groups: tuple[str, ...]
-    """What was left out of the fit, one by one."""
+    """The groups of runs left out of the fit, one at a time."""
 
     @property
     def within(self) -> int:
-        """How many of the runs are no farther from their prediction than the interval reaches."""
+        """The number of held-out runs within the interval."""
         return conformal_rank(self.runs)
 
     @property
     def coverage(self) -> float:
-        """The probability that the interval holds the time of a run like those held out."""
+        """The probability that the interval covers a run exchangeable with those held out."""
         return self.within / (self.runs + 1)
 
     def bounds_s(self, phase: str = WHOLE) -> tuple[float, float]:
-        """The interval's ends in seconds."""
+        """Bounds of the interval in seconds."""
         factor = math.exp(self.spreads[phase])
         return self.times[phase] / factor, self.times[phase] * factor
 
@@ -79,7 +78,7 @@ class PredictionInterval:
 
 
 def interval_dict(result: Result) -> dict[str, object]:
-    """The interval as plain values for JSON, None where there is none, and then why."""
+    """The interval as plain values for JSON; without one, None and the reason."""
     if not result.fits:
         return {"interval": None}
     if result.interval is None:
@@ -88,7 +87,7 @@ def interval_dict(result: Result) -> dict[str, object]:
 
 
 def prediction_interval(result: Result) -> PredictionInterval | str:
-    """The interval of a result's times, or why there is none. Raises DoesNotFit."""
+    """The interval of a result's times, or the reason for its absence. Raises DoesNotFit."""
     times = {**result.durations, WHOLE: result.iteration_s}
     held_out = _held_out(result)
     if isinstance(held_out, str):
@@ -99,7 +98,7 @@ def prediction_interval(result: Result) -> PredictionInterval | str:
 
 
 def _held_out(result: Result) -> HeldOut | str:
-    """The held-out runs on a result's hardware, or why there are none."""
+    """The held-out runs on a result's hardware, or the reason for their absence."""
     scenario, profile = result.scenario, result.run.profile
     if scenario.hardware_changes:
         return "no runs were measured on this hardware, which hardware_changes make"

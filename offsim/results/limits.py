@@ -1,7 +1,7 @@
-"""What limited each phase: its critical path, and what every second of it went to.
+"""Critical paths of phases, and the breakdown of their time.
 
-The path is walked back from a phase's end through what each operation waited for. While an operation runs at a
-fraction f of its full speed, f of the time counts to its own kind and 1 - f to the resource that holds it back.
+The path runs back from a phase's end through the operation that each operation waited for. While an operation runs at a
+fraction f of its full speed, f of the time counts to its own kind and 1 - f to the bottleneck resource.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ KINDS = {
     "all_reduce": "collectives",
     "wait": WAITING,
 }
-"""What the own time of an operation counts to, by its kind; unknown kinds count to themselves."""
+"""Operation kind -> name that its own time counts to; other kinds count to themselves."""
 
 
 class Span(NamedTuple):
-    """A stretch of an operation at constant speed."""
+    """An interval of an operation at constant speed."""
 
     start: float
     end: float
@@ -44,7 +44,7 @@ class Span(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A stretch of a critical path: an operation, or None where nothing ran that explains the time."""
+    """An interval of a critical path: an operation, or None where no operation explains the time."""
 
     operation: Operation | None
     start: float
@@ -53,7 +53,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PhaseSpan:
-    """A phase of the whole job, in simulation time: from the slowest rank's last end to the slowest rank's end."""
+    """A phase of the whole job in simulation time; phases begin and end with the slowest rank."""
 
     iteration: int
     name: str
@@ -65,7 +65,7 @@ class PhaseSpan:
 
 
 def spans(operation: Operation) -> Iterator[Span]:
-    """The stretches of a finished operation between changes of its speed."""
+    """The intervals of a finished operation between changes of its speed."""
     start, fraction, bottleneck = operation.started_at, 1.0, None
     for time, new_fraction, new_bottleneck in operation.slowdowns or ():
         if time > start:
@@ -76,12 +76,12 @@ def spans(operation: Operation) -> Iterator[Span]:
 
 
 def label(resource: Resource) -> str:
-    """A resource's name without the number of its rank or domain."""
+    """The resource's name without its rank or domain number."""
     return resource.name.rstrip("0123456789").rstrip()
 
 
 def slowed_by(operation: Operation) -> str:
-    """The resource that cost the operation most time, "" if none did."""
+    """The resource that slowed the operation most; "" if none did."""
     if operation.slowdowns is None:
         return ""
     lost: dict[str, float] = {}
@@ -93,7 +93,7 @@ def slowed_by(operation: Operation) -> str:
 
 
 def job_phases(run: Run) -> list[PhaseSpan]:
-    """The phases that all ranks finished, one after another without gaps, so that they add up to the iteration."""
+    """The phases that all ranks finished, without gaps, so that they add up to the iteration."""
     measured = [phase for phase in run.phases if run.first <= phase.iteration <= run.last]
     per_rank = [[phase for phase in measured if phase.rank == rank.number] for rank in run.ranks]
     phases: list[PhaseSpan] = []
@@ -109,7 +109,7 @@ def job_phases(run: Run) -> list[PhaseSpan]:
 
 
 class CriticalPaths:
-    """Walks critical paths of one run."""
+    """Critical paths of one run."""
 
     def __init__(self, run: Run) -> None:
         self._by_rank: dict[int, list[Operation]] = {rank.number: [] for rank in run.ranks}
@@ -120,7 +120,7 @@ class CriticalPaths:
             operations.sort(key=lambda operation: (operation.ended_at, operation.index))
 
     def walk(self, phase: PhaseSpan) -> list[Step]:
-        """The path's steps from the phase's start to its end, without gaps, in order of time."""
+        """The path's steps from the phase's start to its end, without gaps, in temporal order."""
         steps: list[Step] = []
         until = phase.end
         operation = self._last_of(phase)
@@ -151,10 +151,9 @@ class CriticalPaths:
         return ended[end - 1] if end else None
 
     def _released(self, operation: Operation) -> Operation | None:
-        """What the operation waited for, else what its rank finished last before it began.
+        """The operation that this one waited for, otherwise the last one that its rank finished before.
 
-        A thread or process that another one started has no predecessor of its own, or a long gone one: what
-        started it is what ended at that instant.
+        A spawned thread has no predecessor, or an old one: the operation that ended at that instant started it.
         """
         start = operation.started_at
         known = operation.waited_for
@@ -176,7 +175,7 @@ def _ended_at(operation: Operation) -> float:
 
 
 def spent_on(steps: Iterable[Step]) -> dict[str, float]:
-    """Seconds of a path by what they went to, largest first; they add up to the path."""
+    """Name -> seconds of a path, largest first; they add up to the path."""
     seconds: dict[str, float] = {}
 
     def add(name: str, amount: float) -> None:
@@ -200,7 +199,7 @@ def spent_on(steps: Iterable[Step]) -> dict[str, float]:
 
 
 def limits(run: Run) -> dict[str, dict[str, float]]:
-    """Phase -> what its critical path went to -> seconds of an iteration, summed over micro-steps, largest first."""
+    """Phase -> name -> seconds of its critical path per iteration, summed over micro-steps, largest first."""
     paths = CriticalPaths(run)
     steps: dict[str, list[Step]] = {}
     for phase in job_phases(run):

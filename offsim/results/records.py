@@ -1,7 +1,6 @@
 """The flat records of a run: one row per activity, one per change of a memory tier. Columns as plain lists.
 
-Time zero is the start of the measured iteration. What the update before it left running is kept and may begin
-before zero.
+Time zero is the start of the measured iterations. Operations that reach into them from before start at negative times.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The most that a memory tier held during the iteration, and who held it. Bytes and seconds."""
+    """The high-water mark of a memory tier during the iteration, and its occupants. Bytes and seconds."""
 
     tier: str
     kind: str
@@ -31,13 +30,13 @@ class Peak:
 
 
 def kept_operations(run: Run) -> list[Operation]:
-    """The operations that ended in the measured iterations or, from the background, after them."""
+    """The operations that ended in the measured iterations or later."""
     zero = run.started_at
     return [o for o in run.operations if o.ended_at > zero or (o.ended_at == zero and o.iteration >= run.first)]
 
 
 def timeline_columns(run: Run, operations: list[Operation]) -> tuple[list[int], Columns]:
-    """Activity ids, and what is known of each activity."""
+    """Activity ids, and the columns of the timeline."""
     zero = run.started_at
     ids = [operation.index for operation in operations]
     kept = set(ids)
@@ -62,7 +61,7 @@ def timeline_columns(run: Run, operations: list[Operation]) -> tuple[list[int], 
 
 
 def phase_columns(run: Run) -> Columns:
-    """The phases per micro-step; where memory ran out the last one ends there."""
+    """The phases per micro-step; if memory ran out, the last one ends there."""
     zero = run.started_at
     rows = [(phase.iteration, phase.name, phase.micro_step, phase.start, phase.end) for phase in job_phases(run)]
     if run.out_of_memory is not None:
@@ -82,7 +81,7 @@ def phase_columns(run: Run) -> Columns:
 
 
 def memory_columns(run: Run) -> Columns:
-    """What each occupant holds from an instant on; all before time zero is summed up at zero."""
+    """Bytes of each occupant from an instant on; changes before time zero are summed at zero."""
     columns: Columns = {"time_s": [], "tier": [], "occupant": [], "bytes": [], "used_bytes": []}
     append = [column.append for column in columns.values()]
     for tier in run.platform.tiers:
@@ -93,7 +92,7 @@ def memory_columns(run: Run) -> Columns:
 
 
 def _changes(tier: TrackedTier, zero: float) -> list[tuple[float, str, float, float]]:
-    """(time, occupant, its bytes, all bytes) from time zero on, beginning with who holds something at zero."""
+    """(time, occupant, its bytes, all bytes) from time zero on, starting with the occupants at zero."""
     held: dict[str, float] = {}
     later = []
     for time, occupant, nbytes, used in tier.memory.series:
@@ -111,7 +110,7 @@ def _changes(tier: TrackedTier, zero: float) -> list[tuple[float, str, float, fl
 
 
 def peaks(run: Run) -> list[Peak]:
-    """The high-water mark of each tier within the measured iteration."""
+    """The high-water mark of each tier during the measured iterations."""
     found = []
     for tier in run.platform.tiers:
         held: dict[str, float] = {}

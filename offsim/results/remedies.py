@@ -1,4 +1,4 @@
-"""What would make a scenario fit in memory: single changes, each tried by simulating it."""
+"""Single changes that make a scenario fit in memory, found by simulation."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ Change = dict[str, object]
 """Dotted key -> its new value."""
 
 Attempt = Callable[[Scenario], float | None]
-"""Simulates a scenario: the seconds of its iteration, None where it does not fit either."""
+"""Simulates a scenario: iteration time in seconds, None if it does not fit either."""
 
 FACTORS = (2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """A change with which the scenario fits, and what comes of it."""
+    """A change that makes the scenario fit, and its effect."""
 
     change: str
-    """As overrides are written, several with commas."""
+    """In the form of overrides, separated by commas."""
     scenario: Scenario = field(repr=False)
     iteration_s: float
     gpus: int
 
 
 def find_remedies(scenario: Scenario, attempt: Attempt) -> tuple[Remedy, ...]:
-    """Of each kind of change the smallest that fits: those without more GPUs first, then the fastest."""
+    """The smallest change of each kind that fits, sorted by GPUs, then by time."""
     found = []
     for ladder in _ladders(scenario):
         for change in ladder:
@@ -57,7 +57,7 @@ def _try(scenario: Scenario, change: Change, attempt: Attempt) -> Remedy | None:
 
 
 def _ladders(scenario: Scenario) -> Iterator[Iterable[Change]]:
-    """Per kind of change its steps, the smallest first."""
+    """For each kind of change its steps, smallest first."""
     training = scenario.training
     _, options = scenario_scheduler(scenario)
     batch = training.micro_batch
@@ -79,7 +79,7 @@ def _ladders(scenario: Scenario) -> Iterator[Iterable[Change]]:
 
 
 def _on_more_ranks(training: Training, factor: int) -> Change:
-    """The same global batch: in fewer micro-steps, and where there are none to save in smaller micro-batches."""
+    """The same global batch in fewer micro-steps, or in smaller micro-batches if there are no steps to save."""
     share = training.global_batch // (training.data_parallel * factor)
     change: Change = {"training.data_parallel": training.data_parallel * factor}
     if share < training.micro_batch:

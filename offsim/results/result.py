@@ -1,6 +1,6 @@
-"""The numbers and tables of a simulation: times, what limited them, memory, utilisation.
+"""Numbers and tables of a simulation: times, limits, memory, utilization.
 
-All of it is made from the run's records when it is asked for: pandas and numpy are imported then.
+They are computed from the run's records on access, which imports pandas and numpy where needed.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ PHASES = ("forward", "backward", "update")
 class Result:
     """One simulated iteration. Times are seconds since its start, sizes bytes, rates per second.
 
-    A scenario that does not fit in memory has a `verdict` and no times: asking for one raises DoesNotFit.
+    A scenario that does not fit in memory has a `verdict` and no times: accessing one raises DoesNotFit.
     """
 
     def __init__(self, scenario: Scenario, run: Run, attempt: Attempt, on: Callable[[HardwareProfile], Result]) -> None:
         self.scenario = scenario
         self.run = run
         self.on = on
-        """Simulate the same iteration on other hardware, in place of the scenario's."""
+        """Simulates the same iteration on another profile."""
         self._attempt = attempt
 
     # Numbers
 
     @property
     def name(self) -> str:
-        """The scenario's name, else its scheduler's."""
+        """The scenario's name, otherwise its scheduler's."""
         return self.scenario.name or self.scenario.scheduler.name
 
     @property
     def fits(self) -> bool:
-        """Whether every memory tier held what it was asked to."""
+        """Whether the scenario fits in every memory tier."""
         return self.run.out_of_memory is None
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """Where, when and beside what memory ran out, and what would help; None where all fits."""
+        """The tier, instant and occupants when memory ran out, and remedies; None if the scenario fits."""
         cause = self.run.out_of_memory
         if cause is None:
             return None
@@ -62,12 +62,12 @@ class Result:
 
     @property
     def gpus(self) -> int:
-        """GPUs that the job runs on."""
+        """GPUs of the job."""
         return self.run.layout.ranks
 
     @cached_property
     def durations(self) -> dict[str, float]:
-        """Phase -> seconds, summed over micro-steps, mean of the measured iterations; they add up to the iteration."""
+        """Phase -> seconds, summed over micro-steps; mean of the measured iterations. They add up to the iteration."""
         self.require_fit()
         durations: dict[str, float] = {}
         for phase in limits.job_phases(self.run):
@@ -76,7 +76,7 @@ class Result:
 
     @cached_property
     def iteration_s(self) -> float:
-        """From the begin of an iteration to that of the next on the slowest rank; mean of the measured ones."""
+        """Time from the start of an iteration to the next on the slowest rank; mean of the measured iterations."""
         self.require_fit()
         return (self.run.ended_at - self.run.started_at) / self.run.iterations
 
@@ -93,7 +93,7 @@ class Result:
 
     @cached_property
     def limits_s(self) -> dict[str, dict[str, float]]:
-        """Phase -> what its critical path went to -> seconds, largest first; they add up to the phase."""
+        """Phase -> name -> seconds of its critical path, largest first; they add up to the phase."""
         return limits.limits(self.run)
 
     @cached_property
@@ -103,17 +103,17 @@ class Result:
 
     @property
     def gpu_peak_bytes(self) -> float:
-        """Bytes on the fullest GPU, without what its driver and libraries reserve."""
+        """Peak bytes on the fullest GPU, without those reserved by driver and libraries."""
         return max(peak.bytes for peak in self.peaks if peak.kind == "gpu")
 
     @property
     def host_peak_bytes(self) -> float:
-        """Bytes in a node's host memory."""
+        """Peak bytes in a node's host memory."""
         return next(peak.bytes for peak in self.peaks if peak.tier == "host")
 
     @property
     def limited_by(self) -> dict[str, float]:
-        """What the whole iteration's critical path went to -> share of it (0 to 1), largest first."""
+        """Name -> share (0 to 1) of the iteration's critical path, largest first."""
         seconds: dict[str, float] = {}
         for phase in self.limits_s.values():
             for name, amount in phase.items():
@@ -129,7 +129,7 @@ class Result:
 
     @property
     def interval(self) -> PredictionInterval | None:
-        """Where measured times would lie, by the runs held out on this hardware; None where there are none.
+        """The interval of measured times, from held-out runs on this hardware; None without such runs.
 
         Raises DoesNotFit.
         """
@@ -137,11 +137,11 @@ class Result:
 
     @property
     def no_interval(self) -> str:
-        """Why there is no interval; "" where there is one. Raises DoesNotFit."""
+        """The reason for the absence of an interval; "" if there is one. Raises DoesNotFit."""
         return self._interval if isinstance(self._interval, str) else ""
 
     def require_fit(self) -> None:
-        """Raise DoesNotFit where memory ran out."""
+        """Raise DoesNotFit if memory ran out."""
         if not self.fits:
             raise DoesNotFit(f"{self.name} {self.verdict}")
 
@@ -161,21 +161,21 @@ class Result:
 
     @cached_property
     def phases(self) -> pd.DataFrame:
-        """One row per phase and micro-step; where memory ran out the last one ends there."""
+        """One row per phase and micro-step; if memory ran out, the last one ends there."""
         import pandas as pd
 
         return pd.DataFrame(records.phase_columns(self.run))
 
     @cached_property
     def memory(self) -> pd.DataFrame:
-        """One row per change of a tier: bytes of the occupant and of all, from then on."""
+        """One row per change of a tier: bytes of the occupant, and of all, from then on."""
         import pandas as pd
 
         return pd.DataFrame(records.memory_columns(self.run))
 
     @cached_property
     def bandwidth(self) -> pd.DataFrame:
-        """Bytes per second that each link and the host memory move, from then on; rank 0's, and its NUMA domain's."""
+        """Bytes per second of each link and of host memory, from then on; for rank 0 and its NUMA domain."""
         import pandas as pd
 
         from offsim.results.utilization import bandwidth_columns
@@ -184,21 +184,21 @@ class Result:
 
     @cached_property
     def utilization_columns(self) -> dict[str, list[Any]]:
-        """The columns of `utilization`, for those who need no DataFrame."""
+        """The columns of `utilization` as plain lists."""
         from offsim.results.utilization import utilization_columns
 
         return utilization_columns(self.run, self._operations)
 
     @cached_property
     def utilization(self) -> pd.DataFrame:
-        """Capacity of what rank 0 uses and the share in use (0 to 1), over the iteration and each phase."""
+        """Capacity of each resource that rank 0 uses, and its utilization (0 to 1) in the iteration and each phase."""
         import pandas as pd
 
         return pd.DataFrame(self.utilization_columns).set_index("resource")
 
     @cached_property
     def limits(self) -> pd.DataFrame:
-        """What the critical path of each phase went to, in seconds and percent of the phase, largest first."""
+        """The breakdown of each phase's critical path in seconds and percent of the phase, largest first."""
         import pandas as pd
 
         rows = [
@@ -210,7 +210,7 @@ class Result:
         return pd.DataFrame(rows, columns=["phase", "limited_by", "seconds", "percent"])
 
     def figures(self) -> dict[str, Any]:
-        """The headline numbers; times are None where the scenario does not fit."""
+        """The headline numbers; times are None if the scenario does not fit."""
         times: dict[str, float | None] = dict.fromkeys(
             [*(f"{phase}_s" for phase in PHASES), "iteration_s", "tokens_per_s", "tflops_per_gpu"]
         )
@@ -229,13 +229,13 @@ class Result:
         }
 
     def summary(self) -> pd.Series[Any]:
-        """The headline numbers as a Series; times are None where the scenario does not fit."""
+        """The headline numbers as a Series; times are None if the scenario does not fit."""
         import pandas as pd
 
         return pd.Series(self.figures(), name=self.name, dtype=object)
 
     def to_dict(self, *, series: bool = True) -> dict[str, Any]:
-        """Everything as plain values for JSON; the same scenario gives the same.
+        """Everything as plain values for JSON, deterministic.
 
         `series=False` leaves out the timeline, memory and bandwidth.
         """

@@ -1,4 +1,4 @@
-"""Simulate a scenario, for its result."""
+"""From a scenario to its result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.simulation import run_scenario
 
 Source = str | Path | Mapping[str, Any] | Scenario
-"""A scenario, or where to read one: a file, the name of one that comes with offsim, a mapping of the same shape."""
+"""A scenario, its file, the name of a shipped scenario, or a mapping of the same shape."""
 
 
 def simulate(
@@ -25,10 +25,10 @@ def simulate(
 ) -> Result:
     """Simulate a training iteration in the steady state.
 
-    `overrides` are `section.key=value` strings. Where all ranks of a node are in the same situation one stands for
-    all of them, unless `all_ranks`. `profile` replaces the one that the scenario names. `stretch` makes activities of a
-    kind, as the timeline names them, take so many times as long: {"cpu_adam": 1.3}. Raises InputError for what is
-    wrong with the input; running out of memory is a result (`Result.verdict`), not an error.
+    `overrides` are `section.key=value` strings. If the ranks of a node are alike, one stands for all, unless
+    `all_ranks`. `profile` replaces the scenario's. `stretch` multiplies the time of all activities of a kind, named as
+    in the timeline: {"cpu_adam": 1.3}. Raises InputError for wrong input; running out of memory is a result
+    (`Result.verdict`), not an error.
     """
     chosen = load_scenario(scenario, overrides)
     run = run_scenario(chosen, profile or scenario_profile(chosen), all_ranks, stretch)

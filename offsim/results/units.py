@@ -1,4 +1,4 @@
-"""Quantities as people read them: "1.30 s", "74.5 GiB", "55.2 GB/s", "41.3 %", "4 GPUs"."""
+"""Quantities in readable form: "1.30 s", "74.5 GiB", "55.2 GB/s", "41.3 %", "4 GPUs"."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def format_time(seconds: float) -> str:
 
 
 def format_time_interval(seconds: float, half_s: float) -> str:
-    """A time and the half-width of its interval in one unit, as "2.29 ± 0.07 s", with no more digits than are known."""
+    """A time and the half-width of its interval in one unit, "2.29 ± 0.07 s", with significant digits only."""
     number, unit = format_time(seconds).split()
     per_unit = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}[unit]
     half = half_s / per_unit
@@ -50,7 +50,7 @@ def format_memory(count: float) -> str:
 
 
 def memory_unit(count: float) -> tuple[str, float]:
-    """The unit to draw an axis of memory in, and its bytes: GiB, or MiB where all is below 1 GiB."""
+    """The unit of a memory axis, and its bytes: GiB, or MiB if all is below 1 GiB."""
     return ("GiB", GIB) if count >= GIB else ("MiB", 2.0**20)
 
 
@@ -60,7 +60,7 @@ def format_rate(bytes_per_s: float) -> str:
 
 
 def engineering(value: float) -> str:
-    """A number as people write it: 6, 0.25, 55.2e9, 12e-6; all its digits up to six."""
+    """A number in engineering notation: 6, 0.25, 55.2e9, 12e-6; up to six digits."""
     if value == 0 or 0.01 <= abs(value) < 10_000:
         return f"{value:.6g}"
     power = 3 * math.floor(math.log10(abs(value)) / 3)
@@ -74,7 +74,7 @@ def format_percent(fraction: float) -> str:
 
 
 def format_capacity(amount: float, unit: str) -> str:
-    """What a resource can do per second, by its unit: "55.2 GB/s", "48 cores"."""
+    """A resource's capacity per second, by its unit: "55.2 GB/s", "48 cores"."""
     return format_rate(amount) if unit == "B/s" else f"{amount:g} {unit}"
 
 

@@ -1,6 +1,6 @@
-"""How much of each resource was used over time, and what share of it in each phase.
+"""Use of each resource over time, and its utilization in each phase.
 
-Rank 0 stands for its equals: its GPU, its link, its NUMA domain, its node's network.
+Resources are those of rank 0: its GPU, its link, its NUMA domain, its node's network.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A rate that is constant from each time to the next; the last one is 0."""
+    """A piecewise constant rate, from each time to the next; the last one is 0."""
 
     times: Array
     rates: Array
 
 
 def series_of(resources: Iterable[Tracked], operations: Iterable[Operation]) -> dict[str, Series]:
-    """Name -> what the operations use of it over simulation time."""
+    """Resource name -> its use by the operations over simulation time."""
     import numpy as np
 
     wanted = {entry.resource: entry for entry in resources}
@@ -73,7 +73,7 @@ def _sum(starts: Array, ends: Array, rates: Array, capacity: float) -> Series:
 
 
 def bandwidth_columns(run: Run, operations: list[Operation]) -> dict[str, Any]:
-    """Bytes moved per second from an instant on, by resource; begins at time zero."""
+    """Bytes per second from an instant on, by resource, from time zero."""
     import numpy as np
 
     shown = {"H2D", "D2H", "host memory", "GPU interconnect", "network"}
@@ -95,12 +95,12 @@ def bandwidth_columns(run: Run, operations: list[Operation]) -> dict[str, Any]:
 
 
 def capacities(run: Run) -> dict[str, float]:
-    """Resource -> what it can do per second, in bytes (in cores and GPUs for those)."""
+    """Resource -> its capacity: bytes per second, cores or GPUs."""
     return {entry.name: entry.capacity for entry in run.platform.tracked}
 
 
 def utilization_columns(run: Run, operations: Iterable[Operation]) -> dict[str, list[Any]]:
-    """Capacity of each resource and the share of it in use, over the iteration and over each phase (0 to 1)."""
+    """Capacity of each resource, and its utilization (0 to 1) in the iteration and in each phase."""
     resources = run.platform.tracked
     phases = job_phases(run)
     used = _used(resources, operations, phases)
@@ -123,7 +123,7 @@ def utilization_columns(run: Run, operations: Iterable[Operation]) -> dict[str, 
 def _used(
     resources: Iterable[Tracked], operations: Iterable[Operation], phases: list[PhaseSpan]
 ) -> dict[Resource, list[float]]:
-    """What the operations use of each resource in each phase; phases follow one another without gaps.
+    """Use of each resource by the operations in each phase; phases have no gaps.
 
     Without numpy, whose import takes longer than the sums of one iteration.
     """

@@ -1,4 +1,4 @@
-"""Why a scenario does not fit in memory."""
+"""The verdict on a scenario that does not fit in memory."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from offsim.results.units import format_memory, format_time
 
 
 class DoesNotFit(Exception):
-    """Raised where the time of a scenario is asked that runs out of memory; its text is the verdict."""
+    """Raised on access to a time of a scenario that does not fit in memory; its text is the verdict."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What did not fit where, when and beside what. Bytes; the host's are those of all ranks of a node."""
+    """The allocation that failed, its tier and instant, and the occupants. Host bytes are of all ranks of a node."""
 
     tier: str
     time_s: float
-    """Since the start of the measured iteration; negative in the update before it."""
+    """Since the start of the measured iteration; negative before it."""
     phase: str
     occupant: str
     asked_bytes: float
     used_bytes: float
     capacity_bytes: float
     occupants: dict[str, float]
-    """Who held how much, the largest first."""
+    """Occupant -> bytes, largest first."""
     _find_remedies: Callable[[], tuple[Remedy, ...]] = field(repr=False, compare=False)
 
     @cached_property
     def remedies(self) -> tuple[Remedy, ...]:
-        """Single changes that make it fit, each tried by simulating it: no more GPUs first, then the fastest."""
+        """Single changes that make it fit, found by simulation; sorted by GPUs, then by time."""
         return self._find_remedies()
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Verdict:
 
 
 def verdict_of(run: Run, cause: OutOfMemory, find_remedies: Callable[[], tuple[Remedy, ...]]) -> Verdict:
-    """Describe why a run went out of memory."""
+    """The verdict on a run that ran out of memory."""
     pool = TrackedTier(cause.tier, "memory")
     tier = next((tier for tier in run.platform.tiers if tier.memory is cause.tier), pool)
     held = {name: nbytes * tier.scale for name, nbytes in cause.occupants.items() if nbytes > 0}

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from offsim.inputs.document import flat
 from offsim.results.comparison import Comparison
 from offsim.results.records import phase_columns
 from offsim.results.result import Result
@@ -361,7 +362,8 @@ def _largest(result: Result, tiers: Sequence[str]) -> list[Cell]:
 
 
 def _differences(comparison: Comparison[Result]) -> Table | None:
-    settings = [_flat(result.scenario.model_dump(mode="json", exclude={"name"})) for result in comparison]
+    dumps = (result.scenario.model_dump(mode="json", exclude={"name"}) for result in comparison)
+    settings = [{key: str(value) for key, value in flat(dump).items()} for dump in dumps]
     keys = dict.fromkeys(key for setting in settings for key in setting)
     rows = [
         (Cell(key), *(Cell(setting.get(key, "")) for setting in settings))
@@ -369,10 +371,3 @@ def _differences(comparison: Comparison[Result]) -> Table | None:
         if len({setting.get(key) for setting in settings}) > 1
     ]
     return Table(("", *comparison.labels), rows) if rows else None
-
-
-def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": str(value)}
-    return flat

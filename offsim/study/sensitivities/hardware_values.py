@@ -11,7 +11,7 @@ from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import unit_of
 from offsim.results.result import Result
 
-_LEFT_OUT = ("measurement", "storage")  # what measuring costs is not simulated, and no schedule uses storage
+_LEFT_OUT = ("measurement",)  # what measuring costs is not simulated
 _ROOM_BYTES = 1e30
 
 Times = dict[str, float]
@@ -53,7 +53,9 @@ def hardware_values(profile: HardwareProfile) -> list[HardwareValue]:
     to check by. Raises InputError for an interval that reaches what the value cannot be.
     """
     found = []
-    for section, model in _sections(profile):
+    for section, model in profile:
+        if not isinstance(model, BaseModel) or section in _LEFT_OUT:
+            continue
         for field in type(model).model_fields:
             number = getattr(model, field)
             if not isinstance(number, float) or unit_of(field) == "B" or field.startswith("peak_"):
@@ -64,10 +66,6 @@ def hardware_values(profile: HardwareProfile) -> list[HardwareValue]:
                 _check(profile, model, value)
                 found.append(value)
     return found
-
-
-def _sections(profile: HardwareProfile) -> list[tuple[str, BaseModel]]:
-    return [(name, model) for name, model in profile if isinstance(model, BaseModel) and name not in _LEFT_OUT]
 
 
 def _check(profile: HardwareProfile, model: BaseModel, value: HardwareValue) -> None:
@@ -85,8 +83,7 @@ def times_with(result: Result, value: HardwareValue, number: float) -> Times:
     profile = result.run.profile
     changes: dict[str, dict[str, float]] = {"gpu": {"memory_bytes": _ROOM_BYTES}, "host": {"memory_bytes": _ROOM_BYTES}}
     changes.setdefault(value.section, {})[value.field] = number
-    sections = {name: getattr(profile, name).model_copy(update=update) for name, update in changes.items()}
-    return times_of(result.on(profile.model_copy(update=sections)))
+    return times_of(result.on(profile.with_values(changes)))
 
 
 def times_of(result: Result) -> Times:

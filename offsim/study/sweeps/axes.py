@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from offsim.inputs.document import flat
 from offsim.scenario import Scenario
 
 Condition = Mapping[int, frozenset[int]]
@@ -80,21 +81,14 @@ class Sweep:
 
 def cells_of(values: Sequence[Any]) -> list[Cell]:
     """The cell of each value. Sections are labelled by the keys in which they differ: `layers=40 hidden=5120`."""
-    flat = [_flat(value) if isinstance(value, Mapping) else {} for value in values]
-    alike = {key for one in flat for key in one if all(key in other and other[key] == one[key] for other in flat)}
+    flats = [flat(value) if isinstance(value, Mapping) else {} for value in values]
+    alike = {key for one in flats for key in one if all(key in other and other[key] == one[key] for other in flats)}
     return [
         " ".join(f"{key}={_text(one[key])}" for key in one if key not in alike or len(alike) == len(one))
         if one
         else value
-        for one, value in zip(flat, values, strict=True)
+        for one, value in zip(flats, values, strict=True)
     ]
-
-
-def _flat(section: Mapping[str, Any], start: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in section.items():
-        found |= _flat(value, f"{start}{key}.") if isinstance(value, Mapping) else {f"{start}{key}": value}
-    return found
 
 
 def _text(value: Any) -> str:

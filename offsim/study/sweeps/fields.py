@@ -11,7 +11,7 @@ from pydantic import BaseModel, create_model
 
 from offsim.inputs.document import Document, Mark, dotted
 from offsim.inputs.errors import InputError, KeyPath, nearest, suggestion
-from offsim.inputs.fields import Section, section_type
+from offsim.inputs.fields import Section
 from offsim.inputs.packaged import is_path
 from offsim.inputs.validate import validate
 from offsim.platform.hardware import HardwareProfile
@@ -23,20 +23,14 @@ Fields = dict[str, tuple[type[BaseModel], str]]
 """Dotted name of an axis -> the model that checks its values, and the field of that model."""
 
 
-def hardware_sections(profile: HardwareProfile) -> dict[str, type[BaseModel]]:
-    """Sections of a hardware profile whose values may be changed."""
-    fields = type(profile).model_fields.items()
-    return {name: model for name, info in fields if (model := section_type(info.annotation))}
-
-
 def axis_fields(schedulers: Iterable[str], profiles: Iterable[HardwareProfile]) -> Fields:
     """Everything that may be an axis of a sweep under these schedulers on these profiles."""
     sections: list[tuple[str, type[BaseModel]]] = [("scheduler", find_scheduler(name).Options) for name in schedulers]
     sections += [("scheduler", SchedulerChoice), ("model", Model), ("training", Training)]
     sections += [
-        (f"hardware_changes.{name}", model)
+        (f"hardware_changes.{name}", type(values))
         for profile in profiles
-        for name, model in hardware_sections(profile).items()
+        for name, values in profile.sections().items()
     ]
     fields: Fields = {name: (Scenario, name) for name in ("hardware", "hardware_changes")}
     for section, model in sections:

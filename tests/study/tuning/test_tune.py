@@ -271,7 +271,7 @@ def test_an_unknown_objective_is_refused_in_python_too() -> None:
 
 
 def test_a_worker_that_dies_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("offsim.cli.tuning.tune", lambda scenario, question, mapper: list(mapper(os._exit, [1])))
+    monkeypatch.setattr("offsim.study.tuning.tune.tune", lambda scenario, question, mapper: list(mapper(os._exit, [1])))
     assert main(["tune", "zero3_3b_rtx4090", "--jobs", "2"]) == 2
     assert capsys.readouterr().err == "Error: a worker process died (out of memory?); --jobs 1 needs none\n"
 
