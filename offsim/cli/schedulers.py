@@ -43,7 +43,10 @@ def chosen(scenario: Scenario, texts: Sequence[str]) -> tuple[list[Scenario], li
         try:
             changed = under(scenario, name)
             checked(changed, scenario_profile(changed))
-            found.append(changed)
         except InputError as error:
             left_out.append(f"left out {name}: {error.problem}")
+        else:
+            found.append(changed)
+    if not found:
+        checked(scenario, scenario_profile(scenario))  # what is wrong with it under each of them
     return found, left_out

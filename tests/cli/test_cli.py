@@ -76,7 +76,7 @@ def test_overrides_and_schedulers_replace_what_the_file_says(capsys: pytest.Capt
     )
     assert "cpu_ratio 0.5, update_stride 3" in text
     text = text_of(capsys, "run", "dos_20b_4xh100", "--scheduler", "zero3_offload:cpu_ratio=0.5")
-    assert "zero3_offload (cpu_ratio 0.5)" in text
+    assert "zero3_offload (cpu_ratio 0.5, " in text
 
 
 def test_a_file_is_read_like_a_shipped_scenario(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -173,15 +173,19 @@ def test_compare_is_side_by_side(capsys: pytest.CaptureFixture[str], tmp_path: P
 
 
 def test_compare_takes_all_that_apply(capsys: pytest.CaptureFixture[str]) -> None:
-    text = text_of(capsys, "compare", SCENARIO)
+    assert main(["compare", SCENARIO]) == 0
+    printed = capsys.readouterr()
     for name in available_schedulers():
-        assert name in text
+        assert f"  {name} (" in printed.out or f"left out {name}: " in printed.err
+    stages = "training.zero_stage: found 3, expected 1 or 2 with scheduler zero2_offload"
+    assert f"left out zero2_offload: {stages}\n" in printed.err
 
 
 def test_compare_shows_what_does_not_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     plot = tmp_path / "page.png"
     arguments = ["no_offload_7b_dgx_h200", "--set", "model.layers=300", "--plot", str(plot)]
-    text = text_of(capsys, "compare", *arguments)
+    assert main(["compare", *arguments]) == 0
+    text = capsys.readouterr().out.rstrip("\n")
     assert_plain(text)
     assert "does not fit: GPU 0 memory runs out at" in text
     assert "1.00x" in text
@@ -193,10 +197,12 @@ def test_compare_where_nothing_fits(capsys: pytest.CaptureFixture[str], tmp_path
     arguments = ["compare", SCENARIO, *FAR_TOO_LARGE, "--plot", str(plot), "--json", str(document)]
     assert main(arguments) == 0
     printed = capsys.readouterr()
-    assert printed.out.count("does not fit: ") == len(available_schedulers())
+    compared = json.loads(document.read_bytes())["results"]
+    assert len(compared) > 2
+    assert printed.out.count("does not fit: ") == len(compared)
     assert "nothing to draw" in printed.err
     assert not plot.exists()
-    assert [result["speedup"] for result in json.loads(document.read_bytes())["results"]] == [None] * 4
+    assert all(result["speedup"] is None for result in compared)
 
 
 def test_profiles(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

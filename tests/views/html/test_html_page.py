@@ -25,6 +25,7 @@ from offsim.validation.accuracy import held_out
 from offsim.validation.predictions import validate_runs
 from offsim.validation.run_table import SHIPPED_RUNS, read_runs
 from offsim.validation.score import comparisons, scores
+from offsim.validation.trust import scored
 from offsim.views.html.page import DARK_SURFACE, page
 from offsim.views.style import luminance, rgb
 
@@ -71,7 +72,7 @@ class Reader(HTMLParser):
 
 
 def page_of(result: Result) -> str:
-    return page(Comparison([result], [result.name]))
+    return page(Comparison([result], [result.name]), scored=scored)
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +162,9 @@ def test_errors_are_those_of_the_validation(text: str) -> None:
     rows = Reader(text).rows
     table = read_runs(SHIPPED_RUNS)
     runs = tuple(run for run in table.runs if run.cell("hardware") == "jlse-4xh100")
-    scored = scores(comparisons(validate_runs(replace(table, runs=runs))))["jlse-4xh100"]
+    found = scores(comparisons(validate_runs(replace(table, runs=runs))))["jlse-4xh100"]
     for phase in ("forward", "backward", "step", "sum", "peak after backward"):
-        score = scored[phase]
+        score = found[phase]
         errors = [f"{100 * size:.1f} %" for size in (score.median, score.p90, score.worst)]
         assert [phase, str(score.n), *errors] in rows
     assert "The 12 measured runs are of 13B, 20B, 7B under deep_optimizer_states, zero3_offload" in text
