@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,12 +131,6 @@ def write_picture(path: str, picture: Figure) -> None:
 
     with writing("--plot", path):
         save_picture(picture, path)
-
-
-def write_trace(path: str, write: Callable[[str], None]) -> None:
-    """Let `write` write a trace."""
-    with writing("--trace", path):
-        write(path)
 
 
 def write_report(path: str, text: str, pictures: Mapping[str, Picture]) -> None:

@@ -23,7 +23,7 @@ from offsim.cli.arguments import (
     scheduler_option,
     schedulers_from,
 )
-from offsim.cli.outputs import STDOUT, SUFFIXES, check_outputs, write_json, write_picture, write_trace, writing
+from offsim.cli.outputs import STDOUT, SUFFIXES, check_outputs, write_json, write_picture, writing
 from offsim.cli.terminal import note, show, style_of, wrapped
 
 if TYPE_CHECKING:
@@ -235,7 +235,8 @@ def _draw(result: Result, plot: str | None, trace: str | None) -> None:
             facts = facts_of(result, resources=False)
             write_picture(plot, result.plot_page(title=facts.title, subtitle="\n".join(brief_lines(facts))))
         if trace is not None:
-            write_trace(trace, result.to_perfetto)
+            with writing("--trace", trace):
+                result.to_perfetto(trace)
     except DoesNotFit:
         unwritten = " and ".join(path for path in (plot, trace) if path is not None)
         note(f"nothing to draw, {unwritten} not written: memory ran out before the iteration began")

@@ -157,6 +157,12 @@ class EventTable:
         return Trace(self.path, tool, {device: names.get(device, usual) for device in used}, events, works)
 
 
+def quoted(value: object) -> str:
+    """A value of a trace as messages quote it."""
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 def _launches(process: np.ndarray, correlation: np.ndarray, kind: pd.Categorical[str]) -> np.ndarray:
     """The row of the call that launched each GPU activity or made each wait: of nested ones the outermost."""
     keys = pd.DataFrame({"process": process, "correlation": correlation, "row": np.arange(len(process))})

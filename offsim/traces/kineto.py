@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from offsim.inputs.errors import InputError
-from offsim.traces.events import NONE, EventTable, Trace
+from offsim.traces.events import NONE, EventTable, Trace, quoted
 from offsim.traces.trace_json import TraceJson
 from offsim.traces.work import work_of
 
@@ -118,7 +118,7 @@ def copy_of(name: str, args: Mapping[str, Any]) -> tuple[str, str]:
 def _microseconds(event: Mapping[str, Any], key: str) -> float:
     value = event.get(key)
     if type(value) not in (int, float) or not -_LATEST_US < value < _LATEST_US:  # type: ignore[operator]
-        raise InputError(f"{key}: found {_shown(value)}, expected a number of microseconds")
+        raise InputError(f"{key}: found {quoted(value)}, expected a number of microseconds")
     return value  # type: ignore[return-value]
 
 
@@ -128,7 +128,7 @@ def _bytes(args: Mapping[str, Any]) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:17])
     if type(value) not in (int, float) or not 0 <= value <= _LARGEST:
-        raise InputError(f"bytes: found {_shown(value)}, expected a number that is at least 0")
+        raise InputError(f"bytes: found {quoted(value)}, expected a number that is at least 0")
     return int(value)
 
 
@@ -142,8 +142,3 @@ def _id(value: object) -> int:
 
 def _whole(value: object) -> bool:
     return type(value) is int and abs(value) <= _LARGEST
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return "nothing" if value is None else text if len(text) <= 40 else f"{text[:37]}..."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from offsim.inputs.errors import InputError
-from offsim.traces.events import NONE, EventTable, Trace
+from offsim.traces.events import NONE, EventTable, Trace, quoted
 
 _CUPTI = "CUPTI_ACTIVITY_KIND_"
 _ACTIVITIES = ("KERNEL", "MEMCPY", "MEMSET", "GRAPH_TRACE", "SYNCHRONIZATION", "RUNTIME")
@@ -169,9 +169,8 @@ class _Export:
         return value
 
     def _bad(self, table: str, column: str, value: Cell, expected: str) -> InputError:
-        text = "nothing" if value is None else repr(value)
-        shown = text if len(text) <= 40 else f"{text[:37]}..."
-        return InputError(f"table {table}, column '{column}': found {shown}, expected {expected}", str(self.path))
+        problem = f"table {table}, column '{column}': found {quoted(value)}, expected {expected}"
+        return InputError(problem, str(self.path))
 
 
 def _id(value: Cell) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,11 +21,10 @@ from offsim.views.figure import (
     axes_at,
     new_picture,
 )
+from offsim.views.style import SERIES_COLOURS, SERIES_MARKERS
 
 BAND = 0.10
 _TOP_IN = 0.02
-_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4B2E83", "#8F5F5F")
 _BAND_COLOUR = "#E4E4E4"
 
 
@@ -57,7 +57,7 @@ def _panel(axes: Axes, phase: str, compared: Sequence[Comparison], hardware: Seq
     line = np.array([low, high])
     axes.fill_between(line, line * (1 - BAND), line * (1 + BAND), facecolor=_BAND_COLOUR, edgecolor="none", zorder=0)
     axes.plot(line, line, color="black", linewidth=0.6, zorder=1)
-    for name, colour, marker in zip(hardware, _cycle(_COLOURS, hardware), _cycle(_MARKERS, hardware), strict=True):
+    for name, colour, marker in _looks(hardware):
         own = values[[c.hardware == name for c in compared]]
         axes.plot(
             own[:, 0],
@@ -87,14 +87,15 @@ def _panel(axes: Axes, phase: str, compared: Sequence[Comparison], hardware: Seq
     axes.set_ylabel(f"predicted ({unit})" if labelled else "", fontsize=TEXT_PT, labelpad=2)
 
 
-def _cycle(looks: Sequence[str], names: Sequence[str]) -> list[str]:
-    return [looks[index % len(looks)] for index in range(len(names))]
+def _looks(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Each name with its colour and marker."""
+    return zip(names, cycle(SERIES_COLOURS), cycle(SERIES_MARKERS), strict=False)
 
 
 def _legend(picture: Picture, hardware: Sequence[str]) -> None:
     handles: list[Line2D | Patch] = [
         Line2D([], [], linestyle="none", marker=marker, markersize=5, color=colour, label=name)
-        for name, colour, marker in zip(hardware, _cycle(_COLOURS, hardware), _cycle(_MARKERS, hardware), strict=True)
+        for name, colour, marker in _looks(hardware)
     ]
     handles.append(Line2D([], [], color="black", linewidth=0.6, label="predicted = measured"))
     handles.append(Patch(facecolor=_BAND_COLOUR, edgecolor="none", label=f"within {100 * BAND:.0f} %"))

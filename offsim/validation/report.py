@@ -77,14 +77,8 @@ def do_not_fit(validation: Validation) -> list[str]:
 
 
 def _score(score: Score) -> dict[str, Any]:
-    return {
-        "n": score.n,
-        "median_percent": 100 * score.median,
-        "p90_percent": 100 * score.p90,
-        "worst_percent": 100 * score.worst,
-        "bias_percent": 100 * score.bias,
-        "worst_run": score.worst_run,
-    }
+    shares = {f"{name}_percent": 100 * getattr(score, name) for name in ("median", "p90", "worst", "bias")}
+    return {"n": score.n, **shares, "worst_run": score.worst_run}
 
 
 def _rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:

@@ -106,35 +106,29 @@ def _span(start_s: float, end_s: float) -> dict[str, float]:
 def _names(timeline: pd.DataFrame, ranks: list[int], tids: Mapping[str, int]) -> list[Event]:
     events: list[Event] = []
     for rank in ranks:
-        events += _process(rank, f"rank {rank}", rank + 1)
+        events += _named("process", rank, 0, f"rank {rank}", rank + 1)
         present = set(timeline.loc[timeline["rank"] == rank, "stream"])
         for stream, tid in tids.items():
             if stream in present:
-                events += _thread(rank, tid, stream, tid)
+                events += _named("thread", rank, tid, stream, tid)
     return events
 
 
-def _process(pid: int, name: str, position: int) -> list[Event]:
+def _named(what: str, pid: int, tid: int, name: str, position: int) -> list[Event]:
+    """The name and the place of a process or thread."""
     return [
-        {"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "ts": 0.0, "args": {"name": name}},
-        {"ph": "M", "name": "process_sort_index", "pid": pid, "tid": 0, "ts": 0.0, "args": {"sort_index": position}},
-    ]
-
-
-def _thread(pid: int, tid: int, name: str, position: int) -> list[Event]:
-    return [
-        {"ph": "M", "name": "thread_name", "pid": pid, "tid": tid, "ts": 0.0, "args": {"name": name}},
-        {"ph": "M", "name": "thread_sort_index", "pid": pid, "tid": tid, "ts": 0.0, "args": {"sort_index": position}},
+        {"ph": "M", "name": f"{what}_{key}", "pid": pid, "tid": tid, "ts": 0.0, "args": {key: value}}
+        for key, value in (("name", name), ("sort_index", position))
     ]
 
 
 def _phases(phases: pd.DataFrame, pid: int) -> list[Event]:
     """A track of phases, and one more for each that runs while another does (a delayed update)."""
-    events = _process(pid, "iteration, memory and links", 0)
+    events = _named("process", pid, 0, "iteration, memory and links", 0)
     starts, ends = phases["start_s"].tolist(), phases["end_s"].tolist()
     lanes = lanes_of(starts, ends)
     for lane in sorted(set(lanes)):
-        events += _thread(pid, lane, "phases", lane)
+        events += _named("thread", pid, lane, "phases", lane)
     for name, start, end, lane in zip(phases["phase"], starts, ends, lanes, strict=True):
         event = {"ph": "X", "cat": "user_annotation", "name": str(name), "pid": pid, "tid": lane}
         events.append(event | _span(start, end))

@@ -58,6 +58,10 @@ OCCUPANTS: dict[str, tuple[str, str]] = {
 OTHER_OCCUPANTS = ("#BBBBBB", "#6E6E6E", "#DDDDDD", "#949494")
 STACK_HATCHES = ("", "////", "....", "++++", "\\\\\\\\")
 
+# Of lines and marks that stand for runs: one after the other, then from the first on again.
+SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4B2E83", "#8F5F5F")
+SERIES_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+
 STREAMS_FIRST = ("host thread", "compute")
 
 

@@ -34,11 +34,9 @@ from offsim.views.figure import (
     text_width_in,
     title_at,
 )
-from offsim.views.style import ink_on
+from offsim.views.style import SERIES_COLOURS, SERIES_MARKERS, ink_on
 from offsim.views.sweep_axes import column_of, label, ordered, positions, short, shown, varied
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4B2E83", "#8F5F5F")
-MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 NOT_FITTING = "#EEEEEE"
 HATCH = "#999999"
 MOST_NAMED = 4
@@ -245,10 +243,10 @@ def _colours_of(names: Sequence[Any]) -> list[int]:
 
 
 def _look(index: int) -> dict[str, Any]:
-    colour = COLOURS[index % len(COLOURS)]
+    colour = SERIES_COLOURS[index % len(SERIES_COLOURS)]
     return {
         "color": colour,
-        "marker": MARKERS[index % len(MARKERS)],
+        "marker": SERIES_MARKERS[index % len(SERIES_MARKERS)],
         "markersize": 4.5,
         "markeredgecolor": "white",
         "markeredgewidth": 0.4,
