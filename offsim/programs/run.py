@@ -136,6 +136,8 @@ class Iterations:
         self._begun: list[tuple[float, Any]] = []
         """Of each iteration: when its last rank began it, and the state that it found."""
         self._ready = [0] * len(run.ranks)
+        self._since = [0.0] * len(run.ranks)
+        """The iteration that each rank began last, and when."""
         self.over = False
         """Whether ranks have stopped. Those that had begun the next iteration then wait for the others in vain."""
 
@@ -162,6 +164,7 @@ class Iterations:
     def _begin(self, rank: Rank) -> None:
         """Note that a rank begins an iteration; the last one to do so sees whether the state repeats."""
         self._ready[rank.number] = rank.iteration
+        self._since[rank.number] = self.run.engine.env.now
         if min(self._ready) < rank.iteration or len(self._begun) >= rank.iteration:
             return
         run, now = self.run, self.run.engine.env.now
@@ -192,7 +195,7 @@ class Iterations:
             for block in rank.parameters
         ]
         kept = [_kept(vars(schedule), now) for schedule in self.schedules]
-        skew = [rank.iteration - iteration for rank in run.ranks]
+        skew = [now - since for since in self._since]
         return [unfinished, memory, blocks, kept, skew]
 
 

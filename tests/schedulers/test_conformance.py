@@ -109,7 +109,7 @@ def mlp_offload(known: Facts) -> Bytes:
     paths = sorted(set(known.placed.optimizer) - {GPU})
     for tier in paths:
         groups = [s for s, at in zip(known.workload.subgroups, known.placed.optimizer, strict=True) if at == tier]
-        kept = min(known.options.buffer_count // len(paths) // 3, len(groups))
+        kept = min((known.options.buffer_count or known.options.least_buffers) // len(paths) // 3, len(groups))
         # Up and down in turn, a pass finds in the buffers what the one before ended with: the first, then the last.
         # Always up, it finds the last, but has written only the others.
         first, last = groups[:kept], groups[len(groups) - kept :]

@@ -53,8 +53,8 @@ def hardware_values(profile: HardwareProfile) -> list[HardwareValue]:
     to check by. Raises InputError for an interval that reaches what the value cannot be.
     """
     found = []
-    for section, model in profile:
-        if not isinstance(model, BaseModel) or section in _LEFT_OUT:
+    for section, model in profile.sections().items():
+        if section in _LEFT_OUT:
             continue
         for field in type(model).model_fields:
             number = getattr(model, field)

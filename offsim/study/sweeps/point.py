@@ -71,6 +71,7 @@ class _Resolver:
         what = {
             "model": scenario.model.model_dump(),
             "training": scenario.training.model_dump(),
+            "placement": scenario.placement.model_dump(),
             "scheduler": {"name": scenario.scheduler.name, **options.model_dump()},
         }
         parts = (self._version, profile, orjson.dumps(what, option=orjson.OPT_SORT_KEYS))

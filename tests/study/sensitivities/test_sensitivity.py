@@ -77,12 +77,14 @@ def test_every_value_of_the_profiles_counts_but_those_that_times_cannot_follow()
         keys = {value.key for value in hardware_values(hardware)}
         fields = {
             f"{section}.{field}"
-            for section in ("gpu", "host", "link", "interconnect")
-            for field, number in getattr(hardware, section).model_dump().items()
+            for section, values in hardware.sections().items()
+            if section != "measurement"
+            for field, number in values.model_dump().items()
             if isinstance(number, float) and number
         }
         left_out = {key for key in fields - keys if "peak" not in key}
-        assert left_out == {"gpu.memory_bytes", "gpu.reserved_bytes", "host.memory_bytes"}
+        capacities = {f"{tier}.capacity_bytes" for tier in hardware.tiers}
+        assert left_out == {"gpu.memory_bytes", "gpu.reserved_bytes", "host.memory_bytes", *capacities}
         assert keys <= fields
 
 
