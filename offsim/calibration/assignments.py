@@ -13,6 +13,7 @@ from offsim.inputs.errors import InputError, suggestion
 from offsim.inputs.validate import validate
 from offsim.inputs.yaml_input import with_overrides
 from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile, TierSpec
+from offsim.platform.profiles import is_word
 
 COUNT = "gpus_per_node"
 
@@ -20,7 +21,15 @@ COUNT = "gpus_per_node"
 def value_names(profile: HardwareProfile) -> list[str]:
     """The dotted names of the values that a profile may have, its tiers included."""
     sections: dict[str, type[BaseModel]] = FIXED_SECTIONS | dict.fromkeys(profile.tiers, TierSpec)
-    return [COUNT, *(f"{name}.{field}" for name, section in sections.items() for field in section.model_fields)]
+    return [
+        COUNT,
+        *(
+            f"{name}.{field}"
+            for name, section in sections.items()
+            for field, info in section.model_fields.items()
+            if not is_word(info.annotation)
+        ),
+    ]
 
 
 def set_values(base: HardwareProfile, assignments: Sequence[str]) -> dict[str, ProfileValue]:
