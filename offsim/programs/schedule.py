@@ -51,6 +51,8 @@ class TrainingSchedule:
     parameter_kinds: ClassVar[tuple[str, ...]] = (GPU,)
     optimizer_home: ClassVar[str] = HOST
     """The tier of optimizer state where a scenario names none."""
+    gradients_with_state: ClassVar[bool] = True
+    """Whether fp32 gradients are kept in the tier of the optimizer state."""
     placement_options: ClassVar[tuple[str, ...]] = ()
     """Options that say where optimizer state is; a scenario gives them or `placement.optimizer`."""
 
@@ -111,7 +113,8 @@ class TrainingSchedule:
         for tier in dict.fromkeys(self.placed.optimizer):
             held = count(self.on(tier))
             rank.tier(tier).allocate(OPTIMIZER_STATE, 3 * FP32 * held)
-            rank.tier(tier).allocate(GRADIENTS, FP32 * held)
+            if self.gradients_with_state:
+                rank.tier(tier).allocate(GRADIENTS, FP32 * held)
 
     def fetch(
         self,

@@ -76,7 +76,8 @@ def bandwidth_columns(run: Run, operations: list[Operation]) -> dict[str, Any]:
     """Bytes per second from an instant on, by resource, from time zero."""
     import numpy as np
 
-    shown = {"H2D", "D2H", "host memory", "GPU interconnect", "network"}
+    directions = {f"{tier} {way}" for tier in run.platform.in_use for way in ("read", "write")}
+    shown = {"H2D", "D2H", "host memory", "GPU interconnect", "network"} | directions
     resources = [entry for entry in run.platform.tracked if entry.name in shown]
     times, names, rates = [], [], []
     for name, series in series_of(resources, operations).items():

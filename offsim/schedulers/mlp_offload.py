@@ -43,6 +43,7 @@ class MlpOffload(Swapping):
     period = 2
     optimizer_kinds = (GPU, "storage")
     parameter_kinds = (GPU,)
+    gradients_with_state = False
     deepspeed = None
 
     @classmethod

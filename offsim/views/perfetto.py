@@ -25,7 +25,7 @@ NCCL = {
     "reduce_scatter": "ncclDevKernel_ReduceScatter",
     "all_reduce": "ncclDevKernel_AllReduce",
 }
-ON_HOST = {"launch", "wait", "cpu_adam", "scaling", "nvme_read", "nvme_write"}
+ON_HOST = {"launch", "wait", "cpu_adam", "scaling", "host copy"}
 
 
 def write_trace(
@@ -158,7 +158,8 @@ def category(kind: str, stream: str) -> str:
     """What PyTorch's profiler would call it: gpu_memcpy, cpu_op (on host threads and storage) or kernel."""
     if kind in MEMCPY:
         return "gpu_memcpy"
-    return "cpu_op" if kind in ON_HOST or "thread" in stream else "kernel"
+    on_host = kind in ON_HOST or "thread" in stream or kind.endswith((" read", " write"))
+    return "cpu_op" if on_host else "kernel"
 
 
 def event_name(kind: str, name: str) -> str:

@@ -29,10 +29,11 @@ KINDS: dict[str, Look] = {
     "gpu_adam": Look("GPU Adam", "#005C43", ""),
     "conversion": Look("conversion", "#CC79A7", "//////"),
     "scaling": Look("scaling", "#F0E442", ""),
-    "nvme_read": Look("NVMe read", "#C9BDF0", "-----"),
-    "nvme_write": Look("NVMe write", "#4B2E83", ""),
+    "host copy": Look("host copy", "#7F7F00", "oo"),
     "wait": Look("wait", "#BBBBBB", ""),
 }
+STORAGE = {" read": ("#C9BDF0", "-----"), " write": ("#4B2E83", "")}
+"""Colour and hatch of reads and writes of any storage tier: `nvme read`."""
 FALLBACK_COLOUR = "#8F5F5F"
 FALLBACK_HATCH = "++++"
 
@@ -66,7 +67,13 @@ STREAMS_FIRST = ("host thread", "compute")
 
 
 def look_of(kind: str) -> Look:
-    """How to draw activities of this kind; a kind that is not known is brown and hatched under its own name."""
+    """How to draw activities of this kind: reads and writes of any storage tier alike, under its name.
+
+    A kind that is not known is brown and hatched under its own name.
+    """
+    for end, look in STORAGE.items():
+        if kind.endswith(end):
+            return Look(kind, *look)
     return KINDS.get(kind) or Look(kind.replace("_", " "), FALLBACK_COLOUR, FALLBACK_HATCH)
 
 

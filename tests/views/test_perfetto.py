@@ -63,7 +63,7 @@ def test_categories_and_names() -> None:
     assert category("h2d", "copy p") == "gpu_memcpy"
     assert category("conversion", "background thread") == "cpu_op"
     assert category("conversion", "reduce") == "kernel"
-    assert category("nvme_read", "nvme") == "cpu_op"
+    assert category("nvme read", "nvme") == "cpu_op"
     assert category("surprise", "compute") == "kernel"
     assert event_name("all_gather", "layer 3") == "ncclDevKernel_AllGather: layer 3"
     assert event_name("cpu_adam", "CPU Adam 4") == "CPU Adam 4"

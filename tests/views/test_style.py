@@ -34,7 +34,7 @@ NEIGHBOURS = [
     ("reduce_scatter", "d2h"),
     ("reduce_scatter", "h2d"),
     ("compute", "gpu_adam"),
-    ("nvme_read", "nvme_write"),
+    ("nvme read", "nvme write"),
     ("compute", "d2d"),
     ("launch", "cpu_adam"),
 ]
@@ -72,7 +72,7 @@ def test_occupants_of_the_same_hatch_have_colours_that_are_told_apart(vision: st
 
 @pytest.mark.parametrize(("a", "b"), NEIGHBOURS)
 def test_neighbours_on_a_stream_are_told_apart_in_grey(a: str, b: str) -> None:
-    first, second = style.KINDS[a], style.KINDS[b]
+    first, second = style.look_of(a), style.look_of(b)
     contrast = abs(lightness(style.rgb(first.colour)) - lightness(style.rgb(second.colour)))
     assert contrast > 10 or first.hatch != second.hatch
 
@@ -84,13 +84,13 @@ def test_the_light_shade_keeps_directions_apart_in_grey() -> None:
 
 @pytest.mark.parametrize("kind", ["compute", "h2d", "d2h", "cpu_adam", "gpu_adam", "conversion"])
 def test_every_second_subgroup_is_visibly_lighter(kind: str) -> None:
-    colour = style.KINDS[kind].colour
+    colour = style.look_of(kind).colour
     assert lightness(style.lighter(colour)) - lightness(style.rgb(colour)) > 4
 
 
 @pytest.mark.parametrize("kind", style.KINDS)
 def test_numbers_are_legible_on_every_kind(kind: str) -> None:
-    for colour in (style.rgb(style.KINDS[kind].colour), style.lighter(style.KINDS[kind].colour)):
+    for colour in (style.rgb(style.look_of(kind).colour), style.lighter(style.look_of(kind).colour)):
         ink = 0.0 if style.ink_on(colour) == "black" else 1.0
         high, low = sorted((style.luminance(colour), ink), reverse=True)
         assert (high + 0.05) / (low + 0.05) > 4.0
