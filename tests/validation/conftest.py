@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from offsim.validation.folder import shipped_runs
 from offsim.validation.predictions import Validation, validate_runs
-from offsim.validation.run_table import SHIPPED_RUNS, RunTable, read_runs
+from offsim.validation.run_table import RunTable
 
 SMALL = {
     "hardware": "polaris-4xa100", "series": "made-up", "model": "tiny", "layers": "2", "hidden": "512",
@@ -51,7 +52,7 @@ def make_table(tmp_path: Path) -> MakeTable:
 @pytest.fixture(scope="session")
 def shipped() -> RunTable:
     """The table that comes with offsim."""
-    return read_runs(SHIPPED_RUNS)
+    return shipped_runs()
 
 
 @pytest.fixture(scope="session")
