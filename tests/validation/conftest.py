@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from offsim.validation.folder import shipped_runs
 from offsim.validation.predictions import Validation, validate_runs
-from offsim.validation.run_table import RunTable
+from offsim.validation.run_table import SHIPPED_RUNS, RunTable, read_runs
 
 SMALL = {
     "hardware": "polaris-4xa100", "series": "made-up", "model": "tiny", "layers": "2", "hidden": "512",
@@ -52,7 +51,7 @@ def make_table(tmp_path: Path) -> MakeTable:
 @pytest.fixture(scope="session")
 def shipped() -> RunTable:
     """The table that comes with offsim."""
-    return shipped_runs()
+    return read_runs(SHIPPED_RUNS)
 
 
 @pytest.fixture(scope="session")
