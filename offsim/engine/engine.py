@@ -181,11 +181,14 @@ class Engine:
         """What may start now that `operation` is ready: itself, its whole collective, or nothing yet."""
         if operation.rendezvous is not None:
             return [peer for peer in operation.rendezvous.arrive(operation) if self._admit(peer)]
-        if not operation.holds and not operation.allocates:
-            return [operation]
-        if self._admit(operation):
-            return [operation]
-        return []
+        if not operation.allocates:  # most operations: kernels and copies, which hold a copy engine
+            if not operation.holds:
+                return [operation]
+            server = operation.holds[0]
+            if len(operation.holds) == 1 and server.busy < server.slots and not server.waiting:
+                server.busy += 1
+                return [operation]
+        return [operation] if self._admit(operation) else []
 
     def _admit(self, operation: Operation) -> bool:
         """Take its servers' slots and its room in pools if all are free, else wait for all of them."""

@@ -183,10 +183,11 @@ class Workload:
     @cached_property
     def subgroups_of_layers(self) -> dict[int, tuple[int, ...]]:
         """Layer -> the sub-groups that hold its parameters; -1 is the embedding, the number of layers the head."""
-        found: dict[int, dict[int, None]] = {}
+        layers = [tensor.layer for tensor in self.tensors]
+        found: dict[int, list[int]] = {}
         for index, members in enumerate(self._grouping):
-            for tensor in members:
-                found.setdefault(self.tensors[tensor].layer, {})[index] = None
+            for layer in dict.fromkeys([layers[tensor] for tensor in members]):
+                found.setdefault(layer, []).append(index)
         return {layer: tuple(indices) for layer, indices in found.items()}
 
     @cached_property
