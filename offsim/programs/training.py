@@ -17,7 +17,6 @@ from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
 from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import BF16, FP32, Bucket, Cost, cost
-from offsim.states.block import Block
 
 BUCKET_ELEMENTS = 500_000_000
 """DeepSpeed's reduce_bucket_size where the scenario gives none."""
@@ -100,8 +99,6 @@ class Training:
         gpu.allocate(SCORES, workload.scores_bytes)
         self._in_flight: deque[Operation] = deque()
         self._vocabularies = 0
-        self._needed: dict[int, list[Block]] = {}
-        """Layer -> the parameters that its kernels read."""
 
     @cached_property
     def live(self) -> int:
@@ -240,14 +237,9 @@ class Training:
     def _writes(self, layer: int) -> list[Operation | None]:
         """The operations that wrote a layer's parameters, which its kernels wait for."""
         rank, schedule = self.rank, self.schedule
-        needed = self._needed.get(layer)
-        if needed is None:
-            needed = [rank.parameters[index] for index in rank.workload.subgroups_of_layers[layer]]
-            self._needed[layer] = needed
-        oldest = rank.iteration - 1 - schedule.lag
+        needed = [rank.parameters[index] for index in rank.workload.subgroups_of_layers[layer]]
         for block in needed:
-            if block.version < oldest:
-                block.check(rank.iteration, schedule.lag)
+            block.check(rank.iteration, schedule.lag)
         return [block.since for block in needed] if schedule.waits_for_parameters else []
 
     def _fetch_vocabulary(self, layer: int, after: Operation | None) -> Code:
