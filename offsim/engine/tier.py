@@ -37,7 +37,7 @@ class Tier(Turns):
     operation that allocates waits for room.
     """
 
-    __slots__ = ("_rows_at_peak", "capacity", "env", "name", "occupants", "peak", "peak_at", "series", "used", "waits")
+    __slots__ = ("capacity", "env", "name", "occupants", "series", "used", "waits")
 
     def __init__(
         self, env: Environment, name: str, capacity: float, when_full: Literal["fail", "wait"] = "fail"
@@ -49,16 +49,12 @@ class Tier(Turns):
         self.waits = when_full == "wait"
         self.occupants: dict[str, float] = {}
         self.used = 0.0
-        self.peak = 0.0
-        self.peak_at = 0.0
         self.series: list[tuple[float, str, float, float]] = []
-        self._rows_at_peak = 0
 
     @property
-    def peak_occupants(self) -> dict[str, float]:
-        """What each occupant held when most was in use."""
-        held = {occupant: nbytes for _, occupant, nbytes, _ in self.series[: self._rows_at_peak]}
-        return {occupant: nbytes for occupant, nbytes in held.items() if nbytes > 0}
+    def peak(self) -> float:
+        """The most bytes in use at any time."""
+        return max((used for *_, used in self.series), default=0.0)
 
     def admits(self, operation: Operation) -> bool:
         """Whether there is room for all that it allocates here; raises OutOfMemory where there never is."""
@@ -77,10 +73,6 @@ class Tier(Turns):
         if self.used + nbytes > self.capacity and not self.waits:
             raise OutOfMemory(self, occupant, nbytes, self.env.now)
         self._change(occupant, nbytes)
-        if self.used > self.peak:
-            self.peak = self.used
-            self.peak_at = self.env.now
-            self._rows_at_peak = len(self.series)
 
     def free(self, occupant: str, nbytes: float) -> None:
         """Give bytes back; an occupant never holds less than nothing."""

@@ -137,6 +137,11 @@ class TrainingSchedule:
             return rank.all_of(after)
         return rank.all_gather(BF16 * elements, layer if layer < self.workload.model.layers else -1, after, memory)
 
+    @property
+    def fetched_from(self) -> str:
+        """The memory tier that slices of parameters are copied to the GPU from."""
+        return self.placed.parameters
+
     def fetch_slice(
         self,
         rank: Rank,
@@ -146,24 +151,12 @@ class TrainingSchedule:
         after: Sequence[Operation | None],
         memory: Sequence[MemoryChange],
     ) -> Code:
-        """Bring the rank's slice of a layer from the tier of parameters to the GPU."""
-        return (yield from self.copy_slice(rank, self.placed.parameters, layer, elements, after, memory))
-
-    def copy_slice(
-        self,
-        rank: Rank,
-        tier: str,
-        layer: int,
-        elements: int,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Code:
-        """Copy a slice from a memory tier: behind the gathers, and blocking the host if there are other ranks.
+        """Copy the rank's slice of a layer to the GPU: behind the gathers, and blocking if there are other ranks.
 
         DeepSpeed, partitioned_param_coordinator.py: the copy is on the all-gather stream, parameter by parameter.
         """
         ranks, stream = self.workload.training.data_parallel, rank.collective_stream
-        nbytes = BF16 * elements / ranks
+        nbytes, tier = BF16 * elements / ranks, self.fetched_from
         copy = rank.move(
             nbytes, tier, GPU, "fetch parameters", layer=layer, stream=stream, after=after, allocates=memory
         )

@@ -7,6 +7,7 @@ together. Reads run ahead in the order of use as long as buffers are free. Embed
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.inputs.fields import Count
@@ -49,7 +50,7 @@ class StoredParameters(Swapping):
         self.on_storage = rank.platform.kind_of(self.placed.parameters) == "storage"
         if not self.on_storage:
             return
-        ends = [sum(s.elements for s in self.subgroups[: i + 1]) for i in range(len(self.subgroups))]
+        ends = accumulate(subgroup.elements for subgroup in self.subgroups)
         self.in_host = frozenset(index for index, end in enumerate(ends) if end <= self.options.max_in_cpu)
         kept = sum(self.subgroups[index].elements for index in self.in_host)
         rank.host_memory.allocate("parameters that stay (bf16)", BF16 * kept)
@@ -66,6 +67,10 @@ class StoredParameters(Swapping):
 
     def home_of(self, subgroup: Subgroup) -> str:
         return HOST if subgroup.index in self.in_host else self.placed.parameters
+
+    @property
+    def fetched_from(self) -> str:
+        return HOST if self.on_storage else self.placed.parameters
 
     def read_parameters(self, rank: Rank, layer: int, elements: int) -> None:
         """Submit the reads of a layer's slices, behind what wrote them last."""
@@ -98,8 +103,7 @@ class StoredParameters(Swapping):
                 if self.pool.free and self.from_storage(following):
                     rank.wait(takes=self.pool.buffers())
                     self.read_parameters(rank, following, self.workload.layer_elements)
-        tier = HOST if self.on_storage else self.placed.parameters
-        return (yield from self.copy_slice(rank, tier, layer, elements, after, memory))
+        return (yield from super().fetch_slice(rank, layer, pass_, elements, after, memory))
 
     def release(self, rank: Rank, layer: int, pass_: str, after: Operation) -> None:
         super().release(rank, layer, pass_, after)
