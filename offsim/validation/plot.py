@@ -26,6 +26,7 @@ from offsim.views.style import SERIES_COLOURS, SERIES_MARKERS
 BAND = 0.10
 _TOP_IN = 0.02
 _BAND_COLOUR = "#E4E4E4"
+_ONE_ROW = 4  # names of hardware that the legend has room for in one row
 
 
 def plot_scatter(compared: Sequence[Comparison]) -> Picture:
@@ -36,7 +37,8 @@ def plot_scatter(compared: Sequence[Comparison]) -> Picture:
     hardware = sorted({comparison.hardware for comparison in compared})
     columns = min(3, len(phases))
     rows = -(-len(phases) // columns)
-    left, gap, below, above, legend_in = 0.5, 0.46, 0.36, 0.22, 0.26
+    left, gap, below, above = 0.5, 0.46, 0.36, 0.22
+    legend_in = 0.26 if len(hardware) <= _ONE_ROW else 0.42
     size = (PAPER_WIDTH_IN - left - EDGE_IN - gap * (columns - 1)) / columns
     height = _TOP_IN + rows * (size + below + above) + legend_in
     picture = new_picture(PAPER_WIDTH_IN, height)
@@ -72,7 +74,7 @@ def _panel(axes: Axes, phase: str, compared: Sequence[Comparison], hardware: Seq
             gid=name,
             zorder=2,
         )
-    subs = (1.0, 2.0, 5.0) if high > 6 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high <= 6 * low else (1.0, 2.0, 5.0) if high <= 300 * low else (1.0,)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=subs, numticks=12))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -102,7 +104,7 @@ def _legend(picture: Picture, hardware: Sequence[str]) -> None:
     picture.legend(
         handles=handles,
         loc="lower center",
-        ncols=len(handles) if len(hardware) <= 4 else 4,
+        ncols=len(handles) if len(hardware) <= _ONE_ROW else 4,
         fontsize=TEXT_PT,
         frameon=False,
         handletextpad=0.4,

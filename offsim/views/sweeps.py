@@ -16,7 +16,15 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from offsim.results.units import GIB
 from offsim.schedulers.registry import available_schedulers
@@ -41,6 +49,7 @@ NOT_FITTING = "#EEEEEE"
 HATCH = "#999999"
 MOST_NAMED = 4
 MOST_LABELLED = 16
+SPREAD = 5.0  # the ratio of times above which their axis is logarithmic
 """More columns of cells have no room for numbers or for all names."""
 LEVEL: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.0, "marker": "none"}
 
@@ -181,7 +190,7 @@ def plot_front(
 ) -> Picture:
     """Draw iteration time against GPU memory, a mark per row, and the front that no row beats in both.
 
-    Neither axis begins at zero.
+    Neither axis begins at zero; times that differ by more than SPREAD are on a logarithmic one.
     """
     by = column_of(table, by)
     require_columns(table, "sweep", ["fits", by, "iteration_s", "gpu_peak_bytes"])
@@ -205,6 +214,11 @@ def plot_front(
     axes.margins(0.04, 0.08)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8))
     _finish(axes, memory.label, QUANTITIES["iteration_s"].label)
+    if fitting["iteration_s"].max() > SPREAD * fitting["iteration_s"].min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     _legend(picture, handles, columns)
     if title:
         title_at(picture, title, EDGE_IN, height_in - 0.04)
