@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from offsim.inputs.errors import InputError, suggestion
 from offsim.platform.hardware import HardwareProfile
@@ -13,7 +14,7 @@ from offsim.programs.options import ScheduleOptions
 from offsim.programs.run import Run, run_training
 from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import Workload
-from offsim.scenario import Scenario
+from offsim.scenario import Model, Scenario, Training
 from offsim.schedulers.registry import scenario_scheduler
 from offsim.states.placement import Placed, tiers_of
 
@@ -34,8 +35,14 @@ def checked(
     """Work out what a scenario simulates on a profile; raise InputError where they do not go together."""
     _require_network(scenario, profile)
     scheduler, options = scenario_scheduler(scenario)
-    workload = Workload(scenario.model, scenario.training)
+    workload = _workload(scenario.model, scenario.training)
     return workload, scheduler, options, placed_states(scenario, profile, workload, scheduler, options)
+
+
+@lru_cache(maxsize=64)
+def _workload(model: Model, training: Training) -> Workload:
+    """Studies simulate the same model over and over: its tensors and sub-groups are listed once."""
+    return Workload(model, training)
 
 
 def _require_network(scenario: Scenario, profile: HardwareProfile) -> None:

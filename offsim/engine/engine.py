@@ -161,7 +161,9 @@ class Engine:
         if operation.pending == 0:
             if thread is not None:
                 operation.waited_for = thread.last_ended
-            self._start(self._admitted(operation))
+            admitted: list[Operation] = []
+            self._ready(operation, admitted)
+            self._start(admitted)
         return operation
 
     def close(self) -> None:
@@ -177,18 +179,26 @@ class Engine:
         self.running.clear()
         del self.sharing
 
-    def _admitted(self, operation: Operation) -> list[Operation]:
-        """What may start now that `operation` is ready: itself, its whole collective, or nothing yet."""
+    def _ready(self, operation: Operation, admitted: list[Operation]) -> None:
+        """Add what may start now that `operation` is ready: itself, its whole collective, or nothing yet."""
         if operation.rendezvous is not None:
-            return [peer for peer in operation.rendezvous.arrive(operation) if self._admit(peer)]
-        if not operation.allocates:  # most operations: kernels and copies, which hold a copy engine
+            admitted += [peer for peer in operation.rendezvous.arrive(operation) if self._admit(peer)]
+            return
+        if not operation.allocates:  # most operations: kernels, and copies, which hold a copy engine
             if not operation.holds:
-                return [operation]
-            server = operation.holds[0]
-            if len(operation.holds) == 1 and server.busy < server.slots and not server.waiting:
-                server.busy += 1
-                return [operation]
-        return [operation] if self._admit(operation) else []
+                admitted.append(operation)
+                return
+            if len(operation.holds) == 1:
+                server = operation.holds[0]
+                if server.busy == server.slots:
+                    server.join(operation)
+                    return
+                if not server.waiting:
+                    server.busy += 1
+                    admitted.append(operation)
+                    return
+        if self._admit(operation):
+            admitted.append(operation)
 
     def _admit(self, operation: Operation) -> bool:
         """Take its servers' slots and its room in pools if all are free, else wait for all of them."""
@@ -246,9 +256,10 @@ class Engine:
             dependent.pending -= 1
             if dependent.pending == 0:
                 dependent.waited_for = operation
-                released += self._admitted(dependent)
+                self._ready(dependent, released)
         operation.dependents.clear()
-        operation.signal()
+        if operation.ended is not None:
+            operation.ended.succeed()
         return released
 
     def _admit_waiting(self, gate: Server | Tier, ended: Operation, released: list[Operation]) -> None:

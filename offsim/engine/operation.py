@@ -29,11 +29,11 @@ class Operation:
     """
 
     __slots__ = (
-        "_completion",
         "allocates",
         "bytes",
         "dependents",
         "duration",
+        "ended",
         "ended_at",
         "enqueued_at",
         "fraction",
@@ -105,7 +105,8 @@ class Operation:
         self.updated_at = 0.0
         self.timer: Event | None = None
         self.slowdowns: list[tuple[float, float, Resource | None]] | None = None
-        self._completion: Event | None = None
+        self.ended: Event | None = None
+        """The event of its end, where somebody waits for it."""
 
     def __repr__(self) -> str:
         return f"Operation({self.name!r} on {self.stream!r})"
@@ -117,16 +118,11 @@ class Operation:
 
     def completion(self, env: Environment) -> Event:
         """The event of its end, for SimPy processes."""
-        if self._completion is None:
-            self._completion = Event(env)
+        if self.ended is None:
+            self.ended = Event(env)
             if self.done:
-                self._completion.succeed()
-        return self._completion
-
-    def signal(self) -> None:
-        """Wake the processes that wait for this operation."""
-        if self._completion is not None:
-            self._completion.succeed()
+                self.ended.succeed()
+        return self.ended
 
 
 class Rendezvous:

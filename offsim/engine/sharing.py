@@ -73,6 +73,8 @@ class Sharing:
         self._finish = finish
         self._changed: dict[Resource, None] = {}
         """Resources contended before or after a start or an end at this instant."""
+        self._sharing = False
+        """Whether fractions will be recomputed at the end of this instant."""
 
     def start(self, operation: Operation) -> None:
         """Begin work; the rates that it asks must be > 0."""
@@ -83,8 +85,9 @@ class Sharing:
             resource.load += rate
             if resource.load > resource.limit:
                 contended = True
-                self._change(resource)
+                self._changed[resource] = None
         if contended:
+            self._share_soon()
             operation.fraction = 0.0  # until the end of this instant
         else:
             operation.timer = Timer(self.env, self._end, operation.remaining, operation)
@@ -96,19 +99,23 @@ class Sharing:
         for resource, rate in operation.usage:
             del resource.running[operation]
             if resource.load > resource.limit:
-                self._change(resource)
+                self._changed[resource] = None
                 resource.load = sum(resource.running.values())  # differences of large sums would keep their rounding
             else:
                 resource.load = resource.load - rate if resource.running else 0.0
+        if self._changed:
+            self._share_soon()
         self._finish(operation)
 
-    def _change(self, resource: Resource) -> None:
-        if not self._changed:
+    def _share_soon(self) -> None:
+        """At the end of this instant, once."""
+        if not self._sharing:
+            self._sharing = True
             Timer(self.env, self._share, priority=AFTER_ALL_ELSE)
-        self._changed[resource] = None
 
     def _share(self, _: Timer) -> None:
         """Recompute the fractions of all operations coupled to changed resources through contended ones."""
+        self._sharing = False
         unsettled: dict[Operation, None] = {}
         for resource in self._changed:
             unsettled.update(dict.fromkeys(resource.running))
@@ -128,7 +135,7 @@ class Sharing:
                             reached.append(peer)
         level = 0.0
         while contended:
-            bottleneck = min(contended, key=_level)
+            bottleneck = min(contended, key=_level) if len(contended) > 1 else next(iter(contended))
             level = max(level, _level(bottleneck))  # levels never fall, but by rounding
             if level >= 1.0:
                 break

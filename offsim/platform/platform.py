@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from offsim.engine import Engine, Resource, Server, Tier, Usage
 from offsim.platform.hardware import HardwareProfile, TierSpec
@@ -62,15 +62,16 @@ class Leg:
     latency_s: float
     per_byte: Usage
     server: Server | None = None
+    _costs: dict[float, tuple[float, Usage]] = field(default_factory=dict)
 
-    def seconds(self, nbytes: float) -> float:
-        """Time alone."""
-        return nbytes / self.bytes_per_s + self.latency_s
-
-    def usage(self, nbytes: float, seconds: float) -> Usage:
-        """Mean rates over the hop, its fixed time included: resources see its bytes exactly."""
-        mean = nbytes / seconds if seconds else 0.0
-        return tuple([(resource, mean * share) for resource, share in self.per_byte]) if mean else ()
+    def cost(self, nbytes: float) -> tuple[float, Usage]:
+        """Seconds alone, and mean rates over them, the fixed time included: resources see its bytes exactly."""
+        if nbytes not in self._costs:
+            seconds = nbytes / self.bytes_per_s + self.latency_s
+            mean = nbytes / seconds if seconds else 0.0
+            rates = tuple([(resource, mean * share) for resource, share in self.per_byte]) if mean else ()
+            self._costs[nbytes] = seconds, rates
+        return self._costs[nbytes]
 
 
 class Device:

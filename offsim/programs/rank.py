@@ -237,13 +237,13 @@ class Rank:
         legs = self.platform.route(source, destination, self.number, pinned)
         operation: Operation | None = None
         for hop, leg in enumerate(legs):
-            seconds = leg.seconds(nbytes)
+            seconds, usage = leg.cost(nbytes)
             operation = Operation(
                 stream or self.stream(leg.kind),
                 leg.kind,
                 name,
                 seconds,
-                leg.usage(nbytes, seconds),
+                usage,
                 nbytes=nbytes,
                 subgroup=subgroup,
                 layer=layer,
