@@ -6,9 +6,12 @@ requests in order, and waiting for a handle waits for all of them.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from offsim.engine import Operation, Stream
+from pydantic import model_validator
+
+from offsim.engine import Operation, Server, Stream
+from offsim.inputs.errors import Expected
 from offsim.inputs.fields import Count, Number
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
@@ -32,6 +35,12 @@ class SwapOptions(OffloadOptions):
     def least_buffers(self) -> int:
         """p, m, v and the gradient of one sub-group."""
         return 4
+
+    @model_validator(mode="after")
+    def _buffers_suffice(self) -> Self:
+        if self.buffer_count is not None and self.buffer_count < self.least_buffers:
+            raise Expected(f"at least {self.least_buffers} with these options", at=("buffer_count",))
+        return self
 
 
 class Swapping(Zero3Offload):
@@ -75,12 +84,18 @@ class Swapping(Zero3Offload):
         """The handles for `read` or `write` of all tiers in use."""
         return [rank.stream(f"{tier} {kind}") for tier in dict.fromkeys(map(self.tier_of, self.subgroups))]
 
-    def read(self, rank: Rank, nbytes: float, subgroup: Subgroup, name: str, **how: Any) -> Operation:
+    def locks(self, rank: Rank, handle: str) -> tuple[Server, ...]:
+        """What a request of a handle (tier and `read` or `write`) holds while it runs."""
+        return ()
+
+    def read(self, rank: Rank, nbytes: float, subgroup: Subgroup, name: str) -> Operation:
         """Submit a read of a sub-group's state to its tier's handle."""
         tier = self.tier_of(subgroup)
-        return rank.move(nbytes, tier, HOST, name, subgroup.index, stream=rank.stream(f"{tier} read"), **how)
+        stream = rank.stream(f"{tier} read")
+        return rank.move(nbytes, tier, HOST, name, subgroup.index, stream=stream, holds=self.locks(rank, stream.name))
 
-    def write(self, rank: Rank, nbytes: float, subgroup: Subgroup, name: str, **how: Any) -> Operation:
+    def write(self, rank: Rank, nbytes: float, subgroup: Subgroup, name: str) -> Operation:
         """Submit a write of a sub-group's state to its tier's handle."""
         tier = self.tier_of(subgroup)
-        return rank.move(nbytes, HOST, tier, name, subgroup.index, stream=rank.stream(f"{tier} write"), **how)
+        stream = rank.stream(f"{tier} write")
+        return rank.move(nbytes, HOST, tier, name, subgroup.index, stream=stream, holds=self.locks(rank, stream.name))

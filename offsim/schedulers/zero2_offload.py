@@ -68,18 +68,15 @@ class Zero2Offload(OffloadSchedule):
 
     def update(self, rank: Rank) -> Code:
         yield from self.start_update(rank)
-        upload = rank.stream("upload")
         for group in self.subgroups:
             yield rank.scale(group.elements, group.index)
             yield rank.cpu_adam(group.elements, group.index, self.placed.optimizer[group.index])
             if self.options.upload == "cast_on_cpu":
                 yield rank.downcast(group.elements, group.index)
-                copied = rank.h2d(upload, BF16 * group.elements, "upload parameters", group.index)
-            else:
-                copied = rank.h2d(upload, FP32 * group.elements, "upload parameters", group.index, pinned=False)
+                copied = rank.h2d(rank.stream("upload"), BF16 * group.elements, "upload parameters", group.index)
+                self.written(rank, group, copied)
                 yield copied
-                nbytes = (FP32 + BF16) * group.elements
-                copied = rank.elementwise(rank.compute_stream, "d2d", nbytes, "cast parameters", group.index)
-            self.written(rank, group, copied)
-            yield copied
+            else:
+                yield from self.upload_and_cast(rank, group, pinned=False)
+                yield rank.wait(rank.compute_stream)
         yield from self.gather_updated(rank)

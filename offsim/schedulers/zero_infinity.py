@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
-
 from offsim.engine import Code
-from offsim.inputs.errors import Expected
 from offsim.inputs.fields import Flag
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup
@@ -26,12 +23,6 @@ class ZeroInfinityOptions(StoredParametersOptions):
     @property
     def least_buffers(self) -> int:
         return 4 * (1 + self.pipeline_read + self.pipeline_write)
-
-    @model_validator(mode="after")
-    def _buffers_suffice(self) -> ZeroInfinityOptions:
-        if self.buffer_count is not None and self.buffer_count < self.least_buffers:
-            raise Expected(f"at least {self.least_buffers} with these pipeline flags", at=("buffer_count",))
-        return self
 
 
 class ZeroInfinity(StoredParameters):

@@ -153,8 +153,8 @@ FURTHER = [
     Case("zero_infinity", {**STORED, "parameter_buffer_count": 1}, {"parameters": "nvme"}),
     Case("zero_infinity", STORED, {"parameters": "nvme"}, {"global_batch": 6}),
     Case("zero_infinity", STORED, {"parameters": "nvme", "optimizer": "host"}),
-    Case("mlp_offload", {"buffer_count": 12}),
-    Case("mlp_offload", {"buffer_count": 12, "alternating": False}),
+    Case("mlp_offload", {"buffer_count": 18}),
+    Case("mlp_offload", {"buffer_count": 18, "alternating": False}),
     Case("mlp_offload", {"buffer_count": 200}),
 ]
 """Options that need each other."""
