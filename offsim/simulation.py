@@ -35,14 +35,14 @@ def checked(
     """Work out what a scenario simulates on a profile; raise InputError where they do not go together."""
     _require_network(scenario, profile)
     scheduler, options = scenario_scheduler(scenario)
-    workload = _workload(scenario.model, scenario.training)
+    workload = _workload(scenario.model, scenario.training, scheduler.by_layer)
     return workload, scheduler, options, placed_states(scenario, profile, workload, scheduler, options)
 
 
 @lru_cache(maxsize=64)
-def _workload(model: Model, training: Training) -> Workload:
+def _workload(model: Model, training: Training, by_layer: bool) -> Workload:
     """Studies simulate the same model over and over: its tensors and sub-groups are listed once."""
-    return Workload(model, training)
+    return Workload(model, training, by_layer)
 
 
 def _require_network(scenario: Scenario, profile: HardwareProfile) -> None:
@@ -81,7 +81,7 @@ def placed_states(
         optimizer = tiers_of([(entry.tier, entry.share) for entry in asked.optimizer], len(workload.subgroups))
     for tier in dict.fromkeys(optimizer):
         _require_tier(scenario, profile, "optimizer", tier, scheduler.optimizer_kinds, scheduler.name)
-    parameters = asked.parameters or GPU
+    parameters = asked.parameters or scheduler.parameter_home
     _require_tier(scenario, profile, "parameters", parameters, scheduler.parameter_kinds, scheduler.name)
     _require_tier(scenario, profile, "activations", asked.activations.tier, (GPU, "memory"), "activations")
     layers = workload.model.layers if workload.training.activation_checkpointing else 0

@@ -75,7 +75,10 @@ class Engine:
         end.pending = 1
         thread.end = end
         self._threads[thread] = None
-        tags = (issuer.phase, issuer.iteration, issuer.last_ended) if issuer is not None else None
+        tags = None
+        if issuer is not None:
+            tags = issuer.phase, issuer.iteration, issuer.last_ended
+            end.phase, end.iteration = issuer.phase, issuer.iteration
         self.env.process(self._drive(thread, code, before, end, tags))
         return end
 

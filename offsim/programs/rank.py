@@ -57,6 +57,7 @@ class Rank:
         self.host = Thread("host thread", number)
         self._streams: dict[str, Stream] = {}
         self._threads: dict[str, Thread] = {}
+        self._core_shares: dict[Thread, float] = {}
         self.compute_stream = self.stream("compute")
         self.collective_stream = self.stream("collectives")
         self.reduce_stream = self.stream("reduce")
@@ -87,6 +88,13 @@ class Rank:
         if name not in self._streams:
             self._streams[name] = Stream(name, self.number)
         return self._streams[name]
+
+    def give_cores(self, thread: Thread, share: float) -> None:
+        """CPU work on the thread runs on a share of the rank's cores from now on, and is so much slower.
+
+        That is an upper bound of its time: work that memory bandwidth limits loses less.
+        """
+        self._core_shares[thread] = share
 
     def thread(self, name: str) -> Thread:
         """The rank's further thread of that name, made at its first use."""
@@ -145,10 +153,13 @@ class Rank:
         subgroup: int,
         thread: Thread | None,
     ) -> Operation:
-        cores: Usage = ((self._cores, self.profile.host.cores_per_rank),)
-        operation = Operation(
-            thread or self.host, kind, name, elements / rate, usage + cores, nbytes=nbytes, subgroup=subgroup
-        )
+        """Work at `rate` on all cores of the rank, which takes `usage` of memory."""
+        usage += ((self._cores, self.profile.host.cores_per_rank),)
+        share = self._core_shares.get(thread or self.host)
+        if share is not None:
+            rate *= share
+            usage = tuple((resource, share * asked) for resource, asked in usage)
+        operation = Operation(thread or self.host, kind, name, elements / rate, usage, nbytes=nbytes, subgroup=subgroup)
         return self._enqueue(operation, (), thread)
 
     def _host_work(

@@ -36,6 +36,8 @@ class TrainingSchedule:
     """Iterations after which the schedule does the same again."""
     order: ClassVar[Literal["micro_batch", "layer"]] = "micro_batch"
     """Whether all layers run for a micro-batch, or all micro-batches for a layer, before the next one."""
+    by_layer: ClassVar[bool] = False
+    """Whether each layer, the embedding and the head are a sub-group and a bucket of their own."""
     waits_for_parameters: ClassVar[bool] = True
     """Whether kernels wait until the parameters that they read are there; false where the real system races."""
     starts_with_update: ClassVar[bool] = False
@@ -51,6 +53,8 @@ class TrainingSchedule:
     parameter_kinds: ClassVar[tuple[str, ...]] = (GPU,)
     optimizer_home: ClassVar[str] = HOST
     """The tier of optimizer state where a scenario names none."""
+    parameter_home: ClassVar[str] = GPU
+    """The tier of 16-bit parameters where a scenario names none."""
     gradients_with_state: ClassVar[bool] = True
     """Whether fp32 gradients are kept in the tier of the optimizer state."""
     placement_options: ClassVar[tuple[str, ...]] = ()

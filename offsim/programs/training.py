@@ -91,6 +91,8 @@ class Training:
         """What a recomputed layer holds only while it runs."""
         self.bucket_elements = workload.training.reduce_bucket_size or BUCKET_ELEMENTS
         self.buckets = workload.buckets(self.bucket_elements)
+        if workload.by_layer:
+            self.bucket_elements = max(bucket.elements for _, bucket in self.buckets)
         rank.tier(placed.parameters).allocate(PARAMETERS, BF16 * workload.resident)
         gpu = rank.gpu_memory
         gpu.allocate(BUCKET, BF16 * self.bucket_elements)
@@ -262,7 +264,10 @@ class Training:
         if len(self._in_flight) > MAX_BUCKETS_IN_FLIGHT:
             yield rank.wait(self._in_flight.popleft())
         nbytes = BF16 * bucket.elements
-        filled = rank.elementwise(rank.reduce_stream, "d2d", 2 * nbytes, "copy into bucket", after=[filled_by])
+        if rank.workload.by_layer and rank.workload.training.data_parallel == 1:  # gradients stay where they are
+            rank.wait_event(rank.reduce_stream, filled := filled_by)
+        else:
+            filled = rank.elementwise(rank.reduce_stream, "d2d", 2 * nbytes, "copy into bucket", after=[filled_by])
         if self.stage >= 2:
             rank.wait_event(rank.reduce_stream, rank.reduce_scatter(nbytes, [filled]))
         elif last:  # stages 0 and 1 accumulate all gradients, and reduce them once

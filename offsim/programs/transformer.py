@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 
 from offsim.platform.hardware import Gpu
 from offsim.scenario import Model, Training
@@ -108,10 +110,15 @@ def build_buckets(tensors: Sequence[tuple[int, int, int]], bucket_elements: int)
 
 @dataclass(frozen=True)
 class Workload:
-    """A model under a training set-up, seen from one rank."""
+    """A model under a training set-up, seen from one rank.
+
+    By default, optimizer state is in sub-groups of a size, and gradients are reduced in buckets of a size; `by_layer`
+    makes each layer a sub-group and a bucket, and so the embedding and the head.
+    """
 
     model: Model
     training: Training
+    by_layer: bool = False
 
     @property
     def _tp(self) -> int:
@@ -177,6 +184,9 @@ class Workload:
 
     @cached_property
     def _grouping(self) -> list[list[int]]:
+        if self.by_layer:
+            layers = [tensor.layer for tensor in self.tensors]
+            return [[i for i, layer in enumerate(layers) if layer == each] for each in range(-1, self.model.layers + 1)]
         whole = self.training.zero_stage < 3  # stages below 3 update a parameter group at once
         return build_subgroups(self.shares, self.partition if whole else self.training.subgroup_size)
 
@@ -206,18 +216,22 @@ class Workload:
         return self.tensors[0].elements
 
     def buckets(self, bucket_elements: int) -> list[tuple[int, Bucket]]:
-        """Gradient buckets in backward order, each with the `layer` of the tensor that overflows it (-1: none)."""
+        """Gradient buckets in backward order, each with the `layer` whose backward flushes it (-1: the embedding's).
+
+        A bucket of a size is flushed by the tensor that overflows it, a layer's bucket by that layer.
+        """
         subgroup_of = {tensor: index for index, members in enumerate(self._grouping) for tensor in members}
         ready = [(self.tensors[i].elements, self.shares[i], subgroup_of[i]) for i in reversed(range(len(self.tensors)))]
         layers = [t.layer for t in reversed(self.tensors)]
         buckets = []
         seen = 0
-        for members in build_buckets(ready, bucket_elements):
+        whole = [list(members) for _, members in groupby(ready, key=itemgetter(2))]
+        for members in whole if self.by_layer else build_buckets(ready, bucket_elements):
             seen += len(members)
             shares: dict[int, int] = {}
             for _, share, subgroup in members:
                 shares[subgroup] = shares.get(subgroup, 0) + share
-            flushed_by = layers[seen] if seen < len(layers) else -1
+            flushed_by = layers[seen - 1] if self.by_layer else layers[seen] if seen < len(layers) else -1
             buckets.append((flushed_by, Bucket(sum(m[0] for m in members), tuple(shares.items()))))
         return buckets
 

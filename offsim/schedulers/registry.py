@@ -22,6 +22,7 @@ from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.mlp_offload import MlpOffload
+from offsim.schedulers.stronghold import Stronghold
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
@@ -39,6 +40,7 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         DeepOptimizerStates,
         ZeroInfinity,
         MlpOffload,
+        Stronghold,
     )
 }
 

@@ -268,7 +268,7 @@ def facts(case: Case, profile: HardwareProfile | None = None) -> Facts:
     """Work out the facts of a case."""
     hardware, scenario = profile or node(), load_scenario(case.scenario)
     schedule, options = scenario_scheduler(scenario)
-    workload = Workload(scenario.model, scenario.training)
+    workload = Workload(scenario.model, scenario.training, schedule.by_layer)
     placed = placed_states(scenario, hardware, workload, schedule, options)
     return Facts(workload, placed, options, hardware)
 

@@ -25,10 +25,12 @@ def parameters_and_activations(known: Facts) -> Bytes:
 
 
 def layers_kept(known: Facts) -> int:
-    """Layers that stay on the GPU between passes where buffers of parameters on storage bound them; 0: no such bound.
+    """Layers that stay on the GPU between passes where a window or buffers bound them; 0: no such bound.
 
-    Slices of these layers are below 1 MiB each, and take a buffer together.
+    Slices of layers on storage are below 1 MiB each, and take a buffer together.
     """
+    if hasattr(known.options, "window"):
+        return int(known.options.window)
     on_storage = known.placed.parameters in TIERS and TIERS[known.placed.parameters].get("kind") != "memory"
     return known.options.parameter_buffer_count if on_storage else 0
 
@@ -119,6 +121,11 @@ def mlp_offload(known: Facts) -> Bytes:
     return moved
 
 
+def stronghold(known: Facts) -> Bytes:
+    """16-bit gradients down in each micro-step."""
+    return {"d2h": 2 * known.owned * known.micro_steps}
+
+
 CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
     form.__name__: form
     for form in (
@@ -129,6 +136,7 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         zero2_offload,
         zero_infinity,
         mlp_offload,
+        stronghold,
     )
 }
 
