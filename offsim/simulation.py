@@ -85,8 +85,7 @@ def placed_states(
     _require_tier(scenario, profile, "parameters", parameters, scheduler.parameter_kinds, scheduler.name)
     _require_tier(scenario, profile, "activations", asked.activations.tier, (GPU, "memory"), "activations")
     layers = workload.model.layers if workload.training.activation_checkpointing else 0
-    recomputed = layers if asked.activations.recompute is None else min(asked.activations.recompute, layers)
-    return Placed(parameters, optimizer, asked.activations.tier, recomputed)
+    return Placed(parameters, optimizer, asked.activations.tier, asked.activations.recomputed(layers))
 
 
 def _require_tier(

@@ -10,6 +10,7 @@ from offsim.imports.draft import Draft
 from offsim.imports.keys import Section, switched_on
 from offsim.imports.offload import ZERO2_OFFLOAD, take_offload
 from offsim.inputs.document import Document
+from offsim.platform.platform import HOST
 from offsim.programs.training import BUCKET_ELEMENTS
 
 SUBGROUP_SIZE = 1_000_000_000
@@ -156,10 +157,13 @@ def _take_optimizer(top: Section, draft: Draft, *, offloaded: bool) -> None:
 
 def _take_checkpointing(top: Section, draft: Draft) -> None:
     section = top.section("activation_checkpointing", keys.CHECKPOINTING)
-    if section.flag("cpu_checkpointing"):
-        raise section.refused("cpu_checkpointing", "checkpoints of activations in host memory")
     if section.values:
         draft.take(top, "activation_checkpointing", CHECKPOINTING, True, "the section is there")
+        if section.flag("cpu_checkpointing"):
+            why = "asynchronous copies, since 0.19.6"
+            draft.take(section, "cpu_checkpointing", "placement.activations.tier", HOST, why)
+            if section.flag("partition_activations"):
+                draft.leave(section, "partition_activations", "asynchronous copies of whole inputs, not blocking ones")
         draft.ignore_all(section, {"cpu_checkpointing": "off", **keys.IGNORED_CHECKPOINTING})
 
 

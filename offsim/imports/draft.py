@@ -45,7 +45,7 @@ class Draft:
     def take(
         self, section: Section, key: str, target: str, value: Any, why: str = "", *, assumed: bool | None = None
     ) -> None:
-        """Set `target`, `section.key` of the scenario, from a key of a file; `why` where it is not simply the key's.
+        """Set `target`, a dotted path in the scenario, from a key of a file; `why` where it is not simply the key's.
 
         It counts as assumed where the file does not have the key, unless `assumed` says otherwise.
         """
@@ -71,8 +71,11 @@ class Draft:
 
     def _set(self, target: str, value: Any, why: str) -> str:
         """Set a value of the scenario; return what to say of it."""
-        section, _, name = target.rpartition(".")
-        (self.data.setdefault(section, {}) if section else self.data)[name] = value
+        *sections, name = target.split(".")
+        values = self.data
+        for section in sections:
+            values = values.setdefault(section, {})
+        values[name] = value
         became = f"{target} {str(value).lower() if isinstance(value, bool) else value}"
         return f"{became} ({why})" if why else became
 
@@ -80,8 +83,8 @@ class Draft:
         """Note where a value of the scenario is from."""
         path: KeyPath = tuple(target.split("."))
         self.marks[path] = mark._replace(text="")
-        for section in path[:-1]:
-            self.marks.setdefault((section,), Mark(mark.origin))
+        for depth in range(1, len(path)):
+            self.marks.setdefault(path[:depth], Mark(mark.origin))
         where = f"{mark.where} " if mark.line else ""
         self.sources[path] = f"{where}{entry.key}: {entry.found}"
 

@@ -9,12 +9,14 @@ from typing import Any
 
 from offsim.imports.deepspeed_keys import OFFLOADED
 from offsim.imports.offload import TIERS
+from offsim.platform.platform import GPU, HOST
 from offsim.programs.training import BUCKET_ELEMENTS
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
 
 DEVICES = {tier: device for device, tier in TIERS.items()}
 NVME_PATH = "/local_nvme"
+NO_KEY = "no key of DeepSpeed says this placement of the {}"
 NEAREST = {"device": "cpu", "pin_memory": True}
 """What stock DeepSpeed has nearest to a scheduler that names no keys of its own."""
 
@@ -60,8 +62,7 @@ def recommendation(scenario: Scenario) -> Recommendation:
     notes += _place(scenario, zero)
     if training.tensor_parallel > 1:
         notes.append(f"tensor parallelism of {training.tensor_parallel} is Megatron's --tensor-model-parallel-size")
-    on_or_off = "on" if training.activation_checkpointing else "off"
-    notes.append(f"activation checkpointing has to be {on_or_off} in the model's code: no key here does that")
+    notes += _keep_activations(scenario, keys)
     return Recommendation(keys, tuple(notes))
 
 
@@ -83,8 +84,23 @@ def _place(scenario: Scenario, zero: dict[str, Any]) -> list[str]:
         if isinstance(tier, str) and tier in DEVICES:
             zero.setdefault(name, {})["device"] = DEVICES[tier]
         elif tier is not None:
-            notes.append(f"no key of DeepSpeed says this placement of the {kind}")
+            notes.append(NO_KEY.format(kind))
         if zero.get(name, {}).get("device") == "nvme":
             zero[name].setdefault("nvme_path", NVME_PATH)
             notes.append(f"{name}.nvme_path has to be a folder on NVMe of the node")
     return notes
+
+
+def _keep_activations(scenario: Scenario, keys: dict[str, Any]) -> list[str]:
+    """Set the key that moves checkpoints to host memory; return notes on what no key says."""
+    asked, layers = scenario.placement.activations, scenario.model.layers
+    recomputed = asked.recomputed(layers) if scenario.training.activation_checkpointing else 0
+    by = ""
+    notes = []
+    if asked.tier == HOST and recomputed == layers:
+        keys["activation_checkpointing"] = {"cpu_checkpointing": True}
+        by = ", by deepspeed.checkpointing"
+    elif asked.tier != GPU or 0 < recomputed < layers:
+        notes.append(NO_KEY.format("activations"))
+    on_or_off = "on" if recomputed else "off"
+    return [*notes, f"activation checkpointing has to be {on_or_off} in the model's code{by}: no key here does that"]

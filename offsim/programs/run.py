@@ -56,7 +56,9 @@ class Run:
     started_at: float = 0.0
     ended_at: float = 0.0
     settled: bool = True
-    """Whether the measured iterations repeat those before them."""
+    """Whether the measured iterations end in the state that they began in, and so go on to repeat."""
+    drift: float = 0.0
+    """Share by which the last two periods differ in time where the iterations have not settled."""
     out_of_memory: OutOfMemory | None = None
 
     @property
@@ -179,6 +181,9 @@ class Iterations:
             run.settled = repeats
             run.first, run.last = done - self.period + 1, done
             run.started_at, run.ended_at = self._begun[done - self.period][0], now
+            if not repeats:
+                before = run.started_at - self._begun[done - 2 * self.period][0]
+                run.drift = abs(run.ended_at - run.started_at - before) / before
 
     def _state(self, iteration: int) -> list[Any]:
         """What the next iteration depends on: unfinished work, memory, pools, and what ranks and schedules keep."""

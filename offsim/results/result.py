@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from offsim.engine import Operation
 from offsim.platform.hardware import HardwareProfile
 from offsim.programs.run import Run
-from offsim.results import limits, records
+from offsim.results import limits, notes, records
 from offsim.results.records import Peak
 from offsim.results.remedies import Attempt, Remedy, find_remedies
 from offsim.results.verdict import DoesNotFit, Verdict, verdict_of
@@ -59,6 +59,11 @@ class Result:
         if cause is None:
             return None
         return verdict_of(self.run, cause, lambda: find_remedies(self.scenario, self._attempt))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on how far to trust this very result; none as a rule."""
+        return notes.notes(self.run)
 
     @property
     def gpus(self) -> int:
@@ -250,6 +255,7 @@ class Result:
                 **_fields(verdict, without=("_find_remedies",)),
                 "remedies": [_fields(remedy, without=("scenario",)) for remedy in verdict.remedies],
             },
+            "notes": list(self.notes),
             "phases": records.phase_columns(self.run),
             "limits_s": self.limits_s,
             "peaks": [_fields(peak, without=("kind",)) for peak in self.peaks],

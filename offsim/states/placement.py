@@ -25,6 +25,10 @@ class Activations(Section):
     recompute: int | None = Field(default=None, ge=0, description="layers recomputed in backward, from the first; all")
     tier: str = Field(default="gpu", min_length=1, description="where it waits for backward: gpu, host")
 
+    def recomputed(self, layers: int) -> int:
+        """How many layers are recomputed, of so many that may be."""
+        return layers if self.recompute is None else min(self.recompute, layers)
+
 
 def _one_tier_for_all(value: Any) -> Any:
     return [{"tier": value}] if isinstance(value, str) else value

@@ -106,6 +106,8 @@ class Facts:
     limits: Table = NOTHING
     resources: Table = NOTHING
     memory: tuple[Holding, ...] = ()
+    notes: tuple[str, ...] = ()
+    """How far to trust all of them."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,8 @@ class ComparisonFacts:
     """A column per result that fits."""
     differences: Table | None
     """What the scenarios differ in, a row per key."""
+    notes: tuple[str, ...]
+    """How far to trust which of the results."""
 
 
 def facts_of(
@@ -165,6 +169,7 @@ def facts_of(
             for peak in peaks
             if peak.most.occupants
         ),
+        notes=result.notes,
     )
 
 
@@ -208,6 +213,11 @@ def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
         ),
         limits=_shares({label: result.limited_by for label, result in shown}),
         differences=_differences(comparison),
+        notes=tuple(
+            f"{label}: {note}"
+            for label, result in zip(comparison.labels, comparison, strict=True)
+            for note in result.notes
+        ),
     )
 
 

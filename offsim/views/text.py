@@ -20,7 +20,8 @@ def result_text(facts: Facts, style: Style = PLAIN) -> str:
     if facts.no_room is not None:
         return "\n\n".join([*blocks, *_no_room(facts.no_room, style)])
     lines = labelled_lines(facts.headline)
-    blocks.append("\n".join([style.heading(lines[0]), *lines[1:]]))
+    notes = [style.alarm(labelled("note", note)) for note in facts.notes]
+    blocks.append("\n".join([style.heading(lines[0]), *lines[1:], *notes]))
     tables = {
         "how long each phase takes": facts.phases,
         "what limits it, in percent of the time (the critical path)": facts.limits,
@@ -44,6 +45,8 @@ def comparison_text(facts: ComparisonFacts, style: Style = PLAIN) -> str:
                 for place, (line, asked) in facts.no_room.items()
             )
         )
+    if facts.notes:
+        blocks.append("\n".join(style.alarm(wrapped(note, "", "   ")) for note in facts.notes))
     fitting = [place for place in range(len(facts.labels)) if place not in facts.no_room]
     limits = [
         _table(_columns(facts.limits, fitting[begin : begin + COLUMNS], begin), style)
@@ -58,13 +61,13 @@ def comparison_text(facts: ComparisonFacts, style: Style = PLAIN) -> str:
 
 
 def result_lines(facts: Facts) -> list[str]:
-    """A result in four lines, or why it does not fit and what would help."""
+    """A result in four lines and its notes, or why it does not fit and what would help."""
     first = f"{facts.title}, {facts.set_up['batch']}"
     if facts.no_room is not None:
         return [first, *_no_room_lines(facts.no_room)]
     lines = {label: f"{label}: {'; '.join(texts)}" for label, texts in facts.headline.items()}
     lines["iteration"] += f"; {', '.join(f'{phase.text} {time.text}' for phase, time, _ in facts.phases.rows[1:])}"
-    return [first, *lines.values()]
+    return [first, *lines.values(), *(f"note: {note}" for note in facts.notes)]
 
 
 def labelled_lines(texts: Mapping[str, Sequence[str]]) -> list[str]:
@@ -73,15 +76,15 @@ def labelled_lines(texts: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def brief_lines(facts: Facts) -> list[str]:
-    """A result in two lines."""
+    """A result in two lines, and its notes."""
     if facts.no_room is not None:
         return [facts.no_room.line, facts.no_room.asked]
     (speed,), (limits,) = facts.headline["iteration"], facts.headline["limited by"]
-    return [f"{speed}; limited by {limits}", "; ".join(facts.headline["peak"])]
+    return [f"{speed}; limited by {limits}", "; ".join(facts.headline["peak"]), *facts.notes]
 
 
 def comparison_lines(facts: ComparisonFacts) -> list[str]:
-    """A line for each result."""
+    """A line for each result, and their notes."""
     lines = []
     for place, (label, *times) in enumerate(facts.times.rows):
         if place in facts.no_room:
@@ -90,7 +93,7 @@ def comparison_lines(facts: ComparisonFacts) -> list[str]:
             named = zip(facts.phases.headers[1:-2], facts.phases.rows[place][1:-2], strict=True)
             spent = [f"{name} {cell.text}" for name, cell in named]
             lines.append(f"{label.text}: {', '.join(cell.text for cell in times)}; {', '.join(spent)}")
-    return lines
+    return [*lines, *facts.notes]
 
 
 def _no_room_lines(no_room: NoRoom) -> list[str]:

@@ -56,6 +56,28 @@ def test_the_written_scenario_gives_the_same_result(more: tuple[str, ...], capsy
     assert first.endswith(capsys.readouterr().out)
 
 
+def test_checkpoints_in_host_memory_cross_the_link(capsys: pytest.CaptureFixture[str]) -> None:
+    """All layers' inputs but the last one's, in each micro-step."""
+    model = changed(SMALL, num_hidden_layers=5)
+    seen = {}
+    for there in (True, False):
+        write(Path(), changed(DS_CONFIG, activation_checkpointing__cpu_checkpointing=there), model)
+        run(*FILES, "--emit-scenario", "mine.yaml", "--json", "first.json")
+        first = capsys.readouterr().out
+        run("mine.yaml", "--json", "second.json")
+        assert written("first.json") == written("second.json")
+        seen[there] = written("first.json")
+        timeline = seen[there]["timeline"]
+        rows = zip(timeline["iteration"], timeline["activity"], timeline["name"], timeline["bytes"], strict=True)
+        copies = [(kind, nbytes) for of, kind, name, nbytes in rows if of == 1 and name == "activations"]
+        inputs = 2 * 4096 * 2048 * 2  # bf16, hidden, sequence, micro-batch
+        assert copies == ([("d2h", inputs)] * 4 + [("h2d", inputs)] * 4) * 2 * there
+        told = "placement.activations.tier host (asynchronous copies, since 0.19.6)"
+        assert (told in " ".join(first.split())) == there
+    assert "tier: host" not in Path("mine.yaml").read_text()
+    assert seen[True]["host_peak_bytes"] > seen[False]["host_peak_bytes"]
+
+
 @pytest.mark.parametrize("name", ["\N{GRINNING FACE} #1: [", "a\x85b\u2028c", "null", 'a"b'])
 def test_any_name_of_a_model_is_read_back_from_the_written_scenario(name: str) -> None:
     write(Path(), model=changed(SMALL, _name_or_path=name))

@@ -328,7 +328,10 @@ def test_automatic_sizes_are_hugging_faces() -> None:
         ({"optimizer__params__torch_adam": True}, "optimizer.params.torch_adam: found true, expected false"),
         ({"communication_data_type": "fp32"}, "communication_data_type: found 'fp32', expected bf16"),
         ({"data_types": {"grad_accum_dtype": "fp32"}}, "data_types.grad_accum_dtype: found 'fp32', expected bf16"),
-        ({"activation_checkpointing__cpu_checkpointing": True}, "activation_checkpointing.cpu_checkpointing: checkp"),
+        (
+            {"activation_checkpointing__cpu_checkpointing": "yes"},
+            "activation_checkpointing.cpu_checkpointing: found 'yes', expected true or false",
+        ),
         ({"pipeline": {"stages": 2}}, "pipeline: pipeline parallelism cannot be simulated"),
         ({"tensor_parallel": {"autotp_size": 2}}, "tensor_parallel: autotp_size 2 cannot be simulated"),
         ({"data_efficiency": {"data_routing": {"enabled": True}}}, "data_efficiency: a sequence length that changes"),
@@ -337,6 +340,16 @@ def test_automatic_sizes_are_hugging_faces() -> None:
 def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=f"^{message.replace('?', '[?]')}"):
         read(changed(DS_CONFIG, **changes))
+
+
+@pytest.mark.parametrize("partition", [True, False])
+def test_checkpoints_in_host_memory(partition: bool) -> None:
+    section = {"cpu_checkpointing": True, "partition_activations": partition}
+    draft = read(changed(DS_CONFIG, activation_checkpointing=section))
+    assert draft.data["placement"] == {"activations": {"tier": "host"}}
+    assert draft.data["training"]["activation_checkpointing"] is True
+    blocking = ["activation_checkpointing.partition_activations"] if partition else []
+    assert [entry.key for entry in draft.not_modelled] == blocking
 
 
 @pytest.mark.parametrize("key", [key for key, (switch, _) in keys.SWITCHED.items() if switch])
@@ -459,6 +472,34 @@ def test_any_offload_is_simulated_and_said_in_the_same_keys(
     back = read(recommendation(made.scenario).keys)
     assert back.data["scheduler"] == made.draft.data["scheduler"]
     assert back.data.get("placement") == made.draft.data.get("placement")
+
+
+ACTIVATIONS: list[tuple[dict[str, Any], bool, str]] = [
+    ({"tier": "host"}, True, "on in the model's code, by deepspeed.checkpointing"),
+    ({"tier": "host", "recompute": 2}, True, "on in the model's code, by deepspeed.checkpointing"),
+    ({"tier": "host", "recompute": 1}, False, "no key of DeepSpeed says this placement of the activations"),
+    ({"tier": "gpu", "recompute": 1}, False, "no key of DeepSpeed says this placement of the activations"),
+    ({"tier": "gpu"}, False, "on in the model's code: no key"),
+    ({"tier": "gpu", "recompute": 0}, False, "off in the model's code: no key"),
+]
+
+
+@pytest.mark.parametrize(("activations", "said", "note"), ACTIVATIONS)
+def test_placement_of_activations_in_deepspeeds_words(activations: dict[str, Any], said: bool, note: str) -> None:
+    scenario = load_scenario(
+        {
+            "hardware": "gh200",
+            "model": MODEL,
+            "training": {"global_batch": 1},
+            "placement": {"activations": activations},
+            "scheduler": {"name": "zero3_offload"},
+        }
+    )
+    keys = recommendation(scenario)
+    assert ("activation_checkpointing" in keys.keys) == said
+    assert any(note in text for text in keys.notes)
+    back = read(keys.keys, gpus=1).data
+    assert back.get("placement") == ({"activations": {"tier": "host"}} if said else None)
 
 
 def test_files_and_scenario(tmp_path: Path) -> None:

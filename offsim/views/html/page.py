@@ -64,13 +64,14 @@ def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str
             comparison=together if len(comparison) > 1 else None,
             differences=compared.differences,
             no_room=compared.no_room,
+            notes=compared.notes,
             facts=[facts_of(result, label) for label, result in zip(comparison.labels, comparison, strict=True)],
             scenarios=[scenario_text(result.scenario) for result in comparison],
             hardware=hardware_of(comparison.results, comparison.labels, scored),
             figures=drawn["figures"],
             kinds=[kind["label"] for kind in drawn["kinds"]],
             occupants=[occupant["name"] for occupant in drawn["occupants"]],
-            notes=_notes(drawn["figures"]),
+            merged=_merged(drawn["figures"]),
             slowed=any(any(figure["timeline"]["alone"]) for figure in drawn["figures"] if figure["timeline"]),
             rank=rank if any(len(result.run.ranks) > 1 for result in comparison) else None,
             data=_in_script(drawn | {"summary": comparison.figures()}),
@@ -152,24 +153,24 @@ def _hex(colour: Iterable[float]) -> str:
     return "#" + "".join(f"{round(255 * value):02X}" for value in colour)
 
 
-def _notes(figures: list[dict[str, Any]]) -> list[str]:
+def _merged(figures: list[dict[str, Any]]) -> list[str]:
     """What was merged to keep the page small."""
-    notes = []
+    merged = []
     for figure in figures:
         timeline = figure["timeline"]
         if timeline and "merged" in timeline:
             cell, total, left = format_time(timeline["cell"] / NS), sum(timeline["merged"]), len(timeline["merged"])
-            notes.append(
+            merged.append(
                 f"{figure['label']}: {total:,} activities are drawn as {left:,} bars; neighbours shorter than {cell} "
                 "are merged and have the colour of the longest."
             )
         for tier in figure["memory"]:
             if tier["cell"]:
                 cell = format_time(tier["cell"] / NS)
-                notes.append(
+                merged.append(
                     f"{figure['label']}: memory of {tier['tier']} is drawn to within {cell}: the most held then."
                 )
-    return notes
+    return merged
 
 
 def _in_script(document: dict[str, Any]) -> str:

@@ -18,9 +18,10 @@ def result_html(facts: Facts) -> str:
 
 
 def comparison_html(facts: ComparisonFacts) -> str:
-    """A row for each result; below them why some do not fit."""
+    """A row for each result, with why some do not fit, and their notes."""
     lines = [line for place, line in enumerate(comparison_lines(facts)) if place in facts.no_room]
-    return _render(head="", lines=lines, tables=[joined(facts.times, facts.phases, facts.memory, facts.limited_most)])
+    table = joined(facts.times, facts.phases, facts.memory, facts.limited_most)
+    return _render(head="", lines=[*lines, *facts.notes], tables=[table])
 
 
 def _render(**values: object) -> str:
