@@ -17,7 +17,7 @@ from typing import Any
 
 from offsim.inputs.document import Document, Mark
 from offsim.inputs.errors import InputError, suggestion
-from offsim.programs.options import ScheduleOptions
+from offsim.programs.options import Option, ScheduleOptions, declared
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
@@ -57,6 +57,12 @@ def register(scheduler: type[TrainingSchedule]) -> type[TrainingSchedule]:
 def available_schedulers() -> list[str]:
     """Names of the built-in schedulers, then of those that installed packages register."""
     return [*BUILT_IN, *sorted(_registered())]
+
+
+def known_options() -> dict[str, Option]:
+    """The options of all schedulers of this process by name, those of few schedulers before those of many."""
+    found = {option.name: option for cls in BUILT_IN.values() for option in declared(cls.Options)}
+    return dict(reversed(found.items()))
 
 
 def find_scheduler(name: str) -> type[TrainingSchedule]:
