@@ -63,45 +63,40 @@ def rankings(predictions: Sequence[Prediction]) -> dict[str, list[Ranking]]:
     """
     found = {"scheduler": _rankings(predictions, None)}
     for option in known_options().values():
-        if option.word and option.tries and option not in _placing():
+        if option.word and option.tries and not _places(option):
             found[option.word] = _rankings(predictions, option)
     return found
 
 
-def _placing() -> list[Option]:
-    """The options that say where optimizer state is."""
-    names = {name for cls in BUILT_IN.values() for name in cls.placement_options}
-    return [option for option in known_options().values() if option.word and option.name in names]
+def _places(option: Option) -> bool:
+    """Whether an option says where optimizer state is."""
+    return any(option.name in cls.placement_options for cls in BUILT_IN.values())
 
 
 def _rankings(predictions: Iterable[Prediction], option: Option | None) -> list[Ranking]:
-    """Rankings of an option's values under a scheduler, runs of a value by their mean; of schedulers by the best."""
-    groups: dict[tuple[str, ...], tuple[str, dict[str, list[tuple[float, float]]]]] = {}
+    """Rankings of an option's values under a scheduler, runs of a value by their mean; of schedulers by the best.
+
+    Runs of a series have in common all of the configuration but the scheduler and options that do not place states.
+    """
+    groups: dict[tuple[str, ...], dict[str, list[tuple[float, float]]]] = {}
     for prediction in predictions:
         run, measured_ms = prediction.run, measured_sum(prediction)
         scheduler = run.cell("scheduler")
         chosen = str(run.scenario.scheduler.options.get(option.name, "")) if option else scheduler
         if measured_ms is None or not chosen:
             continue
-        within = scheduler if option else ""
         predicted = prediction.time_s()
         pair = (measured_ms / 1e3, math.inf if predicted is None else predicted)
-        _, choices = groups.setdefault(_key(run, within), (_name(run, within), {}))
-        choices.setdefault(chosen, []).append(pair)
+        series = (_name(run, scheduler if option else ""), *(_number(run.cell(column)) for column in _ALIKE))
+        groups.setdefault(series, {}).setdefault(chosen, []).append(pair)
     combine = fmean if option else min
     found = []
-    for name, choices in groups.values():
+    for (name, *_), choices in groups.items():
         measured = {choice: combine(pair[0] for pair in pairs) for choice, pairs in choices.items()}
         predicted_s = {choice: combine(pair[1] for pair in pairs) for choice, pairs in choices.items()}
         if len(choices) >= 2 and min(predicted_s.values()) < math.inf:
             found.append(Ranking(name, measured, predicted_s))
     return found
-
-
-def _key(run: MeasuredRun, within: str) -> tuple[str, ...]:
-    """What runs of a series have in common: all of the configuration but the scheduler and its options."""
-    cells = (run.cell(column) for column in _ALIKE)
-    return (*(_number(cell) for cell in cells), within)
 
 
 def _number(text: str) -> str:
@@ -113,6 +108,9 @@ def _number(text: str) -> str:
 
 
 def _name(run: MeasuredRun, within: str) -> str:
-    series = [*map(run.cell, ("hardware", "series", "model")), f"dp{run.cell('dp')} tp{run.cell('tp')}"]
-    placed = [f"{option.word} {_number(run.cell(option.column))}" for option in _placing()]
-    return " ".join(filter(None, [*series, *placed, f"global batch {run.cell('global_batch')}", within]))
+    """Name of a series; options that place states are at their defaults where the row says nothing."""
+    ranks = [f"{column}{_number(run.cell(column))}" for column in ("dp", "tp")]
+    placing = [option for option in known_options().values() if option.word and _places(option)]
+    placed = [f"{option.word} {_number(run.cell(option.column) or str(option.default))}" for option in placing]
+    parts = [*map(run.cell, ("hardware", "series", "model")), *ranks, *placed]
+    return " ".join(filter(None, [*parts, f"global batch {_number(run.cell('global_batch'))}", within]))

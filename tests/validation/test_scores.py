@@ -121,6 +121,21 @@ def test_the_best_stride_of_a_series(make_table):
     assert found.name.endswith("deep_optimizer_states")
 
 
+def test_runs_of_another_ratio_are_another_series(make_table):
+    rows = [
+        {"scheduler": scheduler, "cpu_ratio": ratio, **times(1, 1, 1)}
+        for scheduler, ratio in [
+            *(("zero3_offload", "0.5"), ("zero3_offload_async_grads", "0.5")),
+            *(("zero3_offload", "1"), ("no_offload", "")),  # all of it on one device, be it the GPU
+        ]
+    ]
+    found = rankings(made_up(make_table, rows, [(1, 1, 1)] * 4).predictions)["scheduler"]
+    assert [(ranking.name.split(" ratio ")[1], list(ranking.measured_s)) for ranking in found] == [
+        ("0.5 global batch 8", ["zero3_offload", "zero3_offload_async_grads"]),
+        ("1 global batch 8", ["zero3_offload", "no_offload"]),
+    ]
+
+
 def test_series_that_cannot_be_ranked_are_left_out(make_table):
     rows = [
         {"scheduler": "zero3_offload", **times(1, "", 1)},
