@@ -49,7 +49,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Replace a value of the scenario, such as scheduler.update_stride=3. May be repeated.",
+        help="Replace a value of the scenario, such as training.micro_batch=2. May be repeated.",
     ),
 ]
 JsonOption = Annotated[

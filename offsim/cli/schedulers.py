@@ -1,4 +1,4 @@
-"""Schedulers as the command line names them: `deep_optimizer_states:update_stride=4,cpu_ratio=0.8`."""
+"""Schedulers as the command line names them: `name:option=value,option=value`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def under(scenario: Scenario, text: str) -> Scenario:
         scenario_scheduler(changed)
     except InputError as error:
         if error.where in {f"override '{override}'" for override in overrides}:
-            problem = error.problem.replace("scheduler.update_stride=3", "name:update_stride=3")
+            problem = error.problem.replace("training.micro_batch=2", "name:option=value")
             raise InputError(problem, where) from error.__cause__
         raise
     return changed

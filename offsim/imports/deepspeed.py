@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from offsim.imports import deepspeed_keys as keys
 from offsim.imports.batches import take_batches
 from offsim.imports.draft import Draft
-from offsim.imports.keys import Section, switched_on
-from offsim.imports.offload import ZERO2_OFFLOAD, take_offload
+from offsim.imports.keys import Section, option_keys, switched_on
+from offsim.imports.offload import take_offload
 from offsim.inputs.document import Document
 from offsim.platform.platform import HOST
+from offsim.programs.options import declared
 from offsim.programs.training import BUCKET_ELEMENTS
 
 SUBGROUP_SIZE = 1_000_000_000
@@ -28,7 +29,7 @@ def read_deepspeed(document: Document, draft: Draft, *, gpus: int, hidden: int) 
     stage = _take_stage(zero, draft)
     precision = _take_precision(top, draft)
     take_batches(top, draft, gpus)
-    devices = take_offload(zero, draft, stage)
+    scheduler, devices = take_offload(zero, draft, stage)
     _take_sizes(zero, draft, stage, hidden)
     _take_optimizer(top, draft, offloaded=devices[0] != "none")
     _take_checkpointing(top, draft)
@@ -36,11 +37,15 @@ def read_deepspeed(document: Document, draft: Draft, *, gpus: int, hidden: int) 
     _refuse_switched_on(top, draft)
     _take_only(top, keys.ONLY, draft)
     draft.ignore_all(top, keys.IGNORED)
-    _account_for_stage(zero, draft, stage)
     aio = top.section("aio", keys.MODELLED_AIO)
+    for section in (top, zero, aio):
+        draft.take_options(section, option_keys(section.path, declared(scheduler.Options)))
+    _account_for_stage(zero, draft, stage)
     if "nvme" in devices:
         _compare_with_modelled(aio, keys.MODELLED_AIO, draft)
     draft.ignore_all(aio, dict.fromkeys(aio.values, "nothing is on NVMe"))
+    for section in (top, zero):
+        draft.ignore_all(section, dict.fromkeys(option_keys(section.path), "of other schedulers"))
 
 
 def _account_for_stage(zero: Section, draft: Draft, stage: int) -> None:
@@ -51,10 +56,8 @@ def _account_for_stage(zero: Section, draft: Draft, stage: int) -> None:
         modelled = modelled | keys.MODELLED_STAGE_3
     elif stage > 0:
         modelled = modelled | keys.MODELLED_STAGES_1_2
-        if draft.data["scheduler"]["name"] == ZERO2_OFFLOAD:
-            draft.take_or_default(zero, "overlap_comm", "scheduler.overlap_comm", zero.flag("overlap_comm"), False)
-        elif "overlap_comm" not in zero:
-            draft.leave(zero, "overlap_comm", keys.MODELLED_STAGES_1_2["overlap_comm"].simulated)
+        if keys.OVERLAP not in zero and not draft.accounts_for(zero, keys.OVERLAP):
+            draft.leave(zero, keys.OVERLAP, modelled[keys.OVERLAP].simulated)
     if zero.given("zenflow"):
         raise zero.refused("zenflow", "ZenFlow")
     _take_only(zero, keys.ONLY_ZERO, draft)
@@ -67,7 +70,7 @@ def _account_for_stage(zero: Section, draft: Draft, stage: int) -> None:
 def _compare_with_modelled(section: Section, modelled: Mapping[str, keys.Modelled], draft: Draft) -> None:
     """List keys that are simulated with one value, whatever they say, as used where that is theirs."""
     for key, (only, simulated) in modelled.items():
-        if key in section:
+        if key in section and not draft.accounts_for(section, key):
             value = section.like(key, only)
             same = value is None or value == only
             if same and not section.is_auto(key):

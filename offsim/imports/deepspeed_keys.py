@@ -48,40 +48,22 @@ IGNORED_ZERO: dict[str, str] = {
     "save_muon_momentum_buffer_in_memory": "of another optimizer",
 }
 
-IGNORED_OFFLOAD_OPTIMIZER: dict[str, str] = {
-    "super_offload": "off",
-    "ratio": "all of the optimizer is offloaded",
-    "pin_memory": "buffers of NVMe are pinned either way",
-    "cpuadam_cores_perc": "of super_offload, which is off",
-    "nvme_path": "the profile says how fast NVMe is",
-    "fast_init": "initialization",
-    "pipeline": "DeepSpeed sets it from pipeline_read and pipeline_write",
+IGNORED_OFFLOAD: dict[str, dict[str, str]] = {
+    "offload_optimizer": {
+        "super_offload": "off",
+        "ratio": "all of the optimizer is offloaded",
+        "pin_memory": "buffers of NVMe are pinned either way",
+        "cpuadam_cores_perc": "of super_offload, which is off",
+        "nvme_path": "the profile says how fast NVMe is",
+        "fast_init": "initialization",
+        "pipeline": "DeepSpeed sets it from pipeline_read and pipeline_write",
+    },
+    "offload_param": {
+        "nvme_path": "the profile says how fast NVMe is",
+        "pin_memory": "parameters in host memory are pinned either way",
+    },
 }
-
-IGNORED_OFFLOAD_PARAM: dict[str, str] = {
-    "nvme_path": "the profile says how fast NVMe is",
-    "pin_memory": "parameters in host memory are pinned either way",
-}
-
-
-class Option(NamedTuple):
-    """A scheduler's option that a key becomes, and DeepSpeed's default."""
-
-    name: str
-    default: int
-
-
-NVME_OPTIMIZER: dict[str, Option] = {
-    "pipeline_read": Option("pipeline_read", False),
-    "pipeline_write": Option("pipeline_write", False),
-    "buffer_count": Option("buffer_count", 4),
-}
-
-NVME_PARAMETERS: dict[str, Option] = {
-    "buffer_count": Option("parameter_buffer_count", 5),
-    "buffer_size": Option("parameter_buffer_size", 100_000_000),
-    "max_in_cpu": Option("max_in_cpu", 1_000_000_000),
-}
+OVERLAP = "overlap_comm"
 
 IGNORED_CHECKPOINTING: dict[str, str] = {
     "partition_activations": "of tensor parallelism",
@@ -108,7 +90,7 @@ ONLY: dict[str, Only] = {
     "fp32_allreduce": Only(False, "gradients reduced in fp32"),
 }
 
-ONLY_STAGE_3: dict[str, Only] = {"overlap_comm": Only(True, "gradients reduced on the compute stream")}
+ONLY_STAGE_3: dict[str, Only] = {OVERLAP: Only(True, "gradients reduced on the compute stream")}
 
 ONLY_ZERO: dict[str, Only] = {
     "reduce_scatter": Only(True, "gradients all-reduced instead of reduce-scattered"),
@@ -159,7 +141,7 @@ MODELLED_STAGE_3: dict[str, Modelled] = {
 MODELLED_STAGE_3 |= {key.removeprefix("stage3_"): modelled for key, modelled in MODELLED_STAGE_3.items()}
 
 MODELLED_STAGES_1_2: dict[str, Modelled] = {
-    "overlap_comm": Modelled(True, "gradients reduced while backward goes on, which is not DeepSpeed's default here"),
+    OVERLAP: Modelled(True, "gradients reduced while backward goes on, which is not DeepSpeed's default here"),
     "allgather_partitions": Modelled(True, "updated parameters are all-gathered"),
     "allgather_bucket_size": Modelled(5e8, "all-gathers of 5e8 elements"),
     "round_robin_gradients": Modelled(False, "gradients reduced in the order of layers"),
@@ -193,9 +175,4 @@ ZERO = (
 )
 OFFLOADED = {"optimizer": ("offload_optimizer", "cpu_offload"), "parameters": ("offload_param", "cpu_offload_param")}
 """What can be offloaded, the section that says where to, and the older flag for offload to the CPU."""
-
-OFFLOAD: dict[str, tuple[str, ...]] = {
-    "offload_optimizer": ("device", *IGNORED_OFFLOAD_OPTIMIZER, *NVME_OPTIMIZER),
-    "offload_param": ("device", *IGNORED_OFFLOAD_PARAM, *NVME_PARAMETERS),
-}
 CHECKPOINTING = ("cpu_checkpointing", *IGNORED_CHECKPOINTING)

@@ -9,6 +9,7 @@ from typing import Any
 from offsim.imports.keys import NOT_GIVEN, Section
 from offsim.inputs.document import Mark
 from offsim.inputs.errors import KeyPath
+from offsim.programs.options import Option
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,16 @@ class Draft:
         else:
             self.take(section, key, target, value)
 
+    def take_options(self, section: Section, options: Mapping[str, Option]) -> None:
+        """Set options by the keys of a section that say them; by DeepSpeed's defaults where it lacks those."""
+        for key, option in options.items():
+            target, default = f"scheduler.{option.name}", option.deepspeed_default
+            value = section.like(key, default)
+            if meaning := option.deepspeed_values.get(default if value is None else value):
+                self.take(section, key, target, meaning[0][0], meaning[1])
+            else:
+                self.take_or_default(section, key, target, value, default)
+
     def option(self, option: str, target: str, value: Any, found: str, why: str) -> None:
         """Set `target` from an option of the command line."""
         entry = Entry(option, found, self._set(target, value, why))
@@ -92,6 +103,10 @@ class Draft:
         self._accounted.add((id(section.document), section.at(key)))
         return Entry(section.name(key), section.shown(key), became)
 
+    def accounts_for(self, section: Section, key: str) -> bool:
+        """Whether a list names the key."""
+        return (id(section.document), section.at(key)) in self._accounted
+
     def use(self, section: Section, key: str, meaning: str) -> None:
         """List a key that is modelled without being a value of the scenario, or its default."""
         (self.used if key in section else self.assumed).append(self._entry(section, key, meaning))
@@ -103,7 +118,7 @@ class Draft:
     def ignore_all(self, section: Section, reasons: Mapping[str, str]) -> None:
         """List those of the keys as ignored that the section has and no list names yet."""
         for key, why in reasons.items():
-            if key in section and (id(section.document), section.at(key)) not in self._accounted:
+            if key in section and not self.accounts_for(section, key):
                 self.ignore(section, key, why)
 
     def leave(self, section: Section, key: str, instead: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from offsim.inputs.document import Document, dotted
 from offsim.inputs.errors import InputError, KeyPath, nearest
 from offsim.inputs.fields import MAX_COUNT
+from offsim.programs.options import Option
+from offsim.schedulers.registry import known_options
 
 AUTO = "auto"
 """What Hugging Face's integration replaces before DeepSpeed sees it; DeepSpeed takes its default for what is left."""
@@ -25,7 +27,7 @@ class Section:
     """One section of a document; absent, null and "auto" keys read as None."""
 
     def __init__(self, document: Document, path: KeyPath = (), known: Collection[str] | None = None) -> None:
-        """Open the section at `path`; with `known`, any other key in it is an InputError."""
+        """Open the section at `path`; with `known`, any other key that says no option either is an InputError."""
         self.document, self.path = document, path
         values: Any = document.data
         for part in path:
@@ -34,6 +36,7 @@ class Section:
         if not isinstance(self.values, dict):
             raise document.unexpected(path, "a section of keys")
         if known is not None:
+            known = (*known, *option_keys(path))
             for key in self.values:
                 if key not in known:
                     raise self.unknown(key, known)
@@ -103,11 +106,12 @@ class Section:
             raise self.unexpected(key, "true or false")
         return value
 
-    def like(self, key: str, example: object, low: float = 0) -> float | bool | None:
-        """A flag where the example is one, a whole number from `low` where it is one, else a number from `low`."""
-        if isinstance(example, bool):
-            return self.flag(key)
-        return (self.count if isinstance(example, int) else self.number)(key, low, MAX_LIMIT)
+    def like(self, key: str, example: object, low: float = 0) -> float | bool | str | None:
+        """A flag or a text where the example is one, a whole number from `low` where it is one, else a number."""
+        if isinstance(example, bool | str):
+            return self.word(key) if isinstance(example, str) else self.flag(key)
+        value = (self.count if isinstance(example, int) else self.number)(key, low, MAX_LIMIT)
+        return float(value) if value is not None and isinstance(example, float) else value
 
     def word(self, key: str, choices: Collection[str] = ()) -> str | None:
         """A text, one of `choices` where there are any."""
@@ -129,6 +133,13 @@ class Section:
     def section(self, key: str, known: Collection[str] | None = None) -> Section:
         """The section under a key; an empty one where there is none."""
         return Section(self.document, self.at(key), known)
+
+
+def option_keys(section: KeyPath, options: Iterable[Option] | None = None) -> dict[str, Option]:
+    """Key of a section of DeepSpeed's configuration -> the option that it says, of all schedulers if not of these."""
+    asked = known_options().values() if options is None else options
+    keys = {option.deepspeed.rpartition("."): option for option in asked}
+    return {key: option for (path, _, key), option in keys.items() if key and path == dotted(section)}
 
 
 def switched_on(value: Any, switch: str) -> bool:

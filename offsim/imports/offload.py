@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from offsim.imports import deepspeed_keys as keys
 from offsim.imports.draft import Draft
-from offsim.imports.keys import Section
-from offsim.schedulers.registry import find_scheduler
+from offsim.imports.keys import Section, option_keys
+from offsim.programs.options import Option, declared
+from offsim.programs.schedule import TrainingSchedule
+from offsim.schedulers.registry import BUILT_IN
 
 TIERS = {"none": "gpu", "cpu": "host", "nvme": "nvme"}
 """DeepSpeed's device -> the tier of a scenario's placement, nearest first."""
 
-NO_OFFLOAD, ZERO_INFINITY = "no_offload", "zero_infinity"
-ZERO2_OFFLOAD, ZERO3_OFFLOAD = "zero2_offload", "zero3_offload"
+_WHERE = {"none": "optimizer and parameters on the GPUs", "cpu": "{} in host memory", "nvme": "{} on NVMe"}
+_DEVICE = "zero_optimization.offload_optimizer.device"
 
 
 @dataclass(frozen=True)
@@ -27,34 +29,34 @@ class Offload:
     source: tuple[Section, str]
 
 
-def take_offload(zero: Section, draft: Draft, stage: int) -> tuple[str, str]:
-    """Choose scheduler, options and placement; return the devices that have the optimizer and the parameters."""
+def take_offload(zero: Section, draft: Draft, stage: int) -> tuple[type[TrainingSchedule], tuple[str, str]]:
+    """Choose scheduler, options and placement; return the scheduler and the devices of optimizer and parameters.
+
+    It is the first one made for the ZeRO stage whose keys of DeepSpeed name the farthest device.
+    """
     optimizer, parameters = (_offload(zero, draft, kind, stage) for kind in keys.OFFLOADED)
     farthest = max(optimizer, parameters, key=lambda offload: [*TIERS].index(offload.device))
-    if farthest.device == "none":
-        scheduler, why = NO_OFFLOAD, "optimizer and parameters on the GPUs"
-    elif farthest.device == "nvme":
-        scheduler, why = ZERO_INFINITY, f"{farthest.kind} on NVMe"
-    else:
-        scheduler, why = ZERO3_OFFLOAD if stage == 3 else ZERO2_OFFLOAD, f"{farthest.kind} in host memory"
+    made_for_it = (cls for cls in BUILT_IN.values() if stage in cls.stages)
+    scheduler = next(cls for cls in made_for_it if (cls.deepspeed or {}).get(_DEVICE) == farthest.device)
+    why = _WHERE[farthest.device].format(farthest.kind)
     if farthest.section.given("device") not in (None, farthest.device):
         why = f"DeepSpeed treats {farthest.section.given('device')} as {farthest.device} in stages 1 and 2"
-    draft.take(*farthest.source, "scheduler.name", scheduler, why)
-    for offload, default in ((optimizer, find_scheduler(scheduler).optimizer_home), (parameters, "gpu")):
+    draft.take(*farthest.source, "scheduler.name", scheduler.name, why)
+    for offload, default in ((optimizer, scheduler.optimizer_home), (parameters, "gpu")):
         tier = TIERS[offload.device]
         if tier != default:
             draft.take(*offload.source, f"placement.{offload.kind}", tier)
         elif offload is not farthest:
             draft.ignore_all(offload.source[0], {offload.source[1]: "off"})
-    _take_optimizer(optimizer, draft, scheduler)
-    _take_parameters(parameters, draft)
-    return optimizer.device, parameters.device
+    for offload in (optimizer, parameters):
+        _take_keys(offload, draft, declared(scheduler.Options) if offload.device == farthest.device else [])
+    return scheduler, (optimizer.device, parameters.device)
 
 
 def _offload(zero: Section, draft: Draft, kind: str, stage: int) -> Offload:
     """Read one section, or the older flag in its place; the device is the one that this ZeRO stage uses."""
     name, old = keys.OFFLOADED[kind]
-    section = zero.section(name, keys.OFFLOAD[name])
+    section = zero.section(name, ("device", *keys.IGNORED_OFFLOAD[name]))
     source = (section, "device") if section.values else (zero, name)
     device = section.word("device", tuple(TIERS)) or "none"
     if zero.flag(old):
@@ -74,42 +76,24 @@ def _offload(zero: Section, draft: Draft, kind: str, stage: int) -> Offload:
     return Offload(kind, section, device, source)
 
 
-def _take_optimizer(optimizer: Offload, draft: Draft, scheduler: str) -> None:
-    section, device = optimizer.section, optimizer.device
+def _take_keys(offload: Offload, draft: Draft, options: Sequence[Option]) -> None:
+    """Take the keys of a section that say options, and list the others."""
+    section, device, ignored = offload.section, offload.device, keys.IGNORED_OFFLOAD[keys.OFFLOADED[offload.kind][0]]
     if device == "none":
-        draft.ignore_all(section, dict.fromkeys(section.values, "the optimizer is on the GPUs"))
+        what = "the optimizer is" if offload.kind == "optimizer" else "parameters are"
+        draft.ignore_all(section, dict.fromkeys(section.values, f"{what} on the GPUs"))
         return
-    if section.flag("super_offload"):
-        raise section.refused("super_offload", "SuperOffload")
-    ratio = section.number("ratio", 0, 1)
-    pinned = section.flag("pin_memory")
-    if scheduler == ZERO3_OFFLOAD:
-        draft.take_or_default(section, "ratio", "scheduler.cpu_ratio", None if ratio is None else float(ratio), 1.0)
-        flush = "blocking" if pinned is False else "asynchronous"
-        why = "to pageable memory" if pinned is False else "to pinned memory, since 0.19.5; --set for older builds"
-        draft.take(section, "pin_memory", "scheduler.gradient_flush", flush, why)
-    elif ratio not in (None, 1):
-        raise section.unexpected("ratio", "1: a part of the optimizer on the GPU needs ZeRO stage 3 without NVMe")
-    elif device == "cpu" and pinned is False:
-        draft.leave(section, "pin_memory", "gradients copied to pinned memory")
-    elif device == "cpu":
-        draft.use(section, "pin_memory", "gradients copied to pinned memory")
-    _take_nvme_options(section, draft, keys.NVME_OPTIMIZER, device)
-    draft.ignore_all(section, keys.IGNORED_OFFLOAD_OPTIMIZER)
-
-
-def _take_parameters(parameters: Offload, draft: Draft) -> None:
-    section = parameters.section
-    if parameters.device == "none":
-        draft.ignore_all(section, dict.fromkeys(section.values, "parameters are on the GPUs"))
-        return
-    _take_nvme_options(section, draft, keys.NVME_PARAMETERS, parameters.device)
-    draft.ignore_all(section, keys.IGNORED_OFFLOAD_PARAM)
-
-
-def _take_nvme_options(section: Section, draft: Draft, options: Mapping[str, keys.Option], device: str) -> None:
-    if device != "nvme":
-        draft.ignore_all(section, dict.fromkeys(options, "of offload to NVMe"))
-        return
-    for key, (name, default) in options.items():
-        draft.take_or_default(section, key, f"scheduler.{name}", section.like(key, default), default)
+    said = option_keys(section.path, options)
+    if device == "nvme":
+        said = {key: option for key, option in said.items() if key not in ignored}
+    if offload.kind == "optimizer":
+        if section.flag("super_offload"):
+            raise section.refused("super_offload", "SuperOffload")
+        ratio, pinned = section.number("ratio", 0, 1), section.flag("pin_memory")
+        if ratio not in (None, 1) and "ratio" not in said:
+            raise section.unexpected("ratio", "1: a part of the optimizer on the GPU needs ZeRO stage 3 without NVMe")
+        if device == "cpu" and "pin_memory" not in said:
+            account = draft.leave if pinned is False else draft.use
+            account(section, "pin_memory", "gradients copied to pinned memory")
+    draft.take_options(section, said)
+    draft.ignore_all(section, dict.fromkeys(option_keys(section.path), "of offload to NVMe") | ignored)

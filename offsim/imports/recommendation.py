@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from offsim.imports.deepspeed_keys import OFFLOADED
+from offsim.imports.deepspeed_keys import OFFLOADED, OVERLAP
 from offsim.imports.offload import TIERS
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.training import BUCKET_ELEMENTS
 from offsim.scenario import Scenario
+from offsim.schedulers.base import OffloadSchedule
 from offsim.schedulers.registry import scenario_scheduler
 
 DEVICES = {tier: device for device, tier in TIERS.items()}
 NVME_PATH = "/local_nvme"
 NO_KEY = "no key of DeepSpeed says this placement of the {}"
-NEAREST = {"device": "cpu", "pin_memory": True}
-"""What stock DeepSpeed has nearest to a scheduler that names no keys of its own."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def recommendation(scenario: Scenario) -> Recommendation:
     zero: dict[str, Any] = {"stage": stage}
     if stage == 3:
         zero["sub_group_size"] = training.subgroup_size
-    zero |= {"reduce_bucket_size": training.reduce_bucket_size or BUCKET_ELEMENTS, "overlap_comm": True}
+    zero |= {"reduce_bucket_size": training.reduce_bucket_size or BUCKET_ELEMENTS, OVERLAP: True}
     keys: dict[str, Any] = {
         "train_batch_size": training.global_batch,
         "train_micro_batch_size_per_gpu": training.micro_batch,
@@ -70,8 +69,8 @@ def _of_scheduler(scenario: Scenario) -> tuple[Mapping[str, object], list[str]]:
     scheduler, options = scenario_scheduler(scenario)
     said = scheduler.deepspeed_keys(options)
     if said is None:
-        nearest = {f"zero_optimization.offload_optimizer.{key}": value for key, value in NEAREST.items()}
-        return nearest, [f"needs a build with the scheduler {scheduler.name}; stock DeepSpeed runs ZeRO-3 offload"]
+        note = f"needs a build with the scheduler {scheduler.name}; stock DeepSpeed runs ZeRO-3 offload"
+        return OffloadSchedule.deepspeed or {}, [note]
     return said, list(scheduler.deepspeed_notes(options))
 
 

@@ -64,7 +64,7 @@ def document_from(mapping: Mapping[str, Any]) -> Document:
 
 
 def dotted(path: KeyPath) -> str:
-    """Return a key path in the form of messages and overrides: `scheduler.update_stride`."""
+    """Return a key path in the form of messages and overrides: `training.micro_batch`."""
     return ".".join(map(str, path))
 
 

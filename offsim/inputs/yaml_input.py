@@ -69,7 +69,7 @@ def _with_override(document: Document, override: str) -> Document:
     key, equals, written = override.partition("=")
     path = tuple(part.strip() for part in key.split("."))
     if not equals or not all(path):
-        raise InputError("expected key=value, such as scheduler.update_stride=3", here.where)
+        raise InputError("expected key=value, such as training.micro_batch=2", here.where)
     reader = _Reader(written, here.origin, root=path)
     value = reader.document()
     marks = {known: mark for known, mark in document.marks.items() if known[: len(path)] != path}

@@ -84,14 +84,18 @@ class TrainingSchedule:
         """Keys of DeepSpeed's configuration that say these options, by dotted path; None if it has no such schedule."""
         if cls.deepspeed is None:
             return None
-        return cls.deepspeed | {
-            path: getattr(options, name) for name, path in declared(cls.Options, "deepspeed").items()
-        }
+        said = (option for option in declared(cls.Options) if option.deepspeed)
+        return cls.deepspeed | {one.deepspeed: one.deepspeed_value(getattr(options, one.name)) for one in said}
 
     @classmethod
     def deepspeed_notes(cls, options: Any) -> list[str]:
         """What has to be done besides setting those keys."""
         return []
+
+    @classmethod
+    def spills(cls, options: Any) -> bool:
+        """Whether an update's last uploads reach into the next forward, which does not wait for them."""
+        return not cls.waits_for_parameters
 
     def on(self, *tiers: str) -> list[Subgroup]:
         """Sub-groups whose optimizer state is in one of these tiers, in order."""

@@ -41,6 +41,7 @@ class OffloadOptions(ScheduleOptions):
         le=1,
         tries=(0.0, 0.25, 0.5, 0.75, 1.0),
         deepspeed=f"{OPTIMIZER}.ratio",
+        word="ratio",
     )
 
 

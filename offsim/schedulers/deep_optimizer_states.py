@@ -29,7 +29,7 @@ class DeepOptimizerStatesOptions(OffloadOptions):
     """`cpu_ratio` bounds the sub-groups that take part; the rest is static on the GPU."""
 
     update_stride: Count = option(
-        2, "every update_stride-th sub-group is updated on the GPU", ge=2, tries=(2, 3, 4, 5, 6, 7, 8)
+        2, "every update_stride-th sub-group is updated on the GPU", ge=2, tries=(2, 3, 4, 5, 6, 7, 8), word="stride"
     )
     transfers: Literal["three_streams", "one_stream"] = option(
         "three_streams",
@@ -38,6 +38,7 @@ class DeepOptimizerStatesOptions(OffloadOptions):
         "GPU updates awaited (early build)",
         column="dos_build",
         cells={"A": "one_stream", "B": "three_streams", "C": "three_streams"},
+        word="build",
     )
 
 
@@ -59,6 +60,10 @@ class DeepOptimizerStates(OffloadSchedule):
             f"in {options.update_stride} updated on the GPU (update stride {options.update_stride}); "
             "stock DeepSpeed runs these keys as zero3_offload with asynchronous gradients"
         ]
+
+    @classmethod
+    def spills(cls, options: DeepOptimizerStatesOptions) -> bool:
+        return options.transfers == "three_streams"
 
     def __init__(self, options: DeepOptimizerStatesOptions, workload: Workload, placed: Placed) -> None:
         super().__init__(options, workload, placed)

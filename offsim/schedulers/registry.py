@@ -17,13 +17,13 @@ from typing import Any
 
 from offsim.inputs.document import Document, Mark
 from offsim.inputs.errors import InputError, suggestion
-from offsim.programs.options import ScheduleOptions
+from offsim.programs.options import Option, ScheduleOptions, declared
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.mlp_offload import MlpOffload
-from offsim.schedulers.stronghold import Stronghold
 from offsim.schedulers.no_offload import NoOffload
+from offsim.schedulers.stronghold import Stronghold
 from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
@@ -59,6 +59,12 @@ def register(scheduler: type[TrainingSchedule]) -> type[TrainingSchedule]:
 def available_schedulers() -> list[str]:
     """Names of the built-in schedulers, then of those that installed packages register."""
     return [*BUILT_IN, *sorted(_registered())]
+
+
+def known_options() -> dict[str, Option]:
+    """The options of all schedulers of this process by name, those of few schedulers before those of many."""
+    found = {option.name: option for cls in BUILT_IN.values() for option in declared(cls.Options)}
+    return dict(reversed(found.items()))
 
 
 def find_scheduler(name: str) -> type[TrainingSchedule]:

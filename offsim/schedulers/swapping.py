@@ -25,7 +25,10 @@ class SwapOptions(OffloadOptions):
     """Swap buffers, each of the largest sub-group in fp32, in pinned memory of a power of two."""
 
     buffer_count: Count | None = option(
-        None, "swap buffers of a rank; none: the fewest that serve", deepspeed=f"{OPTIMIZER}.buffer_count"
+        None,
+        "swap buffers of a rank; none: the fewest that serve",
+        deepspeed=f"{OPTIMIZER}.buffer_count",
+        deepspeed_default=4,
     )
     host_share: Number | None = option(
         None, "share of host memory for accumulation and swap buffers, in place of buffer_count", gt=0, le=1

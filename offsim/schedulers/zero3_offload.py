@@ -21,6 +21,12 @@ class Zero3OffloadOptions(OffloadOptions):
         "host_cast: 2 B a parameter to pageable memory, converted by the CPU (DeepSpeed to 0.15.3); "
         "staged: 4 B into one pinned buffer, device synchronized, copied on by the CPU (0.15.4 to 0.16.2); "
         "blocking: 4 B to pageable memory (0.16.3 to 0.19.4); asynchronous: 4 B to pinned memory (from 0.19.5)",
+        deepspeed=f"{OPTIMIZER}.pin_memory",
+        deepspeed_default=True,
+        deepspeed_values={
+            True: (["asynchronous"], "to pinned memory, since 0.19.5; --set for older builds"),
+            False: (["blocking", "staged", "host_cast"], "to pageable memory"),
+        },
     )
 
 
@@ -35,11 +41,6 @@ class Zero3Offload(OffloadSchedule):
     name = "zero3_offload"
     Options: ClassVar[type[ScheduleOptions]] = Zero3OffloadOptions
     parameter_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
-
-    @classmethod
-    def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
-        keys = super().deepspeed_keys(options)
-        return keys and keys | {f"{OPTIMIZER}.pin_memory": flush_of(options) == "asynchronous"}
 
     @classmethod
     def deepspeed_notes(cls, options: Any) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 
 from offsim.validation.predictions import Validation
-from offsim.validation.ranking import scheduler_rankings, stride_rankings
+from offsim.validation.ranking import rankings
 from offsim.validation.reasons import reasons
 from offsim.validation.report import SCORE_HEADERS, WORST_HEADERS, ranking_lines, score_rows, signed_percent, worst_rows
 from offsim.validation.score import Comparison, Group, by_hardware, worst_runs
@@ -66,10 +66,7 @@ def worst_table(validation: Validation, compared: Sequence[Comparison], count: i
 
 
 def ranking_list(validation: Validation) -> str:
-    """How often the best scheduler and the best stride are predicted, a point each."""
-    rankings = {
-        "scheduler": scheduler_rankings(validation.predictions),
-        "stride": stride_rankings(validation.predictions),
-    }
-    lines = {what: ranking_lines(what, found) if found else [] for what, found in rankings.items()}
+    """How often the best scheduler and the best of each option are predicted, a point each."""
+    ranked = rankings(validation.predictions)
+    lines = {what: ranking_lines(what, found) if found else [] for what, found in ranked.items()}
     return render("rankings.md.jinja", rankings=lines)

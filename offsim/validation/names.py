@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from offsim.schedulers.registry import known_options
 from offsim.validation.run_table import TABLE, MeasuredRun
 
 _DETAILS: tuple[tuple[str, str], ...] = (
@@ -14,14 +15,14 @@ _DETAILS: tuple[tuple[str, str], ...] = (
     ("micro_batch", "micro-batch {}"),
     ("seq", "sequence {}"),
     ("layers", "{} layers"),
-    ("dos_build", "build {}"),
 )
 
 
 def run_names(runs: Sequence[MeasuredRun]) -> dict[int, str]:
     """Line -> name: what is always said, then the details in which runs of the same name differ."""
     names = {run.line: short_name(run) for run in runs}
-    for column, words in _DETAILS:
+    options = [option for option in known_options().values() if option.word and not option.tries]
+    for column, words in (*_DETAILS, *((option.column, f"{option.word} {{}}") for option in options)):
         _refine(names, runs, column, words)
     count = Counter(names.values())
     for run in runs:
@@ -31,14 +32,12 @@ def run_names(runs: Sequence[MeasuredRun]) -> dict[int, str]:
 
 
 def short_name(run: MeasuredRun) -> str:
-    """Hardware, series, model, ranks, scheduler, stride and ratio."""
-    parts = [run.cell("hardware"), run.cell("series"), run.cell("model"), f"dp{run.cell('dp')} tp{run.cell('tp')}"]
-    parts.append(run.cell("scheduler"))
-    if "update_stride" in run.scenario.scheduler.options:
-        parts.append(f"stride {_short(run.cell('update_stride'))}")
-    if "cpu_ratio" in run.scenario.scheduler.options:
-        parts.append(f"ratio {_short(run.cell('cpu_ratio'))}")
-    return " ".join(filter(None, parts))
+    """Hardware, series, model, ranks, scheduler and its options that are worth trying."""
+    series = [*map(run.cell, ("hardware", "series", "model")), f"dp{run.cell('dp')} tp{run.cell('tp')}"]
+    tried = (option for option in known_options().values() if option.word and option.tries)
+    given = [option for option in tried if option.name in run.scenario.scheduler.options]
+    options = [f"{option.word} {short(run.cell(option.column))}" for option in given]
+    return " ".join(filter(None, [*series, run.cell("scheduler"), *options]))
 
 
 def _refine(names: dict[int, str], runs: Sequence[MeasuredRun], column: str, words: str) -> None:
@@ -47,12 +46,12 @@ def _refine(names: dict[int, str], runs: Sequence[MeasuredRun], column: str, wor
     for run in runs:
         alike.setdefault(names[run.line], []).append(run)
     for same in alike.values():
-        if len({_short(run.cell(column)) for run in same}) > 1:
+        if len({short(run.cell(column)) for run in same}) > 1:
             for run in same:
-                names[run.line] += f", {words.format(_short(run.cell(column)))}"
+                names[run.line] += f", {words.format(short(run.cell(column)))}"
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """A number without zeros that say nothing: "1.0" is "1", "100000000" is "1e8"."""
     try:
         value = float(text)

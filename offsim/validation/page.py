@@ -22,7 +22,7 @@ from offsim.validation.markdown import render
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import plot_iteration
 from offsim.validation.predictions import Validation, validate_runs
-from offsim.validation.ranking import scheduler_rankings, stride_rankings
+from offsim.validation.ranking import rankings
 from offsim.validation.reasons import reasons
 from offsim.validation.score import comparisons, scores, worst_runs
 from offsim.validation.series import DIRECTIONS, SeriesComparison, compare_series, read_series, run_of
@@ -32,7 +32,7 @@ from offsim.views.timeline import plot_comparison
 SCATTER, ITERATION, COMPARISON = "validation_scatter.png", "validation_iteration.png", "comparison.png"
 WORST = 10
 LARGE = 0.15
-SHOWN_SERIES = ("20B", 1.0, "deep_optimizer_states")
+SHOWN_SERIES = "20B ratio 1 deep_optimizer_states stride 2"
 SHOWN_PHASES = ("backward", "step", "iteration")
 SHOWN_SCENARIO = "dos_20b_4xh100"
 SHOWN_SCHEDULERS = ("zero3_offload", "zero3_offload_async_grads", "deep_optimizer_states")
@@ -62,7 +62,7 @@ def _write(path: Path, text: str) -> None:
 
 def pictures(validation: Validation, series: Sequence[SeriesComparison]) -> dict[str, Picture]:
     """File name -> picture of the page and of the README."""
-    shown = next(c for c in series if (c.series.model, c.series.cpu_ratio, c.series.scheduler) == SHOWN_SERIES)
+    shown = next(compared for compared in series if compared.series.name == SHOWN_SERIES)
     return {
         SCATTER: plot_scatter(comparisons(validation)),
         ITERATION: plot_iteration(shown, run_of(shown.series, validation.table.runs)),
@@ -87,10 +87,7 @@ def page(validation: Validation, series: Sequence[SeriesComparison], left_out: M
         scores=scores(compared),
         scatter=SCATTER,
         worst=[(worst, reasons(validation, worst)) for worst in worst_runs(compared, WORST)],
-        rankings={
-            "scheduler": scheduler_rankings(validation.predictions),
-            "stride": stride_rankings(validation.predictions),
-        },
+        rankings=rankings(validation.predictions),
         left_out=left_out,
         iteration=ITERATION,
         overhead=overhead,

@@ -1,12 +1,15 @@
-"""Whether predictions choose as measurements do: the best scheduler or stride of runs that are otherwise alike."""
+"""Whether predictions choose as measurements do: the best scheduler or option of runs that are otherwise alike."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 
+from offsim.programs.options import Option
+from offsim.schedulers.registry import BUILT_IN, known_options
 from offsim.validation.predictions import Prediction
 from offsim.validation.run_table import REQUIRED, MeasuredRun
 from offsim.validation.score import measured_sum
@@ -52,57 +55,48 @@ class Ranking:
         return len(pairs), sum(in_order)
 
 
-def scheduler_rankings(predictions: Iterable[Prediction]) -> list[Ranking]:
-    """One ranking per series with at least two schedulers, each scheduler at its best stride."""
-    return _rankings(predictions, lambda run: run.cell("scheduler"), lambda run: "", min)
+def rankings(predictions: Sequence[Prediction]) -> dict[str, list[Ranking]]:
+    """What is chosen -> one ranking per series with at least two choices.
+
+    That is the scheduler, each at its best options, and under one scheduler each option worth trying, but for those
+    that say where optimizer state is.
+    """
+    found = {"scheduler": _rankings(predictions, None)}
+    for option in known_options().values():
+        if option.word and option.tries and not _places(option):
+            found[option.word] = _rankings(predictions, option)
+    return found
 
 
-def stride_rankings(predictions: Iterable[Prediction]) -> list[Ranking]:
-    """One ranking per series and scheduler with at least two update strides."""
-
-    def stride(run: MeasuredRun) -> str:
-        return str(run.scenario.scheduler.options.get("update_stride", ""))
-
-    return _rankings(predictions, stride, lambda run: run.cell("scheduler"), _mean)
+def _places(option: Option) -> bool:
+    """Whether an option says where optimizer state is."""
+    return any(option.name in cls.placement_options for cls in BUILT_IN.values())
 
 
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed)
+def _rankings(predictions: Iterable[Prediction], option: Option | None) -> list[Ranking]:
+    """Rankings of an option's values under a scheduler, runs of a value by their mean; of schedulers by the best.
 
-
-def _rankings(
-    predictions: Iterable[Prediction],
-    choice: Callable[[MeasuredRun], str],
-    within: Callable[[MeasuredRun], str],
-    combine: Callable[[Iterable[float]], float],
-) -> list[Ranking]:
-    """Rankings of `choice` among runs that are alike and have the same `within`; `combine` joins runs of a choice."""
+    Runs of a series have in common all of the configuration but the scheduler and options that do not place states.
+    """
     groups: dict[tuple[str, ...], dict[str, list[tuple[float, float]]]] = {}
-    names: dict[tuple[str, ...], str] = {}
     for prediction in predictions:
-        measured_ms = measured_sum(prediction)
-        chosen = choice(prediction.run)
+        run, measured_ms = prediction.run, measured_sum(prediction)
+        scheduler = run.cell("scheduler")
+        chosen = str(run.scenario.scheduler.options.get(option.name, "")) if option else scheduler
         if measured_ms is None or not chosen:
             continue
-        key = _key(prediction.run, within(prediction.run))
-        names.setdefault(key, _name(prediction.run, within(prediction.run)))
         predicted = prediction.time_s()
         pair = (measured_ms / 1e3, math.inf if predicted is None else predicted)
-        groups.setdefault(key, {}).setdefault(chosen, []).append(pair)
-    rankings = []
-    for key, choices in groups.items():
-        measured = {name: combine(pair[0] for pair in pairs) for name, pairs in choices.items()}
-        predicted_s = {name: combine(pair[1] for pair in pairs) for name, pairs in choices.items()}
+        series = (_name(run, scheduler if option else ""), *(_number(run.cell(column)) for column in _ALIKE))
+        groups.setdefault(series, {}).setdefault(chosen, []).append(pair)
+    combine = fmean if option else min
+    found = []
+    for (name, *_), choices in groups.items():
+        measured = {choice: combine(pair[0] for pair in pairs) for choice, pairs in choices.items()}
+        predicted_s = {choice: combine(pair[1] for pair in pairs) for choice, pairs in choices.items()}
         if len(choices) >= 2 and min(predicted_s.values()) < math.inf:
-            rankings.append(Ranking(names[key], measured, predicted_s))
-    return rankings
-
-
-def _key(run: MeasuredRun, within: str) -> tuple[str, ...]:
-    """What runs of a series have in common: all of the configuration but scheduler, stride and build."""
-    cells = (run.cell(column) for column in _ALIKE)
-    return (*(_number(cell) for cell in cells), within)
+            found.append(Ranking(name, measured, predicted_s))
+    return found
 
 
 def _number(text: str) -> str:
@@ -114,6 +108,9 @@ def _number(text: str) -> str:
 
 
 def _name(run: MeasuredRun, within: str) -> str:
-    parts = [run.cell("hardware"), run.cell("series"), run.cell("model"), f"dp{run.cell('dp')} tp{run.cell('tp')}"]
-    parts += [f"ratio {_number(run.cell('cpu_ratio'))}", f"global batch {run.cell('global_batch')}", within]
-    return " ".join(filter(None, parts))
+    """Name of a series; options that place states are at their defaults where the row says nothing."""
+    ranks = [f"{column}{_number(run.cell(column))}" for column in ("dp", "tp")]
+    placing = [option for option in known_options().values() if option.word and _places(option)]
+    placed = [f"{option.word} {_number(run.cell(option.column) or str(option.default))}" for option in placing]
+    parts = [*map(run.cell, ("hardware", "series", "model")), *ranks, *placed]
+    return " ".join(filter(None, [*parts, f"global batch {_number(run.cell('global_batch'))}", within]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from offsim.scenario import Scenario
+from offsim.schedulers.registry import scenario_scheduler
 from offsim.validation.predictions import Validation
 from offsim.validation.run_table import COLUMN_OF, MeasuredRun
 from offsim.validation.score import Comparison
@@ -16,8 +17,8 @@ def reasons(validation: Validation, worst: Comparison) -> str:
     runs = {prediction.run.line: prediction.run for prediction in validation.predictions}
     run = runs[worst.line]
     known = [*_repeats(worst, run, list(runs.values())), *_variation(worst, run)]
-    spills = run.cell("scheduler") == "deep_optimizer_states" and run.cell("dos_build") != "A"
-    if spills and worst.phase == "forward":
+    scheduler, options = scenario_scheduler(run.scenario)
+    if scheduler.spills(options) and worst.phase == "forward":
         known.append("the update's last uploads end in forward, how many varies")
     if run.cell("nodes") not in ("", "1") and worst.phase != "step":
         known.append(f"{run.cell('nodes')} nodes: the network is shared with other jobs")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from offsim.validation.predictions import Prediction, Validation
-from offsim.validation.ranking import Ranking, scheduler_rankings, stride_rankings
+from offsim.validation.ranking import Ranking, rankings
 from offsim.validation.run_table import MEASURED
 from offsim.validation.score import (
     Comparison,
@@ -66,8 +66,7 @@ def _summary(validation: Validation) -> dict[str, Any]:
             }
             for worst in worst_runs(compared, WORST)
         ],
-        "best_scheduler": _rankings(scheduler_rankings(validation.predictions)),
-        "best_stride": _rankings(stride_rankings(validation.predictions)),
+        **{f"best_{what}": _ranked(found) for what, found in rankings(validation.predictions).items()},
     }
 
 
@@ -81,13 +80,13 @@ def _score(score: Score) -> dict[str, Any]:
     return {"n": score.n, **shares, "worst_run": score.worst_run}
 
 
-def _rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:
+def _ranked(found: Sequence[Ranking]) -> dict[str, Any]:
     return {
-        "series": len(rankings),
-        "agree": sum(ranking.agrees for ranking in rankings),
-        "pairs": sum(ranking.pairs[0] for ranking in rankings),
-        "pairs_in_order": sum(ranking.pairs[1] for ranking in rankings),
-        "largest_loss_percent": 100 * max((ranking.loss for ranking in rankings), default=0.0),
+        "series": len(found),
+        "agree": sum(ranking.agrees for ranking in found),
+        "pairs": sum(ranking.pairs[0] for ranking in found),
+        "pairs_in_order": sum(ranking.pairs[1] for ranking in found),
+        "largest_loss_percent": 100 * max((ranking.loss for ranking in found), default=0.0),
         "disagree": [
             {
                 "series": ranking.name,
@@ -95,7 +94,7 @@ def _rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:
                 "predicted_best": ranking.predicted_best,
                 "loss_percent": 100 * ranking.loss,
             }
-            for ranking in rankings
+            for ranking in found
             if not ranking.agrees
         ],
     }
@@ -116,12 +115,7 @@ def format_validation(validation: Validation, style: Style = PLAIN) -> str:
         parts.append(f"largest errors of a phase, {WORST} runs:\n{worst}")
     else:
         parts.append("nothing to compare with: no measured values in the table")
-    for what, rankings in (
-        ("scheduler", scheduler_rankings(runs)),
-        ("stride", stride_rankings(runs)),
-    ):
-        if rankings:
-            parts.append("\n  ".join(ranking_lines(what, rankings)))
+    parts += ["\n  ".join(ranking_lines(what, found)) for what, found in rankings(runs).items() if found]
     return "\n\n".join(parts)
 
 
@@ -156,17 +150,17 @@ def worst_rows(compared: Sequence[Comparison], count: int = WORST) -> list[tuple
     ]
 
 
-def ranking_lines(what: str, rankings: Sequence[Ranking]) -> list[str]:
+def ranking_lines(what: str, found: Sequence[Ranking]) -> list[str]:
     """Sentences: how often the best choice is predicted, what following the prediction costs, where it fails."""
-    agree = sum(ranking.agrees for ranking in rankings)
-    pairs, in_order = (sum(counts) for counts in zip(*(ranking.pairs for ranking in rankings), strict=True))
-    losses = [100 * ranking.loss for ranking in rankings]
+    agree = sum(ranking.agrees for ranking in found)
+    pairs, in_order = (sum(counts) for counts in zip(*(ranking.pairs for ranking in found), strict=True))
+    losses = [100 * ranking.loss for ranking in found]
     return [
-        f"best {what}: predicted in {agree} of {len(rankings)} series, {in_order} of {pairs} pairs in order",
+        f"best {what}: predicted in {agree} of {len(found)} series, {in_order} of {pairs} pairs in order",
         f"following the prediction costs {quantile(losses, 0.5):.1f} % in the median, {max(losses):.1f} % at most",
         *(
             f"{wrong.name}: {wrong.best} is best, {wrong.predicted_best} is predicted, {signed_percent(wrong.loss)}"
-            for wrong in rankings
+            for wrong in found
             if not wrong.agrees
         ),
     ]

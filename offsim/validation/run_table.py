@@ -20,6 +20,7 @@ from offsim.inputs.reading import reading, unpacked
 from offsim.inputs.validate import validate
 from offsim.platform.platform import GPU, HOST
 from offsim.platform.profiles import load_profile
+from offsim.programs.options import declared
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, scenario_profile
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
@@ -260,21 +261,20 @@ def _number(text: str) -> object:
 
 def _options(where: str, cells: Mapping[str, str], scheduler: type[TrainingSchedule]) -> Iterator[tuple[str, object]]:
     """The scheduler's options that the table has columns of."""
-    for option, info in scheduler.Options.model_fields.items():
-        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-        column, words = str(extra.get("column", option)), extra.get("cells")
+    for option in declared(scheduler.Options):
+        column, words = option.column, option.cells
         if column not in cells:
             continue
         text = cells[column].strip()
-        if isinstance(words, dict):
+        if words:
             if text and text.upper() not in words:
                 raise _bad_cell(where, column, text, f"{', '.join(words)} or an empty cell")
             if text:
-                yield option, words[text.upper()]
+                yield option.name, words[text.upper()]
         elif not text:
             raise _bad_cell(where, column, text, f"a number ({scheduler.name} needs it)")
         else:
-            yield option, _number(text)
+            yield option.name, _number(text)
 
 
 def _runs_options(data: Mapping[str, Any]) -> dict[str, Any]:

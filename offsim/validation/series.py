@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from offsim.inputs.errors import InputError
 from offsim.results.result import Result
 from offsim.results.simulate import simulate
 from offsim.results.units import GIB
+from offsim.schedulers.registry import known_options
+from offsim.validation.names import short
 from offsim.validation.run_table import SIMULATED_PHASES, MeasuredRun, read_rows
 
 Array = NDArray[np.float64]
@@ -65,19 +68,16 @@ class Iteration:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredSeries:
-    """Iterations of one run."""
+    """Iterations of one run, which has these cells in the table of runs."""
 
-    model: str
-    cpu_ratio: float
-    scheduler: str
-    update_stride: str
+    cells: Mapping[str, str]
     iterations: tuple[Iteration, ...]
 
     @property
     def name(self) -> str:
-        """Model, ratio, scheduler and stride."""
-        stride = f" stride {self.update_stride}" if self.update_stride else ""
-        return f"{self.model} ratio {self.cpu_ratio:g} {self.scheduler}{stride}"
+        """The cells that are not empty, those of options behind their word."""
+        words = {option.column: option.word for option in known_options().values()}
+        return " ".join(f"{words.get(column, '')} {short(cell)}".strip() for column, cell in self.cells.items() if cell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +100,14 @@ class Traffic:
 
 
 def read_series(path: Path = SHIPPED_SERIES) -> list[MeasuredSeries]:
-    """Read series, in the file's order."""
-    runs: dict[tuple[str, ...], dict[int, list[dict[str, str]]]] = {}
+    """Read series, in the file's order; the columns before `iteration` tell runs apart."""
+    runs: dict[tuple[tuple[str, str], ...], dict[int, list[dict[str, str]]]] = {}
     for row in read_rows(path):
-        key = tuple(row[column] for column in ("model", "cpu_ratio", "scheduler", "update_stride"))
-        runs.setdefault(key, {}).setdefault(int(row["iteration"]), []).append(row)
+        cells = tuple(takewhile(lambda cell: cell[0] != "iteration", row.items()))
+        runs.setdefault(cells, {}).setdefault(int(row["iteration"]), []).append(row)
     return [
-        MeasuredSeries(
-            model, float(ratio), scheduler, stride, tuple(_iteration(n, rows) for n, rows in by_number.items())
-        )
-        for (model, ratio, scheduler, stride), by_number in runs.items()
+        MeasuredSeries(dict(cells), tuple(_iteration(n, rows) for n, rows in by_number.items()))
+        for cells, by_number in runs.items()
     ]
 
 
@@ -129,13 +127,8 @@ def _iteration(number: int, rows: Sequence[Mapping[str, str]]) -> Iteration:
 def run_of(series: MeasuredSeries, runs: Iterable[MeasuredRun]) -> MeasuredRun:
     """Find the row of the table that a series was measured in; InputError where there is none."""
     for run in runs:
-        if (
-            run.scenario.hardware == HARDWARE
-            and run.cell("model") == series.model
-            and float(run.cell("cpu_ratio")) == series.cpu_ratio
-            and run.cell("scheduler") == series.scheduler
-            and run.cell("update_stride") == series.update_stride
-        ):
+        same = all(short(run.cell(column)) == short(cell) for column, cell in series.cells.items())
+        if same and run.scenario.hardware == HARDWARE:
             return run
     raise InputError(f"no row of the table of runs is the series {series.name} on {HARDWARE}")
 

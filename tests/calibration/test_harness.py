@@ -204,10 +204,10 @@ def test_a_schedule_that_computes_something_else_is_left_out(broken, tmp_path, m
     from offsim.calibration.harness import command, everything
     from offsim.calibration.harness.deep_optimizer_states import DeepOptimizerStates
     from offsim.calibration.harness.device import Mark
-    from offsim.calibration.harness.zero3_offload import Schedule
+    from offsim.calibration.harness.training import Schedule
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(everything, "SCHEDULES", (Schedule("deep_optimizer_states", update_stride=3),))
+    monkeypatch.setattr(everything, "SCHEDULES", [Schedule(DeepOptimizerStates, "broken", {"update_stride": 3})])
     monkeypatch.setattr(everything, "microbenchmarks", lambda bench: [])
     cls = DeepOptimizerStates
     if broken == "update":  # the fetched state is not flushed
@@ -290,7 +290,7 @@ def test_what_only_a_gpu_runs_at_least_runs_on_a_stand_in(tmp_path, monkeypatch)
     monkeypatch.setattr(tracing, "profile", lambda activities, **options: StandInProfile())
 
     results = ResultFolder(tmp_path, {"settings": {}})
-    monkeypatch.setattr(everything, "SCHEDULES", (SCHEDULES[0], SCHEDULES[2], SCHEDULES[4]))
+    monkeypatch.setattr(everything, "SCHEDULES", [SCHEDULES[i] for i in (0, 2, 4)])
     plan = choose_plan(2e5, cuda=False, quick=True)
     assert everything.measure_everything(results, Bench(device, threads=1, quick=True), plan)
 

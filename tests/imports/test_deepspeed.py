@@ -20,7 +20,7 @@ from offsim.inputs.document import document_from
 from offsim.inputs.errors import InputError
 from offsim.results.simulate import simulate
 from offsim.scenario import load_scenario
-from offsim.schedulers.base import ScheduleOptions
+from offsim.schedulers.base import ScheduleOptions, option
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.registry import BUILT_IN
 from tests.imports.files import DS_CONFIG, LLAMA_2_7B, changed, write
@@ -456,6 +456,50 @@ def test_schedulers_that_deepspeed_does_not_have_need_a_note() -> None:
     assert any("update stride 3" in note and "10.1145/3652892.3700781" in note for note in said.notes)
     assert any("tensor" in note for note in said.notes)
     assert read(said.keys).data["scheduler"]["name"] == "zero3_offload"
+
+
+class OwnKeys(ScheduleOptions):
+    mode: str = option("near", "", deepspeed="lookahead_mode")
+    share: float = option(
+        1.0,
+        "",
+        deepspeed="zero_optimization.half",
+        deepspeed_default=False,
+        deepspeed_values={True: ([0.5, 0.6], "half"), False: ([1.0], "whole")},
+    )
+
+
+class WithOwnKeys(NoOffload):
+    """A scheduler whose options are keys that no other scheduler has."""
+
+    name = "with_own_keys"
+    Options = OwnKeys
+
+
+OWN = {"lookahead_mode": "far", "zero_optimization__half": True}
+
+
+def test_options_declare_the_keys_that_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    none = {"zero_optimization__offload_optimizer": ...}
+    with pytest.raises(InputError, match="unknown key 'lookahead_mode'"):
+        read(changed(DS_CONFIG, **OWN, **none))
+    monkeypatch.setitem(BUILT_IN, WithOwnKeys.name, WithOwnKeys)
+    draft = read(changed(DS_CONFIG, **OWN, **none))
+    assert draft.data["scheduler"] == {"name": "no_offload"}
+    assert {"lookahead_mode", "zero_optimization.half"} <= {entry.key for entry in draft.ignored}
+
+
+def test_the_first_scheduler_of_a_device_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {WithOwnKeys.name: WithOwnKeys, **BUILT_IN}
+    monkeypatch.setattr("offsim.imports.offload.BUILT_IN", own)
+    monkeypatch.setattr("offsim.schedulers.registry.BUILT_IN", own)
+    draft = read(changed(DS_CONFIG, **OWN, zero_optimization__offload_optimizer=...))
+    assert draft.data["scheduler"] == {"name": "with_own_keys", "mode": "far", "share": 0.5}
+    assert WithOwnKeys.deepspeed_keys(OwnKeys(mode="far", share=0.6)) == {
+        "zero_optimization.offload_optimizer.device": "none",
+        "lookahead_mode": "far",
+        "zero_optimization.half": True,
+    }
 
 
 # From files to a scenario and back

@@ -135,7 +135,7 @@ def test_a_scenario_that_is_not_there(complaint: Complaint, source: str, message
         ("scheduler.update_stride=1", "scheduler.update_stride: found 1, expected at least 2"),
         ("hardware=gh20", "unknown hardware profile 'gh20'; did you mean 'gh200'?"),
         ("scheduler.name=zero3_ofload", "unknown scheduler 'zero3_ofload'; did you mean 'zero3_offload'?"),
-        ("model.layers", "expected key=value, such as scheduler.update_stride=3"),
+        ("model.layers", "expected key=value, such as training.micro_batch=2"),
         (
             "hardware_changes.link.h2d_bytes_per_s=1e-300",
             "link.h2d_bytes_per_s: found 1e-300, expected a number between 1e-30 and 1e+30 in size",
@@ -153,7 +153,7 @@ def test_a_wrong_override(complaint: Complaint, override: str, message: str) -> 
     [
         ("zero3_ofload", "unknown scheduler 'zero3_ofload'; did you mean 'zero3_offload'?"),
         ("zero3_offload:cpu_ratio=2", "scheduler.cpu_ratio: found 2, expected at most 1"),
-        ("zero3_offload:cpu_ratio", "expected key=value, such as name:update_stride=3"),
+        ("zero3_offload:cpu_ratio", "expected key=value, such as name:option=value"),
         ("no_offload:update_stride=2", "unknown key 'update_stride' in scheduler; nothing"),
     ],
 )

@@ -241,7 +241,7 @@ def test_overrides(override: str, data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        ("count", "expected key=value, such as scheduler.update_stride=3"),
+        ("count", "expected key=value, such as training.micro_batch=2"),
         ("name.first=3", "'name' is a value, not a section of keys"),
         ("inner.sise=3", "unknown key 'sise' in inner; did you mean 'size'?"),
         ("inner.size=-1", "inner.size: found -1, expected more than 0"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from offsim.validation.ranking import scheduler_rankings, stride_rankings
+from offsim.validation.ranking import rankings
 from offsim.validation.score import comparisons, scores
 
 GOOD = {"forward": (6, 20), "backward": (4, 10), "step": (2, 7), "sum": (2, 6)}
@@ -36,7 +36,9 @@ def test_memory(found, hardware):
 
 
 def test_following_predictions_costs_little(validation):
-    for rankings in (scheduler_rankings(validation.predictions), stride_rankings(validation.predictions)):
-        assert rankings
-        assert sum(ranking.agrees for ranking in rankings) >= 0.9 * len(rankings)
-        assert max(ranking.loss for ranking in rankings) < 0.03
+    ranked = rankings(validation.predictions)
+    assert list(ranked) == ["scheduler", "stride"]
+    for found in ranked.values():
+        assert found
+        assert sum(ranking.agrees for ranking in found) >= 0.9 * len(found)
+        assert max(ranking.loss for ranking in found) < 0.03

@@ -1,7 +1,7 @@
 import pytest
 
 from offsim.validation.predictions import Prediction, Validation
-from offsim.validation.ranking import Ranking, scheduler_rankings, stride_rankings
+from offsim.validation.ranking import Ranking, rankings
 from offsim.validation.reasons import reasons
 from offsim.validation.run_table import read_runs
 from offsim.validation.score import Comparison, comparisons, quantile, score, scores, worst_runs
@@ -84,9 +84,9 @@ def test_the_best_scheduler_of_a_series(make_table):
         {**dos, "update_stride": "4", **times(10, 20, 50)},
         {"scheduler": "zero3_offload", "series": "alone", **times(1, 1, 1)},
     ]
-    (found,) = scheduler_rankings(
+    (found,) = rankings(
         made_up(make_table, rows, [(10, 50, 40), (10, 20, 25), (10, 20, 45), (10, 20, 30), (1, 1, 1)]).predictions
-    )
+    )["scheduler"]
     assert found.name == "polaris-4xa100 made-up tiny dp4 tp1 ratio 1 global batch 8"
     # Deep Optimizer States counts at its best stride: measured 2, predicted 4
     assert found.measured_s == pytest.approx(
@@ -112,13 +112,28 @@ def test_the_best_stride_of_a_series(make_table):
         {**dos, "update_stride": "2", "dp": "2", **times(1, 1, 1)},
         {"scheduler": "zero3_offload", **times(1, 1, 1)},
     ]
-    (found,) = stride_rankings(
+    (found,) = rankings(
         made_up(make_table, rows, [(1, 1, 7), (1, 1, 7), (1, 1, 6), None, (1, 1, 1), (1, 1, 1)]).predictions
-    )
+    )["stride"]
     assert found.measured_s == pytest.approx({"2": 0.011, "3": 0.009, "4": 0.007})
     assert found.predicted_best == "3"  # 4 does not fit
     assert found.loss == pytest.approx(2 / 7)
     assert found.name.endswith("deep_optimizer_states")
+
+
+def test_runs_of_another_ratio_are_another_series(make_table):
+    rows = [
+        {"scheduler": scheduler, "cpu_ratio": ratio, **times(1, 1, 1)}
+        for scheduler, ratio in [
+            *(("zero3_offload", "0.5"), ("zero3_offload_async_grads", "0.5")),
+            *(("zero3_offload", "1"), ("no_offload", "")),  # all of it on one device, be it the GPU
+        ]
+    ]
+    found = rankings(made_up(make_table, rows, [(1, 1, 1)] * 4).predictions)["scheduler"]
+    assert [(ranking.name.split(" ratio ")[1], list(ranking.measured_s)) for ranking in found] == [
+        ("0.5 global batch 8", ["zero3_offload", "zero3_offload_async_grads"]),
+        ("1 global batch 8", ["zero3_offload", "no_offload"]),
+    ]
 
 
 def test_series_that_cannot_be_ranked_are_left_out(make_table):
@@ -128,7 +143,8 @@ def test_series_that_cannot_be_ranked_are_left_out(make_table):
         {"scheduler": "zero3_offload", "series": "too big", **times(1, 1, 1)},
         {"scheduler": "zero3_offload_async_grads", "series": "too big", **times(1, 1, 1)},
     ]
-    assert scheduler_rankings(made_up(make_table, rows, [(1, 1, 1), (1, 1, 1), None, None]).predictions) == []
+    predictions = made_up(make_table, rows, [(1, 1, 1), (1, 1, 1), None, None]).predictions
+    assert rankings(predictions) == {"scheduler": [], "stride": []}
 
 
 def test_following_a_right_prediction_costs_nothing():

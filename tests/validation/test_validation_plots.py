@@ -73,7 +73,7 @@ def test_nothing_to_draw_is_said():
 
 @pytest.fixture(scope="module")
 def one(shipped) -> SeriesComparison:
-    series = [s for s in read_series() if s.scheduler == "deep_optimizer_states" and s.cpu_ratio == 1]
+    series = [s for s in read_series() if s.name.endswith("ratio 1 deep_optimizer_states stride 2")]
     return compare_series(series, shipped.runs)[0]
 
 

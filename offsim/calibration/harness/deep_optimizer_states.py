@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.profiler import record_function
@@ -10,20 +11,22 @@ from torch.profiler import record_function
 from .adam import fused_adam
 from .device import BF16, FP32, Device, Mark
 from .model import Transformer
-from .zero3_offload import LOSS_SCALE, Schedule, Subgroup, Zero3OffloadAsyncGrads
+from .zero3_offload import LOSS_SCALE, Subgroup, Zero3OffloadAsyncGrads
 
 
 class DeepOptimizerStates(Zero3OffloadAsyncGrads):
     """Of each block of `update_stride` sub-groups the last is fetched to the GPU, updated there and flushed back."""
 
+    scheduler = "deep_optimizer_states"
+    measured: ClassVar[dict[str, dict[str, Any]]] = {f"_stride{n}": {"update_stride": n} for n in (2, 3, 4, 8)}
+    columns: ClassVar[dict[str, Any]] = Zero3OffloadAsyncGrads.columns | {"update_stride": 2, "dos_build": "C"}
     pinned_state = True
 
     def __init__(
-        self, model: Transformer, device: Device, schedule: Schedule, subgroup_size: int, bucket_elements: int
+        self, model: Transformer, device: Device, options: dict[str, Any], subgroup_size: int, bucket_elements: int
     ) -> None:
-        assert schedule.update_stride is not None
-        self.stride = schedule.update_stride
-        super().__init__(model, device, schedule, subgroup_size, bucket_elements)
+        super().__init__(model, device, options, subgroup_size, bucket_elements)
+        self.stride = self.cells["update_stride"]
         self.copy_streams = [device.stream() for _ in range(3)]  # of momentum, variance, parameters
         self.upload = device.stream()
         largest = max(group.elements for group in self.subgroups)

@@ -17,8 +17,7 @@ from .gpu_kernels import elementwise_kernels, launches, matrix_products
 from .host_kernels import host_kernels
 from .measurement import IDLE, Bench, Measurement, key_of, repeat
 from .reference import TOLERANCE, Mismatch
-from .training import SCHEDULES, Plan, train
-from .zero3_offload import Schedule
+from .training import SCHEDULES, Plan, Schedule, train
 
 
 def microbenchmarks(bench: Bench) -> list[Measurement]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-VERSION = 1
+VERSION = 2
 """Of the rows and files that the harness writes."""
 
 

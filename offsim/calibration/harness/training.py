@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,19 +15,22 @@ from .iterations import Iterations
 from .model import Shape, Transformer, choose_shape
 from .reference import TOLERANCE, check
 from .tracing import trace
-from .zero3_offload import Schedule, Zero3Offload, Zero3OffloadAsyncGrads
+from .zero3_offload import Zero3Offload, Zero3OffloadAsyncGrads
 
-SCHEDULES = (
-    Schedule("zero3_offload"),
-    Schedule("zero3_offload_async_grads"),
-    Schedule("zero3_offload_async_grads", cpu_ratio=0.5),
-    *(Schedule("deep_optimizer_states", update_stride=stride) for stride in (2, 3, 4, 8)),
-)
-OPTIMIZERS: dict[str, type[Zero3Offload]] = {
-    "zero3_offload": Zero3Offload,
-    "zero3_offload_async_grads": Zero3OffloadAsyncGrads,
-    "deep_optimizer_states": DeepOptimizerStates,
-}
+
+class Schedule(NamedTuple):
+    """A schedule and its options, named as offsim names them; `name` is that of its trace and of its row."""
+
+    optimizer: type[Zero3Offload]
+    name: str
+    options: dict[str, Any]
+
+
+SCHEDULES = [
+    Schedule(optimizer, optimizer.scheduler + variant, options)
+    for optimizer in (Zero3Offload, Zero3OffloadAsyncGrads, DeepOptimizerStates)
+    for variant, options in optimizer.measured.items()
+]
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def train(schedule: Schedule, plan: Plan, device: Device, threads: int, traces: 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = Transformer(plan.shape, device.torch)
-    optimizer = OPTIMIZERS[schedule.scheduler](model, device, schedule, plan.subgroup_size, plan.bucket_elements)
+    optimizer = schedule.optimizer(model, device, schedule.options, plan.subgroup_size, plan.bucket_elements)
     try:
         iterations = Iterations(model, optimizer, device, plan.shape)
         difference, seconds = check(iterations, optimizer, device)
@@ -88,9 +91,8 @@ def _configuration(
         "ffn_hidden": shape.ffn_hidden, "heads": shape.heads, "kv_heads": shape.heads, "seq": shape.sequence,
         "vocab": shape.vocab, "swiglu": True, "untied": True, "checkpointing": True, "flash_attn": True,
         "params_per_tp_rank": shape.parameters, "tp": 1, "dp": 1, "micro_batch": 1, "global_batch": 1,
-        "cpu_ratio": schedule.cpu_ratio, "subgroup_size": plan.subgroup_size, "subgroups": len(optimizer.subgroups),
+        "subgroup_size": plan.subgroup_size, "subgroups": len(optimizer.subgroups),
         "largest_subgroup": max(group.elements for group in optimizer.subgroups),
-        "bucket_elements": plan.bucket_elements, "scheduler": schedule.scheduler,
-        "update_stride": schedule.update_stride, "dos_build": "C" if schedule.update_stride else None,
-        "threads": threads,
+        "bucket_elements": plan.bucket_elements, "scheduler": optimizer.scheduler, "threads": threads,
+        **dict.fromkeys(column for known in SCHEDULES for column in known.optimizer.columns), **optimizer.cells,
     }  # fmt: skip

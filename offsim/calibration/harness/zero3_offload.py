@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +17,6 @@ from .model import Transformer
 
 LOSS_SCALE = 128.0  # a power of two: scaling and unscaling change no digit
 IN_FLIGHT = 2  # gradient buckets
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A schedule and its options, named as offsim names them."""
-
-    scheduler: str
-    cpu_ratio: float = 1.0
-    update_stride: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of a trace, and of the row."""
-        ratio = "" if self.cpu_ratio == 1 else f"_cpu_ratio{self.cpu_ratio:g}"
-        return self.scheduler + ratio + (f"_stride{self.update_stride}" if self.update_stride else "")
 
 
 @dataclass
@@ -73,17 +59,23 @@ class Zero3Offload:
     One rank, so nothing is gathered or reduced. Sub-groups from `cpu_ratio` on have their state on the GPU (TwinFlow).
     """
 
+    scheduler = "zero3_offload"
+    measured: ClassVar[dict[str, dict[str, Any]]] = {"": {}}
+    """What a measured variant adds to the schedule's name -> its options, as offsim names them."""
+    columns: ClassVar[dict[str, Any]] = {"cpu_ratio": 1.0}
+    """Columns of options in a table of measured runs, and their cells by default."""
     pinned_state = False
 
     def __init__(
-        self, model: Transformer, device: Device, schedule: Schedule, subgroup_size: int, bucket_elements: int
+        self, model: Transformer, device: Device, options: dict[str, Any], subgroup_size: int, bucket_elements: int
     ) -> None:
+        self.cells = self.columns | options
         self.device = device
         self.compute, self.reduce = device.compute, device.stream()
         self.steps = 0
         self.watch: Callable[[nn.Parameter, Tensor], None] | None = None
         groups = build_subgroups(list(model.parameters()), subgroup_size)
-        on_cpu = int(schedule.cpu_ratio * len(groups))
+        on_cpu = int(self.cells["cpu_ratio"] * len(groups))
         self.where: dict[nn.Parameter, tuple[Subgroup, int]] = {}
         self.subgroups = [self.place(i, members, resident=i >= on_cpu) for i, members in enumerate(groups)]
         self.on_cpu, self.on_gpu = self.subgroups[:on_cpu], self.subgroups[on_cpu:]
@@ -205,6 +197,9 @@ class Zero3Offload:
 
 class Zero3OffloadAsyncGrads(Zero3Offload):
     """The same with gradients converted on the GPU and copied to pinned memory while backward goes on."""
+
+    scheduler = "zero3_offload_async_grads"
+    measured: ClassVar[dict[str, dict[str, Any]]] = {"": {}, "_cpu_ratio0.5": {"cpu_ratio": 0.5}}
 
     def store(self, group: Subgroup, place: slice, gradient: Tensor) -> None:
         """Keep a gradient for the update, without stopping the host thread."""

@@ -19,7 +19,9 @@ from offsim.calibration.logs.lines import MemoryReport, Moment, Sample, Setting,
 from offsim.inputs.errors import InputError, suggestion
 from offsim.inputs.files import atomic_write
 from offsim.inputs.reading import reading, unpacked
-from offsim.validation.run_table import REQUIRED, TIMES
+from offsim.schedulers.registry import known_options
+from offsim.validation.names import short
+from offsim.validation.run_table import REQUIRED, SHIPPED_RUNS, TIMES, read_rows
 
 MAX_BYTES = 4_000_000_000
 MAX_LINE = 200_000
@@ -27,29 +29,10 @@ MAX_LINE = 200_000
 WARM_UP = 2
 """Iterations at the start that are left out: caches, allocators and clocks settle in them."""
 
-COLUMNS: tuple[str, ...] = (
-    *("hardware", "nodes", "series", "model", "layers", "hidden", "ffn_hidden", "heads", "kv_heads", "seq", "vocab"),
-    *("swiglu", "untied", "checkpointing", "flash_attn", "params_per_tp_rank", "tp", "dp", "micro_batch"),
-    *("global_batch", "cpu_ratio", "subgroup_size", "subgroups", "largest_subgroup", "scheduler", "update_stride"),
-    *("iterations", "dos_build", "fwd_ms", "fwd_cv", "bwd_ms", "bwd_cv", "bwd_inner_ms", "bwd_allreduce_ms"),
-    *("step_ms", "step_cv", "optimizer_step_ms", "iteration_ms"),
-    *(
-        f"{what}_{when}_{phase}_gib"
-        for phase in ("forward", "backward", "step")
-        for when in ("before", "after")
-        for what in ("mem", "peak")
-    ),
-)
+COLUMNS = tuple(next(read_rows(SHIPPED_RUNS)))
 """The columns of the table of measured runs that offsim comes with."""
 
-_TIMERS = {
-    "fwd": "fwd_ms",
-    "bwd": "bwd_ms",
-    "bwd_inner": "bwd_inner_ms",
-    "bwd_allreduce": "bwd_allreduce_ms",
-    "step": "step_ms",
-    "optimizer_step": "optimizer_step_ms",
-}
+_TIMERS = ("fwd", "bwd", "bwd_inner", "bwd_allreduce", "step", "optimizer_step")
 _PLAIN = {
     "num_layers": "layers",
     "hidden_size": "hidden",
@@ -105,15 +88,13 @@ def missing(row: Mapping[str, str]) -> list[str]:
 def fill(rows: Sequence[dict[str, str]], assignments: Sequence[str]) -> None:
     """Set columns of all rows from `COLUMN=VALUE` texts: what logs cannot say, such as the hardware."""
     for text in assignments:
-        column, separator, value = text.partition("=")
+        column, separator, value = (part.strip() for part in text.partition("="))
         if not separator:
             raise InputError("found no '=', expected COLUMN=VALUE", f"--set '{text}'")
-        if column.strip() not in COLUMNS:
-            raise InputError(
-                f"unknown column '{column.strip()}'{suggestion(column.strip(), COLUMNS)}", f"--set '{text}'"
-            )
+        if column not in COLUMNS:
+            raise InputError(f"unknown column '{column}'{suggestion(column, COLUMNS)}", f"--set '{text}'")
         for row in rows:
-            row[column.strip()] = value.strip()
+            row[column] = value
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, str]]) -> None:
@@ -181,11 +162,11 @@ def _row(run: LoggedRun) -> dict[str, str]:
     if run.largest_subgroup:
         row["largest_subgroup"] = str(run.largest_subgroup)
     steps = _micro_steps(row)
-    for name, column in _TIMERS.items():
+    for name in _TIMERS:
         values = [sample.value for sample in run.first_rank(name)] or _summed(run, f"{name}_microstep", steps)
-        if column == "fwd_ms" and values:
+        if name == "fwd" and values:
             row["iterations"] = str(len(values))
-        _put(row, column, values[WARM_UP:], 1)
+        _put(row, f"{name}_ms", values[WARM_UP:], 1)
     elapsed = run.first_rank("iteration")
     _put(row, "iteration_ms", _settled(elapsed), 1)
     if elapsed and not row["iterations"]:
@@ -249,10 +230,12 @@ def _configuration(settings: Mapping[str, str]) -> dict[str, str]:
     found |= _batches(settings)
     if size := settings.get("sub_group_size"):
         found["subgroup_size"] = f"{float(size):.0f}"
-    if settings.get("stage") == "3" and settings.get("offload_device") == "none":
-        found["scheduler"], found["cpu_ratio"] = "no_offload", "1"
-    elif "ratio" in settings:
-        found["cpu_ratio"] = f"{float(settings['ratio']):g}"
+    if without := settings.get("stage") == "3" and settings.get("offload_device") == "none":
+        found["scheduler"] = "no_offload"
+    for option in known_options().values():
+        key = option.deepspeed.rpartition(".")[2]
+        if key and option.column in COLUMNS and (without or key in settings):
+            found[option.column] = short(str(option.default if without else settings[key]))
     if "recompute_granularity" in settings or "checkpoint_activations" in settings:
         full = settings.get("recompute_granularity") == "full"
         found["checkpointing"] = str(full or settings.get("checkpoint_activations") == "True")
