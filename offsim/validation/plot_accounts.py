@@ -9,26 +9,11 @@ import pandas as pd
 from offsim.results.result import Result
 from offsim.validation.accounts import PhaseAccount
 from offsim.validation.run_table import MEASURED_PHASES
-from offsim.views.figure import (
-    AXIS_IN,
-    EDGE_IN,
-    TEXT_PT,
-    TITLE_IN,
-    Picture,
-    axes_at,
-    draw_phases,
-    header_height_in,
-    legend_below,
-    legend_rows,
-    new_picture,
-    time_axis,
-    title_at,
-)
+from offsim.views.figure import PHASE_COLUMNS, TEXT_PT, Panel, Picture, axes_size_in, panels_over_time
 from offsim.views.page import PAGE_WIDTH_IN, ROW_IN
 from offsim.views.style import ordered_streams
 from offsim.views.timeline import draw_activities, left_margin, legend_handles, of_rank, time_label
 
-_GAP_IN = 0.05
 _NAMES = ("measured", "predicted")
 
 
@@ -43,30 +28,23 @@ def plot_accounts(result: Result, accounts: Sequence[PhaseAccount], title: str) 
     phases = result.phases.assign(phase=result.phases["phase"].replace(MEASURED_PHASES))
     rows = of_rank(result.timeline, 0)
     streams = ordered_streams(rows["stream"])
-    handles = legend_handles(rows)
-    columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], PAGE_WIDTH_IN - 2 * EDGE_IN)
-    headers = header_height_in(measured) + header_height_in(phases)
-    body_in = ROW_IN * len(streams)
-    height = TITLE_IN + headers + 2 * _GAP_IN + body_in + AXIS_IN + legend_in
-    picture = new_picture(PAGE_WIDTH_IN, height)
-    left = left_margin([*streams, *_NAMES])
-    axes = axes_at(picture, left, legend_in + AXIS_IN, PAGE_WIDTH_IN - left - EDGE_IN, body_in)
+    panels = [
+        Panel(0.01, phases=measured),  # nothing but what stands above it
+        Panel(ROW_IN * len(streams), time_label(rows), legend_handles(rows), phases),
+    ]
     start = min(0.0, float(rows["start_s"].min()))
     end = max(end_measured, float(rows["end_s"].max()), float(phases["end_s"].max()))
-    time_axis(axes, start, end, label=time_label(rows))
-    draw_phases(axes, phases)
-    draw_activities(axes, rows, streams, numbers=True)
-    # The measured brackets stand on axes without height of their own, above the predicted ones.
-    above_in = legend_in + AXIS_IN + body_in + header_height_in(phases) + _GAP_IN
-    brackets = axes_at(picture, left, above_in, PAGE_WIDTH_IN - left - EDGE_IN, _GAP_IN)
-    time_axis(brackets, start, end, label=None)
-    brackets.set_axis_off()
-    draw_phases(brackets, measured)
-    for name, bottom_in in zip(_NAMES, (above_in + _GAP_IN, legend_in + AXIS_IN + body_in), strict=True):
-        x, y = (left - 0.06) / PAGE_WIDTH_IN, (bottom_in + 0.08) / height
-        picture.text(x, y, name, ha="right", va="bottom", fontsize=TEXT_PT, fontweight="bold", gid="row")
-    title_at(picture, title, EDGE_IN, height - 0.05)
-    legend_below(picture, handles, EDGE_IN, columns)
+    left = left_margin([*streams, *_NAMES])
+    picture, drawn = panels_over_time(panels, start, end, width_in=PAGE_WIDTH_IN, left_in=left, title=title)
+    draw_activities(drawn[1], rows, streams, numbers=True)
+    drawn[0].set_axis_off()
+    for axes, name in zip(drawn, _NAMES, strict=True):
+        width, height = axes_size_in(axes)
+        x, y = -0.06 / width, 1 + 0.08 / height
+        axes.text(
+            x, y, name, transform=axes.transAxes, ha="right", va="bottom", fontsize=TEXT_PT, fontweight="bold",
+            gid="row",
+        )  # fmt: skip
     return picture
 
 
@@ -78,4 +56,4 @@ def _measured_phases(accounts: Sequence[PhaseAccount]) -> tuple[pd.DataFrame, fl
         if account.measured_s is not None:
             rows.append((account.phase, start, start + length, length))
         start += length
-    return pd.DataFrame(rows, columns=["phase", "start_s", "end_s", "duration_s"]), start
+    return pd.DataFrame(rows, columns=[*PHASE_COLUMNS]), start

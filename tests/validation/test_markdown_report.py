@@ -153,7 +153,7 @@ def test_measured_brackets_stand_above_the_timeline(make_table):
     run = read_runs(make_table(DOS)).runs[0]
     result = simulate(run.scenario)
     picture = plot_accounts(result, phase_accounts(result.run, run.measured), title="x")
-    below, above = picture.axes
+    above, below = picture.axes
     assert below.get_xlim() == above.get_xlim()
     names = [text.get_text() for text in above.texts if text.get_gid() == "phase"]
     assert names == ["forward", "10.5 ms", "backward", "40.0 ms", "step", "60.0 ms"]
