@@ -53,7 +53,7 @@ def test_sections_and_pictures(shipped_report):
     assert re.findall(r"!\[[^]]+\]\((.*)\)", text) == list(FILES.values())
     assert list(pictures) == list(FILES)
     assert all(picture.to_png().startswith(PNG) for picture in pictures.values())
-    assert "No measured trace is at hand" in text
+    assert "Without a trace of the run" in text
 
 
 def test_tables_are_even_and_lines_short(shipped_report):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from offsim.validation.markdown import ranking_list
+from offsim.validation.markdown_report import make_report
 from offsim.validation.predictions import validate_runs
 from offsim.validation.report import format_validation, signed_percent, to_json
 from offsim.validation.run_table import MEASURED, SHIPPED_RUNS, read_runs
@@ -106,7 +106,10 @@ def test_the_text_says_where_a_wrong_choice_is_predicted(make_table):
         "  polaris-4xa100 made-up tiny dp4 tp1 ratio 1 global batch 8: zero3_offload is best, "
         "zero3_offload_async_grads is predicted, +100.0 %"
     ) in format_validation(validation)
-    assert "\n  polaris-4xa100 made-up tiny dp4 tp1 ratio 1 global batch 8: zero3" in ranking_list(validation)
+    assert (
+        "\n  polaris-4xa100 made-up tiny dp4 tp1 ratio 1 global batch 8: zero3"
+        in make_report(validation, {"scatter": "a", "timeline": "b"})[0]
+    )
     (wrong,) = to_json(validation)["summary"]["best_scheduler"]["disagree"]
     assert wrong["loss_percent"] == pytest.approx(100, rel=1e-3)
 
