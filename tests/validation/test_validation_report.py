@@ -8,7 +8,6 @@ from offsim.validation.markdown_report import make_report
 from offsim.validation.predictions import validate_runs
 from offsim.validation.report import format_validation, signed_percent, to_json
 from offsim.validation.run_table import MEASURED, SHIPPED_RUNS, read_runs
-from offsim.views.console import Style
 
 TOO_BIG = {
     "layers": "40", "hidden": "5120", "ffn_hidden": "13824", "heads": "40", "seq": "2048", "vocab": "50304",
@@ -93,10 +92,6 @@ def test_the_text(validation):
     assert any(line.startswith("best scheduler: predicted in ") for line in lines)
     assert any(line.startswith("best stride: predicted in ") for line in lines)
     assert not any(line.endswith(" ") for line in lines)
-
-
-def test_the_text_without_unicode_is_ascii(validation):
-    assert format_validation(validation, Style(unicode=False)).isascii()
 
 
 def test_the_text_says_where_a_wrong_choice_is_predicted(make_table):
