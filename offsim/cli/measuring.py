@@ -246,8 +246,7 @@ def calibrate(
         from offsim.calibration.calibrate import HOLDOUT
         from offsim.calibration.calibrate import calibrate as fit
         from offsim.calibration.own_profile import write_profile
-        from offsim.cli.calibration import calibration_report
-        from offsim.cli.recipes import is_recipe, refit_profiles
+        from offsim.cli.calibration import calibration_report, is_recipe, refit_profiles
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("scipy", "ruamel"):
             raise

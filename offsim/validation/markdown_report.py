@@ -12,13 +12,12 @@ from offsim.results.simulate import simulate
 from offsim.validation.accounts import MOST, PhaseAccount, explanations, phase_accounts
 from offsim.validation.markdown import render
 from offsim.validation.plot import plot_scatter
-from offsim.validation.plot_accounts import plot_accounts
 from offsim.validation.predictions import Validation
 from offsim.validation.ranking import scheduler_rankings, stride_rankings
 from offsim.validation.reasons import reasons
 from offsim.validation.report import do_not_fit
 from offsim.validation.score import Comparison, by_hardware, by_scheduler, comparisons, scores_by, worst_runs
-from offsim.validation.side_by_side import Pair, pairs, plot_side_by_side, traced_iteration
+from offsim.validation.side_by_side import Pair, pairs, plot_accounts, plot_side_by_side, traced_iteration
 from offsim.validation.traced import TracedIteration
 from offsim.views.figure import Picture
 from offsim.views.style import look_of

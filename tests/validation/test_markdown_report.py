@@ -16,9 +16,9 @@ from offsim.validation import markdown_report
 from offsim.validation.accounts import explanations, phase_accounts
 from offsim.validation.folder import read_tables
 from offsim.validation.markdown_report import make_report, worst_disagreement
-from offsim.validation.plot_accounts import plot_accounts
 from offsim.validation.predictions import validate_runs
 from offsim.validation.run_table import MEASURED_PHASES, read_runs
+from offsim.validation.side_by_side import plot_accounts
 
 FILES = {"scatter": "report-scatter.png", "timeline": "report-timeline.png"}
 PNG = b"\x89PNG\r\n"
