@@ -20,6 +20,7 @@ from offsim.calibration.profile_text import ProfileValue
 from offsim.calibration.runs.fit import (
     NOISE,
     Point,
+    Recipe,
     apply,
     fit,
     has_all_phases,
@@ -32,7 +33,6 @@ from offsim.calibration.runs.fit import (
     sensitivities,
 )
 from offsim.calibration.runs.plausible import check, general_recipe, value_of
-from offsim.calibration.runs.recipe import Recipe
 from offsim.calibration.trace_fits.estimates import fit_trace
 from offsim.inputs.errors import InputError
 from offsim.inputs.packaged import is_path

@@ -9,7 +9,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from offsim.calibration.calibrate import Calibration
 from offsim.calibration.profile_text import put, quoted, text_of
-from offsim.calibration.runs.held_out import CONFIGURATIONS, scores
+from offsim.calibration.runs.fit import CONFIGURATIONS, scores
 from offsim.inputs.files import write_together
 from offsim.inputs.packaged import is_path
 from offsim.platform.held_out import FILE_NAME, held_out_text, read_held_out

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from offsim.views.figure import (
+    AXIS_IN,
     EDGE_IN,
     PAPER_WIDTH_IN,
     TEXT_PT,
+    Legend,
     Picture,
-    axes_at,
-    legend_below,
-    legend_rows,
-    new_picture,
+    log_ticks,
     swatch,
     text_width_in,
-    title_at,
 )
 from offsim.views.style import KINDS
 
-_ROW_IN, _AXIS_IN, _TITLE_IN = 0.2, 0.36, 0.26
+_ROW_IN, _TITLE_IN = 0.2, 0.26
 _COLOURS = {"measured": KINDS["compute"].colour, "fitted": KINDS["d2h"].colour}
 _LEAST_SPAN = 1.25
 """The axis goes at least so far to either side of the base: small differences look small."""
@@ -40,10 +37,10 @@ def plot_found(table: pd.DataFrame, *, base: str) -> Picture:
     body = _ROW_IN * len(rows) + 0.1
     sources = list(dict.fromkeys(str(source) for source in rows["source"]))
     handles = [swatch(_COLOURS.get(source, "black"), "", source) for source in sources]
-    columns, legend_in = legend_rows(sources, PAPER_WIDTH_IN - 2 * EDGE_IN)
-    height = _TITLE_IN + body + _AXIS_IN + legend_in
-    picture = new_picture(PAPER_WIDTH_IN, height)
-    axes = axes_at(picture, left, legend_in + _AXIS_IN, PAPER_WIDTH_IN - left - right, body)
+    legend = Legend(handles, PAPER_WIDTH_IN)
+    bottom = legend.height_in + AXIS_IN
+    picture = Picture(PAPER_WIDTH_IN, _TITLE_IN + body + bottom)
+    axes = picture.axes_at(left, bottom, PAPER_WIDTH_IN - left - right, body)
     ratios = rows[["found", "low", "high"]].div(rows["base"], axis=0)
     axes.axvline(1.0, color="black", linewidth=0.8, zorder=1)
     for place, ((found, *interval), source) in enumerate(zip(ratios.to_numpy(), rows["source"], strict=True)):
@@ -63,10 +60,8 @@ def plot_found(table: pd.DataFrame, *, base: str) -> Picture:
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.5)
     subs = (1.0, 2.0, 5.0) if high / low > 6 else (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0)
-    axes.xaxis.set_major_locator(LogLocator(subs=subs))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"times the value of {base}", fontsize=TEXT_PT, labelpad=2)
-    title_at(picture, "Values found, with 95 % intervals", EDGE_IN, height - 0.05)
-    legend_below(picture, handles, EDGE_IN, columns)
+    log_ticks(axes.xaxis, subs)
+    axes.set_xlabel(f"times the value of {base}")
+    picture.title_at(EDGE_IN, picture.height_in - 0.05, "Values found, with 95 % intervals")
+    legend.draw(picture)
     return picture

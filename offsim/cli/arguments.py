@@ -38,6 +38,11 @@ def profile_option(help: str) -> Any:
     return typer.Option(metavar="PROFILE", help=help, autocompletion=profiles_from)
 
 
+def plot_option(help: str) -> Any:
+    """Declare `--plot`, whose help says what is drawn."""
+    return typer.Option("--plot", metavar="FILE", help=f"{help} (.png, .pdf, .svg).")
+
+
 SCENARIO = typer.Argument(
     metavar="SCENARIO",
     help="A YAML file, or the name of a scenario that comes with offsim.",

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offsim.cli.arguments import JsonOption, profile_option
+from offsim.cli.arguments import JsonOption, plot_option, profile_option
 from offsim.cli.outputs import (
     REPORT_PICTURES,
-    STDOUT,
     SUFFIXES,
     check_has_neighbours,
     check_outputs,
+    give,
     neighbours,
-    write_json,
     write_picture,
     write_report,
     writing,
@@ -43,19 +44,28 @@ def harness(
     Copy it to the machine, which needs PyTorch and nothing of offsim, and run `python harness.pyz --out results`. It
     times copies, kernels and training iterations, for `offsim calibrate` and `offsim validate`.
     """
-    from offsim.calibration.harness_file import write_harness
+    import zipapp
+
+    from offsim.calibration import harness
+    from offsim.inputs.files import atomic_write
 
     check_outputs({"FILE": file})
-    with writing("FILE", file):
-        write_harness(Path(file))
+    package = Path(harness.__file__).parent
+    archive = io.BytesIO()
+    zipapp.create_archive(
+        package.parent,
+        archive,
+        main=f"{package.name}.command:main",
+        filter=lambda path: path.parts[0] == package.name and path.suffix == ".py",
+    )
+    with writing("FILE", file), atomic_write(file) as out:
+        out.write(archive.getvalue())
     show(f"{file} written; on the machine to measure, run: python {Path(file).name} --out results")
 
 
 def trace(
     trace: TraceArgument,
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Draw the trace as a timeline (.png, .pdf, .svg).")
-    ] = None,
+    plot: Annotated[str | None, plot_option("Draw the trace as a timeline")] = None,
     json: JsonOption = None,
 ) -> None:
     """Show what is in a recorded trace.
@@ -70,10 +80,7 @@ def trace(
     check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[trace])
     recorded = read_trace(trace)
     summary = summarize(recorded)
-    if json != STDOUT:
-        show(trace_report(summary, style_of(sys.stdout)))
-    if json is not None:
-        write_json(json, summary.to_dict())
+    give(json, partial(trace_report, summary), summary.to_dict)
     if plot is not None:
         from offsim.traces.picture import plot_trace
 
@@ -108,10 +115,7 @@ def replay(
     scales = parse_scales(scale) if scale is not None else None
     hardware = load_profile(profile) if profile is not None else None
     replayed = replay_trace(read_trace(trace), scales, hardware)
-    if json != STDOUT:
-        show(replay_report(replayed, style_of(sys.stdout)))
-    if json is not None:
-        write_json(json, replayed.to_dict())
+    give(json, partial(replay_report, replayed), replayed.to_dict)
 
 
 def validate(
@@ -127,10 +131,7 @@ def validate(
         str | None, profile_option("Predict with this hardware profile instead of those the table names.")
     ] = None,
     json: JsonOption = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Draw predicted over measured times (.png, .pdf, .svg)."),
-    ] = None,
+    plot: Annotated[str | None, plot_option("Draw predicted over measured times")] = None,
     report: Annotated[
         str | None,
         typer.Option(
@@ -158,10 +159,7 @@ def validate(
     for line in left_out:
         note(f"left out {line}")
     validation = validate_runs(table)
-    if json != STDOUT:
-        show(format_validation(validation, style_of(sys.stdout)))
-    if json is not None:
-        write_json(json, to_json(validation))
+    give(json, partial(format_validation, validation), lambda: to_json(validation))
     if plot is not None:
         _draw_scatter(validation, plot)
     if report is not None:
@@ -248,8 +246,7 @@ def calibrate(
         from offsim.calibration.calibrate import HOLDOUT
         from offsim.calibration.calibrate import calibrate as fit
         from offsim.calibration.own_profile import write_profile
-        from offsim.cli.calibration import calibration_report
-        from offsim.cli.recipes import is_recipe, refit_profiles
+        from offsim.cli.calibration import calibration_report, is_recipe, refit_profiles
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("scipy", "ruamel"):
             raise

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from offsim.inputs.files import atomic_write, write_together
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from offsim.views.console import Style
     from offsim.views.figure import Picture
 
 STDOUT = "-"
@@ -123,6 +125,16 @@ def write_json(path: str, document: Mapping[str, Any]) -> None:
         return
     with writing("--json", path), atomic_write(path) as file:
         file.write(data)
+
+
+def give(json: str | None, text: Callable[[Style], str], document: Callable[[], Mapping[str, Any]]) -> None:
+    """Show a result as text, and write it as JSON where that is asked for: JSON on standard output stands alone."""
+    from offsim.cli.terminal import show, style_of
+
+    if json != STDOUT:
+        show(text(style_of(sys.stdout)))
+    if json is not None:
+        write_json(json, document())
 
 
 def write_picture(path: str, picture: Figure) -> None:

@@ -7,6 +7,7 @@ complete before the slower pictures are begun. What only one command needs is im
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,13 +18,14 @@ from offsim.cli.arguments import (
     JsonOption,
     ScenarioArgument,
     SetOption,
+    plot_option,
     profile_option,
     profiles_from,
     scenarios_from,
     scheduler_option,
     schedulers_from,
 )
-from offsim.cli.outputs import STDOUT, SUFFIXES, check_outputs, write_json, write_picture, writing
+from offsim.cli.outputs import STDOUT, SUFFIXES, check_outputs, give, write_picture, writing
 from offsim.cli.terminal import note, show, style_of, wrapped
 
 if TYPE_CHECKING:
@@ -34,10 +36,7 @@ def run(
     scenario: Annotated[str | None, SCENARIO] = None,
     overrides: SetOption = None,
     scheduler: Annotated[str | None, scheduler_option("Replace the scenario's scheduler.")] = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Draw timeline, bandwidth and memory on one page (.png, .pdf, .svg)."),
-    ] = None,
+    plot: Annotated[str | None, plot_option("Draw timeline, bandwidth and memory on one page")] = None,
     trace: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write a trace for Perfetto (.json, .json.gz).")
     ] = None,
@@ -80,6 +79,7 @@ def run(
     from offsim.cli.imports import Files, account, scenario_of, write_scenario
     from offsim.cli.schedulers import under
     from offsim.cli.trust import trust_lines
+    from offsim.results.interval import interval_dict
     from offsim.views.facts import facts_of
     from offsim.views.text import result_text
 
@@ -96,12 +96,11 @@ def run(
         note(account(draft, chosen, style_of(sys.stderr)))
     known = result.interval if interval and result.fits else None
     trust = trust_lines(result) if interval and result.fits else {}
-    if json != STDOUT:
-        show(result_text(facts_of(result, interval=known, trust=trust), style_of(sys.stdout)))
-    if json is not None:
-        from offsim.results.interval import interval_dict
-
-        write_json(json, result.to_dict() | (interval_dict(result) if interval else {}))
+    give(
+        json,
+        lambda style: result_text(facts_of(result, interval=known, trust=trust), style),
+        lambda: result.to_dict() | (interval_dict(result) if interval else {}),
+    )
     if emit_scenario is not None:
         write_scenario(emit_scenario, chosen, draft)
     _draw(result, plot, trace)
@@ -114,10 +113,7 @@ def compare(
         scheduler_option("A scheduler to compare; may be repeated. Without any, all that apply."),
     ] = None,
     overrides: SetOption = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Draw the timelines on one time axis (.png, .pdf, .svg)."),
-    ] = None,
+    plot: Annotated[str | None, plot_option("Draw the timelines on one time axis")] = None,
     json: JsonOption = None,
     all_ranks: AllRanksOption = False,
 ) -> None:
@@ -136,10 +132,7 @@ def compare(
     comparison = api.compare(scenarios, all_ranks=all_ranks)
     for line in left_out:
         note(line)
-    if json != STDOUT:
-        show(comparison_text(comparison_facts(comparison), style_of(sys.stdout)))
-    if json is not None:
-        write_json(json, comparison.to_dict())
+    give(json, partial(comparison_text, comparison_facts(comparison)), comparison.to_dict)
     if plot is None:
         return
     if not any(result.fits for result in comparison):

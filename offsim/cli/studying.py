@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import Annotated
 
 import typer
 
-from offsim.cli.arguments import AllRanksOption, JobsOption, JsonOption, ScenarioArgument, SetOption
-from offsim.cli.outputs import STDOUT, SUFFIXES, check_outputs, write_json, write_picture
-from offsim.cli.terminal import note, show, style_of
+from offsim.cli.arguments import AllRanksOption, JobsOption, JsonOption, ScenarioArgument, SetOption, plot_option
+from offsim.cli.outputs import SUFFIXES, check_outputs, give, write_picture
+from offsim.cli.terminal import note
 
 
 def sweep(
@@ -93,19 +92,13 @@ def tune(
         mapper: Mapper = map if (jobs or cores()) == 1 else partial(workers.map, chunksize=4)
         tuning = find_fastest(chosen, question, mapper)
         bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
-    if json != STDOUT:
-        show(tuning_report(chosen.name, tuning, bought, style_of(sys.stdout)))
-    if json is not None:
-        write_json(json, tuning_json(tuning, bought))
+    give(json, partial(tuning_report, chosen.name, tuning, bought), lambda: tuning_json(tuning, bought))
 
 
 def sensitivity(
     scenario: ScenarioArgument,
     overrides: SetOption = None,
-    plot: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Draw what each value's range does to the time (.png, .pdf, .svg)."),
-    ] = None,
+    plot: Annotated[str | None, plot_option("Draw what each value's range does to the time")] = None,
     json: JsonOption = None,
     all_ranks: AllRanksOption = False,
 ) -> None:
@@ -125,11 +118,10 @@ def sensitivity(
     check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
     result = simulate(scenario, overrides or [], all_ranks=all_ranks)
     found = sensitivity_of(result) if result.fits else None
-    style = style_of(sys.stdout)
-    if json != STDOUT:
-        show(sensitivity_report(found, style) if found else result_text(facts_of(result), style))
-    if json is not None:
-        write_json(json, found.to_dict() if found else result.to_dict(series=False))
+    if found:
+        give(json, partial(sensitivity_report, found), found.to_dict)
+    else:
+        give(json, partial(result_text, facts_of(result)), lambda: result.to_dict(series=False))
     if plot is not None and found:
         write_picture(plot, found.plot(title=drawing_title(result)))
     elif plot is not None:

@@ -9,12 +9,13 @@ from shutil import get_terminal_size
 from typing import TextIO
 
 from offsim.inputs.errors import InputError
-from offsim.views.console import PLAIN, WIDTH, Style, can_encode, labelled, wrapped
+from offsim.views.console import PLAIN, WIDTH, Style, labelled, wrapped
 
 __all__ = ["PLAIN", "Style", "complain", "labelled", "note", "show", "show_bytes", "style_of", "wrapped"]
 
 _ASCII = str.maketrans(
     {"µ": "u", "\N{MULTIPLICATION SIGN}": "x", "±": "+-", "\N{EN DASH}": "-", "\N{EM DASH}": "-", "…": "..."}
+    | {"─": "-", **dict.fromkeys("█▉▊▋▌", "#"), **dict.fromkeys("▍▎▏", " ")}  # of rules and bars
 )
 # What is shown has names from files in it, which must not move the cursor; but for what Style sets.
 _CONTROL = re.compile(r"\x1b(?!\[(?:0|1|1;31)m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
@@ -24,7 +25,7 @@ def style_of(stream: TextIO) -> Style:
     """What a stream can show: colours on terminals only, and not where NO_COLOR is set."""
     terminal = stream.isatty()
     ansi = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Style(can_encode(stream), ansi, max(WIDTH, get_terminal_size().columns) if terminal else WIDTH)
+    return Style(ansi, max(WIDTH, get_terminal_size().columns) if terminal else WIDTH)
 
 
 def show(text: str) -> None:
@@ -55,7 +56,9 @@ def show_bytes(data: bytes) -> None:
 def _write(stream: TextIO, text: str) -> None:
     encoding = stream.encoding or "ascii"
     text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-    if not can_encode(stream, text):
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
         text = text.translate(_ASCII).encode(encoding, errors="backslashreplace").decode(encoding)
     try:
         print(text, file=stream, flush=True)

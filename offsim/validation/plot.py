@@ -9,24 +9,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from offsim.validation.score import SCORED, Comparison, score
-from offsim.views.figure import (
-    EDGE_IN,
-    PAPER_WIDTH_IN,
-    TEXT_PT,
-    TITLE_PT,
-    Picture,
-    axes_at,
-    new_picture,
-)
+from offsim.views.figure import EDGE_IN, PAPER_WIDTH_IN, TEXT_PT, TITLE_PT, Legend, Picture, log_ticks
 from offsim.views.style import SERIES_COLOURS, SERIES_MARKERS
 
 BAND = 0.10
 _TOP_IN = 0.02
 _BAND_COLOUR = "#E4E4E4"
-_ONE_ROW = 4  # names of hardware that the legend has room for in one row
 
 
 def plot_scatter(compared: Sequence[Comparison]) -> Picture:
@@ -38,16 +28,16 @@ def plot_scatter(compared: Sequence[Comparison]) -> Picture:
     columns = min(3, len(phases))
     rows = -(-len(phases) // columns)
     left, gap, below, above = 0.5, 0.46, 0.36, 0.22
-    legend_in = 0.26 if len(hardware) <= _ONE_ROW else 0.42
+    legend = _legend(hardware)
     size = (PAPER_WIDTH_IN - left - EDGE_IN - gap * (columns - 1)) / columns
-    height = _TOP_IN + rows * (size + below + above) + legend_in
-    picture = new_picture(PAPER_WIDTH_IN, height)
+    height = _TOP_IN + rows * (size + below + above) + legend.height_in
+    picture = Picture(PAPER_WIDTH_IN, height)
     for index, phase in enumerate(phases):
         row, column = divmod(index, columns)
         bottom = height - _TOP_IN - (row + 1) * (size + above) - row * below
-        axes = axes_at(picture, left + column * (size + gap), bottom, size, size)
+        axes = picture.axes_at(left + column * (size + gap), bottom, size, size)
         _panel(axes, phase, [c for c in compared if c.phase == phase], hardware, labelled=column == 0)
-    _legend(picture, hardware)
+    legend.draw(picture)
     return picture
 
 
@@ -62,31 +52,20 @@ def _panel(axes: Axes, phase: str, compared: Sequence[Comparison], hardware: Seq
     for name, colour, marker in _looks(hardware):
         own = values[[c.hardware == name for c in compared]]
         axes.plot(
-            own[:, 0],
-            own[:, 1],
-            linestyle="none",
-            marker=marker,
-            markersize=4.2,
-            markerfacecolor=colour,
-            markeredgecolor="white",
-            markeredgewidth=0.4,
-            alpha=0.85,
-            gid=name,
-            zorder=2,
-        )
+            *own.T, linestyle="none", marker=marker, markersize=4.2, markerfacecolor=colour, markeredgecolor="white",
+            markeredgewidth=0.4, alpha=0.85, gid=name, zorder=2,
+        )  # fmt: skip
     subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high <= 6 * low else (1.0, 2.0, 5.0) if high <= 300 * low else (1.0,)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=subs, numticks=12))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        log_ticks(axis, subs)
     errors = score(compared)
     note = f"{errors.n} runs\nmedian error {100 * errors.median:.1f} %\n90 % within {100 * errors.p90:.1f} %"
     above = bool(np.median(values[:, 1] / values[:, 0]) > 1 + BAND)  # then the upper left is where values are
     place, sides = ((0.96, 0.035), ("right", "bottom")) if above else ((0.04, 0.965), ("left", "top"))
     axes.text(*place, note, transform=axes.transAxes, ha=sides[0], va=sides[1], fontsize=TEXT_PT, gid="note")
     axes.set_title(phase, fontsize=TITLE_PT, fontweight="bold", loc="left", pad=3)
-    axes.set_xlabel(f"measured ({unit})", fontsize=TEXT_PT, labelpad=2)
-    axes.set_ylabel(f"predicted ({unit})" if labelled else "", fontsize=TEXT_PT, labelpad=2)
+    axes.set_xlabel(f"measured ({unit})")
+    axes.set_ylabel(f"predicted ({unit})" if labelled else "")
 
 
 def _looks(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -94,20 +73,11 @@ def _looks(names: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     return zip(names, cycle(SERIES_COLOURS), cycle(SERIES_MARKERS), strict=False)
 
 
-def _legend(picture: Picture, hardware: Sequence[str]) -> None:
+def _legend(hardware: Sequence[str]) -> Legend:
     handles: list[Line2D | Patch] = [
         Line2D([], [], linestyle="none", marker=marker, markersize=5, color=colour, label=name)
         for name, colour, marker in _looks(hardware)
     ]
     handles.append(Line2D([], [], color="black", linewidth=0.6, label="predicted = measured"))
     handles.append(Patch(facecolor=_BAND_COLOUR, edgecolor="none", label=f"within {100 * BAND:.0f} %"))
-    picture.legend(
-        handles=handles,
-        loc="lower center",
-        ncols=len(handles) if len(hardware) <= _ONE_ROW else 4,
-        fontsize=TEXT_PT,
-        frameon=False,
-        handletextpad=0.4,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )
+    return Legend(handles, PAPER_WIDTH_IN)

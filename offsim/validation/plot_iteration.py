@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from offsim.results.units import GIB
 from offsim.validation.run_table import MEASURED_PHASES, SIMULATED_PHASES, TIMES, MeasuredRun
@@ -19,22 +18,18 @@ from offsim.validation.series import (
     window_means,
 )
 from offsim.views.figure import (
-    EDGE_IN,
     PAPER_WIDTH_IN,
+    PHASE_COLUMNS,
     SMALL_PT,
-    TEXT_PT,
+    Panel,
     Picture,
-    axes_at,
-    draw_phases,
-    header_height_in,
-    new_picture,
+    panels_over_time,
+    round_ticks,
     steps,
-    time_axis,
-    title_at,
 )
 from offsim.views.style import KINDS, OCCUPANTS, lighter
 
-_LINK_IN, _MEMORY_IN, _LEFT_IN, _GAP_IN, _AXIS_IN, _TITLE_IN = 1.25, 0.85, 0.72, 0.12, 0.36, 0.2
+_LINK_IN, _MEMORY_IN, _LEFT_IN = 1.25, 0.85, 0.72
 _SIGNS = {"H2D": 1.0, "D2H": -1.0}
 
 
@@ -54,10 +49,6 @@ def plot_iteration(comparison: SeriesComparison, run: MeasuredRun) -> Picture:
     begin = iteration.span("forward")[0]
     measured_phases, predicted_phases = _measured_phases(iteration, begin, run), _predicted_phases(comparison)
     end = max(float(frame["end_s"].max()) for frame in (measured_phases, predicted_phases))
-    header = header_height_in(measured_phases) + _TITLE_IN
-    block = header + _LINK_IN + _GAP_IN + _MEMORY_IN
-    height = 2 * block + 0.16 + _AXIS_IN
-    picture = new_picture(PAPER_WIDTH_IN, height)
     measured = {name: rates / comparison.overhead for name, rates in iteration.rates.items()}
     edges = np.arange(0.0, end + WINDOW_S, WINDOW_S)
     predicted = {name: window_means(*link_rates(comparison.result, name), edges) for name in DIRECTIONS}
@@ -74,19 +65,16 @@ def plot_iteration(comparison: SeriesComparison, run: MeasuredRun) -> Picture:
         f"measured (PCIe counters / {comparison.overhead:g}, memory that the driver reports)",
         "predicted (payload, memory that tensors hold)",
     )
-    top = height
-    for title, (phases, times, rates, held) in zip(titles, shown, strict=True):
-        width = PAPER_WIDTH_IN - _LEFT_IN - EDGE_IN
-        link = axes_at(picture, _LEFT_IN, top - header - _LINK_IN, width, _LINK_IN)
-        below = axes_at(picture, _LEFT_IN, top - block, width, _MEMORY_IN)
-        last = title is titles[-1]
-        for axes, label in ((link, None), (below, "time ({unit})" if last else None)):
-            time_axis(axes, 0.0, end, label=label)
-            draw_phases(axes, phases, labels=axes is link)
+    panels = [
+        Panel(_LINK_IN, phases=measured_phases, title=titles[0]),
+        Panel(_MEMORY_IN),
+        Panel(_LINK_IN, phases=predicted_phases, title=titles[1]),
+        Panel(_MEMORY_IN, "time ({unit})"),
+    ]
+    picture, drawn = panels_over_time(panels, 0.0, end, width_in=PAPER_WIDTH_IN, left_in=_LEFT_IN, title=None)
+    for link, below, (phases, times, rates, held) in zip(drawn[::2], drawn[1::2], shown, strict=True):
         _draw_link(link, times, rates, rate_top)
         _draw_memory(below, *held, float(phases["end_s"].max()), memory_top)
-        title_at(picture, title, _LEFT_IN, top - 0.03)
-        top -= block + 0.16
     return picture
 
 
@@ -98,7 +86,7 @@ def _measured_phases(iteration: Iteration, begin: float, run: MeasuredRun) -> pd
         for phase, simulated in SIMULATED_PHASES.items()
         for start, end in [iteration.span(phase)]
     ]
-    return pd.DataFrame(rows, columns=["phase", "start_s", "end_s", "duration_s"])
+    return pd.DataFrame(rows, columns=[*PHASE_COLUMNS])
 
 
 def _predicted_phases(comparison: SeriesComparison) -> pd.DataFrame:
@@ -119,9 +107,9 @@ def _draw_link(axes: Axes, times: Array, rates: dict[str, Array], top: float) ->
         )  # fmt: skip
     axes.axhline(0.0, color="black", linewidth=0.6, zorder=3)
     axes.set_ylim(-top, top)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value) / 1e9:.6g}"))
-    axes.set_ylabel("PCIe payload\n(GB/s)", fontsize=TEXT_PT, labelpad=2)
+    round_ticks(axes.yaxis, 5)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value) / 1e9:.6g}")
+    axes.set_ylabel("PCIe payload\n(GB/s)")
 
 
 def _draw_memory(axes: Axes, times: Array, taken: Array, end_s: float, top: float) -> None:
@@ -130,5 +118,5 @@ def _draw_memory(axes: Axes, times: Array, taken: Array, end_s: float, top: floa
     axes.fill_between(x, y, facecolor=lighter(colour, 0.75), edgecolor="none", zorder=1)
     axes.plot(x, y, color=colour, linewidth=0.8, zorder=2)
     axes.set_ylim(0.0, top / GIB)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
-    axes.set_ylabel("GPU memory\n(GiB)", fontsize=TEXT_PT, labelpad=2)
+    round_ticks(axes.yaxis, 4)
+    axes.set_ylabel("GPU memory\n(GiB)")

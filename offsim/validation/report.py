@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from offsim.results.units import plural
 from offsim.validation.predictions import Prediction, Validation
 from offsim.validation.ranking import Ranking, rankings
 from offsim.validation.run_table import MEASURED
-from offsim.validation.score import (
-    Comparison,
-    Group,
-    Score,
-    by_hardware,
-    comparisons,
-    quantile,
-    scores,
-    scores_by,
-    worst_runs,
-)
+from offsim.validation.score import Comparison, Score, comparisons, quantile, scores, worst_runs
 from offsim.views.console import PLAIN, Style
 
 WORST = 5
@@ -104,18 +95,18 @@ def format_validation(validation: Validation, style: Style = PLAIN) -> str:
     """A text for terminals: errors per hardware and phase, the worst runs, whether the best choices are predicted."""
     compared = comparisons(validation)
     runs = validation.predictions
-    parts = [f"{len(runs)} runs of {validation.table.path.name}, predicted from their configuration alone"]
+    parts = [f"{plural(len(runs), 'run')} of {validation.table.path.name}, predicted from their configuration alone"]
     if validation.profile:
         parts[0] += f", on {validation.profile}"
     if missing := do_not_fit(validation):
         parts.append("predicted not to fit in memory:\n" + "\n".join(f"  {name}" for name in missing))
     if compared:
-        parts.append(style.table(score_rows(compared), SCORE_HEADERS, "ll" + "r" * 5, wrap=False))
-        worst = style.table(worst_rows(compared), WORST_HEADERS, "llrrr")
+        parts.append(style.table(_score_rows(compared), _SCORE_HEADERS, "ll" + "r" * 5, wrap=False))
+        worst = style.table(_worst_rows(compared), _WORST_HEADERS, "llrrr")
         parts.append(f"largest errors of a phase, {WORST} runs:\n{worst}")
     else:
         parts.append("nothing to compare with: no measured values in the table")
-    parts += ["\n  ".join(ranking_lines(what, found)) for what, found in rankings(runs).items() if found]
+    parts += ["\n  ".join(_ranking_lines(what, found)) for what, found in rankings(runs).items() if found]
     return "\n\n".join(parts)
 
 
@@ -125,32 +116,29 @@ def signed_percent(fraction: float, digits: int = 1) -> str:
     return text if text.strip("+-0. %") else text[1:]
 
 
-SCORE_HEADERS = ("hardware", "phase", "runs", "median", "p90", "worst", "bias")
-WORST_HEADERS = ("run", "phase", "measured", "predicted", "error")
+_SCORE_HEADERS = ("hardware", "phase", "runs", "median", "p90", "worst", "bias")
+_WORST_HEADERS = ("run", "phase", "measured", "predicted", "error")
 
 
-def score_rows(
-    compared: Sequence[Comparison], group: Callable[[Comparison], Group] = by_hardware
-) -> list[tuple[object, ...]]:
-    """Cells of a table of errors in percent: the group, where its rows begin, and what `SCORE_HEADERS` says."""
+def _score_rows(compared: Sequence[Comparison]) -> list[tuple[object, ...]]:
+    """Cells of a table of errors in percent: the hardware, where its rows begin, and what `_SCORE_HEADERS` says."""
     rows: list[tuple[object, ...]] = []
-    for names, phases in scores_by(compared, group).items():
+    for hardware, phases in scores(compared).items():
         for position, (phase, score) in enumerate(phases.items()):
             shown = [f"{100 * value:.1f} %" for value in (score.median, score.p90, score.worst)]
-            first = names if position == 0 else ("",) * len(names)
-            rows.append((*first, phase, score.n, *shown, signed_percent(score.bias)))
+            rows.append(("" if position else hardware, phase, score.n, *shown, signed_percent(score.bias)))
     return rows
 
 
-def worst_rows(compared: Sequence[Comparison], count: int = WORST) -> list[tuple[object, ...]]:
-    """Cells of a table of the worst runs, as `WORST_HEADERS`."""
+def _worst_rows(compared: Sequence[Comparison]) -> list[tuple[object, ...]]:
+    """Cells of a table of the worst runs, as `_WORST_HEADERS`."""
     return [
         (w.name, w.phase, f"{w.measured:.0f} {w.unit}", f"{w.predicted:.0f} {w.unit}", signed_percent(w.error))
-        for w in worst_runs(compared, count)
+        for w in worst_runs(compared, WORST)
     ]
 
 
-def ranking_lines(what: str, found: Sequence[Ranking]) -> list[str]:
+def _ranking_lines(what: str, found: Sequence[Ranking]) -> list[str]:
     """Sentences: how often the best choice is predicted, what following the prediction costs, where it fails."""
     agree = sum(ranking.agrees for ranking in found)
     pairs, in_order = (sum(counts) for counts in zip(*(ranking.pairs for ranking in found), strict=True))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from offsim.results.units import format_rate
 from offsim.views.figure import (
@@ -18,8 +18,10 @@ from offsim.views.figure import (
     Panel,
     Picture,
     axes_size_in,
+    capacity_line,
     panels_over_time,
     require_columns,
+    round_ticks,
     steps,
 )
 from offsim.views.style import KINDS
@@ -47,9 +49,11 @@ def plot_bandwidth(
     require_columns(bandwidth, "bandwidth", COLUMNS)
     shared = panels_of(list(dict.fromkeys(bandwidth["resource"])))
     sizes = [BOTH_WAYS_IN if len(resources) == 2 else ONE_WAY_IN for resources in shared]
-    panels = [*map(Panel, sizes[:-1]), Panel(sizes[-1], "time ({unit})")]
+    panels = [*map(Panel, sizes)]
+    panels[-1] = replace(panels[-1], label="time ({unit})")
+    panels[0] = replace(panels[0], phases=phases)
     start, end = float(phases["start_s"].min()), float(phases["end_s"].max())
-    picture, drawn = panels_over_time(panels, phases, start, end, width_in=width_in, left_in=0.7, title=title)
+    picture, drawn = panels_over_time(panels, start, end, width_in=width_in, left_in=0.7, title=title)
     for axes, resources in zip(drawn, shared, strict=True):
         draw_panel(axes, bandwidth, resources, link_capacity)
     return picture
@@ -81,8 +85,8 @@ def draw_panel(axes: Axes, bandwidth: pd.DataFrame, panel: tuple[str, ...], link
     unit = 1e9 if max(tops) >= 1e9 else 1e6
     top = 1.3 * max(tops)
     axes.set_ylim(-top if len(panel) == 2 else 0.0, top)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5 if len(panel) == 2 else 3, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value) / unit:.6g}"))
+    round_ticks(axes.yaxis, 5 if len(panel) == 2 else 3)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value) / unit:.6g}")
     if len(panel) == 2:
         axes.axhline(0.0, color="black", linewidth=0.6, zorder=3)
     unit_name = "GB/s" if unit == 1e9 else "MB/s"
@@ -103,6 +107,6 @@ def _note(axes: Axes, sign: float, mean: float, busy: float, capacity: float | N
     va = "bottom" if sign > 0 else "top"
     axes.text(0.005, sign * 1.04 * top, text, transform=place, va=va, fontsize=TEXT_PT, gid="mean", zorder=5)
     if capacity:
-        axes.axhline(sign * capacity, color="black", linewidth=0.9, linestyle=(0, (5, 2)), zorder=4, gid="capacity")
+        capacity_line(axes, sign * capacity)
         note = f"capacity {format_rate(capacity)}"
         axes.text(0.995, sign * 1.04 * top, note, transform=place, ha="right", va=va, fontsize=TEXT_PT, zorder=5)

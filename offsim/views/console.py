@@ -1,4 +1,4 @@
-"""Text for terminals, pipes and files: tables and bars by rich, in ASCII where nothing else can be encoded."""
+"""Text for terminals, pipes and files: tables and bars by rich."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,9 +22,8 @@ UNBOUNDED = 10_000
 
 @dataclass(frozen=True)
 class Style:
-    """How text may be set: characters beyond ASCII, bold and colours, how wide tables may be."""
+    """How text may be set: bold and colours, how wide tables may be."""
 
-    unicode: bool = True
     ansi: bool = False
     width: int = WIDTH
 
@@ -39,10 +38,8 @@ class Style:
     def bar(self, share: float, width: int = BAR) -> RenderableType:
         """A bar that is as long as this share (0 to 1) of `width`, or of the room that a table has for it."""
         from rich.bar import Bar
-        from rich.progress_bar import ProgressBar
 
-        share = min(max(share, 0.0), 1.0)
-        return Bar(1.0, 0.0, share, width=width) if self.unicode else ProgressBar(1.0, share, width=width)
+        return Bar(1.0, 0.0, min(max(share, 0.0), 1.0), width=width)
 
     def table(
         self,
@@ -59,11 +56,11 @@ class Style:
         shorter and long texts wrap, unless `wrap` is False.
         """
         from rich import box
+        from rich.console import Console
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        lines = box.SIMPLE_HEAD if self.unicode else box.Box(str(box.SIMPLE_HEAD).replace("─", "-"), ascii=True)
-        table = RichTable(box=lines, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
+        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
         cells = [[*map(_renderable, row)] for row in rows]
         align = align if align is not None else "l" + "r" * (len(headers) - 1)
         bars = any(not isinstance(cell, Text) for row in cells for cell in row)
@@ -77,12 +74,8 @@ class Style:
             )
         for row in cells:
             table.add_row(*row)
-        return self._printed(table, self.width if wrap else UNBOUNDED)
-
-    def _printed(self, table: RenderableType, width: int) -> str:
-        from rich.console import Console
-
-        file = _File("utf-8" if self.unicode else "ascii")
+        file = _Utf8()
+        width = self.width if wrap else UNBOUNDED
         console = Console(file=file, width=width, color_system=None, highlight=False, emoji=False, markup=False)
         console.print(table, soft_wrap=False)
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
@@ -91,16 +84,8 @@ class Style:
 PLAIN = Style()
 
 
-class _File(io.StringIO):
-    """What rich writes into; the encoding tells it which characters there are."""
-
-    def __init__(self, encoding: str) -> None:
-        super().__init__()
-        self._encoding = encoding
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._encoding
+class _Utf8(io.StringIO):
+    encoding = "utf-8"
 
 
 def _renderable(value: object) -> RenderableType:
@@ -110,15 +95,6 @@ def _renderable(value: object) -> RenderableType:
     if isinstance(value, str) or not is_renderable(value):
         return Text("" if value is None else str(value))
     return value  # type: ignore[return-value]  # is_renderable says so
-
-
-def can_encode(stream: IO[Any], text: str = "─█") -> bool:
-    """Whether a stream's encoding has the characters of a text, by default those of tables and bars."""
-    try:
-        text.encode(getattr(stream, "encoding", None) or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
 
 
 def labelled(label: str, text: str, width: int = 11) -> str:

@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.textpath import TextToPath
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import blended_transform_factory
 
 from offsim.inputs.files import atomic_write
@@ -54,7 +56,36 @@ _Span = tuple[str, float, float, float]  # phase, from, to, duration: all in sec
 
 
 class Picture(Figure):
-    """A figure that notebooks show by itself, also where pyplot was never imported."""
+    """A white figure laid out in inches from its lower left corner, drawn by Agg. Notebooks show it by itself."""
+
+    def __init__(self, width_in: float, height_in: float) -> None:
+        super().__init__(figsize=(width_in, height_in), facecolor="white")
+        FigureCanvasAgg(self)
+        self.width_in, self.height_in = width_in, height_in
+
+    def axes_at(self, left_in: float, bottom_in: float, width_in: float, height_in: float) -> Axes:
+        """Add axes with thin lines and small text."""
+        across, up = self.width_in, self.height_in
+        axes = self.add_axes((left_in / across, bottom_in / up, width_in / across, height_in / up))
+        axes.tick_params(labelsize=TEXT_PT, width=0.6, length=2.5, pad=2)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.label.set_fontsize(TEXT_PT)
+            axis.labelpad = 2
+        for name, spine in axes.spines.items():
+            spine.set_linewidth(0.6)
+            spine.set_visible(name in ("left", "bottom"))
+        axes.set_axisbelow(True)
+        return axes
+
+    def text_at(self, left_in: float, top_in: float, text: str, **look: Any) -> None:
+        """Write a text whose upper left corner is here, unless the look aligns it otherwise."""
+        placed: dict[str, Any] = {"ha": "left", "va": "top", "fontsize": TEXT_PT} | look
+        self.text(left_in / self.width_in, top_in / self.height_in, text, **placed)
+
+    def title_at(self, left_in: float, top_in: float, text: str | None) -> None:
+        """Write a bold title, if there is one."""
+        if text:
+            self.text_at(left_in, top_in, text, fontsize=TITLE_PT, fontweight="bold")
 
     def to_png(self, dpi: float = FILE_DPI) -> bytes:
         """The bytes of a PNG file of it."""
@@ -64,13 +95,6 @@ class Picture(Figure):
 
     def _repr_png_(self) -> bytes:
         return self.to_png(150)
-
-
-def new_picture(width_in: float, height_in: float) -> Picture:
-    """An empty white picture of this size in inches, drawn by Agg."""
-    picture = Picture(figsize=(width_in, height_in), facecolor="white")
-    FigureCanvasAgg(picture)
-    return picture
 
 
 def _save(figure: Figure, target: IO[bytes], kind: str, dpi: float) -> None:
@@ -96,18 +120,6 @@ def text_width_in(text: str, size_pt: float, weight: str = "normal") -> float:
     return max(measure(line, font, ismath=False)[0] for line in text.split("\n")) / 72
 
 
-def axes_at(figure: Figure, left_in: float, bottom_in: float, width_in: float, height_in: float) -> Axes:
-    """New axes at this place of the figure, all in inches, with thin lines and small text."""
-    total_w, total_h = (float(size) for size in figure.get_size_inches())
-    axes = figure.add_axes((left_in / total_w, bottom_in / total_h, width_in / total_w, height_in / total_h))
-    axes.tick_params(labelsize=TEXT_PT, width=0.6, length=2.5, pad=2)
-    for name, spine in axes.spines.items():
-        spine.set_linewidth(0.6)
-        spine.set_visible(name in ("left", "bottom"))
-    axes.set_axisbelow(True)
-    return axes
-
-
 def axes_size_in(axes: Axes) -> tuple[float, float]:
     """Width and height of axes in inches."""
     box = axes.get_position()
@@ -120,62 +132,90 @@ def time_axis(axes: Axes, start_s: float, end_s: float, *, label: str | None = "
     span = end_s - start_s
     axes.set_xlim(start_s, end_s if span > 0 else start_s + 1e-6)
     width, _ = axes_size_in(axes)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=max(2, int(width / 0.6)), steps=[1, 2, 2.5, 5, 10]))
+    round_ticks(axes.xaxis, max(2, int(width / 0.6)))
     unit, factor = ("s", 1.0) if span >= 0.2 else ("ms", 1e3) if span >= 2e-4 else ("µs", 1e6)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:.7g}"))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value * factor:.7g}")
     if label is None:
         axes.tick_params(labelbottom=False)
     else:
-        axes.set_xlabel(label.format(unit=unit), fontsize=TEXT_PT, labelpad=2)
+        axes.set_xlabel(label.format(unit=unit))
+
+
+def round_ticks(axis: Axis, count: int) -> None:
+    """Put at most about so many ticks at round numbers."""
+    axis.set_major_locator(MaxNLocator(nbins=count, steps=[1, 2, 2.5, 5, 10]))
+
+
+def log_ticks(axis: Axis, multiples: Sequence[float]) -> None:
+    """Put ticks of a logarithmic axis at these multiples of powers of ten."""
+    axis.set_major_locator(LogLocator(subs=multiples, numticks=12))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def capacity_line(axes: Axes, y: float) -> None:
+    """Draw a dashed line at a capacity."""
+    axes.axhline(y, color="black", linewidth=0.9, linestyle=(0, (5, 2)), zorder=4, gid="capacity")
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a picture over time. What has a label has numbers at its time axis, and its legend below them."""
+    """A part of a picture over time. With a label it has numbers at its time axis, and its legend below them.
+
+    Its title and its phases stand above it; without phases it is shaded as the panel above.
+    """
 
     height_in: float
     label: str | None = None
     legend: Sequence[Patch] = ()
+    phases: pd.DataFrame | None = None
+    title: str = ""
+
+    @property
+    def header_in(self) -> float:
+        """Height of what stands above it."""
+        phases_in = 0.0 if self.phases is None else header_height_in(self.phases) + 0.04
+        return phases_in + (TITLE_IN if self.title else 0.0)
+
+    @property
+    def axis_in(self) -> float:
+        """Height of its time axis' numbers and label."""
+        return AXIS_IN if self.label else 0.0
 
 
 def panels_over_time(
     panels: Sequence[Panel],
-    phases: pd.DataFrame,
     start_s: float,
     end_s: float,
     *,
     width_in: float,
     left_in: float,
     title: str | None,
-    subtitle: str | None = None,
+    subtitle: str = "",
 ) -> tuple[Picture, list[Axes]]:
-    """A picture of panels below one another with the same time axis and the phases on top; and the panels' axes."""
-    require_columns(phases, "phases", PHASE_COLUMNS)
-    legends = [legend_rows([str(handle.get_label()) for handle in p.legend], width_in - 2 * EDGE_IN) for p in panels]
-    below_in = [
-        (AXIS_IN if panel.label else 0.0) + (legend_in if panel.legend else 0.0)
-        for panel, (_, legend_in) in zip(panels, legends, strict=True)
-    ]
-    titles_in = (TITLE_IN if title else 0.0) + (0.06 + LINE_IN * len(subtitle.splitlines()) if subtitle else 0.0)
-    header_in = titles_in + header_height_in(phases) + 0.04
-    height = header_in + sum(panel.height_in for panel in panels) + sum(below_in) + GAP_IN * (len(panels) - 1)
-    picture = new_picture(width_in, height)
+    """A picture of panels below one another with the same time axis, and the panels' axes. The first one has phases."""
+    legends = [Legend(panel.legend, width_in) for panel in panels]
+    above_in = (TITLE_IN if title else 0.0) + (0.06 + LINE_IN * len(subtitle.splitlines()) if subtitle else 0.0)
+    height = above_in + GAP_IN * (len(panels) - 1) + sum(legend.height_in for legend in legends)
+    height += sum(panel.header_in + panel.height_in + panel.axis_in for panel in panels)
+    picture = Picture(width_in, height)
     drawn: list[Axes] = []
-    top = height - header_in
-    for panel, below, (columns, _) in zip(panels, below_in, legends, strict=True):
-        axes = axes_at(picture, left_in, top - panel.height_in, width_in - left_in - EDGE_IN, panel.height_in)
+    phases = pd.DataFrame(columns=PHASE_COLUMNS)
+    top = height - above_in
+    for panel, legend in zip(panels, legends, strict=True):
+        phases = phases if panel.phases is None else panel.phases
+        picture.title_at(left_in, top - 0.05, panel.title)
+        top -= panel.header_in + panel.height_in
+        axes = picture.axes_at(left_in, top, width_in - left_in - EDGE_IN, panel.height_in)
         time_axis(axes, start_s, end_s, label=panel.label)
-        draw_phases(axes, phases, labels=not drawn)
+        draw_phases(axes, phases, labels=panel.phases is not None)
         drawn.append(axes)
-        top -= panel.height_in + below
-        if panel.legend:
-            legend_below(picture, panel.legend, EDGE_IN, columns, top)
+        top -= panel.axis_in + legend.height_in
+        legend.draw(picture, top)
         top -= GAP_IN
-    if title:
-        title_at(picture, title, EDGE_IN, height - 0.05)
+    picture.title_at(EDGE_IN, height - 0.05, title)
     if subtitle:
-        y = (height - 0.05 - (TITLE_IN if title else 0.0)) / height
-        picture.text(EDGE_IN / width_in, y, subtitle, ha="left", va="top", fontsize=TEXT_PT, linespacing=1.25)
+        picture.text_at(EDGE_IN, height - 0.05 - (TITLE_IN if title else 0.0), subtitle, linespacing=1.25)
     return picture, drawn
 
 
@@ -199,18 +239,15 @@ def spread(centres: Sequence[float], widths: Sequence[float], low: float, high: 
     return places
 
 
-def draw_phases(axes: Axes, phases: pd.DataFrame, *, origin_s: float = 0.0, labels: bool = True) -> None:
+def draw_phases(axes: Axes, phases: pd.DataFrame, *, labels: bool = True) -> None:
     """Shade the phases; with `labels`, a bracket above the axes over each, its name and duration on top.
 
-    The time limits of the axes must be set; times are drawn relative to origin_s.
+    The time limits of the axes must be set.
     """
+    require_columns(phases, "phases", PHASE_COLUMNS)
     low, high = axes.get_xlim()
     spans: list[_Span] = [
-        (str(name), start - origin_s, end - origin_s, float(duration))
-        for name, start, end, duration in zip(
-            phases["phase"], phases["start_s"], phases["end_s"], phases["duration_s"], strict=True
-        )
-        if start - origin_s < high and end - origin_s > low
+        span for span in phases[[*PHASE_COLUMNS]].itertuples(index=False, name=None) if span[1] < high and span[2] > low
     ]
     for i, (_, start, end, _) in enumerate(spans):
         axes.axvspan(max(start, low), min(end, high), facecolor=PHASE_SHADES[i % 2], edgecolor="none", zorder=0)
@@ -252,35 +289,27 @@ def _draw_labels(axes: Axes, spans: list[_Span], lane: int) -> None:
             axes.text(x, y, line, transform=place, ha="center", va="baseline", fontsize=TEXT_PT, gid="phase")
 
 
-def legend_rows(labels: Sequence[str], width_in: float) -> tuple[int, float]:
-    """Columns of a legend of these labels that fit the width, and the legend's height in inches."""
-    widest = max((text_width_in(label, TEXT_PT) for label in labels), default=0.0) + 0.42
-    fit = max(1, min(len(labels), int(width_in / widest)))
-    rows = -(-len(labels) // fit)
-    # As few columns as the rows allow: even rows instead of one short one.
-    return -(-len(labels) // rows) if rows else 1, rows * LINE_IN * 1.15 + 0.08
+class Legend:
+    """A legend outside all axes, in as many columns as fit the width of a picture."""
 
+    def __init__(self, handles: Sequence[Artist], width_in: float) -> None:
+        self.handles = handles
+        widest = max((text_width_in(str(handle.get_label()), TEXT_PT) for handle in handles), default=0.0) + 0.42
+        rows = -(-len(handles) // max(1, int((width_in - 2 * EDGE_IN) / widest)))
+        # As few columns as the rows allow: even rows instead of one short one.
+        self.columns = -(-len(handles) // rows) if rows else 1
+        self.height_in = rows * LINE_IN * 1.15 + 0.08 if rows else 0.0
 
-def legend_below(
-    figure: Figure, handles: Sequence[Patch], left_in: float, columns: int, bottom_in: float = 0.0
-) -> None:
-    """A legend outside all axes, by default at the bottom edge of the figure; left_in and bottom_in say where."""
-    width, height = (float(size) for size in figure.get_size_inches())
-    figure.legend(
-        handles=list(handles),
-        loc="lower left",
-        bbox_to_anchor=(left_in / width, bottom_in / height),
-        ncols=columns,
-        fontsize=TEXT_PT,
-        frameon=False,
-        handlelength=2.0,
-        handleheight=0.9,
-        handletextpad=0.5,
-        columnspacing=1.0,
-        labelspacing=0.3,
-        borderaxespad=0.2,
-        borderpad=0.1,
-    )
+    def draw(self, picture: Picture, bottom_in: float = 0.0) -> None:
+        """Draw it at the left edge, by default at the bottom of the picture."""
+        if not self.handles:
+            return
+        picture.legend(
+            handles=list(self.handles), loc="lower left", ncols=self.columns, fontsize=TEXT_PT, frameon=False,
+            bbox_to_anchor=(EDGE_IN / picture.width_in, bottom_in / picture.height_in), borderpad=0.1,
+            borderaxespad=0.2, labelspacing=0.3, columnspacing=1.0, handlelength=2.0, handleheight=0.9,
+            handletextpad=0.5,
+        )  # fmt: skip
 
 
 def swatch(colour: str, hatch: str, label: str) -> Patch:
@@ -299,12 +328,6 @@ def require_columns(frame: pd.DataFrame, name: str, columns: Iterable[str]) -> N
         raise ValueError(f"the {name} table has no column {', '.join(missing)}; it has {', '.join(frame.columns)}")
     if frame.empty:
         raise ValueError(f"the {name} table has no rows: nothing to draw")
-
-
-def title_at(figure: Figure, text: str, left_in: float, top_in: float) -> None:
-    """A bold title whose upper left corner is here, in inches from the lower left of the figure."""
-    width, height = (float(size) for size in figure.get_size_inches())
-    figure.text(left_in / width, top_in / height, text, ha="left", va="top", fontsize=TITLE_PT, fontweight="bold")
 
 
 def steps(times: np.ndarray, values: np.ndarray, end_s: float) -> tuple[np.ndarray, np.ndarray]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from offsim.results.units import format_memory, format_time, memory_unit
 from offsim.views.figure import (
@@ -18,8 +18,10 @@ from offsim.views.figure import (
     Panel,
     Picture,
     axes_size_in,
+    capacity_line,
     panels_over_time,
     require_columns,
+    round_ticks,
     steps,
     swatch,
     text_width_in,
@@ -47,10 +49,10 @@ def plot_memory(
     require_columns(memory, "memory", COLUMNS)
     tiers = list(dict.fromkeys(memory["tier"]))
     looks = occupant_looks(memory["occupant"])
-    panels = [Panel(PANEL_IN) for _ in tiers[1:]] + [Panel(PANEL_IN, "time ({unit})", occupant_legend(looks))]
-    picture, drawn = panels_over_time(
-        panels, phases, *extent(phases, memory), width_in=width_in, left_in=0.5, title=title
-    )
+    panels = [Panel(PANEL_IN) for _ in tiers]
+    panels[-1] = replace(panels[-1], label="time ({unit})", legend=occupant_legend(looks))
+    panels[0] = replace(panels[0], phases=phases)
+    picture, drawn = panels_over_time(panels, *extent(phases, memory), width_in=width_in, left_in=0.5, title=title)
     for axes, tier in zip(drawn, tiers, strict=True):
         draw_tier(axes, memory[memory["tier"] == tier], tier, capacities.get(tier), looks)
     return picture
@@ -102,8 +104,8 @@ def draw_tier(
             axes.plot(x, y[:, i], color="white", linewidth=0.4, zorder=2.2)
     axes.plot(*steps(times, used / scale, end), color="black", linewidth=0.35, zorder=2.5)
     axes.set_ylim(0.0, top / scale)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
-    axes.set_ylabel(f"{tier} ({unit})", fontsize=TEXT_PT, labelpad=3)
+    round_ticks(axes.yaxis, 4)
+    axes.set_ylabel(f"{tier} ({unit})")
     _annotate(axes, float(times[peak]), float(used[peak]), capacity, scale, off_scale=line is None)
 
 
@@ -126,32 +128,18 @@ def _annotate(axes: Axes, time_s: float, used: float, capacity: float | None, sc
     label = axes.text(x, base / scale, text, ha="center", va="bottom", fontsize=TEXT_PT, gid="peak", zorder=5)
     label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6})
     axes.plot(
-        [time_s],
-        [used / scale],
-        marker="o",
-        markersize=3.2,
-        color="black",
-        markerfacecolor="white",
-        zorder=6,
-        clip_on=False,
-    )
+        [time_s], [used / scale], marker="o", markersize=3.2, color="black", markerfacecolor="white",
+        zorder=6, clip_on=False,
+    )  # fmt: skip
     if capacity is None:
         return
     note = f"capacity {format_memory(capacity)}"
     if off_scale:
         note += " (beyond the axis)"
     else:
-        axes.axhline(capacity / scale, color="black", linewidth=0.9, linestyle=(0, (5, 2)), zorder=4, gid="capacity")
+        capacity_line(axes, capacity / scale)
     # On the side where the peak is not.
     right = centre < width / 2
-    axes.text(
-        0.995 if right else 0.005,
-        0.985 if off_scale else (capacity + 0.02 * top) / top,
-        note,
-        transform=axes.transAxes,
-        ha="right" if right else "left",
-        va="top" if off_scale else "bottom",
-        fontsize=TEXT_PT,
-        zorder=5,
-        gid="capacity",
-    )
+    x, ha = (0.995, "right") if right else (0.005, "left")
+    y, va = (0.985, "top") if off_scale else ((capacity + 0.02 * top) / top, "bottom")
+    axes.text(x, y, note, transform=axes.transAxes, ha=ha, va=va, fontsize=TEXT_PT, zorder=5, gid="capacity")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from offsim.views.bandwidth import draw_panel, panels_of
-from offsim.views.figure import PHASE_COLUMNS, Panel, Picture, panels_over_time, require_columns
+from offsim.views.figure import Panel, Picture, panels_over_time
 from offsim.views.memory import draw_tier, extent, occupant_legend
 from offsim.views.style import occupant_looks, ordered_streams
 from offsim.views.timeline import draw_activities, left_margin, legend_handles, of_rank, time_label
@@ -28,13 +28,12 @@ def plot_page(
     rank: int = 0,
     width_in: float = PAGE_WIDTH_IN,
     title: str | None = None,
-    subtitle: str | None = None,
+    subtitle: str = "",
 ) -> Picture:
     """Draw a rank's timeline, the bandwidth of what moves bytes and the memory tiers on one time axis.
 
     Links that nothing used are left out.
     """
-    require_columns(phases, "phases", PHASE_COLUMNS)
     rows = of_rank(timeline, rank)
     streams = ordered_streams(rows["stream"])
     used = bandwidth.groupby("resource", sort=False)["bytes_per_s"].max()
@@ -42,14 +41,14 @@ def plot_page(
     tiers = list(dict.fromkeys(memory["tier"]))
     looks = occupant_looks(memory["occupant"])
     panels = [
-        Panel(ROW_IN * len(streams), time_label(rows), legend_handles(rows)),
+        Panel(ROW_IN * len(streams), time_label(rows), legend_handles(rows), phases),
         *(Panel(BOTH_WAYS_IN if len(link) == 2 else ONE_WAY_IN) for link in links),
         *(Panel(TIER_IN) for _ in tiers[1:]),
         Panel(TIER_IN, "time ({unit})", occupant_legend(looks)),
     ]
     left = max(left_margin(streams) + 0.04, 0.7)
     picture, (top, *others) = panels_over_time(
-        panels, phases, *extent(phases, memory), width_in=width_in, left_in=left, title=title, subtitle=subtitle
+        panels, *extent(phases, memory), width_in=width_in, left_in=left, title=title, subtitle=subtitle
     )
     draw_activities(top, rows, streams, numbers=True)
     for axes, link in zip(others, links, strict=False):

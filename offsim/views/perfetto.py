@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import Any
 
 import orjson
 import pandas as pd
@@ -50,16 +50,7 @@ def write_trace(
     }
     data = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     with atomic_write(path) as handle:
-        if os.fspath(path).endswith(".gz"):
-            _write_gzip(handle, data)
-        else:
-            handle.write(data)
-
-
-def _write_gzip(handle: IO[bytes], data: bytes) -> None:
-    # Neither name nor time in the header.
-    with gzip.GzipFile(filename="", mode="wb", fileobj=handle, compresslevel=6, mtime=0) as packed:
-        packed.write(data)
+        handle.write(gzip.compress(data, 6, mtime=0) if os.fspath(path).endswith(".gz") else data)
 
 
 def trace_events(
@@ -74,12 +65,10 @@ def trace_events(
     ranks = sorted(int(rank) for rank in timeline["rank"].unique())
     overview = max(ranks, default=-1) + 1
     tids = {stream: i + 1 for i, stream in enumerate(ordered_streams(timeline["stream"]))}
-    slices = _slices(timeline, tids)
-    _require_nesting(slices)
     return [
         *_names(timeline, ranks, tids),
         *_phases(phases, overview),
-        *slices,
+        *_slices(timeline, tids),
         *_flows(timeline, tids),
         *_memory_counters(memory, overview),
         *_bandwidth_counters(bandwidth, overview),
@@ -189,22 +178,6 @@ def _arguments(row: Mapping[Any, Any], tids: Mapping[str, int]) -> dict[str, Any
     return arguments
 
 
-def _require_nesting(slices: list[Event]) -> None:
-    """Viewers drop or misplace slices of a thread that overlap without one enclosing the other."""
-    open_until: dict[tuple[int, int], list[tuple[int, Event]]] = {}
-    for event in slices:
-        start = round(event["ts"] * 1000)
-        end = start + round(event["dur"] * 1000)
-        stack = open_until.setdefault((event["pid"], event["tid"]), [])
-        while stack and stack[-1][0] <= start:
-            stack.pop()
-        if stack and stack[-1][0] < end:
-            raise ValueError(
-                f"{stack[-1][1]['name']!r} and {event['name']!r} overlap on one stream of rank {event['pid']}"
-            )
-        stack.append((end, event))
-
-
 def _flows(timeline: pd.DataFrame, tids: Mapping[str, int]) -> list[Event]:
     """Arrows from what was waited for to what waited, where they are on different streams."""
     columns = ["rank", "stream", "start_s", "end_s", "activity"]
@@ -242,6 +215,7 @@ def _memory_counters(memory: pd.DataFrame, pid: int) -> list[Event]:
 
 
 def _bandwidth_counters(bandwidth: pd.DataFrame, pid: int) -> list[Event]:
+    """A counter of what each resource carries."""
     changes: dict[tuple[str, int], Event] = {}
     columns = ["time_s", "resource", "bytes_per_s"]
     for time_s, resource, rate in zip(*(bandwidth[column].tolist() for column in columns), strict=True):

@@ -16,41 +16,33 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import (
-    FixedFormatter,
-    FixedLocator,
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    NullLocator,
-)
+from matplotlib.ticker import MaxNLocator
 
 from offsim.results.units import GIB
 from offsim.schedulers.registry import available_schedulers
 from offsim.views.figure import (
+    AXIS_IN,
     EDGE_IN,
     LINE_IN,
     PAPER_WIDTH_IN,
     SMALL_PT,
     TEXT_PT,
+    Legend,
     Picture,
-    axes_at,
-    legend_rows,
-    new_picture,
+    log_ticks,
     require_columns,
     text_width_in,
-    title_at,
 )
 from offsim.views.style import SERIES_COLOURS, SERIES_MARKERS, ink_on
 from offsim.views.sweep_axes import column_of, label, ordered, positions, short, shown, varied
 
+LEFT_IN = 0.55
 NOT_FITTING = "#EEEEEE"
 HATCH = "#999999"
 MOST_NAMED = 4
 MOST_LABELLED = 16
-SPREAD = 5.0  # the ratio of times above which their axis is logarithmic
 """More columns of cells have no room for numbers or for all names."""
+SPREAD = 5.0  # the ratio of times above which their axis is logarithmic
 LEVEL: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.0, "marker": "none"}
 
 
@@ -107,28 +99,23 @@ def plot_heatmap(
     too_big = {(rows.index(at_y), columns.index(at_x)) for at_x, at_y in zip(outside[x], outside[y], strict=True)}
     hatched = {place for place in too_big if np.isnan(grid[place])}
     left = EDGE_IN + LINE_IN + max(text_width_in(shown(name), TEXT_PT) for name in rows) + 0.16
-    cell_in = min(0.34, 4.0 / len(rows))
-    grid_in = cell_in * len(rows)
-    header_in = (0.22 if title else 0.04) + LINE_IN * 1.4
-    height = header_in + grid_in + 0.42
-    bar_in = 0.62
-    picture = new_picture(width_in, height)
-    axes = axes_at(picture, left, 0.42, width_in - left - EDGE_IN - bar_in, grid_in)
+    grid_in = min(0.34, 4.0 / len(rows)) * len(rows)
+    bottom, bar_in = 0.42, 0.62
+    height = _header_in(title) + grid_in + bottom
+    picture = Picture(width_in, height)
+    axes = picture.axes_at(left, bottom, width_in - left - EDGE_IN - bar_in, grid_in)
     mesh = _draw_cells(axes, grid, hatched, quantity)
     _name_ticks(axes, columns, rows)
-    axes.set_xlabel(label(table, x, width_in - left - 1.5), fontsize=TEXT_PT, labelpad=2)
+    axes.set_xlabel(label(table, x, width_in - left - 1.5))
     name = label(table, y, height - 0.2)
     # A name longer than the rows are high stays within the picture.
     half_in = text_width_in(name, TEXT_PT) / 2 + 0.06
-    middle = max(min(0.42 + grid_in / 2, height - half_in), half_in)
-    place = (EDGE_IN / width_in, middle / height)
-    picture.text(*place, name, rotation=90, ha="left", va="center", fontsize=TEXT_PT, gid="y label")
-    _subtitle(picture, f"{quantity.label}{_over(placed, [x, y])}", left, height - header_in + LINE_IN * 1.3)
-    _colour_bar(picture, mesh, width_in - EDGE_IN - bar_in + 0.12, 0.42, grid_in)
+    middle = max(min(bottom + grid_in / 2, height - half_in), half_in)
+    picture.text_at(EDGE_IN, middle, name, rotation=90, va="center", gid="y label")
+    _titles(picture, left, title, f"{quantity.label}{_over(placed, [x, y])}")
+    _colour_bar(picture, mesh, width_in - EDGE_IN - bar_in + 0.12, bottom, grid_in)
     if hatched:
         _explain_hatch(picture)
-    if title:
-        title_at(picture, title, EDGE_IN, height - 0.04)
     return picture
 
 
@@ -152,31 +139,27 @@ def plot_lines(
     at = dict(zip(places, positions(places), strict=True))
     quantity = QUANTITIES[value]
     lines = ordered(table[by])
-    columns, legend_in = legend_rows([shown(name) for name in lines], width_in - 0.6)
-    header_in = (0.22 if title else 0.04) + LINE_IN * 1.4
-    picture = new_picture(width_in, height_in)
-    bottom = 0.36 + legend_in
-    axes = axes_at(picture, 0.55, bottom, width_in - 0.55 - EDGE_IN, height_in - bottom - header_in)
-    looks = []
-    for index, name in zip(_colours_of(lines), lines, strict=True):
-        own = best[best[by] == name]
+    looks = {shown(name): _look(index) for index, name in zip(_colours_of(lines), lines, strict=True)}
+    legend = Legend([Line2D([], [], label=name, **look) for name, look in looks.items()], width_in)
+    picture = Picture(width_in, height_in)
+    axes = _axes_above(picture, legend, _header_in(title))
+    for name, handle in zip(lines, legend.handles, strict=True):
+        own, look = best[best[by] == name], looks[shown(name)]
         for level in own.loc[own[x].isna(), value] * quantity.scale:
-            axes.axhline(level, **(_look(index) | LEVEL), gid=shown(name))
+            axes.axhline(level, **(look | LEVEL), gid=shown(name))
         own = own.dropna(subset=[x])
         points = sorted(zip((at[place] for place in own[x]), own[value] * quantity.scale, strict=True))
         if points:
-            axes.plot(*np.transpose(points), gid=shown(name), **_look(index))
-        looks.append(_look(index) | ({} if points else LEVEL))
+            axes.plot(*np.transpose(points), gid=shown(name), **look)
+        else:
+            handle.set(**LEVEL)
     axes.set_ylim(0, 1.08 * quantity.scale * best[value].max() if len(best) else 1.0)
-    axes.xaxis.set_major_locator(FixedLocator(list(at.values())))
-    axes.xaxis.set_major_formatter(FixedFormatter([shown(place) for place in at]))
-    axes.xaxis.set_minor_locator(NullLocator())
+    drawn = axes.get_xlim()
+    axes.set_xticks(list(at.values()), [shown(place) for place in at])
+    axes.set_xlim(drawn)
     _finish(axes, label(table, x, width_in - 1.0), quantity.label)
-    _subtitle(picture, f"{quantity.label}{_over(table, [x, by])}", 0.55, height_in - header_in + LINE_IN * 1.3)
-    handles = [Line2D([], [], label=shown(name), **look) for name, look in zip(lines, looks, strict=True)]
-    _legend(picture, handles, columns)
-    if title:
-        title_at(picture, title, EDGE_IN, height_in - 0.04)
+    _titles(picture, LEFT_IN, title, f"{quantity.label}{_over(table, [x, by])}")
+    legend.draw(picture)
     return picture
 
 
@@ -196,32 +179,28 @@ def plot_front(
     require_columns(table, "sweep", ["fits", by, "iteration_s", "gpu_peak_bytes"])
     fitting = table[table["fits"].eq(True)]
     names = ordered(table[by])
-    columns, legend_in = legend_rows([*(shown(name) for name in names), "the front"], width_in)
-    picture = new_picture(width_in, height_in)
-    bottom, header_in = 0.36 + legend_in, 0.24 if title else 0.06
-    axes = axes_at(picture, 0.55, bottom, width_in - 0.55 - EDGE_IN, height_in - bottom - header_in)
     memory = QUANTITIES["gpu_peak_bytes"]
-    handles = []
-    for index, name in zip(_colours_of(names), names, strict=True):
-        own = fitting[fitting[by] == name]
-        look = _look(index) | {"linestyle": "none", "alpha": 0.85, "label": shown(name)}
-        handles += axes.plot(own["gpu_peak_bytes"] * memory.scale, own["iteration_s"], gid=shown(name), **look)
-    front = front_of(fitting)
+    look: dict[str, Any]
+    looks = {name: _look(index) | {"linestyle": "none"} for index, name in zip(_colours_of(names), names, strict=True)}
+    handles = [Line2D([], [], label=shown(name), **look) for name, look in looks.items()]
+    front, look = front_of(fitting), {"color": "black", "linewidth": 0.8}
     if len(front):
-        reached = front["gpu_peak_bytes"] * memory.scale
-        look = {"color": "black", "linewidth": 0.8, "zorder": 1, "label": "the front"}
-        handles += axes.step(reached, front["iteration_s"], where="post", gid="front", **look)
+        handles.append(Line2D([], [], label="the front", **look))
+    legend = Legend(handles, width_in)
+    picture = Picture(width_in, height_in)
+    axes = _axes_above(picture, legend, 0.24 if title else 0.06)
+    axes.step(front["gpu_peak_bytes"] * memory.scale, front["iteration_s"], where="post", gid="front", zorder=1, **look)
+    for name, look in looks.items():
+        own = fitting[fitting[by] == name]
+        axes.plot(own["gpu_peak_bytes"] * memory.scale, own["iteration_s"], gid=shown(name), alpha=0.85, **look)
     axes.margins(0.04, 0.08)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8))
     _finish(axes, memory.label, QUANTITIES["iteration_s"].label)
     if fitting["iteration_s"].max() > SPREAD * fitting["iteration_s"].min():
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    _legend(picture, handles, columns)
-    if title:
-        title_at(picture, title, EDGE_IN, height_in - 0.04)
+        log_ticks(axes.yaxis, (1.0, 2.0, 5.0))
+    legend.draw(picture)
+    picture.title_at(EDGE_IN, height_in - 0.04, title)
     return picture
 
 
@@ -270,27 +249,25 @@ def _look(index: int) -> dict[str, Any]:
 
 def _finish(axes: Axes, x_label: str, y_label: str) -> None:
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.5)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axes.set_xlabel(x_label, fontsize=TEXT_PT, labelpad=2)
-    axes.set_ylabel(y_label, fontsize=TEXT_PT, labelpad=2)
+    axes.yaxis.set_major_formatter("{x:,.6g}")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
 
 
-def _subtitle(picture: Picture, text: str, left_in: float, top_in: float) -> None:
-    width, height = (float(size) for size in picture.get_size_inches())
-    picture.text(left_in / width, top_in / height, text, ha="left", va="top", fontsize=TEXT_PT, gid="subtitle")
+def _header_in(title: str | None) -> float:
+    return (0.22 if title else 0.04) + LINE_IN * 1.4
 
 
-def _legend(picture: Picture, handles: Sequence[Line2D], columns: int) -> None:
-    picture.legend(
-        handles=handles,
-        loc="lower center",
-        ncols=columns,
-        fontsize=TEXT_PT,
-        frameon=False,
-        handletextpad=0.5,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )
+def _axes_above(picture: Picture, legend: Legend, header_in: float) -> Axes:
+    """Axes that fill the picture above the legend and below the header."""
+    bottom = AXIS_IN + legend.height_in
+    height_in = picture.height_in - bottom - header_in
+    return picture.axes_at(LEFT_IN, bottom, picture.width_in - LEFT_IN - EDGE_IN, height_in)
+
+
+def _titles(picture: Picture, left_in: float, title: str | None, subtitle: str) -> None:
+    picture.title_at(EDGE_IN, picture.height_in - 0.04, title)
+    picture.text_at(left_in, picture.height_in - _header_in(title) + LINE_IN * 1.3, subtitle, gid="subtitle")
 
 
 def _draw_cells(axes: Axes, grid: np.ndarray, hatched: Collection[tuple[int, int]], quantity: Quantity) -> QuadMesh:
@@ -330,7 +307,7 @@ def _colour_bar(picture: Picture, mesh: QuadMesh, left_in: float, bottom_in: flo
     low, high = mesh.get_clim()
     if low is None or high is None or not high > low:
         return
-    axes = axes_at(picture, left_in, bottom_in, 0.1, height_in)
+    axes = picture.axes_at(left_in, bottom_in, 0.1, height_in)
     bar = picture.colorbar(mesh, cax=axes, format="{x:,.4g}")
     bar.locator = MaxNLocator(nbins=max(2, int(height_in / 0.35)))
     bar.outline.set_visible(False)

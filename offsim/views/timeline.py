@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,25 +18,16 @@ from offsim.views.figure import (
     EDGE_IN,
     HATCH_LINE_PT,
     PAPER_WIDTH_IN,
-    PHASE_COLUMNS,
     SMALL_PT,
     TEXT_PT,
     TITLE_PT,
     Panel,
     Picture,
-    axes_at,
     axes_size_in,
-    draw_phases,
-    header_height_in,
-    legend_below,
-    legend_rows,
-    new_picture,
     panels_over_time,
     require_columns,
     swatch,
     text_width_in,
-    time_axis,
-    title_at,
 )
 from offsim.views.intervals import from_their_beginning
 from offsim.views.style import ink_on, lighter, look_of, ordered_kinds, ordered_streams, rgb
@@ -61,7 +53,6 @@ def plot_timeline(
     Every second sub-group or layer is lighter, sub-groups are numbered where the number fits. A line under a bar is the
     time it lost because others used the same resources. `window_s` (from, to, in seconds) shows a part of the time.
     """
-    require_columns(phases, "phases", PHASE_COLUMNS)
     rows = of_rank(timeline, rank)
     start, end = window_s if window_s is not None else _extent(rows, phases)
     shown = rows[(rows["end_s"] >= start) & (rows["start_s"] <= end)]
@@ -69,9 +60,9 @@ def plot_timeline(
         raise ValueError(f"rank {rank} does nothing from {start:g} to {end:g} s")
     streams = [name for name in ordered_streams(rows["stream"]) if name in set(shown["stream"])]
     rows = shown
-    panel = Panel(0.21 * len(streams), time_label(rows), legend_handles(rows))
+    panel = Panel(0.21 * len(streams), time_label(rows), legend_handles(rows), phases)
     picture, (axes,) = panels_over_time(
-        [panel], phases, start, end, width_in=width_in, left_in=left_margin(streams), title=title
+        [panel], start, end, width_in=width_in, left_in=left_margin(streams), title=title
     )
     draw_activities(axes, rows, streams, numbers=True)
     return picture
@@ -93,66 +84,50 @@ def plot_comparison(
     """
     if not results:
         raise ValueError("nothing to compare: results is empty")
-    panels = [(label, of_rank(timeline, rank), phases) for label, timeline, phases in results]
-    for _, _, phases in panels:
-        require_columns(phases, "phases", PHASE_COLUMNS)
-    origins = [float(phases["start_s"].min()) for _, _, phases in panels]
-    totals = [float(phases["end_s"].max()) - origin for (_, _, phases), origin in zip(panels, origins, strict=True)]
-    streams = [ordered_streams(rows["stream"]) for _, rows, _ in panels]
+    rows = [of_rank(timeline, rank) for _, timeline, _ in results]
+    origins = [float(phases["start_s"].min()) for _, _, phases in results]
+    totals = [float(phases["end_s"].max()) - origin for (_, _, phases), origin in zip(results, origins, strict=True)]
+    streams = [ordered_streams(own["stream"]) for own in rows]
     ends = [
         f"{format_time(total)}" + (f"\n{totals[0] / total:.2f}\N{MULTIPLICATION SIGN}" if i and total > 0 else "")
         for i, total in enumerate(totals)
     ]
+    panels = [
+        Panel(row_in * len(names), phases=_since(phases, origin), title=label)
+        for (label, _, phases), origin, names in zip(results, origins, streams, strict=True)
+    ]
+    legend = legend_handles(pd.concat(rows))
+    panels[-1] = replace(panels[-1], label="time since the iteration began ({unit})", legend=legend)
     left = max(left_margin(names) for names in streams)
-    handles = legend_handles(pd.concat([rows for _, rows, _ in panels]))
-    columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], width_in - 2 * EDGE_IN)
-    axis_in = 0.34
-    headers = [header_height_in(phases) + 0.3 for _, _, phases in panels]
-    bodies = [row_in * len(names) for names in streams]
-    title_in = 0.22 if title else 0.0
-    height = title_in + sum(headers) + sum(bodies) + axis_in + legend_in
-    picture = new_picture(width_in, height)
     axes_width = width_in - left - EDGE_IN
     # Room for the iteration time right of the longest panel.
     room = max(text_width_in(text, TITLE_PT, "bold") for text in ends) + 0.12
     span = max(totals) * axes_width / (axes_width - room)
-    top = height - title_in
-    for i, (label, rows, phases) in enumerate(panels):
-        top -= headers[i] + bodies[i]
-        axes = axes_at(picture, left, top, axes_width, bodies[i])
-        time_axis(axes, 0.0, span, label="time since the iteration began ({unit})" if i == len(panels) - 1 else None)
-        draw_phases(axes, phases, origin_s=origins[i])
-        draw_activities(axes, rows, streams[i], origin_s=origins[i], numbers=numbers)
-        title_at(picture, label, left, top + bodies[i] + headers[i] - 0.11)
-        axes.axvline(totals[i], color="black", linewidth=0.9, zorder=4)
+    picture, drawn = panels_over_time(panels, 0.0, span, width_in=width_in, left_in=left, title=title)
+    for axes, own, origin, names, total, end in zip(drawn, rows, origins, streams, totals, ends, strict=True):
+        draw_activities(axes, _since(own, origin), names, numbers=numbers)
+        axes.axvline(total, color="black", linewidth=0.9, zorder=4)
         mark = axes.text(
-            totals[i] + 0.06 * span / axes_width,
-            0.5,
-            ends[i],
-            transform=axes.get_xaxis_transform(),
-            va="center",
-            fontsize=TITLE_PT,
-            fontweight="bold",
-            gid="iteration time",
-        )
+            total + 0.06 * span / axes_width, 0.5, end, transform=axes.get_xaxis_transform(),
+            va="center", fontsize=TITLE_PT, fontweight="bold", gid="iteration time",
+        )  # fmt: skip
         mark.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0})
-    if title:
-        title_at(picture, title, 0.08, height - 0.04)
-    legend_below(picture, handles, EDGE_IN, columns)
     return picture
 
 
-def draw_activities(
-    axes: Axes, rows: pd.DataFrame, streams: Sequence[str], *, origin_s: float = 0.0, numbers: bool = False
-) -> None:
+def _since(table: pd.DataFrame, origin_s: float) -> pd.DataFrame:
+    """The table with times from this instant on."""
+    return table.assign(start_s=table["start_s"] - origin_s, end_s=table["end_s"] - origin_s)
+
+
+def draw_activities(axes: Axes, rows: pd.DataFrame, streams: Sequence[str], *, numbers: bool = False) -> None:
     """Draw the activities of one rank into axes whose time limits are set, the first stream on top.
 
     One collection per kind of activity, so that tens of thousands of bars cost little.
     """
     row_of = {stream: i for i, stream in enumerate(streams)}
     place = rows["stream"].map(row_of).to_numpy(dtype=float)
-    start = rows["start_s"].to_numpy(dtype=float) - origin_s
-    end = rows["end_s"].to_numpy(dtype=float) - origin_s
+    start, end = rows["start_s"].to_numpy(dtype=float), rows["end_s"].to_numpy(dtype=float)
     kinds = rows["activity"].to_numpy(dtype=object)
     subgroup = rows["subgroup"].to_numpy(dtype=int)
     light = every_second(place, subgroup) | every_second(place, rows["layer"].to_numpy(dtype=int))
@@ -202,16 +177,9 @@ def _number_subgroups(
         look = look_of(str(kinds[i]))
         background = lighter(look.colour) if light[i] else rgb(look.colour)
         number = axes.text(
-            (start[i] + end[i]) / 2,
-            place[i],
-            text,
-            ha="center",
-            va="center_baseline",
-            fontsize=SMALL_PT,
-            color=ink_on(background),
-            zorder=3,
-            gid="sub-group",
-        )
+            (start[i] + end[i]) / 2, place[i], text, ha="center", va="center_baseline",
+            fontsize=SMALL_PT, color=ink_on(background), zorder=3, gid="sub-group",
+        )  # fmt: skip
         if look.hatch:
             number.set_path_effects([patheffects.withStroke(linewidth=2.0, foreground=background)])
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from offsim.results.units import format_time
 from offsim.views.figure import (
+    AXIS_IN,
     EDGE_IN,
     HATCH_LINE_PT,
     LINE_IN,
     PAPER_WIDTH_IN,
     SMALL_PT,
     TEXT_PT,
+    Legend,
     Picture,
-    axes_at,
-    legend_below,
-    legend_rows,
-    new_picture,
     require_columns,
+    round_ticks,
     swatch,
     text_width_in,
-    title_at,
 )
 
 COLUMNS = ("name", "unit", "low", "high", "known", "time_low_s", "time_high_s")
@@ -59,15 +56,14 @@ def plot_tornado(
         handles.append(swatch("white", HATCH, "no interval known"))
     if half_s is not None:
         handles.append(swatch(BAND, "", f"interval of the time, by held-out runs: ± {format_time(half_s)}"))
-    columns, legend_in = legend_rows([str(handle.get_label()) for handle in handles], width_in - 2 * EDGE_IN)
+    legend = Legend(handles, width_in)
     columns_of = (rows[name].tolist() for name in ("low", "high", "unit", "known"))
     labels = list(zip(rows["name"].tolist(), map(range_text, *columns_of), strict=True))
     left = EDGE_IN + 0.06 + max(text_width_in(text, TEXT_PT) for label in labels for text in label)
-    header_in, axis_in = 0.3 if title else 0.1, 0.36
-    height = header_in + ROW_IN * len(rows) + axis_in + legend_in
-    picture = new_picture(width_in, height)
+    below_in = AXIS_IN + legend.height_in
+    picture = Picture(width_in, (0.3 if title else 0.1) + ROW_IN * len(rows) + below_in)
     panel_in = width_in - left - EDGE_IN - 0.15  # a tick's label may stand half beyond the axes
-    axes = axes_at(picture, left, axis_in + legend_in, panel_in, ROW_IN * len(rows))
+    axes = picture.axes_at(left, below_in, panel_in, ROW_IN * len(rows))
     _scale(axes, rows, time_s, half_s, panel_in)
     times = zip(rows["time_low_s"] - time_s, rows["time_high_s"] - time_s, rows["known"], strict=True)
     for place, (label, (low, high, known)) in enumerate(zip(labels, times, strict=True)):
@@ -76,10 +72,9 @@ def plot_tornado(
     caption = f"change of the iteration's time, {format_time(time_s)}"
     if len(left_out):
         caption += f"; {len(left_out)} more values change it by at most {format_time(float(reach[left_out].max()))}"
-    axes.set_xlabel(caption, fontsize=TEXT_PT, labelpad=2)
-    if title:
-        title_at(picture, title, EDGE_IN, height - 0.05)
-    legend_below(picture, handles, EDGE_IN, columns)
+    axes.set_xlabel(caption)
+    picture.title_at(EDGE_IN, picture.height_in - 0.05, title)
+    legend.draw(picture)
     return picture
 
 
@@ -94,8 +89,8 @@ def _scale(axes: Axes, rows: pd.DataFrame, time_s: float, half_s: float | None, 
     axes.spines["left"].set_visible(False)
     axes.set_yticks([])
     unit, factor = ("s", 1.0) if span >= 2 else ("ms", 1e3) if span >= 2e-3 else ("µs", 1e6)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x * factor:+g} {unit}" if x else "0"))
+    round_ticks(axes.xaxis, 7)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x * factor:+g} {unit}" if x else "0")
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.4)
     if half_s is not None:
         axes.axvspan(-half_s, half_s, facecolor=BAND, edgecolor="none", zorder=0, gid="interval")
@@ -112,33 +107,21 @@ def _draw_row(axes: Axes, place: int, changes: dict[str, float], hatch: str) -> 
         bar.set_hatch(hatch)
         bar.set_hatch_linewidth(HATCH_LINE_PT)
         right = change > 0 or (change == 0 and sum(changes.values()) < 0)
+        text = f"{'+' if change > 0 else '-' if change < 0 else ''}{format_time(abs(change))}"
+        shift, ha = (72 * GAP_IN, "left") if right else (-72 * GAP_IN, "right")
         axes.annotate(
-            f"{'+' if change > 0 else '-' if change < 0 else ''}{format_time(abs(change))}",
-            (change, y),
-            (72 * GAP_IN * (1 if right else -1), 0),
-            textcoords="offset points",
-            ha="left" if right else "right",
-            va="center_baseline",
-            fontsize=SMALL_PT,
-            zorder=5,
-            gid="change",
-        )
+            text, (change, y), (shift, 0), textcoords="offset points", ha=ha, va="center_baseline",
+            fontsize=SMALL_PT, zorder=5, gid="change",
+        )  # fmt: skip
 
 
 def _label_row(axes: Axes, place: int, lines: tuple[str, str]) -> None:
     for text, above, size, colour in zip(lines, (0.5, -0.5), (TEXT_PT, SMALL_PT), ("black", "#666666"), strict=True):
+        shift = (-72 * 0.06, above * 72 * LINE_IN * 0.95)
         axes.annotate(
-            text,
-            (0, place),
-            (-72 * 0.06, above * 72 * LINE_IN * 0.95),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            ha="right",
-            va="center_baseline",
-            fontsize=size,
-            color=colour,
-            annotation_clip=False,
-        )
+            text, (0, place), shift, xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
+            va="center_baseline", fontsize=size, color=colour, annotation_clip=False,
+        )  # fmt: skip
 
 
 def range_text(low: float, high: float, unit: str, known: bool) -> str:

@@ -304,13 +304,13 @@ class Terminal(io.StringIO):
 def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert style_of(Terminal()) == Style(unicode=True, ansi=True)
-    assert style_of(Terminal("ascii", tty=False)) == Style(unicode=False, ansi=False)
+    assert style_of(Terminal()) == Style(ansi=True)
+    assert style_of(Terminal(tty=False)) == Style(ansi=False)
     monkeypatch.setenv("NO_COLOR", "1")
-    assert style_of(Terminal()) == Style(unicode=True, ansi=False)
+    assert style_of(Terminal()) == Style(ansi=False)
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
-    assert style_of(Terminal()) == Style(unicode=True, ansi=False)
+    assert style_of(Terminal()) == Style(ansi=False)
 
 
 def test_a_terminal_gets_bold_headings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,9 @@ from offsim.validation import markdown_report
 from offsim.validation.accounts import explanations, phase_accounts
 from offsim.validation.folder import read_tables
 from offsim.validation.markdown_report import make_report, worst_disagreement
-from offsim.validation.plot_accounts import plot_accounts
 from offsim.validation.predictions import validate_runs
 from offsim.validation.run_table import MEASURED_PHASES, read_runs
+from offsim.validation.side_by_side import plot_accounts
 
 FILES = {"scatter": "report-scatter.png", "timeline": "report-timeline.png"}
 PNG = b"\x89PNG\r\n"
@@ -53,7 +53,7 @@ def test_sections_and_pictures(shipped_report):
     assert re.findall(r"!\[[^]]+\]\((.*)\)", text) == list(FILES.values())
     assert list(pictures) == list(FILES)
     assert all(picture.to_png().startswith(PNG) for picture in pictures.values())
-    assert "No measured trace is at hand" in text
+    assert "Without a trace of the run" in text
 
 
 def test_tables_are_even_and_lines_short(shipped_report):
@@ -153,7 +153,7 @@ def test_measured_brackets_stand_above_the_timeline(make_table):
     run = read_runs(make_table(DOS)).runs[0]
     result = simulate(run.scenario)
     picture = plot_accounts(result, phase_accounts(result.run, run.measured), title="x")
-    below, above = picture.axes
+    above, below = picture.axes
     assert below.get_xlim() == above.get_xlim()
     names = [text.get_text() for text in above.texts if text.get_gid() == "phase"]
     assert names == ["forward", "10.5 ms", "backward", "40.0 ms", "step", "60.0 ms"]

@@ -94,7 +94,7 @@ def test_the_report_names_the_copies_that_were_made_slower(folder, tmp_path, cap
     worst = text.split("activity by activity")[1].split("## ")[0]
     assert "In step, furthest apart is copy H2D: measured" in worst
     assert "(1.50x)" in worst
-    assert "No measured trace is at hand" not in text
+    assert "Without a trace of the run" not in text
     assert (tmp_path / "report-timeline.png").stat().st_size > 10_000
 
 
@@ -111,7 +111,7 @@ def test_measured_stands_above_simulated_on_one_axis(folder):
 def test_a_run_without_its_trace_is_asked_what_would_explain_it(folder, tmp_path):
     shutil.copy(folder / "training.csv", tmp_path)
     text, _ = make_report(validate_runs(read_runs(tmp_path / "training.csv", PROFILE)), FILES)
-    assert "No measured trace is at hand" in text
+    assert "Without a trace of the run" in text
 
 
 def test_the_name_of_a_schedule_leads_to_no_other_folder(folder):
@@ -191,5 +191,5 @@ def test_a_report_on_a_real_folder_says_that_no_gpu_is_in_it(tmp_path):
     table, _ = read_tables(tmp_path, PROFILE)
     text, pictures = make_report(validate_runs(table), FILES)
     assert set(pictures) == set(FILES)
-    assert "No GPU is in it: the CPU did the computing" in " ".join(text.split())
+    assert "The trace has no GPU: the CPU did the computing" in " ".join(text.split())
     assert "| host copy |" in text

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from offsim.validation.markdown import ranking_list
+from offsim.validation.markdown_report import make_report
 from offsim.validation.predictions import validate_runs
 from offsim.validation.report import format_validation, signed_percent, to_json
 from offsim.validation.run_table import MEASURED, SHIPPED_RUNS, read_runs
-from offsim.views.console import Style
 
 TOO_BIG = {
     "layers": "40", "hidden": "5120", "ffn_hidden": "13824", "heads": "40", "seq": "2048", "vocab": "50304",
@@ -95,10 +94,6 @@ def test_the_text(validation):
     assert not any(line.endswith(" ") for line in lines)
 
 
-def test_the_text_without_unicode_is_ascii(validation):
-    assert format_validation(validation, Style(unicode=False)).isascii()
-
-
 def test_the_text_says_where_a_wrong_choice_is_predicted(make_table):
     rows = [{"step_ms": "1000000"}, {"scheduler": "zero3_offload_async_grads", "step_ms": "2000000"}]
     validation = validate_runs(read_runs(make_table(*rows)))
@@ -106,7 +101,10 @@ def test_the_text_says_where_a_wrong_choice_is_predicted(make_table):
         "  polaris-4xa100 made-up tiny dp4 tp1 ratio 1 global batch 8: zero3_offload is best, "
         "zero3_offload_async_grads is predicted, +100.0 %"
     ) in format_validation(validation)
-    assert "\n  polaris-4xa100 made-up tiny dp4 tp1 ratio 1 global batch 8: zero3" in ranking_list(validation)
+    assert (
+        "\n  polaris-4xa100 made-up tiny dp4 tp1 ratio 1 global batch 8: zero3"
+        in make_report(validation, {"scatter": "a", "timeline": "b"})[0]
+    )
     (wrong,) = to_json(validation)["summary"]["best_scheduler"]["disagree"]
     assert wrong["loss_percent"] == pytest.approx(100, rel=1e-3)
 

@@ -1,8 +1,6 @@
-import io
-
 import pytest
 
-from offsim.views.console import LONG, PLAIN, Style, can_encode
+from offsim.views.console import LONG, PLAIN, Style
 
 
 def test_a_table_is_aligned_and_has_a_rule() -> None:
@@ -13,12 +11,6 @@ def test_a_table_is_aligned_and_has_a_rule() -> None:
         "forward   0.21",
         "backward  0.85  PCIe",
     ]
-
-
-def test_without_unicode_a_table_is_ascii() -> None:
-    style = Style(unicode=False)
-    text = style.table([[1, style.bar(0.5, 4)], [2, style.bar(7.0, 4)]], ["a", ""], "rl")
-    assert text.splitlines() == ["a", "-------", "1  --", "2  ----"]
 
 
 def test_the_first_column_is_left_and_others_right_if_not_said() -> None:
@@ -48,10 +40,3 @@ def test_a_table_fits_the_terminal(width: int) -> None:
 @pytest.mark.parametrize(("share", "bar"), [(0.0, ""), (0.25, "█"), (0.53, "██"), (1.0, "████"), (7.0, "████")])
 def test_bars_are_as_long_as_their_share(share: float, bar: str) -> None:
     assert PLAIN.table([["a", PLAIN.bar(share, 4)]], ["", ""], "ll").split("\n")[-1] == f"a  {bar}".rstrip()
-
-
-def test_an_encoding_decides_on_unicode() -> None:
-    assert can_encode(io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
-    assert not can_encode(io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    assert not can_encode(io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
-    assert not can_encode(io.StringIO())

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Tables
+from made_up_iteration import Tables
 from matplotlib.figure import Figure
 
 from offsim.views.figure import Picture

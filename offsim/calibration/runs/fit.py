@@ -1,4 +1,9 @@
-"""Least-squares fit of a recipe's constants to measured phases, and its error on models left out."""
+"""Least-squares fit of a recipe's constants to measured phases, and its error on models left out.
+
+A constant's start is its published or physical value, and `spread` is how far (natural logarithm) it may plausibly lie
+from it: the fit pays one standard error of a measured phase for going that far. Runs of one or two models cannot pin
+every constant; those that they cannot stay where the hardware puts them.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,9 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from offsim.calibration.robust import Interval
-from offsim.calibration.runs.recipe import Recipe
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
+from offsim.platform.held_out import Groups, Score
 from offsim.scenario import scenario_profile
 from offsim.validation import predictions
 from offsim.validation.run_table import TIMES, MeasuredRun
@@ -32,6 +37,26 @@ Profiles = Mapping[str, HardwareProfile]
 
 Residuals = Mapping[str, Mapping[str, np.ndarray]]
 """Hardware -> phase ("sum" is of all three) -> log(measured / predicted) of each configuration."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A fitted value, the profile fields that it sets: (profile, dotted field, factor), and what it cannot exceed."""
+
+    name: str
+    start: float
+    spread: float
+    targets: tuple[tuple[str, str, float], ...]
+    most: float = math.inf
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Constants of profiles that are fitted together, since their runs share hardware."""
+
+    name: str
+    profiles: tuple[str, ...]
+    constants: tuple[Constant, ...]
 
 
 @dataclass(frozen=True)
@@ -197,3 +222,27 @@ def median_errors(residuals: Mapping[str, np.ndarray]) -> str:
     """The median error of each phase in words, of one hardware's residuals."""
     medians = {phase: 100 * np.median(relative_errors(residuals[phase])) for phase in TIMES.values()}
     return "median " + ", ".join(f"{phase} {median:.1f} %" for phase, median in medians.items())
+
+
+CONFIGURATIONS = "random configurations"
+"""What a calibration without a recipe leaves out of the fit."""
+
+
+def scores(residuals: Mapping[str, np.ndarray]) -> dict[str, Score]:
+    """Phase -> errors of one group's runs."""
+    return {phase: _score(values) for phase, values in residuals.items()}
+
+
+def scores_by_hardware(left_out: Mapping[str, Residuals]) -> dict[str, Groups]:
+    """Hardware -> group -> phase -> errors, of the residuals of each group by hardware."""
+    found: dict[str, Groups] = {}
+    for group, residuals in left_out.items():
+        for hardware, phases in residuals.items():
+            found.setdefault(hardware, {})[group] = scores(phases)
+    return found
+
+
+def _score(residuals: np.ndarray) -> Score:
+    percentiles = np.percentile(100 * relative_errors(residuals), [50, 90, 100]).tolist()
+    median, p90, worst = (round(percentile, 2) for percentile in percentiles)
+    return Score(n=len(residuals), median=median, p90=p90, worst=worst, residuals=tuple(residuals.round(5).tolist()))

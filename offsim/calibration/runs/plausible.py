@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from offsim.calibration.runs.recipe import Constant, Recipe
+from offsim.calibration.runs.fit import Constant, Recipe
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile, Source
 from offsim.platform.profiles import unit_of

@@ -22,9 +22,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from offsim.calibration.runs.fit import Point, points, runs_on
+from offsim.calibration.runs.fit import Constant, Point, Recipe, points, runs_on
 from offsim.calibration.runs.plausible import fields_of
-from offsim.calibration.runs.recipe import Constant, Recipe
 from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError, KeyPath, suggestion
 from offsim.inputs.fields import Number, Section

@@ -1,14 +1,22 @@
-"""Carrying out a recipe: the fit, its intervals, and its errors on runs that are left out of it in turn."""
+"""Carrying out a recipe: the fit, its errors on runs left out in turn, and the profiles with the fitted values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from offsim.calibration.profile_text import ProfileValue, parsed, put, quoted, text_of
 from offsim.calibration.robust import Interval
-from offsim.calibration.runs.fit import Residuals, apply, fit, intervals, residuals
+from offsim.calibration.runs.fit import Residuals, apply, fit, intervals, median_errors, residuals, scores_by_hardware
 from offsim.calibration.runs.plausible import check
 from offsim.calibration.runs.recipe_file import RecipeFile
+from offsim.inputs.errors import InputError
+from offsim.inputs.files import write_together
+from offsim.inputs.packaged import is_path
+from offsim.platform.held_out import FILE_NAME, held_out_text, read_held_out
+from offsim.platform.profiles import profile_file
 
 
 @dataclass(frozen=True)
@@ -40,3 +48,54 @@ def refit(file: RecipeFile, show: Callable[[str], None] = lambda _: None) -> Ref
         left_out[group] = residuals(judged, apply(recipe, without, profiles))
     constants = intervals(recipe, values, file.data, profiles)
     return Refit(file, constants, residuals(file.data, apply(recipe, values, profiles)), left_out)
+
+
+def outputs(files: Sequence[RecipeFile], folder: Path) -> list[Path]:
+    """The files that refits of these recipes will write in a folder; raise InputError where they could not be."""
+    read_held_out(folder / FILE_NAME)
+    paths: list[Path] = []
+    for file in files:
+        for name, path in file.files.items():
+            if folder / path.name in paths:
+                raise InputError(
+                    f"found {name} again, expected each profile in one recipe", f"recipe {file.recipe.name}"
+                )
+            paths.append(folder / path.name)
+    return [*paths, folder / FILE_NAME]
+
+
+def write_refits(refits: Sequence[Refit], folder: Path) -> None:
+    """Write the profiles as fitted into a folder, and the residuals of left-out runs into its `held_out.json`.
+
+    The profiles' own folder may be that folder. Residuals of other profiles that the folder has are kept.
+    """
+    held_out = read_held_out(folder / FILE_NAME)
+    texts: dict[Path, bytes] = {}
+    for refit in refits:
+        for name, path in refit.file.files.items():
+            error = median_errors(refit.fitted[name])
+            texts[folder / path.name] = profile_text(refit.file, name, refit.constants, error, folder).encode()
+        held_out |= scores_by_hardware(refit.left_out)
+    write_together({**texts, folder / FILE_NAME: held_out_text(held_out)})
+
+
+def profile_text(file: RecipeFile, name: str, constants: Mapping[str, Interval], error: str, folder: Path) -> str:
+    """The text of a profile of the recipe with the fitted constants, to be written into `folder`.
+
+    A profile that inherits a constant from another of the recipe is left to inherit it.
+    """
+    path = file.files[name]
+    document = parsed(path)
+    extends = document.get("extends")
+    base = profile_file(extends, path.parent).resolve() if extends else None
+    bases = [other for other, place in file.files.items() if place.resolve() == base]
+    for constant in file.recipe.constants:
+        for target, field, factor in constant.targets:
+            section, key = field.split(".")
+            inherited = any((other, field, factor) in constant.targets for other in bases)
+            if target == name and (key in document.get(section, {}) or not inherited):
+                put(document, field, ProfileValue(*constants[constant.name].times(factor).numbers, "fitted", error))
+    if extends and folder.resolve() != path.parent.resolve() and (bases or is_path(extends)):
+        place = file.files[bases[0]].name if bases else Path(os.path.relpath(base or "", folder.resolve())).as_posix()
+        document["extends"] = quoted(place)
+    return text_of(document)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from offsim.traces.events import NONE
-from offsim.traces.replay.process import SKEW_S, Awaited, GpuStream, Process
-from offsim.traces.replay.steps import Key, Step
+from offsim.traces.replay.process import SKEW_S, Awaited, GpuStream, Key, Process, Step
 
 GAP_S = 20e-6
 """A GPU activity that begins so much later than it could have was waiting for another stream."""

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from offsim.traces.events import GPU_KINDS
-from offsim.traces.replay.process import SKEW_S, TAIL_S, GpuStream, Process
-from offsim.traces.replay.steps import Key, Step
+from offsim.traces.replay.process import SKEW_S, TAIL_S, GpuStream, Key, Process, Step
 from offsim.traces.spans import Spans, intersection, length, union, without
 
 IDLE_S = 100e-6

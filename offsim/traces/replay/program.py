@@ -24,8 +24,7 @@ from offsim.traces.classes import cpu_adam
 from offsim.traces.events import GPU_KINDS, Trace
 from offsim.traces.replay.gpu import stream_steps
 from offsim.traces.replay.host import interruptions, thread_steps
-from offsim.traces.replay.process import Process
-from offsim.traces.replay.steps import Key, Step
+from offsim.traces.replay.process import Key, Process, Step
 
 
 @dataclass(frozen=True, slots=True)

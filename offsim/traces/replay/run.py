@@ -7,14 +7,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from offsim.engine import Engine, Operation, Stream
+from offsim.inputs.errors import InputError, suggestion
 from offsim.platform.hardware import HardwareProfile
 from offsim.traces.events import Trace
+from offsim.traces.replay.process import Key, Step
 from offsim.traces.replay.program import Program, program_of
-from offsim.traces.replay.steps import Key, Step
 
 _KINDS = {"adam": "gpu_adam", "gap": "cpu"}
 _FROM_RATES_BYTES = 1e6
 """Smaller copies are bound by latency, not by the rates of a profile."""
+
+
+SCALES = {
+    "h2d": "copies from host to device",
+    "d2h": "copies from device to host",
+    "d2d": "copies within and between devices",
+    "gemm": "matrix products and convolutions",
+    "attention": "fused attention",
+    "gpu_adam": "Adam and other multi-tensor kernels on the GPU",
+    "collective": "collectives",
+    "elementwise": "kernels that memory bandwidth bounds",
+    "other": "other kernels",
+    "cpu_adam": "optimizer steps on the CPU",
+    "cpu": "all else that host threads do, between calls too",
+}
+"""What can be scaled. A factor is a speed: 2 takes half the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +148,24 @@ def _at_rates_of(profile: HardwareProfile, step: Step) -> float:
 
 def _error(found: float, expected: float) -> float:
     return found / expected - 1.0 if expected > 0 else 0.0
+
+
+def parse_scales(text: str) -> dict[str, float]:
+    """Read "h2d=2,cpu_adam=1.5"; InputError for what cannot be scaled and for what is no factor."""
+    scales: dict[str, float] = {}
+    where = f"--scale '{text}'"
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise InputError(f"found '{part.strip()}', expected NAME=FACTOR such as h2d=2", where)
+        if name not in SCALES:
+            raise InputError(f"unknown '{name}'{suggestion(name, SCALES)}", where)
+        if name in scales:
+            raise InputError(f"found {name} twice, expected it once", where)
+        try:
+            scales[name] = float(value)
+        except ValueError:
+            scales[name] = 0.0
+        if not 1e-6 <= scales[name] <= 1e6:
+            raise InputError(f"{name}: found '{value}', expected a factor from 1e-6 to 1e6", where)
+    return scales

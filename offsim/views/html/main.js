@@ -20,13 +20,6 @@ function redraw() {
   requestAnimationFrame(drawAll);
 }
 
-function restyle() {
-  readTheme();
-  for (const swatch of document.querySelectorAll("canvas.swatch")) {
-    drawSwatch(swatch, page[swatch.dataset.of][Number(swatch.dataset.place)]);
-  }
-}
-
 function build() {
   const ends = page.figures.flatMap((figure) => [
     ...figure.phases.map((phase) => phase.end),
@@ -64,7 +57,7 @@ for (const button of document.querySelectorAll("[data-zoom]")) {
 
 let before = null;
 
-/** On paper: everything open, all of the time, dark on light. */
+/** On paper: everything open, and all of the time. */
 function toPaper() {
   if (printing) return;
   printing = true;
@@ -72,12 +65,10 @@ function toPaper() {
   before.closed.forEach((details) => {
     details.open = true;
   });
-  document.documentElement.classList.add("printing");
   [view.from, view.to] = [view.low, view.high];
   plots.forEach((plot) => {
     plot.found = null;
   });
-  restyle();
   drawAll();
 }
 
@@ -87,13 +78,13 @@ function fromPaper() {
   before.closed.forEach((details) => {
     details.open = false;
   });
-  document.documentElement.classList.remove("printing");
   [view.from, view.to] = [before.from, before.to];
-  restyle();
   drawAll();
 }
 
-restyle();
+for (const swatch of document.querySelectorAll("canvas.swatch")) {
+  drawSwatch(swatch, page[swatch.dataset.of][Number(swatch.dataset.place)]);
+}
 if (page.figures.length) {
   build();
   drawAll();
@@ -101,8 +92,4 @@ if (page.figures.length) {
 }
 window.addEventListener("beforeprint", toPaper);
 window.addEventListener("afterprint", fromPaper);
-window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  restyle();
-  redraw();
-});
 window.offsim = { view, plots, page, format };

@@ -29,7 +29,7 @@ function drawMemory(context, plot, figure, occupants) {
       const [low, high] = [data.levels[i * data.width + k], data.levels[i * data.width + k + 1]];
       if (high > low) context.rect(x0, y(high), x1 - x0, y(low) - y(high));
     }
-    context.fillStyle = look[theme.shades][0];
+    context.fillStyle = look.colours[0];
     context.fill();
     if (look.hatch) {
       context.fillStyle = hatch(context, look.hatch);

@@ -20,18 +20,14 @@ from offsim.results.result import Result
 from offsim.results.units import format_time
 from offsim.scenario import Scenario
 from offsim.views.facts import comparison_facts, facts_of, joined
-from offsim.views.html.series import MAX_ACTIVITIES, MAX_CHANGES, NS, Names, memory_series, timeline_series
+from offsim.views.html.series import NS, Names, memory_series, timeline_series
 from offsim.views.provenance import Scored, hardware_of
-from offsim.views.style import lighter, look_of, luminance, occupant_looks, rgb
+from offsim.views.style import lighter, look_of, occupant_looks, rgb
 from offsim.views.templates import templates
 from offsim.views.wording import tiers_of_rank
 
 HERE = Path(__file__).parent
 SCRIPTS = ("format", "series", "paint", "view", "plot", "timeline", "memory", "tip", "main")
-DARK_SURFACE = "#161B22"
-"""Behind plots in dark mode, as in page.css."""
-CONTRAST = 3.0
-"""Of a bar with what is behind it, as WCAG asks of graphics."""
 
 
 def write_page(
@@ -71,7 +67,6 @@ def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str
             figures=drawn["figures"],
             kinds=[kind["label"] for kind in drawn["kinds"]],
             occupants=[occupant["name"] for occupant in drawn["occupants"]],
-            merged=_merged(drawn["figures"]),
             slowed=any(any(figure["timeline"]["alone"]) for figure in drawn["figures"] if figure["timeline"]),
             rank=rank if any(len(result.run.ranks) > 1 for result in comparison) else None,
             data=_in_script(drawn | {"summary": comparison.figures()}),
@@ -103,7 +98,7 @@ def _drawn(comparison: Comparison[Result], kinds: Names, rank: int) -> dict[str,
     names = [name for _, result in shown for name in result.memory["occupant"].unique()]
     looks = occupant_looks(names)
     places = {name: place for place, name in enumerate(looks)}
-    figures = [_figure(label, result, kinds, places, rank, len(shown)) for label, result in shown]
+    figures = [_figure(label, result, kinds, places, rank) for label, result in shown]
     return {
         "figures": figures,
         "kinds": [_look(look_of(kind).label, *look_of(kind)[1:]) | {"id": kind} for kind in kinds],
@@ -111,7 +106,7 @@ def _drawn(comparison: Comparison[Result], kinds: Names, rank: int) -> dict[str,
     }
 
 
-def _figure(label: str, result: Result, kinds: Names, places: dict[str, int], rank: int, share: int) -> dict[str, Any]:
+def _figure(label: str, result: Result, kinds: Names, places: dict[str, int], rank: int) -> dict[str, Any]:
     phases = result.phases
     spans = zip(phases["phase"], phases["start_s"], phases["end_s"], phases["duration_s"], strict=True)
     peaks = tiers_of_rank(result.peaks, rank)
@@ -124,53 +119,20 @@ def _figure(label: str, result: Result, kinds: Names, places: dict[str, int], ra
         ],
         "total": format_time(result.iteration_s) if result.fits else "does not fit",
         "timeline": None,
-        "memory": memory_series(result.memory, peaks, places, most=MAX_CHANGES // (2 * share)),
+        "memory": memory_series(result.memory, peaks, places),
     }
     if result.fits:
-        figure["timeline"] = timeline_series(result.timeline, kinds, rank=rank, most=MAX_ACTIVITIES // share)
+        figure["timeline"] = timeline_series(result.timeline, kinds, rank=rank)
     return figure
 
 
 def _look(label: str, colour: str, hatch: str) -> dict[str, Any]:
-    """Colours of a kind on light and on dark ground, each with that of every second sub-group or layer."""
-    light, dark = rgb(colour), _readable(colour)
-    return {
-        "label": label,
-        "light": [_hex(light), _hex(lighter(_hex(light)))],
-        "dark": [_hex(dark), _hex(lighter(_hex(dark)))],
-        "hatch": hatch[:1],
-    }
-
-
-def _readable(colour: str) -> tuple[float, float, float]:
-    """The colour, mixed with as much white as it needs to be seen on dark ground."""
-    ground = luminance(rgb(DARK_SURFACE)) + 0.05
-    shades = (lighter(colour, step / 20) for step in range(20))
-    return next(shade for shade in shades if (luminance(shade) + 0.05) / ground >= CONTRAST)
+    """The colours of a kind: its own, and that of every second sub-group or layer."""
+    return {"label": label, "colours": [_hex(rgb(colour)), _hex(lighter(colour))], "hatch": hatch[:1]}
 
 
 def _hex(colour: Iterable[float]) -> str:
     return "#" + "".join(f"{round(255 * value):02X}" for value in colour)
-
-
-def _merged(figures: list[dict[str, Any]]) -> list[str]:
-    """What was merged to keep the page small."""
-    merged = []
-    for figure in figures:
-        timeline = figure["timeline"]
-        if timeline and "merged" in timeline:
-            cell, total, left = format_time(timeline["cell"] / NS), sum(timeline["merged"]), len(timeline["merged"])
-            merged.append(
-                f"{figure['label']}: {total:,} activities are drawn as {left:,} bars; neighbours shorter than {cell} "
-                "are merged and have the colour of the longest."
-            )
-        for tier in figure["memory"]:
-            if tier["cell"]:
-                cell = format_time(tier["cell"] / NS)
-                merged.append(
-                    f"{figure['label']}: memory of {tier['tier']} is drawn to within {cell}: the most held then."
-                )
-    return merged
 
 
 def _in_script(document: dict[str, Any]) -> str:

@@ -3,16 +3,10 @@
 const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 const SMALL = FONT.replace("12px", "11px");
 const BOLD = `600 ${FONT}`;
-const theme = {};
-
-function readTheme() {
-  const style = getComputedStyle(document.documentElement);
-  for (const name of ["ink", "muted", "line", "plot", "band", "dark"]) {
-    theme[name] = style.getPropertyValue(`--${name}`).trim();
-  }
-  theme.shades = theme.dark === "1" ? "dark" : "light";
-  hatches.clear();
-}
+const style = getComputedStyle(document.documentElement);
+const theme = Object.fromEntries(
+  ["ink", "muted", "line", "plot", "band"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]),
+);
 
 const hatches = new Map();
 
@@ -82,7 +76,7 @@ function drawSwatch(canvas, look) {
   canvas.height = 12 * ratio;
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
-  context.fillStyle = look[theme.shades][0];
+  context.fillStyle = look.colours[0];
   context.fillRect(0, 0, 22, 12);
   if (look.hatch) {
     context.fillStyle = hatch(context, look.hatch);

@@ -180,10 +180,7 @@ function listen(plot) {
       const sideways = Math.abs(event.deltaX) > Math.abs(event.deltaY);
       const pixels = event.deltaMode === 1 ? 20 : 1;
       // The wheel scrolls the page unless the reader has taken hold of the plot.
-      if (!event.ctrlKey && !event.metaKey && document.activeElement !== canvas) {
-        if (!sideways) showHint();
-        return;
-      }
+      if (!event.ctrlKey && !event.metaKey && document.activeElement !== canvas) return;
       event.preventDefault();
       if (sideways) view.pan((event.deltaX * pixels) / plot.inner);
       else view.zoom(Math.exp(event.deltaY * pixels * 0.002), plot.time(Math.max(at(event)[0], plot.left)));

@@ -28,11 +28,8 @@ function readMemory(columns) {
   const count = columns.time.length;
   const levels = new Float64Array(count * width);
   const held = new Float64Array(occupants.length);
-  let change = 0;
   for (let i = 0; i < count; i += 1) {
-    for (const until = change + columns.changes[i]; change < until; change += 1) {
-      held[place.get(columns.occupant[change])] = columns.bytes[change];
-    }
+    held[place.get(columns.occupant[i])] = columns.bytes[i];
     for (let k = 1; k < width; k += 1) levels[i * width + k] = levels[i * width + k - 1] + held[k - 1];
   }
   return { ...columns, occupants, width, count, levels, time: Float64Array.from(columns.time) };

@@ -95,7 +95,7 @@ function drawRow(context, plot, looks, row, from, to) {
 function drawSlim(context, plot, looks, row, i) {
   const look = looks[plot.data.kind[i]];
   const height = look.id === "wait" ? WAIT : BAR;
-  context.fillStyle = look[theme.shades][plot.data.light[i]];
+  context.fillStyle = look.colours[plot.data.light[i]];
   context.fillRect(Math.floor(plot.x(plot.data.start[i])), rowTop(row) + (BAR - height) / 2, 1, height);
 }
 
@@ -103,7 +103,7 @@ function drawBar(context, plot, looks, row, i) {
   const { data } = plot;
   const look = looks[data.kind[i]];
   const wait = look.id === "wait";
-  const colour = look[theme.shades][data.light[i]];
+  const colour = look.colours[data.light[i]];
   const height = wait ? WAIT : BAR;
   const y = rowTop(row) + (BAR - height) / 2;
   // Only what is seen of a bar carries its text.

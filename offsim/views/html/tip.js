@@ -28,18 +28,6 @@ function hideTip() {
   tip.hidden = true;
 }
 
-let hinted = 0;
-
-/** Say, for a moment, how the wheel zooms. */
-function showHint() {
-  const hint = document.getElementById("hint");
-  hint.hidden = false;
-  clearTimeout(hinted);
-  hinted = setTimeout(() => {
-    hint.hidden = true;
-  }, 1600);
-}
-
 const between = (start, end) => {
   const span = Math.max(Math.min(end - start, view.span), 1);
   const [from, to] = [start, end].map((time) => format.instant(time, span, timeUnit(view.span)));
@@ -54,18 +42,19 @@ function phaseTip(phase) {
 function activityTip(data, i, looks) {
   const look = looks[data.kind[i]];
   const took = data.end[i] - data.start[i];
-  const many = data.merged ? data.merged[i] : 1;
-  const lines = [["stream", data.streams[data.row[i]]]];
-  if (many > 1) lines.push(["merged", `${many} activities; zooming in does not show them apart`]);
-  else lines.push(["activity", look.label]);
-  lines.push(["time", between(data.start[i], data.end[i])], ["took", format.time(took)]);
+  const lines = [
+    ["stream", data.streams[data.row[i]]],
+    ["activity", look.label],
+    ["time", between(data.start[i], data.end[i])],
+    ["took", format.time(took)],
+  ];
   if (data.alone[i]) {
     const slower = (took / data.alone[i]).toFixed(2);
     lines.push(["alone", `${format.time(data.alone[i])}: it took ${slower} times as long`]);
   }
   if (data.limit[i]) lines.push(["slowed by", data.limits[data.limit[i]]]);
   if (data.bytes[i]) {
-    const rate = took > 0 && many === 1 ? ` at ${format.rate(data.bytes[i] / (took / 1e9))}` : "";
+    const rate = took > 0 ? ` at ${format.rate(data.bytes[i] / (took / 1e9))}` : "";
     lines.push(["moved", `${format.bytes(data.bytes[i])}${rate}`]);
   }
   if (data.subgroup[i] >= 0) lines.push(["sub-group", `${data.subgroup[i]}`]);
@@ -73,13 +62,11 @@ function activityTip(data, i, looks) {
   if (data.waited[i]) lines.push(["asked for", `${format.time(data.waited[i])} before it began`]);
   const by = data.by[i];
   if (by >= 0) {
-    const name = data.names[data.name[by]] || looks[data.kind[by]].label;
-    lines.push(["released by", `${name} (${data.streams[data.row[by]]})`]);
-  } else if (many === 1) {
+    lines.push(["released by", `${data.names[data.name[by]]} (${data.streams[data.row[by]]})`]);
+  } else {
     lines.push(["released by", by === -1 ? "nothing: it began at once" : "an activity that is not shown"]);
   }
-  const title = many > 1 ? `${many} activities` : data.names[data.name[i]] || look.label;
-  return { title, colour: look[theme.shades][data.light[i]], lines };
+  return { title: data.names[data.name[i]], colour: look.colours[data.light[i]], lines };
 }
 
 function memoryTip(data, { instant, time }, occupants) {

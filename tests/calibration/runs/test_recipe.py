@@ -17,8 +17,7 @@ from offsim.calibration.robust import Interval
 from offsim.calibration.runs.fit import STANDARD_ERRORS, Point, intervals, predict, residuals
 from offsim.calibration.runs.plausible import check, value_of
 from offsim.calibration.runs.recipe_file import RecipeFile, read_recipe
-from offsim.calibration.runs.refit import Refit
-from offsim.calibration.runs.write import outputs, profile_text, write_refits
+from offsim.calibration.runs.refit import Refit, outputs, profile_text, write_refits
 from offsim.cli import main
 from offsim.inputs.packaged import packaged_folder
 from offsim.platform.profiles import available_profiles, load_profile

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
@@ -227,7 +226,7 @@ def test_pointing_at_an_activity_tells_what_it_did_and_what_released_it(one: Chr
     )
     look = next(kind for kind in one.execute_script("return offsim.page.kinds") if kind["id"] == row["activity"])
     if not look["hatch"]:
-        assert "#{:02X}{:02X}{:02X}".format(*pixel[:3]) in look["light"]
+        assert "#{:02X}{:02X}{:02X}".format(*pixel[:3]) in look["colours"]
 
 
 def test_pointing_at_memory_tells_who_holds_it(one: Chrome, result: Result) -> None:
@@ -312,23 +311,3 @@ def test_it_prints(one: Chrome, result: Result) -> None:
     for origin in result.run.profile.provenance.values():  # the collapsible table, to its last value
         assert "".join(origin.note.split()) in text.replace(" ", "")
     assert "Drag over a stretch" not in text
-
-
-def test_dark_and_light(one: Chrome) -> None:
-    ground = "return getComputedStyle(document.body).backgroundColor"
-    launch = "return offsim.page.kinds.find((kind) => kind.id === 'launch')"
-    assert one.execute_script(ground) == "rgb(255, 255, 255)"
-    media: dict[str, Any] = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    one.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    try:
-        assert one.execute_script(ground) == "rgb(15, 19, 24)"
-        look = one.execute_script(launch)
-        assert look["light"][0] == KINDS["launch"].colour
-        assert look["dark"][0] > look["light"][0]
-        painted = (
-            "const c = offsim.plots[0].base; return [...c.getContext('2d').getImageData(c.width / 2, 40, 1, 1).data]"
-        )
-        WebDriverWait(one, 5).until(lambda c: sum(c.execute_script(painted)[:3]) < 3 * 200)
-        assert printed(one)
-    finally:
-        one.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

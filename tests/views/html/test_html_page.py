@@ -26,8 +26,7 @@ from offsim.validation.predictions import validate_runs
 from offsim.validation.run_table import SHIPPED_RUNS, read_runs
 from offsim.validation.score import comparisons, scores
 from offsim.validation.trust import scored
-from offsim.views.html.page import DARK_SURFACE, page
-from offsim.views.style import luminance, rgb
+from offsim.views.html.page import page
 
 ROOT = Path(package[0]).parent
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028'\"&amp;{{ 7*7 }}"
@@ -214,12 +213,6 @@ def test_nothing_is_loaded_and_only_our_script_may_run(text: str) -> None:
     assert policy.startswith(f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}';")
 
 
-def test_dark_colours_are_made_for_the_ground_they_are_on(text: str) -> None:
-    assert f"--plot: {DARK_SURFACE.lower()}" in text
-    for kind in Reader(text).data["kinds"]:
-        assert (luminance(rgb(kind["dark"][0])) + 0.05) / (luminance(rgb(DARK_SURFACE)) + 0.05) > 2.95  # rounded
-
-
 def test_all_ranks_are_told_apart(result: Result) -> None:
     every = simulate("dos_20b_4xh100", all_ranks=True)
     text = page(Comparison([every], ["all"]), rank=2)
@@ -238,16 +231,6 @@ def test_the_page_is_well_formed_and_has_a_language(text: str) -> None:
     assert len(places) == len(set(places))
     named = {value for _, name, value in reader.attributes if name in ("aria-labelledby", "aria-describedby")}
     assert named <= set(places)
-
-
-def test_a_long_timeline_is_merged_and_says_so(monkeypatch: pytest.MonkeyPatch, result: Result, text: str) -> None:
-    monkeypatch.setattr("offsim.views.html.page.MAX_ACTIVITIES", 100)
-    monkeypatch.setattr("offsim.views.html.page.MAX_CHANGES", 100)
-    short = page_of(result)
-    assert len(short) < len(text)
-    assert re.search(r"dos_20b_4xh100: [\d,]+ activities are drawn as \d+ bars", short)
-    assert "memory of GPU 0 is drawn to within" in short
-    assert "are drawn as" not in text
 
 
 def test_the_same_scenario_gives_the_same_bytes(tmp_path: Path) -> None:
