@@ -83,10 +83,11 @@ def placed_states(
         _require_tier(scenario, profile, "optimizer", tier, scheduler.optimizer_kinds, scheduler.name)
     parameters = asked.parameters or scheduler.parameter_home
     _require_tier(scenario, profile, "parameters", parameters, scheduler.parameter_kinds, scheduler.name)
-    _require_tier(scenario, profile, "activations", asked.activations.tier, (GPU, "memory"), "activations")
+    activations = asked.activations.tier or scheduler.activation_home
+    _require_tier(scenario, profile, "activations", activations, (GPU, "memory"), "activations")
     layers = workload.model.layers if workload.training.activation_checkpointing else 0
     recomputed = layers if asked.activations.recompute is None else min(asked.activations.recompute, layers)
-    return Placed(parameters, optimizer, asked.activations.tier, recomputed)
+    return Placed(parameters, optimizer, activations, recomputed)
 
 
 def _require_tier(

@@ -126,6 +126,24 @@ def stronghold(known: Facts) -> Bytes:
     return {"d2h": 2 * known.owned * known.micro_steps}
 
 
+def lohan(known: Facts) -> Bytes:
+    """Parameters are read before each pass; p, m, v once; fp32 gradients go down, and through the GPU to be added.
+
+    A recomputed layer keeps the inputs of both halves.
+    """
+    fetched = 2 * known.fetched(layers_kept(known))
+    model, workload = known.workload.model, known.workload
+    second_halves = 0.0
+    if known.placed.activations != GPU:
+        second_halves = known.micro_steps * min(known.placed.recomputed, model.layers - 1) * workload.hidden_bytes
+    return {
+        "h2d": 4 * known.owned * (known.micro_steps - 1) + second_halves,
+        "d2h": 4 * known.owned * known.micro_steps + second_halves,
+        "nvme read": fetched + 12 * known.owned,
+        "nvme write": (2 + 12) * known.owned,
+    }
+
+
 CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
     form.__name__: form
     for form in (
@@ -137,6 +155,7 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         zero_infinity,
         mlp_offload,
         stronghold,
+        lohan,
     )
 }
 
