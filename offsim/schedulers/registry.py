@@ -21,6 +21,7 @@ from offsim.programs.options import ScheduleOptions
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
+from offsim.schedulers.greedysnake import GreedySnake
 from offsim.schedulers.lohan import Lohan
 from offsim.schedulers.mlp_offload import MlpOffload
 from offsim.schedulers.no_offload import NoOffload
@@ -43,6 +44,7 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         MlpOffload,
         Stronghold,
         Lohan,
+        GreedySnake,
     )
 }
 

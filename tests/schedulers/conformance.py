@@ -244,15 +244,15 @@ class Facts:
     def off_gpu(self) -> int:
         return self.on("memory", "storage")
 
-    def fetched(self, live: int = 0) -> float:
+    def fetched(self, live: int = 0, micro_steps: int = 0) -> float:
         """Elements of the rank's slices that come to the GPU in an iteration, where parameters live elsewhere.
 
         Each layer in each forward, and in each backward those that have not stayed gathered, which are the last `live`;
-        embedding and head once.
+        embedding and head once. `micro_steps` are those of the training if none are given.
         """
         model = self.workload.model
         live = min(live or max(-(-LIVE // self.workload.layer_elements), 2), model.layers)
-        layers = self.micro_steps * (2 * model.layers - live)
+        layers = (micro_steps or self.micro_steps) * (2 * model.layers - live)
         vocabularies = 1 if model.tied_embeddings else 2
         return (layers * self.workload.layer_elements + vocabularies * self.workload.vocab_elements) / self.ranks
 

@@ -144,6 +144,18 @@ def lohan(known: Facts) -> Bytes:
     }
 
 
+def greedysnake(known: Facts) -> Bytes:
+    """Layer by layer over all micro-batches: parameters move as in one micro-step, summed gradients go down once."""
+    once = 2 * known.fetched(layers_kept(known), micro_steps=1)
+    again = 2 * known.fetched(layers_kept(known)) - once
+    return {
+        "h2d": -again,
+        "d2h": 2 * known.owned,
+        "nvme read": once + 12 * known.owned,
+        "nvme write": (2 + 12) * known.owned,
+    }
+
+
 CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
     form.__name__: form
     for form in (
@@ -156,6 +168,7 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         mlp_offload,
         stronghold,
         lohan,
+        greedysnake,
     )
 }
 
