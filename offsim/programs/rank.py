@@ -210,6 +210,13 @@ class Rank:
         name = f"bf16 to fp32 {subgroup}"
         return self._host_work("conversion", name, elements, rate, UPCAST_TRAFFIC, subgroup, thread)
 
+    def host_pass(self, nbytes: float, name: str, thread: Thread | None = None) -> Operation:
+        """All cores of the rank go over host memory, reading and writing so many bytes at the rate of scaling."""
+        elements = nbytes / SCALE_TRAFFIC
+        return self._host_work(
+            "scaling", name, elements, self.profile.host.scale_params_per_s, SCALE_TRAFFIC, -1, thread
+        )
+
     def host_copy(self, nbytes: float, name: str, thread: Thread | None = None) -> Operation:
         """A copy within host memory by one core."""
         rate = self.profile.host.copy_bytes_per_s

@@ -26,7 +26,7 @@ class GreedySnakeOptions(PrefetchingOptions):
 
 
 class GreedySnake(Prefetching):
-    """Each layer's update runs beside backward, a share of it beside the next forward, where it ends before its layer."""
+    """Each layer's update runs beside backward, and a share of it beside the next forward, before its layer."""
 
     name = "greedysnake"
     Options = GreedySnakeOptions

@@ -23,6 +23,7 @@ from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.greedysnake import GreedySnake
 from offsim.schedulers.lohan import Lohan
+from offsim.schedulers.memascend import MemAscend
 from offsim.schedulers.mlp_offload import MlpOffload
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.stronghold import Stronghold
@@ -45,6 +46,7 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         Stronghold,
         Lohan,
         GreedySnake,
+        MemAscend,
     )
 }
 

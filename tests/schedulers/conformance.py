@@ -228,6 +228,11 @@ class Facts:
         return sum(s.elements for s in self.workload.subgroups)
 
     @property
+    def state_bytes(self) -> int:
+        """Bytes of p, m and v of a parameter."""
+        return 3 * (BF16 if getattr(self.options, "optimizer_dtype", "fp32") == "bf16" else FP32)
+
+    @property
     def micro_steps(self) -> int:
         return self.workload.training.micro_steps
 
@@ -309,7 +314,7 @@ def check_placement(result: Result, known: Facts) -> None:
     for tier, held in occupants.items():
         placed = zip(known.workload.subgroups, known.placed.optimizer, strict=True)
         elements = sum(s.elements for s, place in placed if place == tier)
-        assert held.get("optimizer state p, m, v (fp32)", 0.0) == pytest.approx(3 * FP32 * elements), tier
+        assert held.get("optimizer state p, m, v (fp32)", 0.0) == pytest.approx(known.state_bytes * elements), tier
         parameters = known.workload.resident if tier == known.placed.parameters else 0
         assert held.get("parameters (bf16)", 0.0) == pytest.approx(BF16 * parameters), tier
 
