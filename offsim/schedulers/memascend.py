@@ -57,7 +57,8 @@ class MemAscend(ZeroInfinity):
         if self.options.parameter_buffers == "largest":
             return super().buffer_bytes(slices)
         vocabulary = self.workload.vocab_elements / self.workload.training.data_parallel
-        return self.layers_ahead * sum(self.pinned(BF16 * n) for n in slices) + self.pinned(BF16 * vocabulary)
+        layers = self.layers_ahead or 1
+        return layers * sum(self.pinned(BF16 * n) for n in slices) + self.pinned(BF16 * vocabulary)
 
     def before_update(self, rank: Rank) -> Code:
         """The host checks its 16-bit gradients for overflow."""

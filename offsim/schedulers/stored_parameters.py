@@ -63,7 +63,8 @@ class StoredParameters(Swapping):
 
     def buffer_bytes(self, slices: Sequence[int]) -> float:
         """Bytes of all parameter buffers; `slices` are those of a layer that take buffers."""
-        return self.pinned(BF16 * self.options.parameter_buffer_size) * self.options.parameter_buffer_count
+        count: int = self.options.parameter_buffer_count
+        return count * self.pinned(BF16 * self.options.parameter_buffer_size)
 
     def from_storage(self, layer: int) -> bool:
         """Whether a layer's slices are read from storage."""
