@@ -26,6 +26,7 @@ from offsim.schedulers.lohan import Lohan
 from offsim.schedulers.memascend import MemAscend
 from offsim.schedulers.mlp_offload import MlpOffload
 from offsim.schedulers.no_offload import NoOffload
+from offsim.schedulers.smart_infinity import SmartInfinity
 from offsim.schedulers.stronghold import Stronghold
 from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
@@ -47,6 +48,7 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         Lohan,
         GreedySnake,
         MemAscend,
+        SmartInfinity,
     )
 }
 

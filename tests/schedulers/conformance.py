@@ -57,8 +57,12 @@ SECTIONS: dict[str, dict[str, Any]] = {
 TIERS: dict[str, dict[str, Any]] = {
     "nvme": {"capacity_bytes": 1e13, "read_bytes_per_s": 8e9, "write_bytes_per_s": 4e9, "latency_s": 1e-5},
     "pfs": {"scope": "job", "capacity_bytes": 1e15, "read_bytes_per_s": 6e9, "write_bytes_per_s": 5e9},
+    "csd": {
+        "kind": "csd", "capacity_bytes": 1e13, "read_bytes_per_s": 6e9, "write_bytes_per_s": 5e9,
+        "device_read_bytes_per_s": 3e9, "device_write_bytes_per_s": 2e9, "device_params_per_s": 2e9, "devices": 3,
+    },
     "cxl": {"kind": "memory", "capacity_bytes": 1e12, "read_bytes_per_s": 3e10, "write_bytes_per_s": 2e10},
-}
+}  # fmt: skip
 MODEL = {
     "layers": 5, "hidden": 512, "ffn_hidden": 1024, "heads": 4, "kv_heads": 4, "vocab": 2048, "sequence": 128,
 }  # fmt: skip
@@ -192,7 +196,7 @@ def accepts(options: type[ScheduleOptions], values: Mapping[str, Any]) -> bool:
 
 def placements(schedule: type[TrainingSchedule]) -> list[dict[str, Any]]:
     """Placements of each state in each kind of tier that the schedule is made for."""
-    tiers = {"gpu": GPU, "memory": HOST, "storage": "nvme"}
+    tiers = {"gpu": GPU, "memory": HOST, "storage": "nvme", "csd": "csd"}
     optimizer: list[Any] = [tiers[kind] for kind in schedule.optimizer_kinds]
     if "memory" in schedule.optimizer_kinds:
         optimizer.append("cxl")
@@ -460,7 +464,7 @@ def check_longest_chain(case: Case) -> None:
     """Where nothing that is shared is scarce, an iteration takes the longest chain of work alone."""
     ample = {"memory_bytes_per_s": FREE, "cores": FREE}
     link = {"duplex_bytes_per_s": FREE}
-    quick = {name: {"read_bytes_per_s": FREE, "write_bytes_per_s": FREE} for name in TIERS}
+    quick = {name: {rate: FREE for rate in tier if rate.endswith("_per_s")} for name, tier in TIERS.items()}
     hardware = node(host=ample, link=link, interconnect={"collective_gpu_share": 0.0}, **quick)
     # Kernels and casts of several streams share the GPU: these take no time here.
     free = {"hbm_bytes_per_s": FREE, "matrix_flops_per_s": FREE, "adam_params_per_s": FREE, "kernel_latency_s": 0.0}

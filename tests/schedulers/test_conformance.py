@@ -162,6 +162,18 @@ def memascend(known: Facts) -> Bytes:
     return {**moved, "nvme read": moved["nvme read"] - saved, "nvme write": moved["nvme write"] - saved}
 
 
+def smart_infinity(known: Facts) -> Bytes:
+    """Over the shared link only gradients, to be updated in the devices, and parameters, on to the GPU."""
+    exchanged = 2 if known.options.exchange_dtype == "fp16" else 4
+    written = exchanged * known.options.compression * known.owned
+    return {
+        "h2d": accumulation(known) + exchanged * known.owned,
+        "d2h": accumulation(known) + written,
+        "csd write": written,
+        "csd read": exchanged * known.owned,
+    }
+
+
 CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
     form.__name__: form
     for form in (
@@ -176,6 +188,7 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         lohan,
         greedysnake,
         memascend,
+        smart_infinity,
     )
 }
 
