@@ -83,9 +83,10 @@ def placed_states(
         _require_tier(scenario, profile, "optimizer", tier, scheduler.optimizer_kinds, scheduler.name)
     parameters = asked.parameters or scheduler.parameter_home
     _require_tier(scenario, profile, "parameters", parameters, scheduler.parameter_kinds, scheduler.name)
-    _require_tier(scenario, profile, "activations", asked.activations.tier, (GPU, "memory"), "activations")
+    activations = asked.activations.tier or scheduler.activation_home
+    _require_tier(scenario, profile, "activations", activations, (GPU, "memory"), "activations")
     layers = workload.model.layers if workload.training.activation_checkpointing else 0
-    return Placed(parameters, optimizer, asked.activations.tier, asked.activations.recomputed(layers))
+    return Placed(parameters, optimizer, activations, asked.activations.recomputed(layers))
 
 
 def _require_tier(

@@ -18,8 +18,6 @@ OPTIONS_NAMED = {
     # the same schedules on PyTorch, for machines without offsim: each has its own options
     "calibration/harness/zero3_offload.py": {"cpu_ratio"},
     "calibration/harness/deep_optimizer_states.py": {"update_stride", "dos_build"},
-    # work that the harness annotates
-    "validation/harness_names.py": {"upload"},
 }
 """File -> the options and their columns that it names all the same."""
 
@@ -32,9 +30,9 @@ def test_rooms_import_from_below(monkeypatch):
 def test_only_schedulers_name_options():
     options = [option for name in available_schedulers() for option in declared(find_scheduler(name).Options)]
     names = {name for option in options for name in (option.name, option.column)}
-    # a word of plain English is an option's name only where it is quoted whole, or said of options
+    # a word of plain English is an option's name only where it is said of options
     patterns = {
-        name: re.compile(rf"\b{name}\b" if "_" in name else rf"""(["']){name}\1|\b(?:options|scheduler)\.{name}\b""")
+        name: re.compile(rf"\b{name}\b" if "_" in name else rf"""\b(?:options|scheduler)(?:\.|\[["']){name}\b""")
         for name in names
     }
     found: dict[str, set[str]] = {}

@@ -106,8 +106,9 @@ class Interconnect(Section):
 class TierSpec(Section):
     """A tier beyond GPU and host memory, by its own name: nvme, pfs, cxl. Reads and writes share the device."""
 
-    kind: Literal["storage", "memory"] = Field(
-        default="storage", description="storage, or memory that the CPU addresses (CXL)"
+    kind: Literal["storage", "memory", "csd"] = Field(
+        default="storage",
+        description="storage, memory that the CPU addresses (CXL), or computational storage behind a shared link",
     )
     scope: Literal["node", "job"] = Field(default="node", description="who shares it: the ranks of a node, or all")
     capacity_bytes: float = Field(gt=0, description="bytes of the tier")
@@ -116,6 +117,18 @@ class TierSpec(Section):
     process_read_bytes_per_s: float | None = Field(default=None, gt=0, description="reads of one process; none: all")
     process_write_bytes_per_s: float | None = Field(default=None, gt=0, description="writes of one process; none: all")
     latency_s: float = Field(default=0.0, ge=0, description="fixed time of a request")
+    devices: int = Field(default=1, ge=1, description="computational storage devices that share the tier's link")
+    device_read_bytes_per_s: float | None = Field(default=None, gt=0, description="a device reads for its own kernel")
+    device_write_bytes_per_s: float | None = Field(default=None, gt=0, description="a device writes for its own kernel")
+    device_params_per_s: float | None = Field(default=None, gt=0, description="Adam by a device's kernel")
+
+    @model_validator(mode="after")
+    def _devices_have_rates(self) -> TierSpec:
+        rates = ("device_read_bytes_per_s", "device_write_bytes_per_s", "device_params_per_s")
+        for name in rates if self.kind == "csd" else ():
+            if getattr(self, name) is None:
+                raise Expected("a rate, as the tier is of kind csd", at=(name,))
+        return self
 
 
 class Measurement(Section):

@@ -39,7 +39,7 @@ class TrackedTier:
 
     memory: Tier
     kind: str
-    """gpu, memory or storage."""
+    """gpu, memory, storage or csd (computational storage)."""
     scale: float = 1.0
 
     @property
@@ -104,6 +104,10 @@ class SharedDevice:
         self.read = Resource(f"{name} read", spec.read_bytes_per_s / sharers)
         self.write = Resource(f"{name} write", spec.write_bytes_per_s / sharers)
         self.memory = Tier(engine.env, name, spec.capacity_bytes / sharers)
+        numbers = range(spec.devices if spec.kind == "csd" else 0)
+        self.inside = [Resource(f"{name} device {number}", 1.0 / sharers) for number in numbers]
+        self.kernels = [Resource(f"{name} kernel {number}", 1.0 / sharers) for number in numbers]
+        """Of computational storage: each device's own reads and writes, and its kernel, in device-seconds a second."""
 
     def usage(self, writes: bool) -> Usage:
         """Per byte per second, of the device and of the direction."""
@@ -148,7 +152,7 @@ class Platform:
         return rank * len(self.host_memory) // self.layout.simulated
 
     def kind_of(self, tier: str) -> str:
-        """Return gpu, memory (that the CPU addresses) or storage; KeyError for a tier that the profile lacks."""
+        """Return gpu, memory (that the CPU addresses), storage or csd; KeyError for a tier that the profile lacks."""
         return tier_kind(self.profile, tier)
 
     def tier(self, name: str, rank: int) -> Tier:
@@ -183,7 +187,7 @@ class Platform:
 
     def _hops(self, source: str, destination: str, rank: int, pinned: bool) -> list[Leg]:
         kinds = {self.kind_of(source), self.kind_of(destination)}
-        if kinds == {GPU, "storage"} or kinds == {"storage"}:
+        if kinds <= {GPU, "storage", "csd"} and kinds != {GPU}:
             return [*self.route(source, HOST, rank), *self.route(HOST, destination, rank)]
         if GPU in kinds:
             return [self._link(source, destination, rank, pinned)]
@@ -205,6 +209,15 @@ class Platform:
             used.append((self.uplinks[rank // link.gpus_per_uplink][1 if down else 0], 1.0))
         return Leg("d2h" if down else "h2d", rate, link.copy_latency_s, tuple(used), engine)
 
+    def inside(self, tier: str, device: int, writes: bool) -> Leg:
+        """Reads or writes of a computational storage device for its own kernel: they cross no shared link."""
+        shared = self.further[tier]
+        spec = shared.spec
+        rate = spec.device_write_bytes_per_s if writes else spec.device_read_bytes_per_s
+        assert rate is not None
+        way = "write" if writes else "read"
+        return Leg(f"{tier} device {way}", rate, spec.latency_s, ((shared.inside[device], 1.0 / rate),))
+
     def link_filled(self, rank: int, sent: float) -> Usage:
         """What a collective over PCIe takes: NCCL's copies by way of host memory keep the whole link of a GPU busy.
 
@@ -222,7 +235,7 @@ class Platform:
         return [*self.further[tier].usage(writes), *([(host, STAGING - 1.0)] if staged else [])]
 
     def _storage(self, source: str, destination: str, rank: int) -> Leg:
-        writes = source == HOST or self.kind_of(destination) == "storage"
+        writes = source == HOST or self.kind_of(destination) in ("storage", "csd")
         name, memory = (destination, source) if writes else (source, destination)
         device = self.further[name]
         spec = device.spec
@@ -272,6 +285,11 @@ class Platform:
                 Tracked(f"{name} read", shared.read, "B/s", shared.sharers),
                 Tracked(f"{name} write", shared.write, "B/s", shared.sharers),
             ]
+            for number, (inside, kernel) in enumerate(zip(shared.inside, shared.kernels, strict=True)):
+                found += [
+                    Tracked(f"{name} device {number}", inside, "device", shared.sharers),
+                    Tracked(f"{name} kernel {number}", kernel, "kernel", shared.sharers),
+                ]
         return found
 
     @property
@@ -285,7 +303,7 @@ class Platform:
 
 
 def tier_kind(profile: HardwareProfile, tier: str) -> str:
-    """Return the kind of a profile's tier: gpu, memory or storage; KeyError where it has none of that name."""
+    """Return the kind of a profile's tier: gpu, memory, storage or csd; KeyError where it has none of that name."""
     if tier in (GPU, HOST):
         return GPU if tier == GPU else "memory"
     return profile.tiers[tier].kind

@@ -210,6 +210,13 @@ class Rank:
         name = f"bf16 to fp32 {subgroup}"
         return self._host_work("conversion", name, elements, rate, UPCAST_TRAFFIC, subgroup, thread)
 
+    def host_pass(self, nbytes: float, name: str, thread: Thread | None = None) -> Operation:
+        """All cores of the rank go over host memory, reading and writing so many bytes at the rate of scaling."""
+        elements = nbytes / SCALE_TRAFFIC
+        return self._host_work(
+            "scaling", name, elements, self.profile.host.scale_params_per_s, SCALE_TRAFFIC, -1, thread
+        )
+
     def host_copy(self, nbytes: float, name: str, thread: Thread | None = None) -> Operation:
         """A copy within host memory by one core."""
         rate = self.profile.host.copy_bytes_per_s
@@ -297,6 +304,10 @@ class Rank:
         return self.move(
             nbytes, "gpu", "host", name, subgroup, stream=stream, after=after, thread=thread, pinned=pinned
         )
+
+    def inside(self, tier: str, number: int, thread: Thread) -> StorageDevice:
+        """A computational storage device of a tier, at the command of a thread."""
+        return StorageDevice(self, tier, number, thread)
 
     # GPU
 
@@ -400,6 +411,41 @@ class Rank:
             return 0.0
         interconnect = self.profile.interconnect
         return 2 * nbytes * (tp - 1) / tp / interconnect.gpu_bytes_per_s + interconnect.collective_latency_s
+
+
+class StorageDevice:
+    """A thread's commands to a computational storage device; nothing of them crosses the link that devices share."""
+
+    def __init__(self, rank: Rank, tier: str, number: int, thread: Thread) -> None:
+        self.rank = rank
+        self.tier = tier
+        self.number = number
+        self.thread = thread
+
+    def read(self, nbytes: float, name: str, subgroup: int) -> Operation:
+        """The device reads for its own kernel."""
+        return self._move(False, nbytes, name, subgroup, self.thread)
+
+    def write(self, nbytes: float, name: str, subgroup: int, stream: Stream) -> Operation:
+        """The device writes what its kernel made."""
+        return self._move(True, nbytes, name, subgroup, stream)
+
+    def _move(self, writes: bool, nbytes: float, name: str, subgroup: int, stream: Stream) -> Operation:
+        leg = self.rank.platform.inside(self.tier, self.number, writes)
+        seconds, usage = leg.cost(nbytes)
+        operation = Operation(stream, leg.kind, name, seconds, usage, nbytes=nbytes, subgroup=subgroup)
+        return self.rank.engine.enqueue(operation, (), self.thread)
+
+    def adam(self, elements: float, subgroup: int) -> Operation:
+        """Adam by the device's kernel."""
+        rate = self.rank.profile.tiers[self.tier].device_params_per_s
+        assert rate is not None
+        usage: Usage = ((self.rank.platform.further[self.tier].kernels[self.number], 1.0),)
+        name, nbytes = f"device Adam {subgroup}", ADAM_TRAFFIC * elements
+        operation = Operation(
+            self.thread, "device_adam", name, elements / rate, usage, nbytes=nbytes, subgroup=subgroup
+        )
+        return self.rank.engine.enqueue(operation, (), self.thread)
 
 
 class Collectives:

@@ -43,6 +43,8 @@ class TrainingSchedule:
     starts_with_update: ClassVar[bool] = False
     """Whether simulating an update before the first iteration reaches the steady state sooner."""
 
+    state_bytes: int = 3 * FP32
+    """Bytes of p, m and v of a parameter."""
     layers_ahead: int | None = None
     """Layers whose parameters may be on the GPU at once; None for as many as DeepSpeed's max_live_parameters allows."""
 
@@ -55,6 +57,10 @@ class TrainingSchedule:
     """The tier of optimizer state where a scenario names none."""
     parameter_home: ClassVar[str] = GPU
     """The tier of 16-bit parameters where a scenario names none."""
+    activation_home: ClassVar[str] = GPU
+    """The tier where activations wait for backward, where a scenario names none."""
+    checkpoints: ClassVar[int] = 1
+    """Hidden states that a recomputed layer keeps: its input, or the inputs of its halves."""
     gradients_with_state: ClassVar[bool] = True
     """Whether fp32 gradients are kept in the tier of the optimizer state."""
     placement_options: ClassVar[tuple[str, ...]] = ()
@@ -120,7 +126,7 @@ class TrainingSchedule:
         """Take the memory that states hold throughout: by default p, m, v and gradients, each where it is placed."""
         for tier in dict.fromkeys(self.placed.optimizer):
             held = count(self.on(tier))
-            rank.tier(tier).allocate(OPTIMIZER_STATE, 3 * FP32 * held)
+            rank.tier(tier).allocate(OPTIMIZER_STATE, self.state_bytes * held)
             if self.gradients_with_state:
                 rank.tier(tier).allocate(GRADIENTS, FP32 * held)
 

@@ -85,9 +85,11 @@ class Training:
         self.gathered_bytes = float(BF16 * workload.layer_elements) if fetched else 0.0
         self.recomputed = placed.recomputed
         activations = workload.layer_activation_bytes
-        self.kept_bytes = [workload.hidden_bytes if i < self.recomputed else activations for i in range(self.layers)]
+        inputs = schedule.checkpoints * workload.hidden_bytes
+        self.kept_bytes = [inputs if i < self.recomputed else activations for i in range(self.layers)]
         """What each layer's forward leaves to its backward: its input where it is recomputed, else all activations."""
-        self.passing_bytes = [activations if i < self.recomputed else 0.0 for i in range(self.layers)]
+        part = activations / schedule.checkpoints
+        self.passing_bytes = [part if i < self.recomputed else 0.0 for i in range(self.layers)]
         """What a recomputed layer holds only while it runs."""
         self.bucket_elements = workload.training.reduce_bucket_size or BUCKET_ELEMENTS
         self.buckets = workload.buckets(self.bucket_elements)

@@ -21,8 +21,12 @@ from offsim.programs.options import Option, ScheduleOptions, declared
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
+from offsim.schedulers.greedysnake import GreedySnake
+from offsim.schedulers.lohan import Lohan
+from offsim.schedulers.memascend import MemAscend
 from offsim.schedulers.mlp_offload import MlpOffload
 from offsim.schedulers.no_offload import NoOffload
+from offsim.schedulers.smart_infinity import SmartInfinity
 from offsim.schedulers.stronghold import Stronghold
 from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
@@ -41,6 +45,10 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         ZeroInfinity,
         MlpOffload,
         Stronghold,
+        Lohan,
+        GreedySnake,
+        MemAscend,
+        SmartInfinity,
     )
 }
 

@@ -17,7 +17,7 @@ from offsim.programs.transformer import BF16, Subgroup
 from offsim.schedulers.base import option
 from offsim.schedulers.swapping import SwapOptions, Swapping
 from offsim.schedulers.zero3_offload import Zero3OffloadOptions
-from offsim.states.pool import Pool, pinned_bytes
+from offsim.states.pool import Pool
 
 PARAMETERS = "zero_optimization.offload_param"
 """DeepSpeed's section, as a path of keys."""
@@ -54,12 +54,17 @@ class StoredParameters(Swapping):
         self.in_host = frozenset(index for index, end in enumerate(ends) if end <= self.options.max_in_cpu)
         kept = sum(self.subgroups[index].elements for index in self.in_host)
         rank.host_memory.allocate("parameters that stay (bf16)", BF16 * kept)
-        rank.host_memory.allocate("write-back buffer (bf16)", pinned_bytes(BF16 * self.largest))
+        rank.host_memory.allocate("write-back buffer (bf16)", self.pinned(BF16 * self.largest))
         slices = [n for t, n in zip(self.workload.tensors, self.workload.shares, strict=True) if t.layer == 0]
-        large = max(1, sum(BF16 * elements >= SMALLEST for elements in slices))
-        self.layers_ahead = max(1, self.options.parameter_buffer_count // large)
-        nbytes = pinned_bytes(BF16 * self.options.parameter_buffer_size) * self.options.parameter_buffer_count
+        large = [elements for elements in slices if BF16 * elements >= SMALLEST]
+        self.layers_ahead = max(1, self.options.parameter_buffer_count // max(1, len(large)))
+        nbytes = self.buffer_bytes(large)
         self.pool = Pool(rank.host_memory, "parameter buffers", self.layers_ahead, nbytes / self.layers_ahead)
+
+    def buffer_bytes(self, slices: Sequence[int]) -> float:
+        """Bytes of all parameter buffers; `slices` are those of a layer that take buffers."""
+        count: int = self.options.parameter_buffer_count
+        return count * self.pinned(BF16 * self.options.parameter_buffer_size)
 
     def from_storage(self, layer: int) -> bool:
         """Whether a layer's slices are read from storage."""

@@ -59,13 +59,17 @@ class Swapping(Zero3Offload):
     def place(self, rank: Rank) -> None:
         super().place(rank)
         self.largest = max(subgroup.elements for subgroup in self.subgroups)
-        size = pinned_bytes(FP32 * self.largest)
+        size = self.pinned(FP32 * self.largest)
         self.buffers = self.options.buffer_count or self.options.least_buffers
         if self.options.host_share is not None:
             share = self.options.host_share * rank.profile.host.memory_bytes / rank.platform.layout.per_node
             room = share - BF16 * self.workload.partition
             self.buffers = max(int(room // size), self.buffers)
         rank.host_memory.allocate("swap buffers (pinned)", self.buffers * size)
+
+    def pinned(self, nbytes: float) -> float:
+        """Bytes of host memory that a pinned buffer of so many takes."""
+        return pinned_bytes(nbytes)
 
     def tier_of(self, subgroup: Subgroup) -> str:
         """The tier of a sub-group's optimizer state."""

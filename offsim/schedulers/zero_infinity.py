@@ -75,20 +75,20 @@ class ZeroInfinity(StoredParameters):
                 self.write_gradients(rank)
             yield from self.await_writes(rank)
         if not (self.options.pipeline_read or self.options.pipeline_write):
-            yield self.read(rank, 3 * FP32 * subgroup.elements, subgroup, "read p, m, v")
+            yield self.read(rank, self.state_bytes * subgroup.elements, subgroup, "read p, m, v")
             yield self.read(rank, FP32 * subgroup.elements, subgroup, "read gradients")
             return
         if first or not self.options.pipeline_read:
-            self.read(rank, 4 * FP32 * subgroup.elements, subgroup, "read p, m, v, gradients")
+            self.read(rank, (self.state_bytes + FP32) * subgroup.elements, subgroup, "read p, m, v, gradients")
         yield rank.wait(*self.handles(rank, "read"))
         for later in following[following.index(subgroup) + 1 :][: int(self.options.pipeline_read)]:
-            self.read(rank, 4 * FP32 * later.elements, later, "read p, m, v, gradients")
+            self.read(rank, (self.state_bytes + FP32) * later.elements, later, "read p, m, v, gradients")
 
     def swap_out(self, rank: Rank, subgroup: Subgroup) -> Code:
         if self.stored(rank, subgroup):
             if self.options.pipeline_write:
                 yield from self.await_writes(rank)
-            written = self.write(rank, 3 * FP32 * subgroup.elements, subgroup, "write p, m, v")
+            written = self.write(rank, self.state_bytes * subgroup.elements, subgroup, "write p, m, v")
             yield None if self.options.pipeline_write else written
 
     def update(self, rank: Rank) -> Code:

@@ -23,7 +23,7 @@ class Activations(Section):
     """What layers keep for backward."""
 
     recompute: int | None = Field(default=None, ge=0, description="layers recomputed in backward, from the first; all")
-    tier: str = Field(default="gpu", min_length=1, description="where it waits for backward: gpu, host")
+    tier: str | None = Field(default=None, min_length=1, description="where it waits for backward: gpu, host")
 
     def recomputed(self, layers: int) -> int:
         """How many layers are recomputed, of so many that may be."""

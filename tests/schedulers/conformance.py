@@ -57,8 +57,12 @@ SECTIONS: dict[str, dict[str, Any]] = {
 TIERS: dict[str, dict[str, Any]] = {
     "nvme": {"capacity_bytes": 1e13, "read_bytes_per_s": 8e9, "write_bytes_per_s": 4e9, "latency_s": 1e-5},
     "pfs": {"scope": "job", "capacity_bytes": 1e15, "read_bytes_per_s": 6e9, "write_bytes_per_s": 5e9},
+    "csd": {
+        "kind": "csd", "capacity_bytes": 1e13, "read_bytes_per_s": 6e9, "write_bytes_per_s": 5e9,
+        "device_read_bytes_per_s": 3e9, "device_write_bytes_per_s": 2e9, "device_params_per_s": 2e9, "devices": 3,
+    },
     "cxl": {"kind": "memory", "capacity_bytes": 1e12, "read_bytes_per_s": 3e10, "write_bytes_per_s": 2e10},
-}
+}  # fmt: skip
 MODEL = {
     "layers": 5, "hidden": 512, "ffn_hidden": 1024, "heads": 4, "kv_heads": 4, "vocab": 2048, "sequence": 128,
 }  # fmt: skip
@@ -192,7 +196,7 @@ def accepts(options: type[ScheduleOptions], values: Mapping[str, Any]) -> bool:
 
 def placements(schedule: type[TrainingSchedule]) -> list[dict[str, Any]]:
     """Placements of each state in each kind of tier that the schedule is made for."""
-    tiers = {"gpu": GPU, "memory": HOST, "storage": "nvme"}
+    tiers = {"gpu": GPU, "memory": HOST, "storage": "nvme", "csd": "csd"}
     optimizer: list[Any] = [tiers[kind] for kind in schedule.optimizer_kinds]
     if "memory" in schedule.optimizer_kinds:
         optimizer.append("cxl")
@@ -228,6 +232,11 @@ class Facts:
         return sum(s.elements for s in self.workload.subgroups)
 
     @property
+    def state_bytes(self) -> int:
+        """Bytes of p, m and v of a parameter."""
+        return 3 * (BF16 if getattr(self.options, "optimizer_dtype", "fp32") == "bf16" else FP32)
+
+    @property
     def micro_steps(self) -> int:
         return self.workload.training.micro_steps
 
@@ -244,15 +253,15 @@ class Facts:
     def off_gpu(self) -> int:
         return self.on("memory", "storage")
 
-    def fetched(self, live: int = 0) -> float:
+    def fetched(self, live: int = 0, micro_steps: int = 0) -> float:
         """Elements of the rank's slices that come to the GPU in an iteration, where parameters live elsewhere.
 
         Each layer in each forward, and in each backward those that have not stayed gathered, which are the last `live`;
-        embedding and head once.
+        embedding and head once. `micro_steps` are those of the training if none are given.
         """
         model = self.workload.model
         live = min(live or max(-(-LIVE // self.workload.layer_elements), 2), model.layers)
-        layers = self.micro_steps * (2 * model.layers - live)
+        layers = (micro_steps or self.micro_steps) * (2 * model.layers - live)
         vocabularies = 1 if model.tied_embeddings else 2
         return (layers * self.workload.layer_elements + vocabularies * self.workload.vocab_elements) / self.ranks
 
@@ -309,7 +318,7 @@ def check_placement(result: Result, known: Facts) -> None:
     for tier, held in occupants.items():
         placed = zip(known.workload.subgroups, known.placed.optimizer, strict=True)
         elements = sum(s.elements for s, place in placed if place == tier)
-        assert held.get("optimizer state p, m, v (fp32)", 0.0) == pytest.approx(3 * FP32 * elements), tier
+        assert held.get("optimizer state p, m, v (fp32)", 0.0) == pytest.approx(known.state_bytes * elements), tier
         parameters = known.workload.resident if tier == known.placed.parameters else 0
         assert held.get("parameters (bf16)", 0.0) == pytest.approx(BF16 * parameters), tier
 
@@ -455,7 +464,7 @@ def check_longest_chain(case: Case) -> None:
     """Where nothing that is shared is scarce, an iteration takes the longest chain of work alone."""
     ample = {"memory_bytes_per_s": FREE, "cores": FREE}
     link = {"duplex_bytes_per_s": FREE}
-    quick = {name: {"read_bytes_per_s": FREE, "write_bytes_per_s": FREE} for name in TIERS}
+    quick = {name: {rate: FREE for rate in tier if rate.endswith("_per_s")} for name, tier in TIERS.items()}
     hardware = node(host=ample, link=link, interconnect={"collective_gpu_share": 0.0}, **quick)
     # Kernels and casts of several streams share the GPU: these take no time here.
     free = {"hbm_bytes_per_s": FREE, "matrix_flops_per_s": FREE, "adam_params_per_s": FREE, "kernel_latency_s": 0.0}

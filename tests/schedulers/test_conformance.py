@@ -126,6 +126,54 @@ def stronghold(known: Facts) -> Bytes:
     return {"d2h": 2 * known.owned * known.micro_steps}
 
 
+def lohan(known: Facts) -> Bytes:
+    """Parameters are read before each pass; p, m, v once; fp32 gradients go down, and through the GPU to be added.
+
+    A recomputed layer keeps the inputs of both halves.
+    """
+    fetched = 2 * known.fetched(layers_kept(known))
+    model, workload = known.workload.model, known.workload
+    second_halves = 0.0
+    if known.placed.activations != GPU:
+        second_halves = known.micro_steps * min(known.placed.recomputed, model.layers - 1) * workload.hidden_bytes
+    return {
+        "h2d": 4 * known.owned * (known.micro_steps - 1) + second_halves,
+        "d2h": 4 * known.owned * known.micro_steps + second_halves,
+        "nvme read": fetched + 12 * known.owned,
+        "nvme write": (2 + 12) * known.owned,
+    }
+
+
+def greedysnake(known: Facts) -> Bytes:
+    """Layer by layer over all micro-batches: parameters move as in one micro-step, summed gradients go down once."""
+    once = 2 * known.fetched(layers_kept(known), micro_steps=1)
+    again = 2 * known.fetched(layers_kept(known)) - once
+    return {
+        "h2d": -again,
+        "d2h": 2 * known.owned,
+        "nvme read": once + 12 * known.owned,
+        "nvme write": (2 + 12) * known.owned,
+    }
+
+
+def memascend(known: Facts) -> Bytes:
+    """As ZeRO-Infinity; p, m and v in 16 bits save 6 B each way."""
+    moved, saved = zero_infinity(known), (12.0 - known.state_bytes) * known.on("storage")
+    return {**moved, "nvme read": moved["nvme read"] - saved, "nvme write": moved["nvme write"] - saved}
+
+
+def smart_infinity(known: Facts) -> Bytes:
+    """Over the shared link only gradients, to be updated in the devices, and parameters, on to the GPU."""
+    exchanged = 2 if known.options.exchange_dtype == "fp16" else 4
+    written = exchanged * known.options.compression * known.owned
+    return {
+        "h2d": accumulation(known) + exchanged * known.owned,
+        "d2h": accumulation(known) + written,
+        "csd write": written,
+        "csd read": exchanged * known.owned,
+    }
+
+
 CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
     form.__name__: form
     for form in (
@@ -137,6 +185,10 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         zero_infinity,
         mlp_offload,
         stronghold,
+        lohan,
+        greedysnake,
+        memascend,
+        smart_infinity,
     )
 }
 
@@ -161,6 +213,8 @@ FURTHER = [
     Case("zero_infinity", {**STORED, "parameter_buffer_count": 1}, {"parameters": "nvme"}),
     Case("zero_infinity", STORED, {"parameters": "nvme"}, {"global_batch": 6}),
     Case("zero_infinity", STORED, {"parameters": "nvme", "optimizer": "host"}),
+    Case("memascend", STORED, {"parameters": "nvme"}),
+    Case("memascend", {**STORED, "parameter_buffers": "largest"}, {"parameters": "nvme"}),
     Case("mlp_offload", {"buffer_count": 18}),
     Case("mlp_offload", {"buffer_count": 18, "alternating": False}),
     Case("mlp_offload", {"buffer_count": 200}),
