@@ -84,7 +84,7 @@ def placed_states(
     parameters = asked.parameters or scheduler.parameter_home
     _require_tier(scenario, profile, "parameters", parameters, scheduler.parameter_kinds, scheduler.name)
     activations = asked.activations.tier or scheduler.activation_home
-    _require_tier(scenario, profile, "activations", activations, (GPU, "memory"), "activations")
+    _require_tier(scenario, profile, "activations", activations, scheduler.activation_kinds, scheduler.name)
     layers = workload.model.layers if workload.training.activation_checkpointing else 0
     return Placed(parameters, optimizer, activations, asked.activations.recomputed(layers))
 
@@ -97,6 +97,8 @@ def _require_tier(
     known = (GPU, HOST, *profile.tiers)
     if tier not in known:
         raise scenario.document.error(at, f"profile '{profile.name}' has no tier '{tier}'{suggestion(tier, known)}")
+    if not kinds:
+        raise scenario.document.error(at, f"{who} has no {state} state to place, found {tier}")
     if (kind := tier_kind(profile, tier)) not in kinds:
         places = [name for name in known if tier_kind(profile, name) in kinds]
         problem = f"{who} keeps {state} in {' or '.join(kinds)} tiers ({', '.join(places)}), found {tier} ({kind})"

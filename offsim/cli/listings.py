@@ -78,7 +78,9 @@ def scheduler_report(name: str, style: Style = PLAIN) -> str:
     blocks.append(
         wrapped(
             f"ZeRO stage {', '.join(map(str, cls.stages))}; "
-            + "; ".join(f"{state} in tiers of kind {', '.join(names)}" for state, names in kinds)
+            + "; ".join(
+                f"{state} in tiers of kind {', '.join(names)}" if names else f"no {state}" for state, names in kinds
+            )
             + (f"; parameters up to {cls.lag} update behind." if cls.lag else ".")
         )
     )

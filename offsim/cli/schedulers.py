@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from offsim.inputs.errors import InputError
 from offsim.scenario import Scenario, load_scenario, scenario_profile
-from offsim.schedulers.registry import available_schedulers, scenario_scheduler, with_scheduler
+from offsim.schedulers.registry import alternative, available_schedulers, scenario_scheduler, with_scheduler
 from offsim.simulation import checked
 
 
@@ -41,7 +41,7 @@ def chosen(scenario: Scenario, texts: Sequence[str]) -> tuple[list[Scenario], li
     found, left_out = [], []
     for name in available_schedulers():
         try:
-            changed = under(scenario, name)
+            changed = alternative(scenario, name)
             checked(changed, scenario_profile(changed))
         except InputError as error:
             left_out.append(f"left out {name}: {error.problem}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.cli.trust import trust_lines
 from offsim.results.units import format_time, format_time_interval
-from offsim.study.sensitivities.sensitivity import COLUMNS, Effect, Sensitivity
+from offsim.study.sensitivities.sensitivity import Effect, Sensitivity
 from offsim.views.text import labelled_lines
 from offsim.views.wording import drawing_title, validated
 
@@ -47,18 +47,18 @@ def _limit(effect: Effect, time_s: float) -> str:
 
 
 def _effects(found: Sensitivity, style: Style) -> str:
-    shown = [e for e in found.effects if any(abs(e.elasticity[name]) >= SHOWN_FROM for name in COLUMNS)]
+    shown = [e for e in found.effects if any(abs(slope) >= SHOWN_FROM for slope in e.elasticity.values())]
     largest = max((abs(effect.elasticity["iteration"]) for effect in shown), default=0.0) or 1.0
     rows = [
         (
             effect.value.key,
-            *(_cell(effect.elasticity[name]) for name in COLUMNS),
+            *(_cell(effect.elasticity[name]) for name in found.columns),
             style.bar(abs(effect.elasticity["iteration"]) / largest, BAR),
         )
         for effect in shown
     ]
     title = style.heading("percent of time for each percent that a value rises")
-    table = style.table(rows, ("value", *COLUMNS, ""), "l" + "r" * len(COLUMNS) + "l")
+    table = style.table(rows, ("value", *found.columns, ""), "l" + "r" * len(found.columns) + "l")
     rest = [effect.value.key for effect in found.effects if effect not in shown]
     return "\n".join([title, table, *([wrapped(f"next to nothing: {', '.join(rest)}")] if rest else [])])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,15 @@ from offsim.programs.rank import Collectives, Rank
 from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.training import Training
 from offsim.programs.transformer import Workload
+from offsim.programs.zeroth_order import ZerothOrder
 from offsim.states.block import Block
 from offsim.states.placement import Placed
 
+PROGRAMS: dict[str, Callable[[Rank, Any], Training | ZerothOrder]] = {
+    "training": Training,
+    "zeroth_order": ZerothOrder,
+}
+"""What a rank computes, by the name that its schedule gives."""
 MAX_PERIODS = 8
 """Periods after which a run that does not repeat is given up."""
 CLOSE = 1e-9
@@ -49,6 +55,8 @@ class Run:
     engine: Engine
     platform: Platform
     ranks: list[Rank]
+    forwards: int
+    """Forward passes that the matrix work of a micro-batch is worth."""
     phases: list[Phase] = field(default_factory=list)
     first: int = 1
     """The first measured iteration."""
@@ -103,7 +111,7 @@ def _run(
     platform = Platform(engine, profile, layout)
     collectives = Collectives(layout.simulated)
     ranks = [Rank(engine, platform, number, workload, collectives) for number in range(layout.simulated)]
-    run = Run(profile, workload, layout, engine, platform, ranks)
+    run = Run(profile, workload, layout, engine, platform, ranks, schedule.forwards)
     try:
         iterations = Iterations(run, [schedule(options, workload, placed) for _ in ranks])
         for rank in ranks:
@@ -127,7 +135,9 @@ class Iterations:
         self.run = run
         self.schedules = schedules
         self.period = schedules[0].period
-        self.programs = [Training(rank, schedule) for rank, schedule in zip(run.ranks, schedules, strict=True)]
+        self.programs = [
+            PROGRAMS[schedule.program](rank, schedule) for rank, schedule in zip(run.ranks, schedules, strict=True)
+        ]
         for rank, schedule in zip(run.ranks, schedules, strict=True):
             home, version = schedule.placed.parameters, -int(schedule.starts_with_update)
             rank.parameters = [
@@ -147,8 +157,8 @@ class Iterations:
         """The host thread's code of a rank."""
         program = self.programs[rank.number]
         if program.schedule.starts_with_update:
-            rank.host.phase = "update"
-            yield from program.update()
+            rank.host.phase, update = list(program.phases())[-1]
+            yield from update
         while True:
             rank.host.iteration += 1
             self._begin(rank)

@@ -30,6 +30,10 @@ class TrainingSchedule:
     name: ClassVar[str]
     Options: ClassVar[type[ScheduleOptions]] = ScheduleOptions
 
+    program: ClassVar[str] = "training"
+    """What it schedules: `training`, or `zeroth_order` for subclasses of `ZerothOrderSchedule`."""
+    forwards: ClassVar[int] = 3
+    """Forward passes that the matrix work of a micro-batch is worth: backward is worth two."""
     lag: ClassVar[int] = 0
     """Updates that parameters may be behind when kernels read them."""
     period: ClassVar[int] = 1
@@ -51,8 +55,9 @@ class TrainingSchedule:
     stages: ClassVar[tuple[int, ...]] = (3,)
     """ZeRO stages that it is made for."""
     optimizer_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
-    """Kinds of tiers that optimizer state may be in: gpu, memory, storage."""
+    """Kinds of tiers that optimizer state may be in: gpu, memory, storage; empty where there is none."""
     parameter_kinds: ClassVar[tuple[str, ...]] = (GPU,)
+    activation_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
     optimizer_home: ClassVar[str] = HOST
     """The tier of optimizer state where a scenario names none."""
     parameter_home: ClassVar[str] = GPU

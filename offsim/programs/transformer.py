@@ -311,16 +311,16 @@ class Workload:
         """Look-up, or its gradient: one hidden state read and written."""
         return [Kernel(0, 2 * BF16 * self.tokens * self.model.hidden)]
 
-    def model_flops(self) -> float:
+    def model_flops(self, forwards: int = 3) -> float:
         """FLOPs of forward and backward of one micro-batch on one rank, whatever the kernels do.
 
         6 per token and matrix parameter, and 12 x layers x hidden x sequence per token for attention, without
-        recomputation (PaLM, appendix B).
+        recomputation (PaLM, appendix B): as much as three forward passes, or as many as there are.
         """
         m = self.model
         matrices = m.layers * (self.layer_elements - 2 * m.hidden) + self.vocab_elements
         attention = 2 * m.layers * m.hidden * m.sequence / self._tp
-        return 6 * self.tokens * (matrices + attention)
+        return 2 * forwards * self.tokens * (matrices + attention)
 
     # Bytes of activations on a rank.
 

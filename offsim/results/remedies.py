@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from offsim.inputs.errors import InputError
 from offsim.programs.options import options_to_try
 from offsim.scenario import Scenario, Training, load_scenario
-from offsim.schedulers.registry import BUILT_IN, scenario_scheduler, with_scheduler
+from offsim.schedulers.registry import BUILT_IN, alternative, scenario_scheduler
 
 Change = dict[str, object]
 """Dotted key -> its new value."""
@@ -46,7 +46,7 @@ def _try(scenario: Scenario, change: Change, attempt: Attempt) -> Remedy | None:
     name = change.get("scheduler.name")
     overrides = [f"{key}={value}" for key, value in change.items()]
     try:
-        changed = with_scheduler(scenario, str(name)) if name else load_scenario(scenario, overrides)
+        changed = alternative(scenario, str(name)) if name else load_scenario(scenario, overrides)
         seconds = attempt(changed)
     except InputError:
         return None  # a combination that cannot be: heads that do not split, no network

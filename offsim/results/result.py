@@ -94,7 +94,7 @@ class Result:
     def tflops_per_gpu(self) -> float:
         """Model FLOPs (forward and backward, without recomputation) per second and GPU, in 1e12."""
         workload = self.run.workload
-        return workload.model_flops() * workload.training.micro_steps / self.iteration_s / 1e12
+        return workload.model_flops(self.run.forwards) * workload.training.micro_steps / self.iteration_s / 1e12
 
     @cached_property
     def limits_s(self) -> dict[str, dict[str, float]]:

@@ -21,6 +21,7 @@ from offsim.programs.options import Option, ScheduleOptions, declared
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
+from offsim.schedulers.distzo2 import DistZo2
 from offsim.schedulers.greedysnake import GreedySnake
 from offsim.schedulers.lohan import Lohan
 from offsim.schedulers.memascend import MemAscend
@@ -32,6 +33,7 @@ from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
 from offsim.schedulers.zero_infinity import ZeroInfinity
+from offsim.schedulers.zo2 import Zo2
 
 GROUP = "offsim.schedulers"
 BUILT_IN: dict[str, type[TrainingSchedule]] = {
@@ -49,6 +51,8 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         GreedySnake,
         MemAscend,
         SmartInfinity,
+        Zo2,
+        DistZo2,
     )
 }
 
@@ -119,3 +123,15 @@ def with_scheduler(scenario: Scenario, choice: str | Mapping[str, Any]) -> Scena
     marks = before.marks | {("scheduler", key): Mark("", 0, "") for key in given}
     changed._document = Document({**before.data, "scheduler": section}, marks)
     return changed
+
+
+def alternative(scenario: Scenario, name: str) -> Scenario:
+    """Return the scenario under another scheduler that computes the same; InputError for one that does not.
+
+    Zeroth-order steps are no way to run a training step that does not fit.
+    """
+    own = scenario.scheduler.name
+    computed, wanted = find_scheduler(name).program, find_scheduler(own).program
+    if computed != wanted:
+        raise InputError(f"it is a schedule of {computed} steps, {own} one of {wanted} steps")
+    return with_scheduler(scenario, name)

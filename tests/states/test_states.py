@@ -127,12 +127,26 @@ def placed(placement: dict[str, Any], scheduler: str = "zero3_offload") -> dict[
         ({"optimizer": "nvm"}, "profile 'made-up' has no tier 'nvm'; did you mean 'nvme'?"),
         ({"optimizer": "nvme"}, "zero3_offload keeps optimizer in gpu or memory tiers (gpu, host, cxl), found nvme"),
         ({"parameters": "pfs"}, "zero3_offload keeps parameters in gpu or memory tiers (gpu, host, cxl), found pfs"),
-        ({"activations": {"tier": "nvme"}}, "activations keeps activations in gpu or memory tiers"),
+        ({"activations": {"tier": "nvme"}}, "zero3_offload keeps activations in gpu or memory tiers"),
     ],
 )
 def test_tiers_that_cannot_be_are_refused(placement: dict[str, Any], problem: str) -> None:
     with pytest.raises(InputError) as caught:
         simulate(placed(placement), profile=profile(tiers=TIERS))
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("placement", "problem"),
+    [
+        ({"optimizer": "host"}, "zo2 has no optimizer state to place, found host"),
+        ({"activations": {"tier": "host"}}, "zo2 keeps activations in gpu tiers (gpu), found host (memory)"),
+    ],
+)
+def test_states_that_a_schedule_does_not_have_are_not_placed(placement: dict[str, Any], problem: str) -> None:
+    source = {**scenario("zo2", training={"zero_stage": 0}), "placement": placement}
+    with pytest.raises(InputError) as caught:
+        simulate(source, profile=profile(tiers=TIERS))
     assert problem in str(caught.value)
 
 

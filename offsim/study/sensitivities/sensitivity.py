@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from offsim.api import simulate
 from offsim.results.interval import interval_dict
-from offsim.results.result import PHASES, Result
+from offsim.results.result import Result
 from offsim.results.simulate import Source
 from offsim.study.sensitivities.hardware_values import HardwareValue, Times, hardware_values, times_of, times_with
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from offsim.views.figure import Picture
 
-COLUMNS = ("iteration", *PHASES)
 STEP = 0.01
 """Of ln(value), either way: below what most values are known to, and wide enough to even out small bends."""
 NOTHING = 1e-6
@@ -51,6 +50,11 @@ class Sensitivity:
     def __init__(self, result: Result, effects: Sequence[Effect]) -> None:
         self.result = result
         self.effects = sorted(effects, key=lambda effect: -abs(effect.elasticity["iteration"]))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The iteration and its phases: the keys of elasticities."""
+        return ("iteration", *self.result.durations)
 
     @cached_property
     def ranges(self) -> pd.DataFrame:
@@ -86,7 +90,7 @@ class Sensitivity:
                 "unit": effect.value.unit,
                 "low": effect.value.low,
                 "high": effect.value.high,
-                **{name: effect.elasticity[name] for name in COLUMNS},
+                **{name: effect.elasticity[name] for name in self.columns},
             }
             for effect in self.effects
         ]

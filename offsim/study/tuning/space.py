@@ -11,7 +11,7 @@ from offsim.inputs.errors import InputError, suggestion
 from offsim.programs.options import options_to_try
 from offsim.programs.transformer import Workload
 from offsim.scenario import Scenario, load_scenario, scenario_profile
-from offsim.schedulers.registry import BUILT_IN, available_schedulers, find_scheduler, with_scheduler
+from offsim.schedulers.registry import BUILT_IN, alternative, available_schedulers, find_scheduler, with_scheduler
 from offsim.simulation import checked
 
 Settings = dict[str, Any]
@@ -134,7 +134,7 @@ def _applicable(scenario: Scenario) -> list[str]:
     found = []
     for name in available_schedulers():
         try:
-            changed = with_scheduler(scenario, name)
+            changed = alternative(scenario, name)
             checked(changed, scenario_profile(changed))
         except InputError:
             if name != scenario.scheduler.name:

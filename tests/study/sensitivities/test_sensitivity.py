@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
+from offsim.cli.sensitivity import sensitivity_report
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile, Provenance
 from offsim.platform.profiles import load_profile
@@ -192,3 +193,10 @@ def test_tables() -> None:
     low = ranges.set_index("name").loc["host.adam_params_per_s"]
     assert (low["low"], low["high"]) == (pytest.approx(0.9e9), pytest.approx(1.1e9))
     assert found.to_dict()["interval"] is None
+
+
+def test_phases_are_those_of_the_schedule() -> None:
+    found = find(scenario("zo2", training={"zero_stage": 0}), profile())
+    assert found.columns == ("iteration", "dual forward")
+    assert all(set(effect.elasticity) == set(found.columns) for effect in found.effects)
+    assert "dual forward" in sensitivity_report(found)

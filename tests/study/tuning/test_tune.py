@@ -196,8 +196,8 @@ def test_upgrades_multiply_what_the_scenario_has_already_changed() -> None:
 
 
 def test_more_gpu_memory_buys_what_does_not_fit_without() -> None:
-    question = Question(over=("scheduler",))
-    tuning = tune("dos_70b_dgx_h200", question)
+    schedulers = ("zero3_offload", "deep_optimizer_states", "no_offload")
+    tuning = tune("dos_70b_dgx_h200", Question(over=(), values={"scheduler": schedulers}))
     bought = upgrades(tuning)
     now, then = tuning.best, {upgrade.name: upgrade.best for upgrade in bought}["GPU memory x2"]
     assert now is not None
