@@ -51,6 +51,13 @@ class TrainingSchedule:
     optimizer_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
     """Kinds of tiers that optimizer state may be in: gpu, memory, storage."""
     parameter_kinds: ClassVar[tuple[str, ...]] = (GPU,)
+    keeps_last_layers: bool = True
+    """Whether the last layers of a forward stay on the GPU for its backward; else all are fetched again."""
+    parameter_bytes: ClassVar[int] = BF16
+    """Bytes of a parameter in the tier of parameters; 0 where layers are made of fp32 ones in the optimizer state."""
+    state_bytes: ClassVar[int] = 3 * FP32
+    """Bytes of optimizer state for each parameter: p, m and v in fp32."""
+
     optimizer_home: ClassVar[str] = HOST
     """The tier of optimizer state where a scenario names none."""
     parameter_home: ClassVar[str] = GPU
@@ -116,7 +123,7 @@ class TrainingSchedule:
         """Take the memory that states hold throughout: by default p, m, v and gradients, each where it is placed."""
         for tier in dict.fromkeys(self.placed.optimizer):
             held = count(self.on(tier))
-            rank.tier(tier).allocate(OPTIMIZER_STATE, 3 * FP32 * held)
+            rank.tier(tier).allocate(OPTIMIZER_STATE, self.state_bytes * held)
             if self.gradients_with_state:
                 rank.tier(tier).allocate(GRADIENTS, FP32 * held)
 

@@ -93,7 +93,7 @@ class Training:
         self.buckets = workload.buckets(self.bucket_elements)
         if workload.by_layer:
             self.bucket_elements = max(bucket.elements for _, bucket in self.buckets)
-        rank.tier(placed.parameters).allocate(PARAMETERS, BF16 * workload.resident)
+        rank.tier(placed.parameters).allocate(PARAMETERS, schedule.parameter_bytes * workload.resident)
         gpu = rank.gpu_memory
         gpu.allocate(BUCKET, BF16 * self.bucket_elements)
         if self.stage < 2:
@@ -104,9 +104,14 @@ class Training:
 
     @cached_property
     def live(self) -> int:
-        """Layers that are gathered at once; as many last ones stay so between forward and backward."""
+        """Layers that are gathered at once."""
         most = max(-(-MAX_LIVE // self.rank.workload.layer_elements), 2)
         return min(self.schedule.layers_ahead or most, self.layers)
+
+    @property
+    def kept(self) -> int:
+        """The last layers, which stay gathered between forward and backward."""
+        return self.live if self.schedule.keeps_last_layers else 0
 
     def phases(self) -> Iterator[tuple[str, Code]]:
         """The phases of an iteration in order, each with the host thread's code that runs it."""
@@ -145,7 +150,7 @@ class Training:
             for step in steps:
                 yield rank.launch(f"launch layer {layer}", costs.launch, layer)
                 frees = passing
-                if step == steps[-1] and layer < self.layers - self.live:
+                if step == steps[-1] and layer < self.layers - self.kept:
                     frees += self._hold(GATHERED, self.gathered_bytes)
                 current = rank.compute(
                     f"layer {layer} forward",
@@ -157,7 +162,7 @@ class Training:
                 )
                 yield from schedule.keep(rank, layer, step, kept, current)
             computed.append(current)
-            if layer < self.layers - self.live:
+            if layer < self.layers - self.kept:
                 schedule.release(rank, layer, "forward", current)
         vocabulary = yield from self._fetch_vocabulary(self.layers, computed[-2] if self.layers > 1 else None)
         kept, temporary = FP32 * workload.logits, (FP32 + BF16) * workload.logits
@@ -191,6 +196,8 @@ class Training:
         while buckets and buckets[0][0] == self.layers:
             yield from self._flush(buckets.popleft()[1], current, first, last)
         gathers: list[Operation | None] = [None] * self.layers
+        for layer in reversed(range(self.layers - self.live, self.layers - self.kept)):
+            gathers[layer] = yield from self._fetch(layer, "backward", None)
         before = current
         gradients = BF16 * workload.layer_elements
         for layer in reversed(range(self.layers)):

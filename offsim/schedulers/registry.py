@@ -21,9 +21,10 @@ from offsim.programs.options import ScheduleOptions
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
+from offsim.schedulers.fsdp_offload import FsdpOffload
 from offsim.schedulers.mlp_offload import MlpOffload
-from offsim.schedulers.stronghold import Stronghold
 from offsim.schedulers.no_offload import NoOffload
+from offsim.schedulers.stronghold import Stronghold
 from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
@@ -41,6 +42,7 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         ZeroInfinity,
         MlpOffload,
         Stronghold,
+        FsdpOffload,
     )
 }
 
