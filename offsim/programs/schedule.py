@@ -55,7 +55,7 @@ class TrainingSchedule:
     """Whether the last layers of a forward stay on the GPU for its backward; else all are fetched again."""
     parameter_bytes: ClassVar[int] = BF16
     """Bytes of a parameter in the tier of parameters; 0 where layers are made of fp32 ones in the optimizer state."""
-    state_bytes: ClassVar[int] = 3 * FP32
+    state_bytes: int = 3 * FP32
     """Bytes of optimizer state for each parameter: p, m and v in fp32."""
 
     optimizer_home: ClassVar[str] = HOST

@@ -165,7 +165,7 @@ class Training:
             if layer < self.layers - self.kept:
                 schedule.release(rank, layer, "forward", current)
         vocabulary = yield from self._fetch_vocabulary(self.layers, computed[-2] if self.layers > 1 else None)
-        kept, temporary = FP32 * workload.logits, (FP32 + BF16) * workload.logits
+        kept, temporary = FP32 * workload.logits_held, (FP32 + BF16) * workload.logits_held
         for _ in steps:
             yield rank.launch("launch head", costs.launch)
             head = rank.compute(
@@ -181,9 +181,11 @@ class Training:
         """The backward pass of these micro-steps; gradients are flushed after the last of them."""
         rank, costs, workload, schedule = self.rank, self.costs, self.rank.workload, self.schedule
         buckets = deque(self.buckets)
-        logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits)
+        logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits_held)
         head_gradient = self._hold(WORKING_SET, BF16 * workload.vocab_elements)
-        reduced = FP32 * self.bucket_elements / workload.training.data_parallel
+        ranks = workload.training.data_parallel
+        in_place = workload.by_layer and ranks == 1
+        reduced = 0.0 if in_place else FP32 * self.bucket_elements / ranks
         rank.gpu_memory.allocate(REDUCED, reduced)
         for step in steps:
             yield rank.launch("launch head backward", costs.launch)
@@ -191,7 +193,7 @@ class Training:
                 "head backward",
                 costs.head_backward,
                 allocates=logits_gradient + (head_gradient if step == steps[0] else ()),
-                frees=logits_gradient + self._hold(LOSS, FP32 * workload.logits),
+                frees=logits_gradient + self._hold(LOSS, FP32 * workload.logits_held),
             )
         while buckets and buckets[0][0] == self.layers:
             yield from self._flush(buckets.popleft()[1], current, first, last)

@@ -83,10 +83,6 @@ class FsdpOffload(LayersInHost):
             yield rank.d2h(stream, FP32 * elements, "fp32 gradients", pinned=False)
             yield rank.add(elements, bucket.shares[0][0])
 
-    def before_update(self, rank: Rank) -> Code:
-        """Clipping is the user's."""
-        yield from ()
-
     def update(self, rank: Rank) -> Code:
         for group in self.subgroups:
             updated = rank.torch_adam(

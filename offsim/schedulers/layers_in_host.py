@@ -9,7 +9,12 @@ from offsim.engine import Code, MemoryChange, Operation
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
 from offsim.programs.schedule import TrainingSchedule
-from offsim.programs.transformer import BF16
+from offsim.programs.transformer import BF16, Subgroup
+
+
+def parts_of(elements: float, most: int) -> list[float]:
+    """Cut into parts of at most so many elements; the last may be smaller."""
+    return [min(most, elements - start) for start in range(0, max(1, int(elements)), most)]
 
 
 class LayersInHost(TrainingSchedule):
@@ -25,6 +30,27 @@ class LayersInHost(TrainingSchedule):
     released: Operation | None = None
     """The kernels after which a layer gave back its place last."""
 
+    def before_update(self, rank: Rank) -> Code:
+        """No norm of all gradients: layers are updated as their gradients come."""
+        yield from ()
+
+    def update(self, rank: Rank) -> Code:
+        """Updates began in backward and run on; the next forward waits layer by layer."""
+        yield from ()
+
+    def update_on_cpu(
+        self, rank: Rank, group: Subgroup, arrived: Sequence[tuple[Operation, float]], first: bool, last: bool
+    ) -> Code:
+        """The optimizer's thread: each copy of so many 16-bit gradients, as it lands, is added up or applied."""
+        thread, index = rank.thread("optimizer"), group.index
+        for copy, elements in arrived:
+            yield copy
+            yield rank.upcast(elements, index, thread)
+            if not first:
+                yield rank.add(elements, index, thread)
+            if last:
+                yield rank.cpu_adam(elements, index, self.placed.optimizer[index], thread)
+
     def release(self, rank: Rank, layer: int, pass_: str, after: Operation) -> None:
         super().release(rank, layer, pass_, after)
         self.released = after
@@ -39,12 +65,13 @@ class LayersInHost(TrainingSchedule):
         memory: Sequence[MemoryChange],
     ) -> Code:
         """In backward, into the place of the layer that was released last."""
+        if self.placed.parameters == GPU:
+            return (yield from super().fetch(rank, layer, pass_, elements, after, memory))
         ranks = self.workload.training.data_parallel
         behind = [*after, self.released] if pass_ == "backward" else after
         uploaded = self.upload(rank, layer, elements / ranks, behind, memory)
         if ranks == 1:
             return uploaded
-        yield from ()
         return rank.all_gather(BF16 * elements, layer if layer < self.workload.model.layers else -1, [uploaded])
 
     def source(self, layer: int) -> str:

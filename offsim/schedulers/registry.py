@@ -22,8 +22,14 @@ from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.fsdp_offload import FsdpOffload
+from offsim.schedulers.l2l import L2L
+from offsim.schedulers.llmq import Llmq
+from offsim.schedulers.megatrain import MegaTrain
+from offsim.schedulers.megatron_offload import MegatronOffload
 from offsim.schedulers.mlp_offload import MlpOffload
 from offsim.schedulers.no_offload import NoOffload
+from offsim.schedulers.roundpipe import RoundPipe
+from offsim.schedulers.slideformer import SlideFormer
 from offsim.schedulers.stronghold import Stronghold
 from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
@@ -43,6 +49,12 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         MlpOffload,
         Stronghold,
         FsdpOffload,
+        SlideFormer,
+        MegaTrain,
+        L2L,
+        RoundPipe,
+        Llmq,
+        MegatronOffload,
     )
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import conformance
 import pytest
@@ -133,6 +134,48 @@ def fsdp_offload(known: Facts) -> Bytes:
     return {"h2d": 4 * known.fetched(kept), "d2h": 4 * known.owned * known.micro_steps}
 
 
+def slideformer(known: Facts) -> Bytes:
+    """Layers up in 16 bits, cast by the CPU, and gradients down."""
+    return {"h2d": 2 * known.fetched(2), "d2h": 2 * known.owned * known.micro_steps}
+
+
+def megatrain(known: Facts) -> Bytes:
+    """Layers come a third time in backward, where they run forward again in blocks."""
+    third = known.micro_steps * known.workload.model.layers * known.workload.layer_elements / known.ranks
+    return {"h2d": 2 * (known.fetched(0) + third), "d2h": 2 * known.owned * known.micro_steps}
+
+
+def by_layer_order(known: Facts) -> Facts:
+    """All micro-batches run through a layer before the next: parameters and gradients move as in one micro-step."""
+    training = known.workload.training
+    once = training.model_copy(update={"global_batch": training.micro_batch * training.data_parallel})
+    return replace(known, workload=replace(known.workload, training=once))
+
+
+def l2l(known: Facts) -> Bytes:
+    """fp32 parameters up before each pass, with m and v in backward; all three down (28 B a parameter)."""
+    fetched = by_layer_order(known).fetched(known.options.window)
+    return {"h2d": 4 * fetched + 8 * known.owned, "d2h": 12 * known.owned}
+
+
+def roundpipe(known: Facts) -> Bytes:
+    """16-bit layers up before each pass, gradients down once."""
+    return {"h2d": 2 * by_layer_order(known).fetched(0), "d2h": 2 * known.owned}
+
+
+def llmq(known: Facts) -> Bytes:
+    """p, m and v up and down; updated 16-bit parameters down where they live in host memory."""
+    fetched, stored = 2 * known.fetched(2), 2 * known.owned
+    on_gpu = known.placed.parameters == GPU
+    state = known.state_bytes * known.owned
+    return {"h2d": state + (not on_gpu) * fetched, "d2h": state + (not on_gpu) * stored}
+
+
+def megatron_offload(known: Facts) -> Bytes:
+    """fp32 gradients down and fp32 parameters up, at the update alone."""
+    return {"h2d": 4 * known.off_gpu, "d2h": 4 * known.off_gpu}
+
+
 CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
     form.__name__: form
     for form in (
@@ -145,11 +188,17 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         mlp_offload,
         stronghold,
         fsdp_offload,
+        slideformer,
+        megatrain,
+        l2l,
+        roundpipe,
+        llmq,
+        megatron_offload,
     )
 }
 
 
-OWN_FETCHES = {"fsdp_offload"}
+OWN_FETCHES = {"fsdp_offload", "slideformer", "megatrain", "l2l", "roundpipe", "llmq"}
 """Schedules whose closed form has the copies of parameters: they are not 2 B a parameter before each pass."""
 
 
