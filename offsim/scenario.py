@@ -58,6 +58,7 @@ class Training(Section):
     zero_stage: int = Field(default=3, ge=0, le=3, description="what ZeRO splits over data-parallel ranks")
     activation_checkpointing: Flag = True
     subgroup_size: Count = 100_000_000
+    loss_chunks: Count = Field(default=1, description="parts of a micro-batch whose logits exist one after another")
     reduce_bucket_size: Count | None = Field(default=None, description="elements of the gradient bucket; 5e8 if none")
 
     @property

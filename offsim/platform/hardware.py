@@ -52,6 +52,9 @@ class Host(Section):
     cores: float = Field(gt=0, description="physical cores of one domain")
     cores_per_rank: float = Field(gt=0, description="cores that a rank's parallel CPU work keeps busy")
     adam_params_per_s: float = Field(gt=0, description="CPU Adam of a rank with nothing else running")
+    torch_adam_params_per_s: float | None = Field(
+        default=None, gt=0, description="PyTorch's Adam on the CPU, a loop over tensors; none: by its memory traffic"
+    )
     scale_params_per_s: float = Field(gt=0, description="gradient scaling (read 4, write 4 B) of a rank, alone")
     downcast_params_per_s: float = Field(gt=0, description="fp32 -> bf16 of a rank, alone")
     fresh_downcast_params_per_s: float | None = Field(

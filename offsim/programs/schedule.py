@@ -58,6 +58,10 @@ class TrainingSchedule:
     """Kinds of tiers that optimizer state may be in: gpu, memory, storage; empty where there is none."""
     parameter_kinds: ClassVar[tuple[str, ...]] = (GPU,)
     activation_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
+    keeps_last_layers: bool = True
+    """Whether the last layers of a forward stay on the GPU for its backward; else all are fetched again."""
+    parameter_bytes: ClassVar[int] = BF16
+    """Bytes of a parameter in the tier of parameters; 0 where layers are made of fp32 ones in the optimizer state."""
     optimizer_home: ClassVar[str] = HOST
     """The tier of optimizer state where a scenario names none."""
     parameter_home: ClassVar[str] = GPU

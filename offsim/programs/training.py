@@ -95,7 +95,7 @@ class Training:
         self.buckets = workload.buckets(self.bucket_elements)
         if workload.by_layer:
             self.bucket_elements = max(bucket.elements for _, bucket in self.buckets)
-        rank.tier(placed.parameters).allocate(PARAMETERS, BF16 * workload.resident)
+        rank.tier(placed.parameters).allocate(PARAMETERS, schedule.parameter_bytes * workload.resident)
         gpu = rank.gpu_memory
         gpu.allocate(BUCKET, BF16 * self.bucket_elements)
         if self.stage < 2:
@@ -106,9 +106,14 @@ class Training:
 
     @cached_property
     def live(self) -> int:
-        """Layers that are gathered at once; as many last ones stay so between forward and backward."""
+        """Layers that are gathered at once."""
         most = max(-(-MAX_LIVE // self.rank.workload.layer_elements), 2)
         return min(self.schedule.layers_ahead or most, self.layers)
+
+    @property
+    def kept(self) -> int:
+        """The last layers, which stay gathered between forward and backward."""
+        return self.live if self.schedule.keeps_last_layers else 0
 
     def phases(self) -> Iterator[tuple[str, Code]]:
         """The phases of an iteration in order, each with the host thread's code that runs it."""
@@ -147,7 +152,7 @@ class Training:
             for step in steps:
                 yield rank.launch(f"launch layer {layer}", costs.launch, layer)
                 frees = passing
-                if step == steps[-1] and layer < self.layers - self.live:
+                if step == steps[-1] and layer < self.layers - self.kept:
                     frees += self._hold(GATHERED, self.gathered_bytes)
                 current = rank.compute(
                     f"layer {layer} forward",
@@ -159,10 +164,10 @@ class Training:
                 )
                 yield from schedule.keep(rank, layer, step, kept, current)
             computed.append(current)
-            if layer < self.layers - self.live:
+            if layer < self.layers - self.kept:
                 schedule.release(rank, layer, "forward", current)
         vocabulary = yield from self._fetch_vocabulary(self.layers, computed[-2] if self.layers > 1 else None)
-        kept, temporary = FP32 * workload.logits, (FP32 + BF16) * workload.logits
+        kept, temporary = FP32 * workload.logits_held, (FP32 + BF16) * workload.logits_held
         for _ in steps:
             yield rank.launch("launch head", costs.launch)
             head = rank.compute(
@@ -178,9 +183,11 @@ class Training:
         """The backward pass of these micro-steps; gradients are flushed after the last of them."""
         rank, costs, workload, schedule = self.rank, self.costs, self.rank.workload, self.schedule
         buckets = deque(self.buckets)
-        logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits)
+        logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits_held)
         head_gradient = self._hold(WORKING_SET, BF16 * workload.vocab_elements)
-        reduced = FP32 * self.bucket_elements / workload.training.data_parallel
+        ranks = workload.training.data_parallel
+        in_place = workload.by_layer and ranks == 1
+        reduced = 0.0 if in_place else FP32 * self.bucket_elements / ranks
         rank.gpu_memory.allocate(REDUCED, reduced)
         for step in steps:
             yield rank.launch("launch head backward", costs.launch)
@@ -188,11 +195,13 @@ class Training:
                 "head backward",
                 costs.head_backward,
                 allocates=logits_gradient + (head_gradient if step == steps[0] else ()),
-                frees=logits_gradient + self._hold(LOSS, FP32 * workload.logits),
+                frees=logits_gradient + self._hold(LOSS, FP32 * workload.logits_held),
             )
         while buckets and buckets[0][0] == self.layers:
             yield from self._flush(buckets.popleft()[1], current, first, last)
         gathers: list[Operation | None] = [None] * self.layers
+        for layer in reversed(range(self.layers - self.live, self.layers - self.kept)):
+            gathers[layer] = yield from self._fetch(layer, "backward", None)
         before = current
         gradients = BF16 * workload.layer_elements
         for layer in reversed(range(self.layers)):

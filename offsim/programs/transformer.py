@@ -330,6 +330,11 @@ class Workload:
         return self.tokens * self.model.vocab / self._tp
 
     @property
+    def logits_held(self) -> float:
+        """Elements of the logits that exist at once: a fused loss makes them in parts."""
+        return self.logits / self.training.loss_chunks
+
+    @property
     def hidden_bytes(self) -> float:
         """One hidden state of a micro-batch in bf16: what checkpointing keeps of a layer."""
         return BF16 * self.tokens * self.model.hidden

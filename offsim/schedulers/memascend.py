@@ -12,9 +12,10 @@ from typing import Literal
 from offsim.engine import Code
 from offsim.platform.platform import HOST
 from offsim.programs.rank import Rank
-from offsim.programs.transformer import BF16, FP32
+from offsim.programs.transformer import BF16, FP32, Workload
 from offsim.schedulers.base import count, option
 from offsim.schedulers.zero_infinity import ZeroInfinity, ZeroInfinityOptions
+from offsim.states.placement import Placed
 from offsim.states.pool import pinned_bytes
 
 PAGE = 4096
@@ -46,9 +47,9 @@ class MemAscend(ZeroInfinity):
     Options = MemAscendOptions
     deepspeed = None
 
-    def place(self, rank: Rank) -> None:
-        self.state_bytes = 3 * (BF16 if self.options.optimizer_dtype == "bf16" else FP32)
-        super().place(rank)
+    def __init__(self, options: MemAscendOptions, workload: Workload, placed: Placed) -> None:
+        super().__init__(options, workload, placed)
+        self.state_bytes = 3 * (BF16 if options.optimizer_dtype == "bf16" else FP32)
 
     def pinned(self, nbytes: float) -> float:
         return -(-nbytes // PAGE) * PAGE if self.options.pinned == "exact" else pinned_bytes(nbytes)

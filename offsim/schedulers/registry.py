@@ -22,11 +22,18 @@ from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.distzo2 import DistZo2
+from offsim.schedulers.fsdp_offload import FsdpOffload
 from offsim.schedulers.greedysnake import GreedySnake
+from offsim.schedulers.l2l import L2L
+from offsim.schedulers.llmq import Llmq
 from offsim.schedulers.lohan import Lohan
+from offsim.schedulers.megatrain import MegaTrain
+from offsim.schedulers.megatron_offload import MegatronOffload
 from offsim.schedulers.memascend import MemAscend
 from offsim.schedulers.mlp_offload import MlpOffload
 from offsim.schedulers.no_offload import NoOffload
+from offsim.schedulers.roundpipe import RoundPipe
+from offsim.schedulers.slideformer import SlideFormer
 from offsim.schedulers.smart_infinity import SmartInfinity
 from offsim.schedulers.stronghold import Stronghold
 from offsim.schedulers.zero2_offload import Zero2Offload
@@ -53,6 +60,13 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         SmartInfinity,
         Zo2,
         DistZo2,
+        FsdpOffload,
+        SlideFormer,
+        MegaTrain,
+        L2L,
+        RoundPipe,
+        Llmq,
+        MegatronOffload,
     )
 }
 

@@ -21,7 +21,7 @@ from offsim.engine import Operation, Resource, Tier
 from offsim.platform.hardware import HardwareProfile, TierSpec
 from offsim.platform.platform import GPU, HOST, tier_kind
 from offsim.programs.run import Run
-from offsim.programs.transformer import BF16, FP32, Workload
+from offsim.programs.transformer import Workload
 from offsim.results.limits import CriticalPaths, job_phases
 from offsim.results.result import Result
 from offsim.results.simulate import simulate
@@ -226,16 +226,17 @@ class Facts:
     placed: Placed
     options: Any
     profile: HardwareProfile
+    schedule: type[TrainingSchedule]
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of optimizer state for each parameter."""
+        return self.schedule(self.options, self.workload, self.placed).state_bytes
 
     @property
     def owned(self) -> int:
         """Parameters whose update is the rank's."""
         return sum(s.elements for s in self.workload.subgroups)
-
-    @property
-    def state_bytes(self) -> int:
-        """Bytes of p, m and v of a parameter."""
-        return 3 * (BF16 if getattr(self.options, "optimizer_dtype", "fp32") == "bf16" else FP32)
 
     @property
     def micro_steps(self) -> int:
@@ -254,14 +255,15 @@ class Facts:
     def off_gpu(self) -> int:
         return self.on("memory", "storage")
 
-    def fetched(self, live: int = 0, micro_steps: int = 0) -> float:
+    def fetched(self, live: int | None = None, micro_steps: int = 0) -> float:
         """Elements of the rank's slices that come to the GPU in an iteration, where parameters live elsewhere.
 
         Each layer in each forward, and in each backward those that have not stayed gathered, which are the last `live`;
         embedding and head once. `micro_steps` are those of the training if none are given.
         """
         model = self.workload.model
-        live = min(live or max(-(-LIVE // self.workload.layer_elements), 2), model.layers)
+        most = max(-(-LIVE // self.workload.layer_elements), 2)
+        live = min(most if live is None else live, model.layers)
         layers = (micro_steps or self.micro_steps) * (2 * model.layers - live)
         vocabularies = 1 if model.tied_embeddings else 2
         return (layers * self.workload.layer_elements + vocabularies * self.workload.vocab_elements) / self.ranks
@@ -280,7 +282,7 @@ def facts(case: Case, profile: HardwareProfile | None = None) -> Facts:
     schedule, options = scenario_scheduler(scenario)
     workload = Workload(scenario.model, scenario.training, schedule.by_layer)
     placed = placed_states(scenario, hardware, workload, schedule, options)
-    return Facts(workload, placed, options, hardware)
+    return Facts(workload, placed, options, hardware, schedule)
 
 
 # Checks
@@ -330,9 +332,10 @@ def check_placement(result: Result, known: Facts, held_by: Held | None = None) -
     for tier, held in occupants.items():
         placed = zip(known.workload.subgroups, known.placed.optimizer, strict=True)
         elements = sum(s.elements for s, place in placed if place == tier)
-        assert held.get("optimizer state p, m, v (fp32)", 0.0) == pytest.approx(known.state_bytes * elements), tier
+        state = sum(nbytes for name, nbytes in held.items() if name.startswith("optimizer state"))
+        assert state == pytest.approx(known.state_bytes * elements), tier
         parameters = known.workload.resident if tier == known.placed.parameters else 0
-        assert held.get("parameters (bf16)", 0.0) == pytest.approx(BF16 * parameters), tier
+        assert held.get("parameters (bf16)", 0.0) == pytest.approx(known.schedule.parameter_bytes * parameters), tier
 
 
 def first_held(tier: Tier) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import conformance
 import pytest
@@ -20,19 +21,20 @@ Bytes = dict[str, float]
 def parameters_and_activations(known: Facts) -> Bytes:
     """Parameters that live elsewhere are copied before each pass; activations leave in forward and come back."""
     places, activations = known.placed, known.activations() if known.placed.activations != GPU else 0.0
-    fetched = 2 * known.fetched(layers_kept(known)) if places.parameters != GPU else 0.0
+    elsewhere = places.parameters != GPU and known.schedule.name not in OWN_FETCHES
+    fetched = 2 * known.fetched(layers_kept(known)) if elsewhere else 0.0
     return {"h2d": fetched + activations, "d2h": activations}
 
 
-def layers_kept(known: Facts) -> int:
-    """Layers that stay on the GPU between passes where a window or buffers bound them; 0: no such bound.
+def layers_kept(known: Facts) -> int | None:
+    """Layers that stay on the GPU between passes where a window or buffers bound them; None: no such bound.
 
     Slices of layers on storage are below 1 MiB each, and take a buffer together.
     """
     if hasattr(known.options, "window"):
         return int(known.options.window)
     on_storage = known.placed.parameters in TIERS and TIERS[known.placed.parameters].get("kind") != "memory"
-    return known.options.parameter_buffer_count if on_storage else 0
+    return int(known.options.parameter_buffer_count) if on_storage else None
 
 
 def upload(known: Facts) -> float:
@@ -187,6 +189,54 @@ def distzo2(known: Facts) -> Bytes:
     return zo2(known)
 
 
+def fsdp_offload(known: Facts) -> Bytes:
+    """fp32 shards up before each pass, or once if they stay; fp32 gradients down in each micro-step."""
+    kept = 0 if known.options.reshard_after_forward else known.workload.model.layers
+    return {"h2d": 4 * known.fetched(kept), "d2h": 4 * known.owned * known.micro_steps}
+
+
+def slideformer(known: Facts) -> Bytes:
+    """Layers up in 16 bits, cast by the CPU, and gradients down."""
+    return {"h2d": 2 * known.fetched(2), "d2h": 2 * known.owned * known.micro_steps}
+
+
+def megatrain(known: Facts) -> Bytes:
+    """Layers come a third time in backward, where they run forward again in blocks."""
+    third = known.micro_steps * known.workload.model.layers * known.workload.layer_elements / known.ranks
+    return {"h2d": 2 * (known.fetched(0) + third), "d2h": 2 * known.owned * known.micro_steps}
+
+
+def by_layer_order(known: Facts) -> Facts:
+    """All micro-batches run through a layer before the next: parameters and gradients move as in one micro-step."""
+    training = known.workload.training
+    once = training.model_copy(update={"global_batch": training.micro_batch * training.data_parallel})
+    return replace(known, workload=replace(known.workload, training=once))
+
+
+def l2l(known: Facts) -> Bytes:
+    """fp32 parameters up before each pass, with m and v in backward; all three down (28 B a parameter)."""
+    fetched = by_layer_order(known).fetched(known.options.window)
+    return {"h2d": 4 * fetched + 8 * known.owned, "d2h": 12 * known.owned}
+
+
+def roundpipe(known: Facts) -> Bytes:
+    """16-bit layers up before each pass, gradients down once."""
+    return {"h2d": 2 * by_layer_order(known).fetched(0), "d2h": 2 * known.owned}
+
+
+def llmq(known: Facts) -> Bytes:
+    """p, m and v up and down; updated 16-bit parameters down where they live in host memory."""
+    fetched, stored = 2 * known.fetched(2), 2 * known.owned
+    on_gpu = known.placed.parameters == GPU
+    state = known.state_bytes * known.owned
+    return {"h2d": state + (not on_gpu) * fetched, "d2h": state + (not on_gpu) * stored}
+
+
+def megatron_offload(known: Facts) -> Bytes:
+    """fp32 gradients down and fp32 parameters up, at the update alone."""
+    return {"h2d": 4 * known.off_gpu, "d2h": 4 * known.off_gpu}
+
+
 CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
     form.__name__: form
     for form in (
@@ -204,6 +254,13 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         smart_infinity,
         zo2,
         distzo2,
+        fsdp_offload,
+        slideformer,
+        megatrain,
+        l2l,
+        roundpipe,
+        llmq,
+        megatron_offload,
     )
 }
 
@@ -223,6 +280,8 @@ def zeroth_order_states(known: Facts) -> Held:
 
 HELD: dict[str, Callable[[Facts], Held]] = {"zo2": zeroth_order_states, "distzo2": zeroth_order_states}
 """What tiers hold where it is not what training holds."""
+OWN_FETCHES = {"fsdp_offload", "slideformer", "megatrain", "l2l", "roundpipe", "llmq"}
+"""Schedules whose closed form has the copies of parameters: they are not 2 B a parameter before each pass."""
 
 
 def expected(case: Case, known: Facts) -> Bytes:
@@ -252,6 +311,7 @@ FURTHER = [
     Case("mlp_offload", {"buffer_count": 18}),
     Case("mlp_offload", {"buffer_count": 18, "alternating": False}),
     Case("mlp_offload", {"buffer_count": 200}),
+    Case("fsdp_offload", {"version": "fsdp1"}, training={"global_batch": 6}),
 ]
 """Options that need each other."""
 

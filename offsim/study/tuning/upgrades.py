@@ -29,6 +29,7 @@ UPGRADES: Mapping[str, tuple[str, ...]] = {
         "host.cores",
         "host.cores_per_rank",
         "host.adam_params_per_s",
+        "host.torch_adam_params_per_s",
         "host.scale_params_per_s",
         "host.downcast_params_per_s",
         "host.fresh_downcast_params_per_s",
