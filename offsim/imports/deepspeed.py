@@ -8,7 +8,7 @@ from offsim.imports import deepspeed_keys as keys
 from offsim.imports.batches import take_batches
 from offsim.imports.draft import Draft
 from offsim.imports.keys import Section, switched_on
-from offsim.imports.offload import ZERO2_OFFLOAD, take_offload
+from offsim.imports.offload import TO_HOST, take_offload
 from offsim.inputs.document import Document
 from offsim.programs.training import BUCKET_ELEMENTS
 
@@ -50,7 +50,7 @@ def _account_for_stage(zero: Section, draft: Draft, stage: int) -> None:
         modelled = modelled | keys.MODELLED_STAGE_3
     elif stage > 0:
         modelled = modelled | keys.MODELLED_STAGES_1_2
-        if draft.data["scheduler"]["name"] == ZERO2_OFFLOAD:
+        if draft.data["scheduler"]["name"] == TO_HOST[stage]:
             draft.take_or_default(zero, "overlap_comm", "scheduler.overlap_comm", zero.flag("overlap_comm"), False)
         elif "overlap_comm" not in zero:
             draft.leave(zero, "overlap_comm", keys.MODELLED_STAGES_1_2["overlap_comm"].simulated)

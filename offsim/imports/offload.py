@@ -14,7 +14,9 @@ TIERS = {"none": "gpu", "cpu": "host", "nvme": "nvme"}
 """DeepSpeed's device -> the tier of a scenario's placement, nearest first."""
 
 NO_OFFLOAD, ZERO_INFINITY = "no_offload", "zero_infinity"
-ZERO2_OFFLOAD, ZERO3_OFFLOAD = "zero2_offload", "zero3_offload"
+ZERO3_OFFLOAD = "zero3_offload"
+TO_HOST = {1: "zero1_offload", 2: "zero2_offload", 3: ZERO3_OFFLOAD}
+"""ZeRO stage -> the scheduler with the optimizer in host memory."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def take_offload(zero: Section, draft: Draft, stage: int) -> tuple[str, str]:
     elif farthest.device == "nvme":
         scheduler, why = ZERO_INFINITY, f"{farthest.kind} on NVMe"
     else:
-        scheduler, why = ZERO3_OFFLOAD if stage == 3 else ZERO2_OFFLOAD, f"{farthest.kind} in host memory"
+        scheduler, why = TO_HOST[stage], f"{farthest.kind} in host memory"
     if farthest.section.given("device") not in (None, farthest.device):
         why = f"DeepSpeed treats {farthest.section.given('device')} as {farthest.device} in stages 1 and 2"
     draft.take(*farthest.source, "scheduler.name", scheduler, why)

@@ -22,12 +22,14 @@ from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.mlp_offload import MlpOffload
-from offsim.schedulers.stronghold import Stronghold
 from offsim.schedulers.no_offload import NoOffload
+from offsim.schedulers.stronghold import Stronghold
+from offsim.schedulers.zero1_offload import Zero1Offload
 from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
 from offsim.schedulers.zero_infinity import ZeroInfinity
+from offsim.schedulers.zero_offload import ZeroOffload
 
 GROUP = "offsim.schedulers"
 BUILT_IN: dict[str, type[TrainingSchedule]] = {
@@ -41,6 +43,8 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         ZeroInfinity,
         MlpOffload,
         Stronghold,
+        Zero1Offload,
+        ZeroOffload,
     )
 }
 

@@ -178,7 +178,7 @@ PLACES: list[tuple[int, str, str, str, dict[str, str]]] = [
     (2, "cpu", "none", "zero2_offload", {}),
     (2, "nvme", "none", "zero2_offload", {}),
     (2, "none", "nvme", "no_offload", {}),
-    (1, "cpu", "cpu", "zero2_offload", {}),
+    (1, "cpu", "cpu", "zero1_offload", {}),
     (1, "none", "none", "no_offload", {}),
     (0, "none", "cpu", "no_offload", {}),
 ]

@@ -89,6 +89,15 @@ def zero2_offload(known: Facts) -> Bytes:
     return {"h2d": (back + up) * known.owned, "d2h": (down + 4) * known.owned}
 
 
+def zero1_offload(known: Facts) -> Bytes:
+    return zero2_offload(known)
+
+
+def zero_offload(known: Facts) -> Bytes:
+    """2 B a parameter down at the first micro-step, 2 up and 2 down at the others, and 2 of new parameters up."""
+    return {"h2d": 2 * known.micro_steps * known.owned, "d2h": 2 * known.micro_steps * known.owned}
+
+
 def zero_infinity(known: Facts) -> Bytes:
     """fp32 gradients by way of host memory to storage in backward; the update reads 16 and writes 12 B a parameter."""
     on_storage, in_memory = known.on("storage"), known.on("memory")
@@ -137,6 +146,8 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         zero_infinity,
         mlp_offload,
         stronghold,
+        zero1_offload,
+        zero_offload,
     )
 }
 
@@ -162,6 +173,8 @@ FURTHER = [
     Case("zero_infinity", STORED, {"parameters": "nvme"}, {"global_batch": 6}),
     Case("zero_infinity", STORED, {"parameters": "nvme", "optimizer": "host"}),
     Case("mlp_offload", {"buffer_count": 18}),
+    Case("zero_offload", {"tile_elements": 500_000}, {}, {"zero_stage": 2}),
+    Case("zero_offload", {"delayed_update": True}, {}, {"zero_stage": 2, "global_batch": 6}),
     Case("mlp_offload", {"buffer_count": 18, "alternating": False}),
     Case("mlp_offload", {"buffer_count": 200}),
 ]
