@@ -11,6 +11,7 @@ from offsim.imports.keys import Section, switched_on
 from offsim.imports.offload import TO_HOST, take_offload
 from offsim.inputs.document import Document
 from offsim.programs.training import BUCKET_ELEMENTS
+from offsim.schedulers.registry import find_scheduler
 
 SUBGROUP_SIZE = 1_000_000_000
 CHECKPOINTING = "training.activation_checkpointing"
@@ -45,12 +46,16 @@ def read_deepspeed(document: Document, draft: Draft, *, gpus: int, hidden: int) 
 def _account_for_stage(zero: Section, draft: Draft, stage: int) -> None:
     """List the keys that say how a stage does its work, and those of the other stages."""
     modelled = keys.MODELLED_ZERO
+    scheduler = draft.data["scheduler"]["name"]
     if stage == 3:
-        _take_only(zero, keys.ONLY_STAGE_3, draft)
+        if zero.flag("overlap_comm") is False and "overlap_comm" in find_scheduler(scheduler).Options.model_fields:
+            draft.take(zero, "overlap_comm", "scheduler.overlap_comm", False)
+        else:
+            _take_only(zero, keys.ONLY_STAGE_3, draft)
         modelled = modelled | keys.MODELLED_STAGE_3
     elif stage > 0:
         modelled = modelled | keys.MODELLED_STAGES_1_2
-        if draft.data["scheduler"]["name"] == TO_HOST[stage]:
+        if scheduler == TO_HOST[stage]:
             draft.take_or_default(zero, "overlap_comm", "scheduler.overlap_comm", zero.flag("overlap_comm"), False)
         elif "overlap_comm" not in zero:
             draft.leave(zero, "overlap_comm", keys.MODELLED_STAGES_1_2["overlap_comm"].simulated)

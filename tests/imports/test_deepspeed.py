@@ -250,6 +250,12 @@ def test_overlap_is_off_by_default_below_stage_3() -> None:
     assert draft.data["scheduler"]["overlap_comm"] is False
 
 
+@pytest.mark.parametrize("optimizer", ["cpu", "nvme"])
+def test_overlap_can_be_off_in_stage_3_where_something_is_offloaded(optimizer: str) -> None:
+    config = changed(offloading(3, optimizer, "none"), zero_optimization__overlap_comm=False)
+    assert read(config).data["scheduler"]["overlap_comm"] is False
+
+
 @pytest.mark.parametrize("offload", [{"pin_memory": True}, None, ...])
 def test_the_optimizer_stays_on_the_gpus_without_a_device(offload: Any) -> None:
     draft = read(changed(DS_CONFIG, zero_optimization__offload_optimizer=offload))
@@ -320,7 +326,10 @@ def test_automatic_sizes_are_hugging_faces() -> None:
             "unknown key 'ratio' in zero_optimization.offload_param; offsim knows no such key",
         ),
         ({"zero_optimization__zenflow": {"topk_ratio": 0.1}}, "zero_optimization.zenflow: ZenFlow cannot be simulated"),
-        ({"zero_optimization__overlap_comm": False}, "zero_optimization.overlap_comm: found false, expected true: gra"),
+        (
+            {"zero_optimization__overlap_comm": False, "zero_optimization__offload_optimizer": ...},
+            "zero_optimization.overlap_comm: found false, expected true: gradients reduced on the compute stream",
+        ),
         ({"bf16__enabled": False}, "neither bf16.enabled nor fp16.enabled is true: fp32 training cannot be simulated"),
         ({"fp16": {"enabled": True}}, "fp16.enabled: found true, expected false, as bf16 is enabled"),
         ({"bf16__bf16_master_weights_and_grads": True}, "bf16.bf16_master_weights_and_grads: optimizer states of 16 b"),

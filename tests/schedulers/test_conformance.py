@@ -173,6 +173,8 @@ FURTHER = [
     Case("zero_infinity", STORED, {"parameters": "nvme"}, {"global_batch": 6}),
     Case("zero_infinity", STORED, {"parameters": "nvme", "optimizer": "host"}),
     Case("mlp_offload", {"buffer_count": 18}),
+    Case("zero3_offload", {"cpu_ratio": 0.6, "gpu_subgroups": "first"}),
+    Case("zero3_offload", {"gradient_flush": "asynchronous", "overlap_comm": False}),
     Case("zero_offload", {"tile_elements": 500_000}, {}, {"zero_stage": 2}),
     Case("zero_offload", {"delayed_update": True}, {}, {"zero_stage": 2, "global_batch": 6}),
     Case("mlp_offload", {"buffer_count": 18, "alternating": False}),
