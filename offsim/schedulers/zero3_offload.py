@@ -9,7 +9,7 @@ from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup
 from offsim.schedulers.base import OPTIMIZER, OffloadSchedule, ScheduleOptions
-from offsim.schedulers.zero3_options import TwinFlowOptions, Zero3OffloadOptions, flush_of
+from offsim.schedulers.zero3_options import OverlapOptions, TwinFlowOptions, Zero3OffloadOptions, flush_of
 from offsim.states.placement import tiers_of
 
 
@@ -40,7 +40,7 @@ class Zero3Offload(OffloadSchedule):
 
     def place(self, rank: Rank) -> None:
         super().place(rank)
-        if isinstance(self.options, Zero3OffloadOptions) and not self.options.overlap_comm:
+        if isinstance(self.options, OverlapOptions) and not self.options.overlap_comm:
             rank.reduce_stream = rank.compute_stream
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:

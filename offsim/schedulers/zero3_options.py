@@ -10,6 +10,17 @@ from offsim.schedulers.base import OffloadOptions, option
 GradientFlush = Literal["host_cast", "staged", "blocking", "asynchronous"]
 
 
+class OverlapOptions(OffloadOptions):
+    """The stream of gradients."""
+
+    overlap_comm: Flag = option(
+        True,
+        "gradients are reduced and copied beside compute (DeepSpeed's default in stage 3); if not, on its stream",
+        tries=(True, False),
+        deepspeed="zero_optimization.overlap_comm",
+    )
+
+
 class TwinFlowOptions(OffloadOptions):
     """Which sub-groups `cpu_ratio` leaves on the GPU."""
 
@@ -20,7 +31,7 @@ class TwinFlowOptions(OffloadOptions):
     )
 
 
-class Zero3OffloadOptions(TwinFlowOptions):
+class Zero3OffloadOptions(TwinFlowOptions, OverlapOptions):
     """How gradients reach host memory at the accumulation boundary, by version of DeepSpeed."""
 
     gradient_flush: GradientFlush = option(
@@ -28,12 +39,6 @@ class Zero3OffloadOptions(TwinFlowOptions):
         "host_cast: 2 B a parameter to pageable memory, converted by the CPU (DeepSpeed to 0.15.3); "
         "staged: 4 B into one pinned buffer, device synchronized, copied on by the CPU (0.15.4 to 0.16.2); "
         "blocking: 4 B to pageable memory (0.16.3 to 0.19.4); asynchronous: 4 B to pinned memory (from 0.19.5)",
-    )
-    overlap_comm: Flag = option(
-        True,
-        "gradients are reduced and copied beside compute (DeepSpeed's default in stage 3); if not, on its stream",
-        tries=(True, False),
-        deepspeed="zero_optimization.overlap_comm",
     )
 
 

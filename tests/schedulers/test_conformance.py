@@ -98,6 +98,16 @@ def zero_offload(known: Facts) -> Bytes:
     return {"h2d": 2 * known.micro_steps * known.owned, "d2h": 2 * known.micro_steps * known.owned}
 
 
+def superoffload(known: Facts) -> Bytes:
+    """fp32 gradients down, once more before 0.18.9; in the paper fp32 up, and no accumulation buffer without need."""
+    version = known.options.version
+    buffered = 0.0 if version == "paper" and known.micro_steps == 1 else accumulation(known)
+    return {
+        "h2d": buffered + (4 if version == "paper" else 2) * known.off_gpu,
+        "d2h": buffered + (8 if version == "0.18.0" else 4) * known.off_gpu,
+    }
+
+
 def zero_infinity(known: Facts) -> Bytes:
     """fp32 gradients by way of host memory to storage in backward; the update reads 16 and writes 12 B a parameter."""
     on_storage, in_memory = known.on("storage"), known.on("memory")
@@ -148,6 +158,7 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         stronghold,
         zero1_offload,
         zero_offload,
+        superoffload,
     )
 }
 
@@ -175,6 +186,15 @@ FURTHER = [
     Case("mlp_offload", {"buffer_count": 18}),
     Case("zero3_offload", {"cpu_ratio": 0.6, "gpu_subgroups": "first"}),
     Case("zero3_offload", {"gradient_flush": "asynchronous", "overlap_comm": False}),
+    *(
+        Case("superoffload", {"version": version, **options}, {}, training)
+        for version in ("0.18.9", "0.18.0", "paper")
+        for options, training in (
+            ({"gradient_clipping": True}, {}),
+            ({"cpu_ratio": 0.6}, {}),
+            ({"overlap_comm": False}, {"global_batch": 6}),
+        )
+    ),
     Case("zero_offload", {"tile_elements": 500_000}, {}, {"zero_stage": 2}),
     Case("zero_offload", {"delayed_update": True}, {}, {"zero_stage": 2, "global_batch": 6}),
     Case("mlp_offload", {"buffer_count": 18, "alternating": False}),
