@@ -30,10 +30,10 @@ class TrainingSchedule:
     name: ClassVar[str]
     Options: ClassVar[type[ScheduleOptions]] = ScheduleOptions
 
-    lag: ClassVar[int] = 0
-    """Updates that parameters may be behind when kernels read them."""
-    period: ClassVar[int] = 1
-    """Iterations after which the schedule does the same again."""
+    lag: int = 0
+    """Updates that parameters may be behind when kernels read them; an instance may set it by its options."""
+    period: int = 1
+    """Iterations after which the schedule does the same again; an instance may set it by its options."""
     order: ClassVar[Literal["micro_batch", "layer"]] = "micro_batch"
     """Whether all layers run for a micro-batch, or all micro-batches for a layer, before the next one."""
     by_layer: ClassVar[bool] = False

@@ -25,6 +25,7 @@ from offsim.schedulers.mlp_offload import MlpOffload
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.stronghold import Stronghold
 from offsim.schedulers.superoffload import SuperOffload
+from offsim.schedulers.zenflow import ZenFlow
 from offsim.schedulers.zero1_offload import Zero1Offload
 from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
@@ -47,6 +48,7 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         Zero1Offload,
         ZeroOffload,
         SuperOffload,
+        ZenFlow,
     )
 }
 

@@ -273,6 +273,12 @@ def facts(case: Case, profile: HardwareProfile | None = None) -> Facts:
     return Facts(workload, placed, options, hardware)
 
 
+def made(case: Case) -> TrainingSchedule:
+    """The schedule of a case with its options."""
+    known = facts(case)
+    return find_scheduler(case.schedule)(known.options, known.workload, known.placed)
+
+
 # Checks
 
 
@@ -359,7 +365,7 @@ def reads_of_parameters() -> Iterator[list[tuple[Block, int, int, Operation | No
 
 def check_versions(case: Case) -> None:
     """No kernel reads parameters that are more updates behind than the schedule's lag; and it waits for them."""
-    schedule = find_scheduler(case.schedule)
+    schedule = made(case)
     with reads_of_parameters() as reads:
         run = case.simulate().run
     assert {iteration for _, iteration, _, _ in reads} >= set(range(1, run.last + 1))
@@ -383,7 +389,7 @@ def check_versions(case: Case) -> None:
 
 def check_repeats(case: Case) -> None:
     """An iteration and the one a period later take the same time, phase by phase."""
-    period = find_scheduler(case.schedule).period
+    period = made(case).period
     run = case.simulate().run
     assert run.settled
     assert run.iterations == period

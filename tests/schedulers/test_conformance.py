@@ -108,6 +108,17 @@ def superoffload(known: Facts) -> Bytes:
     }
 
 
+def zenflow(known: Facts) -> Bytes:
+    """In an interval of S micro-steps D2H 2 S + 4 and H2D 2 (S - 1) + 2, selected columns included."""
+    interval = known.options.update_interval
+    steps = interval * known.micro_steps
+    accumulated = 2 * steps if steps > 1 else 0
+    return {
+        "h2d": (2 * (steps - 1) + 2) * known.owned / interval,
+        "d2h": (accumulated + 4) * known.owned / interval,
+    }
+
+
 def zero_infinity(known: Facts) -> Bytes:
     """fp32 gradients by way of host memory to storage in backward; the update reads 16 and writes 12 B a parameter."""
     on_storage, in_memory = known.on("storage"), known.on("memory")
@@ -159,6 +170,7 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         zero1_offload,
         zero_offload,
         superoffload,
+        zenflow,
     )
 }
 
@@ -195,6 +207,12 @@ FURTHER = [
             ({"overlap_comm": False}, {"global_batch": 6}),
         )
     ),
+    *(
+        Case("zenflow", {"overlap_step": True, "update_interval": interval}, {}, {"zero_stage": stage, **training})
+        for stage in (1, 2, 3)
+        for interval, training in ((2, {"global_batch": 6}), (1, {}), (3, {}))
+    ),
+    Case("zenflow", {"update_interval": 1}),
     Case("zero_offload", {"tile_elements": 500_000}, {}, {"zero_stage": 2}),
     Case("zero_offload", {"delayed_update": True}, {}, {"zero_stage": 2, "global_batch": 6}),
     Case("mlp_offload", {"buffer_count": 18, "alternating": False}),
