@@ -26,7 +26,7 @@ def owned(result: Result) -> int:
     ("stage", "overlap", "expected"), [(1, True, 36), (2, True, 36), (3, True, 34), (2, False, 20), (3, False, 18)]
 )
 def test_host_bytes_of_an_owned_parameter(stage: int, overlap: bool, expected: float) -> None:
-    """p and stale p 8, two gradient buffers 8, two m and v 16, accumulation 2; stages 1 and 2 have an upload buffer 2."""
+    """p and stale p 8, two gradient buffers 8, two m and v 16, accumulation 2; an upload buffer 2 in stages 1 and 2."""
     result = zenflow(stage, overlap_step=overlap).simulate()
     tier = next(tracked for tracked in result.run.platform.tiers if tracked.name == "host")
     held = sum(first_held(tier.memory).values()) * tier.scale / RANKS
