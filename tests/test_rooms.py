@@ -14,7 +14,13 @@ ROOT = Path(__file__).parents[1]
 
 OPTIONS_NAMED = {
     # keys of DeepSpeed's own, whose names options have taken
-    "imports/deepspeed_keys.py": {"overlap_comm", "pipeline_read", "pipeline_write"},
+    "imports/deepspeed_keys.py": {
+        "cpuadam_cores_perc",
+        "gradient_clipping",
+        "overlap_comm",
+        "pipeline_read",
+        "pipeline_write",
+    },
     # the same schedules on PyTorch, for machines without offsim: each has its own options
     "calibration/harness/zero3_offload.py": {"cpu_ratio"},
     "calibration/harness/deep_optimizer_states.py": {"update_stride", "dos_build"},

@@ -52,7 +52,8 @@ def _account_for_stage(zero: Section, draft: Draft, stage: int) -> None:
     """List the keys that say how a stage does its work, and those of the other stages."""
     modelled = keys.MODELLED_ZERO
     if stage == 3:
-        _take_only(zero, keys.ONLY_STAGE_3, draft)
+        if not draft.accounts_for(zero, keys.OVERLAP):
+            _take_only(zero, keys.ONLY_STAGE_3, draft)
         modelled = modelled | keys.MODELLED_STAGE_3
     elif stage > 0:
         modelled = modelled | keys.MODELLED_STAGES_1_2

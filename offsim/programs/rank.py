@@ -95,9 +95,10 @@ class Rank:
         return self._streams[name]
 
     def give_cores(self, thread: Thread, share: float) -> None:
-        """CPU work on the thread runs on a share of the rank's cores from now on, and is so much slower.
+        """CPU work on the thread runs on a share of the rank's cores from now on.
 
-        That is an upper bound of its time: work that memory bandwidth limits loses less.
+        Adam is so much slower: an upper bound of its time. Casts, scaling and copies are slower only where the cores of
+        the share move fewer bytes than the work takes, each as many as one that copies.
         """
         self._core_shares[thread] = share
 
@@ -157,21 +158,29 @@ class Rank:
         nbytes: float,
         subgroup: int,
         thread: Thread | None,
+        streamed: float = 0.0,
     ) -> Operation:
-        """Work at `rate` on all cores of the rank, which takes `usage` of memory."""
-        usage += ((self._cores, self.profile.host.cores_per_rank),)
-        share = self._core_shares.get(thread or self.host)
+        """Work at `rate` on all cores of the rank, which takes `usage` of memory.
+
+        `streamed` are its bytes per second where it only passes over memory.
+        """
+        cores, share = self.profile.host.cores_per_rank, self._core_shares.get(thread or self.host)
         if share is not None:
-            rate *= share
-            usage = tuple((resource, share * asked) for resource, asked in usage)
+            cores *= share
+            passed = COPY_TRAFFIC * self.profile.host.copy_bytes_per_s * cores
+            slowed = max(share, min(1.0, passed / streamed)) if streamed else share
+            rate *= slowed
+            usage = tuple((resource, slowed * asked) for resource, asked in usage)
+        usage += ((self._cores, cores),)
         operation = Operation(thread or self.host, kind, name, elements / rate, usage, nbytes=nbytes, subgroup=subgroup)
         return self._enqueue(operation, (), thread)
 
     def _host_work(
         self, kind: str, name: str, elements: float, rate: float, traffic: float, subgroup: int, thread: Thread | None
     ) -> Operation:
-        usage = self.platform.memory_usage(HOST, self.number, 0.0, traffic * rate)
-        return self._cpu(kind, name, elements, rate, usage, traffic * elements, subgroup, thread)
+        streamed = traffic * rate
+        usage = self.platform.memory_usage(HOST, self.number, 0.0, streamed)
+        return self._cpu(kind, name, elements, rate, usage, traffic * elements, subgroup, thread, streamed)
 
     def cpu_adam(
         self,
@@ -246,6 +255,11 @@ class Rank:
         return self._host_work(
             "scaling", name, elements, self.profile.host.scale_params_per_s, SCALE_TRAFFIC, -1, thread
         )
+
+    def copy_state(self, elements: float, subgroup: int, thread: Thread | None = None) -> Operation:
+        """fp32 values within host memory by all cores of the thread: as fast as scaling, which moves as many bytes."""
+        rate, name = self.profile.host.scale_params_per_s, f"copy in host memory {subgroup}"
+        return self._host_work("host copy", name, elements, rate, SCALE_TRAFFIC, subgroup, thread)
 
     def host_copy(self, nbytes: float, name: str, thread: Thread | None = None) -> Operation:
         """A copy within host memory by one core."""

@@ -34,10 +34,10 @@ class TrainingSchedule:
     """What it schedules: `training`, or `zeroth_order` for subclasses of `ZerothOrderSchedule`."""
     forwards: ClassVar[int] = 3
     """Forward passes that the matrix work of a micro-batch is worth: backward is worth two."""
-    lag: ClassVar[int] = 0
-    """Updates that parameters may be behind when kernels read them."""
-    period: ClassVar[int] = 1
-    """Iterations after which the schedule does the same again."""
+    lag: int = 0
+    """Updates that parameters may be behind when kernels read them; an instance may set it by its options."""
+    period: int = 1
+    """Iterations after which the schedule does the same again; an instance may set it by its options."""
     order: ClassVar[Literal["micro_batch", "layer"]] = "micro_batch"
     """Whether all layers run for a micro-batch, or all micro-batches for a layer, before the next one."""
     by_layer: ClassVar[bool] = False

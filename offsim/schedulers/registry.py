@@ -36,10 +36,14 @@ from offsim.schedulers.roundpipe import RoundPipe
 from offsim.schedulers.slideformer import SlideFormer
 from offsim.schedulers.smart_infinity import SmartInfinity
 from offsim.schedulers.stronghold import Stronghold
+from offsim.schedulers.superoffload import SuperOffload
+from offsim.schedulers.zenflow import ZenFlow
+from offsim.schedulers.zero1_offload import Zero1Offload
 from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
 from offsim.schedulers.zero_infinity import ZeroInfinity
+from offsim.schedulers.zero_offload import ZeroOffload
 from offsim.schedulers.zo2 import Zo2
 
 GROUP = "offsim.schedulers"
@@ -47,6 +51,7 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
     cls.name: cls
     for cls in (
         NoOffload,
+        Zero1Offload,
         Zero2Offload,
         Zero3Offload,
         Zero3OffloadAsyncGrads,
@@ -67,6 +72,9 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         RoundPipe,
         Llmq,
         MegatronOffload,
+        ZeroOffload,
+        SuperOffload,
+        ZenFlow,
     )
 }
 

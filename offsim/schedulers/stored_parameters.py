@@ -16,7 +16,7 @@ from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, Subgroup
 from offsim.schedulers.base import option
 from offsim.schedulers.swapping import SwapOptions, Swapping
-from offsim.schedulers.zero3_offload import Zero3OffloadOptions
+from offsim.schedulers.zero3_options import Zero3OffloadOptions
 from offsim.states.pool import Pool
 
 PARAMETERS = "zero_optimization.offload_param"

@@ -6,7 +6,7 @@ contiguous range of the model; here every bucket has an equal part of it.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from offsim.engine import Code
 from offsim.inputs.fields import Flag
@@ -35,8 +35,8 @@ class Zero2Offload(OffloadSchedule):
     """Gradients to host memory during backward, one CPU Adam over the partition, then an all-gather of the model."""
 
     name = "zero2_offload"
-    Options = Zero2OffloadOptions
-    stages = (1, 2)
+    Options: ClassVar[type[ScheduleOptions]] = Zero2OffloadOptions
+    stages: ClassVar[tuple[int, ...]] = (1, 2)
     optimizer_kinds = ("memory",)
     placement_options = ()
 

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from offsim.engine import Code
 from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup
-from offsim.schedulers.base import OPTIMIZER, OffloadOptions, OffloadSchedule, ScheduleOptions, option
-
-GradientFlush = Literal["host_cast", "staged", "blocking", "asynchronous"]
-
-
-class Zero3OffloadOptions(OffloadOptions):
-    """How gradients reach host memory at the accumulation boundary, by version of DeepSpeed (stage3.py)."""
-
-    gradient_flush: GradientFlush = option(
-        "host_cast",
-        "host_cast: 2 B a parameter to pageable memory, converted by the CPU (DeepSpeed to 0.15.3); "
-        "staged: 4 B into one pinned buffer, device synchronized, copied on by the CPU (0.15.4 to 0.16.2); "
-        "blocking: 4 B to pageable memory (0.16.3 to 0.19.4); asynchronous: 4 B to pinned memory (from 0.19.5)",
-        deepspeed=f"{OPTIMIZER}.pin_memory",
-        deepspeed_default=True,
-        deepspeed_values={
-            True: (["asynchronous"], "to pinned memory, since 0.19.5; --set for older builds"),
-            False: (["blocking", "staged", "host_cast"], "to pageable memory"),
-        },
-    )
-
-
-def flush_of(options: OffloadOptions) -> GradientFlush:
-    """Asynchronous where the options do not choose."""
-    return options.gradient_flush if isinstance(options, Zero3OffloadOptions) else "asynchronous"
+from offsim.schedulers.base import OffloadSchedule, ScheduleOptions
+from offsim.schedulers.zero3_options import OverlapOptions, TwinFlowOptions, Zero3OffloadOptions, flush_of
+from offsim.states.placement import tiers_of
 
 
 class Zero3Offload(OffloadSchedule):
@@ -43,10 +21,22 @@ class Zero3Offload(OffloadSchedule):
     parameter_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory")
 
     @classmethod
+    def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
+        """The sub-groups that TwinFlow leaves on the GPU come last, or first in newer versions."""
+        if isinstance(options, TwinFlowOptions) and options.gpu_subgroups == "first":
+            return tiers_of([(GPU, 1 - options.cpu_ratio), (cls.optimizer_home, "rest")], subgroups)
+        return super().default_tiers(options, subgroups)
+
+    @classmethod
     def deepspeed_notes(cls, options: Any) -> list[str]:
         if flush_of(options) == "asynchronous":
             return ["needs a build that copies gradients without blocking the host, from 0.19.5"]
         return ["for builds whose gradient copies block the host, pin_memory can be true as well"]
+
+    def place(self, rank: Rank) -> None:
+        super().place(rank)
+        if isinstance(self.options, OverlapOptions) and not self.options.overlap_comm:
+            rank.reduce_stream = rank.compute_stream
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         self.accumulate_on_host(rank, self.elements(bucket), first)

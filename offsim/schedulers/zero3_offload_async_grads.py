@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from offsim.schedulers.base import OffloadOptions
 from offsim.schedulers.zero3_offload import Zero3Offload
+from offsim.schedulers.zero3_options import TwinFlowOptions
 
 
 class Zero3OffloadAsyncGrads(Zero3Offload):
     """Gradients are converted on the GPU and copied to pinned memory while backward goes on."""
 
     name = "zero3_offload_async_grads"
-    Options = OffloadOptions
+    Options = TwinFlowOptions

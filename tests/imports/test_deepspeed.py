@@ -25,6 +25,9 @@ from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.registry import BUILT_IN
 from tests.imports.files import DS_CONFIG, LLAMA_2_7B, changed, write
 
+OVERLAPS = {"overlap_comm": True}
+"""DeepSpeed's default in stage 3."""
+
 
 def read(config: dict[str, Any], gpus: int = 4, hidden: int = 1000) -> Draft:
     draft = Draft()
@@ -57,7 +60,7 @@ def test_what_is_taken() -> None:
             "reduce_bucket_size": 500_000_000,
             "activation_checkpointing": True,
         },
-        "scheduler": {"name": "zero3_offload", "cpu_ratio": 0.8, "gradient_flush": "asynchronous"},
+        "scheduler": {"name": "zero3_offload", "cpu_ratio": 0.8, "gradient_flush": "asynchronous", **OVERLAPS},
     }
     assert not draft.assumed
     assert not draft.not_modelled
@@ -81,7 +84,8 @@ def test_defaults_are_deepspeeds() -> None:
         "subgroup_size": 1_000_000_000,
         "reduce_bucket_size": 500_000_000,
     }
-    assert draft.data["scheduler"] == {"name": "zero3_offload", "cpu_ratio": 1.0, "gradient_flush": "asynchronous"}
+    own = {"cpu_ratio": 1.0, "gradient_flush": "asynchronous"}
+    assert draft.data["scheduler"] == {"name": "zero3_offload", **own, **OVERLAPS}
     assert len(draft.assumed) == 5  # the two sizes, the ratio, pinned memory and the optimizer
 
 
@@ -178,7 +182,7 @@ PLACES: list[tuple[int, str, str, str, dict[str, str]]] = [
     (2, "cpu", "none", "zero2_offload", {}),
     (2, "nvme", "none", "zero2_offload", {}),
     (2, "none", "nvme", "no_offload", {}),
-    (1, "cpu", "cpu", "zero2_offload", {}),
+    (1, "cpu", "cpu", "zero1_offload", {}),
     (1, "none", "none", "no_offload", {}),
     (0, "none", "cpu", "no_offload", {}),
 ]
@@ -204,12 +208,12 @@ def test_stage_and_devices_choose_scheduler_and_placement(
 @pytest.mark.parametrize(
     ("optimizer", "parameters", "expected"),
     [
-        ("cpu", "cpu", {"cpu_ratio": 1.0, "gradient_flush": "asynchronous"}),
-        ("nvme", "none", {"pipeline_read": True, "pipeline_write": True, "buffer_count": 12}),
+        ("cpu", "cpu", {"cpu_ratio": 1.0, "gradient_flush": "asynchronous", **OVERLAPS}),
+        ("nvme", "none", {"pipeline_read": True, "pipeline_write": True, "buffer_count": 12, **OVERLAPS}),
         (
             "none",
             "nvme",
-            {"parameter_buffer_count": 6, "parameter_buffer_size": 200_000_000, "max_in_cpu": 0},
+            {"parameter_buffer_count": 6, "parameter_buffer_size": 200_000_000, "max_in_cpu": 0, **OVERLAPS},
         ),
     ],
 )
@@ -227,7 +231,7 @@ def test_defaults_of_offload_to_nvme_are_deepspeeds() -> None:
     assert draft.data["scheduler"] == {
         "name": "zero_infinity",
         **{"pipeline_read": False, "pipeline_write": False, "buffer_count": 4},
-        **{"parameter_buffer_count": 5, "parameter_buffer_size": 100_000_000, "max_in_cpu": 1_000_000_000},
+        **{"parameter_buffer_count": 5, "parameter_buffer_size": 100_000_000, "max_in_cpu": 1_000_000_000, **OVERLAPS},
     }
 
 
@@ -248,6 +252,12 @@ def test_overlap_is_off_by_default_below_stage_3() -> None:
     draft = read(changed(offloading(2, "cpu", "none"), zero_optimization__overlap_comm=...))
     assert "zero_optimization.overlap_comm" in [entry.key for entry in draft.assumed]
     assert draft.data["scheduler"]["overlap_comm"] is False
+
+
+@pytest.mark.parametrize("optimizer", ["cpu", "nvme"])
+def test_overlap_can_be_off_in_stage_3_where_something_is_offloaded(optimizer: str) -> None:
+    config = changed(offloading(3, optimizer, "none"), zero_optimization__overlap_comm=False)
+    assert read(config).data["scheduler"]["overlap_comm"] is False
 
 
 @pytest.mark.parametrize("offload", [{"pin_memory": True}, None, ...])
@@ -320,7 +330,10 @@ def test_automatic_sizes_are_hugging_faces() -> None:
             "unknown key 'ratio' in zero_optimization.offload_param; offsim knows no such key",
         ),
         ({"zero_optimization__zenflow": {"topk_ratio": 0.1}}, "zero_optimization.zenflow: ZenFlow cannot be simulated"),
-        ({"zero_optimization__overlap_comm": False}, "zero_optimization.overlap_comm: found false, expected true: gra"),
+        (
+            {"zero_optimization__overlap_comm": False, "zero_optimization__offload_optimizer": ...},
+            "zero_optimization.overlap_comm: found false, expected true: gradients reduced on the compute stream",
+        ),
         ({"bf16__enabled": False}, "neither bf16.enabled nor fp16.enabled is true: fp32 training cannot be simulated"),
         ({"fp16": {"enabled": True}}, "fp16.enabled: found true, expected false, as bf16 is enabled"),
         ({"bf16__bf16_master_weights_and_grads": True}, "bf16.bf16_master_weights_and_grads: optimizer states of 16 b"),
@@ -397,7 +410,7 @@ def test_keys_of_a_scenario_read_back_are_the_scenario(
     back = read(json.loads(recommendation(scenario).to_json()), gpus=gpus)
     expected = {key: value for key, value in training.items() if key != "data_parallel"}
     if scheduler in FLUSHES:
-        choice |= {"name": "zero3_offload", "gradient_flush": FLUSHES[scheduler]}
+        choice |= {"name": "zero3_offload", "gradient_flush": FLUSHES[scheduler], **OVERLAPS}
     assert back.data == {"training": {"zero_stage": 3, **expected, "global_batch": batch}, "scheduler": choice}
     assert not back.not_modelled
 

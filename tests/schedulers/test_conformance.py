@@ -91,6 +91,36 @@ def zero2_offload(known: Facts) -> Bytes:
     return {"h2d": (back + up) * known.owned, "d2h": (down + 4) * known.owned}
 
 
+def zero1_offload(known: Facts) -> Bytes:
+    return zero2_offload(known)
+
+
+def zero_offload(known: Facts) -> Bytes:
+    """2 B a parameter down at the first micro-step, 2 up and 2 down at the others, and 2 of new parameters up."""
+    return {"h2d": 2 * known.micro_steps * known.owned, "d2h": 2 * known.micro_steps * known.owned}
+
+
+def superoffload(known: Facts) -> Bytes:
+    """fp32 gradients down, once more before 0.18.9; in the paper fp32 up, and no accumulation buffer without need."""
+    version = known.options.version
+    buffered = 0.0 if version == "paper" and known.micro_steps == 1 else accumulation(known)
+    return {
+        "h2d": buffered + (4 if version == "paper" else 2) * known.off_gpu,
+        "d2h": buffered + (8 if version == "0.18.0" else 4) * known.off_gpu,
+    }
+
+
+def zenflow(known: Facts) -> Bytes:
+    """In an interval of S micro-steps D2H 2 S + 4 and H2D 2 (S - 1) + 2, selected columns included."""
+    interval = known.options.update_interval
+    steps = interval * known.micro_steps
+    accumulated = 2 * steps if steps > 1 else 0
+    return {
+        "h2d": (2 * (steps - 1) + 2) * known.owned / interval,
+        "d2h": (accumulated + 4) * known.owned / interval,
+    }
+
+
 def zero_infinity(known: Facts) -> Bytes:
     """fp32 gradients by way of host memory to storage in backward; the update reads 16 and writes 12 B a parameter."""
     on_storage, in_memory = known.on("storage"), known.on("memory")
@@ -261,6 +291,10 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         roundpipe,
         llmq,
         megatron_offload,
+        zero1_offload,
+        zero_offload,
+        superoffload,
+        zenflow,
     )
 }
 
@@ -309,6 +343,25 @@ FURTHER = [
     Case("memascend", STORED, {"parameters": "nvme"}),
     Case("memascend", {**STORED, "parameter_buffers": "largest"}, {"parameters": "nvme"}),
     Case("mlp_offload", {"buffer_count": 18}),
+    Case("zero3_offload", {"cpu_ratio": 0.6, "gpu_subgroups": "first"}),
+    Case("zero3_offload", {"gradient_flush": "asynchronous", "overlap_comm": False}),
+    *(
+        Case("superoffload", {"version": version, **options}, {}, training)
+        for version in ("0.18.9", "0.18.0", "paper")
+        for options, training in (
+            ({"gradient_clipping": True}, {}),
+            ({"cpu_ratio": 0.6}, {}),
+            ({"overlap_comm": False}, {"global_batch": 6}),
+        )
+    ),
+    *(
+        Case("zenflow", {"overlap_step": True, "update_interval": interval}, {}, {"zero_stage": stage, **training})
+        for stage in (1, 2, 3)
+        for interval, training in ((2, {"global_batch": 6}), (1, {}), (3, {}))
+    ),
+    Case("zenflow", {"update_interval": 1}),
+    Case("zero_offload", {"tile_elements": 500_000}, {}, {"zero_stage": 2}),
+    Case("zero_offload", {"delayed_update": True}, {}, {"zero_stage": 2, "global_batch": 6}),
     Case("mlp_offload", {"buffer_count": 18, "alternating": False}),
     Case("mlp_offload", {"buffer_count": 200}),
     Case("fsdp_offload", {"version": "fsdp1"}, training={"global_batch": 6}),
