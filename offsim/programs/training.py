@@ -14,6 +14,7 @@ from functools import cached_property
 
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.platform.platform import GPU
+from offsim.programs.checkpoints import Checkpoints
 from offsim.programs.rank import Rank
 from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import BF16, FP32, Bucket, Cost, cost
@@ -74,6 +75,7 @@ class Training:
     def __init__(self, rank: Rank, schedule: TrainingSchedule) -> None:
         self.rank = rank
         self.schedule = schedule
+        self.checkpoints: Checkpoints | None = None
         self.costs = PassCosts.of(rank)
         workload = rank.workload
         self.layers = workload.model.layers
@@ -121,8 +123,12 @@ class Training:
 
     def update(self) -> Code:
         """What comes between backward and the next forward."""
+        if self.checkpoints:
+            yield from self.checkpoints.before_update()
         yield from self.schedule.before_update(self.rank)
         yield from self.schedule.update(self.rank)
+        if self.checkpoints:
+            yield from self.checkpoints.after_update()
         if self._vocabularies:  # embedding and head have stayed gathered until now
             self.rank.gpu_memory.free(GATHERED, self._vocabularies * self.vocab_bytes)
             self._vocabularies = 0
