@@ -46,7 +46,8 @@ def _lines(values: Mapping[str, Any], path: KeyPath, source: Any) -> list[tuple[
     for key, value in values.items():
         here = (*path, key)
         if isinstance(value, Mapping):
-            lines += [(f"{indent}{key}:", ""), *_lines(value, here, source)] if value else []
+            below = _lines(value, here, source)
+            lines += [(f"{indent}{key}:", ""), *below] if below else []
         elif value is not None:
             lines.append((f"{indent}{key}: {_scalar(value)}", " ".join(source(here).split())))
     return lines
