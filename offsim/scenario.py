@@ -16,6 +16,7 @@ from offsim.inputs.validate import validate
 from offsim.inputs.yaml_input import read_yaml, with_overrides
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import load_profile, profile_file, with_changes
+from offsim.states.checkpoint import Checkpoint
 from offsim.states.placement import Placement
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
@@ -102,6 +103,7 @@ class Scenario(Section):
     training: Training
     placement: Placement = Placement()
     scheduler: SchedulerChoice
+    checkpoint: Checkpoint | None = None
     name: str = ""
     folder: Path = Field(default=Path("."), exclude=True, description="what a relative profile path is relative to")
     _document: Document = PrivateAttr(default_factory=Document)

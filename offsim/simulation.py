@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from offsim.inputs.errors import InputError, suggestion
+from offsim.inputs.errors import InputError, KeyPath, suggestion
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.layout import Layout
 from offsim.platform.platform import GPU, HOST, tier_kind
@@ -26,7 +26,7 @@ def run_scenario(
     for kind, times in (stretch or {}).items():
         if not 0 < times < math.inf:
             raise InputError(f"stretch of {kind!r}: found {times!r}, expected a number above 0")
-    return run_training(profile, *checked(scenario, profile), all_ranks, stretch)
+    return run_training(profile, *checked(scenario, profile), all_ranks, stretch, scenario.checkpoint)
 
 
 def checked(
@@ -36,6 +36,10 @@ def checked(
     _require_network(scenario, profile)
     scheduler, options = scenario_scheduler(scenario)
     workload = _workload(scenario.model, scenario.training, scheduler.by_layer)
+    if scenario.checkpoint:
+        if scheduler.program != "training":
+            raise scenario.document.error(("checkpoint",), f"checkpoint: found with {scheduler.name}, expected none")
+        _require_tier(scenario, profile, ("checkpoint", "files"), scenario.checkpoint.files, ("storage",), "checkpoint")
     return workload, scheduler, options, placed_states(scenario, profile, workload, scheduler, options)
 
 
@@ -80,26 +84,26 @@ def placed_states(
     else:
         optimizer = tiers_of([(entry.tier, entry.share) for entry in asked.optimizer], len(workload.subgroups))
     for tier in dict.fromkeys(optimizer):
-        _require_tier(scenario, profile, "optimizer", tier, scheduler.optimizer_kinds, scheduler.name)
+        _require_tier(scenario, profile, ("placement", "optimizer"), tier, scheduler.optimizer_kinds, scheduler.name)
     parameters = asked.parameters or scheduler.parameter_home
-    _require_tier(scenario, profile, "parameters", parameters, scheduler.parameter_kinds, scheduler.name)
+    _require_tier(scenario, profile, ("placement", "parameters"), parameters, scheduler.parameter_kinds, scheduler.name)
     activations = asked.activations.tier or scheduler.activation_home
-    _require_tier(scenario, profile, "activations", activations, scheduler.activation_kinds, scheduler.name)
+    kinds = scheduler.activation_kinds
+    _require_tier(scenario, profile, ("placement", "activations"), activations, kinds, scheduler.name)
     layers = workload.model.layers if workload.training.activation_checkpointing else 0
     return Placed(parameters, optimizer, activations, asked.activations.recomputed(layers))
 
 
 def _require_tier(
-    scenario: Scenario, profile: HardwareProfile, state: str, tier: str, kinds: Sequence[str], who: str
+    scenario: Scenario, profile: HardwareProfile, at: KeyPath, tier: str, kinds: Sequence[str], who: str
 ) -> None:
     """Raise InputError unless the profile has the tier, and it is of one of these kinds."""
-    at = ("placement", state)
     known = (GPU, HOST, *profile.tiers)
     if tier not in known:
         raise scenario.document.error(at, f"profile '{profile.name}' has no tier '{tier}'{suggestion(tier, known)}")
     if not kinds:
-        raise scenario.document.error(at, f"{who} has no {state} state to place, found {tier}")
+        raise scenario.document.error(at, f"{who} has no {at[-1]} state to place, found {tier}")
     if (kind := tier_kind(profile, tier)) not in kinds:
         places = [name for name in known if tier_kind(profile, name) in kinds]
-        problem = f"{who} keeps {state} in {' or '.join(kinds)} tiers ({', '.join(places)}), found {tier} ({kind})"
+        problem = f"{who} keeps {at[-1]} in {' or '.join(kinds)} tiers ({', '.join(places)}), found {tier} ({kind})"
         raise scenario.document.error(at, problem)

@@ -16,7 +16,7 @@ from offsim.inputs.packaged import is_path
 from offsim.scenario import Scenario
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
-KEYS = ("name", "hardware", "hardware_changes", "model", "training", "placement", "scheduler")
+KEYS = ("name", "hardware", "hardware_changes", "model", "training", "placement", "scheduler", "checkpoint")
 _WORDS = ("true", "false", "yes", "no", "on", "off", "null")
 
 
@@ -46,7 +46,8 @@ def _lines(values: Mapping[str, Any], path: KeyPath, source: Any) -> list[tuple[
     for key, value in values.items():
         here = (*path, key)
         if isinstance(value, Mapping):
-            lines += [(f"{indent}{key}:", ""), *_lines(value, here, source)] if value else []
+            below = _lines(value, here, source)
+            lines += [(f"{indent}{key}:", ""), *below] if below else []
         elif value is not None:
             lines.append((f"{indent}{key}: {_scalar(value)}", " ".join(source(here).split())))
     return lines

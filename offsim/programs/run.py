@@ -11,6 +11,7 @@ from offsim.engine import Code, Engine, Operation, OutOfMemory
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.layout import Layout
 from offsim.platform.platform import OrderAmongRanks, Platform
+from offsim.programs.checkpoints import Checkpoints
 from offsim.programs.options import ScheduleOptions
 from offsim.programs.rank import Collectives, Rank
 from offsim.programs.schedule import TrainingSchedule
@@ -18,6 +19,7 @@ from offsim.programs.training import Training
 from offsim.programs.transformer import Workload
 from offsim.programs.zeroth_order import ZerothOrder
 from offsim.states.block import Block
+from offsim.states.checkpoint import Checkpoint
 from offsim.states.placement import Placed
 
 PROGRAMS: dict[str, Callable[[Rank, Any], Training | ZerothOrder]] = {
@@ -88,12 +90,13 @@ def run_training(
     placed: Placed,
     all_ranks: bool = False,
     stretch: Mapping[str, float] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Run:
     """Simulate iterations until they repeat; all ranks where they share something that has an order."""
     try:
-        return _run(profile, workload, schedule, options, placed, all_ranks, stretch)
+        return _run(profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint)
     except OrderAmongRanks:
-        return _run(profile, workload, schedule, options, placed, True, stretch)
+        return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint)
 
 
 def _run(
@@ -104,6 +107,7 @@ def _run(
     placed: Placed,
     all_ranks: bool,
     stretch: Mapping[str, float] | None,
+    checkpoint: Checkpoint | None,
 ) -> Run:
     engine = Engine(stretch)
     training = workload.training
@@ -113,7 +117,7 @@ def _run(
     ranks = [Rank(engine, platform, number, workload, collectives) for number in range(layout.simulated)]
     run = Run(profile, workload, layout, engine, platform, ranks, schedule.forwards)
     try:
-        iterations = Iterations(run, [schedule(options, workload, placed) for _ in ranks])
+        iterations = Iterations(run, [schedule(options, workload, placed) for _ in ranks], checkpoint)
         for rank in ranks:
             engine.spawn(rank.host, iterations.of(rank))
         engine.env.run()
@@ -131,10 +135,10 @@ def _run(
 class Iterations:
     """Repeats the iteration of each rank until the state at its beginning is one seen a period before."""
 
-    def __init__(self, run: Run, schedules: list[TrainingSchedule]) -> None:
+    def __init__(self, run: Run, schedules: list[TrainingSchedule], checkpoint: Checkpoint | None) -> None:
         self.run = run
         self.schedules = schedules
-        self.period = schedules[0].period
+        self.period = math.lcm(schedules[0].period, checkpoint.every if checkpoint else 1)
         self.programs = [
             PROGRAMS[schedule.program](rank, schedule) for rank, schedule in zip(run.ranks, schedules, strict=True)
         ]
@@ -145,6 +149,10 @@ class Iterations:
                 for s in rank.workload.subgroups
             ]
             schedule.place(rank)
+        if checkpoint:
+            for program in self.programs:
+                assert isinstance(program, Training)
+                program.checkpoints = Checkpoints(program.rank, program.schedule, checkpoint)
         self._begun: list[tuple[float, Any]] = []
         """Of each iteration: when its last rank began it, and the state that it found."""
         self._ready = [0] * len(run.ranks)

@@ -68,7 +68,7 @@ class TrainingSchedule:
     """The tier of 16-bit parameters where a scenario names none."""
     activation_home: ClassVar[str] = GPU
     """The tier where activations wait for backward, where a scenario names none."""
-    checkpoints: ClassVar[int] = 1
+    kept_inputs: ClassVar[int] = 1
     """Hidden states that a recomputed layer keeps: its input, or the inputs of its halves."""
     gradients_with_state: ClassVar[bool] = True
     """Whether fp32 gradients are kept in the tier of the optimizer state."""

@@ -14,6 +14,7 @@ from functools import cached_property
 
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.platform.platform import GPU
+from offsim.programs.checkpoints import Checkpoints
 from offsim.programs.rank import Rank
 from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import BF16, FP32, Bucket, Cost, cost
@@ -74,6 +75,7 @@ class Training:
     def __init__(self, rank: Rank, schedule: TrainingSchedule) -> None:
         self.rank = rank
         self.schedule = schedule
+        self.checkpoints: Checkpoints | None = None
         self.costs = PassCosts.of(rank)
         workload = rank.workload
         self.layers = workload.model.layers
@@ -85,10 +87,10 @@ class Training:
         self.gathered_bytes = float(BF16 * workload.layer_elements) if fetched else 0.0
         self.recomputed = placed.recomputed
         activations = workload.layer_activation_bytes
-        inputs = schedule.checkpoints * workload.hidden_bytes
+        inputs = schedule.kept_inputs * workload.hidden_bytes
         self.kept_bytes = [inputs if i < self.recomputed else activations for i in range(self.layers)]
         """What each layer's forward leaves to its backward: its input where it is recomputed, else all activations."""
-        part = activations / schedule.checkpoints
+        part = activations / schedule.kept_inputs
         self.passing_bytes = [part if i < self.recomputed else 0.0 for i in range(self.layers)]
         """What a recomputed layer holds only while it runs."""
         self.bucket_elements = workload.training.reduce_bucket_size or BUCKET_ELEMENTS
@@ -126,8 +128,12 @@ class Training:
 
     def update(self) -> Code:
         """What comes between backward and the next forward."""
+        if self.checkpoints:
+            yield from self.checkpoints.before_update()
         yield from self.schedule.before_update(self.rank)
         yield from self.schedule.update(self.rank)
+        if self.checkpoints:
+            yield from self.checkpoints.after_update()
         if self._vocabularies:  # embedding and head have stayed gathered until now
             self.rank.gpu_memory.free(GATHERED, self._vocabularies * self.vocab_bytes)
             self._vocabularies = 0

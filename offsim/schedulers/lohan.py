@@ -21,7 +21,7 @@ class Lohan(Prefetching):
     """A sub-group is updated once the first gradient of the next one arrives, and written one sub-group later."""
 
     name = "lohan"
-    checkpoints = 2
+    kept_inputs = 2
     filling: Subgroup | None = None
     """Whose gradients arrive."""
 
