@@ -59,6 +59,7 @@ class Training(Section):
     activation_checkpointing: Flag = True
     subgroup_size: Count = 100_000_000
     reduce_bucket_size: Count | None = Field(default=None, description="elements of the gradient bucket; 5e8 if none")
+    loss_tiles: Count = Field(default=1, description="pieces of the sequence, whose logits are in memory one by one")
 
     @property
     def micro_steps(self) -> int:

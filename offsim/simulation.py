@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from offsim.activations.registry import scenario_rule
 from offsim.inputs.errors import InputError, suggestion
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.layout import Layout
@@ -16,7 +17,7 @@ from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import Workload
 from offsim.scenario import Model, Scenario, Training
 from offsim.schedulers.registry import scenario_scheduler
-from offsim.states.placement import Placed, tiers_of
+from offsim.states.placement import Placed, Rule, tiers_of
 
 
 def run_scenario(
@@ -83,10 +84,21 @@ def placed_states(
         _require_tier(scenario, profile, "optimizer", tier, scheduler.optimizer_kinds, scheduler.name)
     parameters = asked.parameters or scheduler.parameter_home
     _require_tier(scenario, profile, "parameters", parameters, scheduler.parameter_kinds, scheduler.name)
-    _require_tier(scenario, profile, "activations", asked.activations.tier, (GPU, "memory"), "activations")
     layers = workload.model.layers if workload.training.activation_checkpointing else 0
     recomputed = layers if asked.activations.recompute is None else min(asked.activations.recompute, layers)
-    return Placed(parameters, optimizer, asked.activations.tier, recomputed)
+    rule = _rule(scenario, profile, recomputed)
+    return Placed(parameters, optimizer, asked.activations.tier, recomputed, rule)
+
+
+def _rule(scenario: Scenario, profile: HardwareProfile, recomputed: int) -> Rule | None:
+    """The rule by which activations move; InputError unless it knows their tier and what is recomputed."""
+    rule, asked = scenario_rule(scenario), scenario.placement.activations
+    kinds, who = ((GPU, "memory"), "activations") if rule is None else (rule.chosen.kinds, f"rule {asked.rule}")
+    _require_tier(scenario, profile, "activations", asked.tier, kinds, who)
+    if rule is not None and recomputed and not rule.chosen.recomputes:
+        problem = f"placement.activations.recompute: found {recomputed} layers, expected 0 with rule {asked.rule}"
+        raise scenario.document.error(("placement", "activations", "recompute"), problem)  # the default is all
+    return rule
 
 
 def _require_tier(

@@ -160,7 +160,7 @@ class Training:
             if layer < self.layers - self.live:
                 schedule.release(rank, layer, "forward", current)
         vocabulary = yield from self._fetch_vocabulary(self.layers, computed[-2] if self.layers > 1 else None)
-        kept, temporary = FP32 * workload.logits, (FP32 + BF16) * workload.logits
+        kept, temporary = FP32 * workload.logits_at_once, (FP32 + BF16) * workload.logits_at_once
         for _ in steps:
             yield rank.launch("launch head", costs.launch)
             head = rank.compute(
@@ -176,7 +176,7 @@ class Training:
         """The backward pass of these micro-steps; gradients are flushed after the last of them."""
         rank, costs, workload, schedule = self.rank, self.costs, self.rank.workload, self.schedule
         buckets = deque(self.buckets)
-        logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits)
+        logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits_at_once)
         head_gradient = self._hold(WORKING_SET, BF16 * workload.vocab_elements)
         reduced = FP32 * self.bucket_elements / workload.training.data_parallel
         rank.gpu_memory.allocate(REDUCED, reduced)
@@ -186,7 +186,7 @@ class Training:
                 "head backward",
                 costs.head_backward,
                 allocates=logits_gradient + (head_gradient if step == steps[0] else ()),
-                frees=logits_gradient + self._hold(LOSS, FP32 * workload.logits),
+                frees=logits_gradient + self._hold(LOSS, FP32 * workload.logits_at_once),
             )
         while buckets and buckets[0][0] == self.layers:
             yield from self._flush(buckets.popleft()[1], current, first, last)
@@ -212,6 +212,7 @@ class Training:
                 current = rank.compute(
                     f"layer {layer} backward", work, layer, [gathers[layer], restored], allocates=passing, frees=frees
                 )
+                schedule.ran(rank, layer, step, current)
             schedule.release(rank, layer, "backward", current)
             if layer >= self.live:
                 gathers[layer - self.live] = yield from self._fetch(layer - self.live, "backward", before, ())

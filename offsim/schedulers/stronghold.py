@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from offsim.engine import Code
 from offsim.inputs.fields import Count
 from offsim.programs.rank import Rank
-from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup
+from offsim.programs.transformer import BF16, Bucket, Subgroup
 from offsim.schedulers.base import ACCUMULATION, ScheduleOptions, TrainingSchedule, count, option
 
 
