@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from offsim.activations.registry import scenario_rule
 from offsim.inputs.errors import InputError, KeyPath, suggestion
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.layout import Layout
@@ -16,7 +17,7 @@ from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import Workload
 from offsim.scenario import Model, Scenario, Training
 from offsim.schedulers.registry import scenario_scheduler
-from offsim.states.placement import Placed, tiers_of
+from offsim.states.placement import Placed, Rule, tiers_of
 
 
 def run_scenario(
@@ -88,10 +89,25 @@ def placed_states(
     parameters = asked.parameters or scheduler.parameter_home
     _require_tier(scenario, profile, ("placement", "parameters"), parameters, scheduler.parameter_kinds, scheduler.name)
     activations = asked.activations.tier or scheduler.activation_home
-    kinds = scheduler.activation_kinds
-    _require_tier(scenario, profile, ("placement", "activations"), activations, kinds, scheduler.name)
     layers = workload.model.layers if workload.training.activation_checkpointing else 0
-    return Placed(parameters, optimizer, activations, asked.activations.recomputed(layers))
+    recomputed = asked.activations.recomputed(layers)
+    rule = _rule(scenario, profile, scheduler, activations, recomputed)
+    return Placed(parameters, optimizer, activations, recomputed, rule)
+
+
+def _rule(
+    scenario: Scenario, profile: HardwareProfile, scheduler: type[TrainingSchedule], tier: str, recomputed: int
+) -> Rule | None:
+    """The rule by which activations move; InputError unless it knows their tier and what is recomputed."""
+    rule, asked = scenario_rule(scenario), scenario.placement.activations
+    kinds, who = scheduler.activation_kinds, scheduler.name
+    if rule is not None:
+        kinds, who = rule.chosen.kinds, f"rule {asked.rule}"
+    _require_tier(scenario, profile, ("placement", "activations"), tier, kinds, who)
+    if rule is not None and recomputed and not rule.chosen.recomputes:
+        problem = f"placement.activations.recompute: found {recomputed} layers, expected 0 with rule {asked.rule}"
+        raise scenario.document.error(("placement", "activations", "recompute"), problem)  # the default is all
+    return rule
 
 
 def _require_tier(

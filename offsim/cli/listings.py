@@ -1,21 +1,25 @@
-"""Hardware profiles and schedulers as text: lists of all, and everything about one."""
+"""Hardware profiles, schedulers and activation rules as text: lists of all, and everything about one."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Annotated, Any, get_args, get_origin
 
+from offsim.activations.registry import available_rules, find_rule
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
-from offsim.inputs.errors import InputError
+from offsim.inputs.errors import InputError, nearest
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import available_profiles, load_profile
+from offsim.programs.activations import ActivationRule
 from offsim.programs.schedule import TrainingSchedule
 from offsim.results.units import plural
 from offsim.schedulers.registry import available_schedulers, find_scheduler
 from offsim.views.provenance import Value, values_of
 from offsim.views.wording import validated
+
+Described = type[TrainingSchedule] | type[ActivationRule]
 
 
 def profiles_report(style: Style = PLAIN) -> str:
@@ -53,37 +57,49 @@ def _section(section: str, values: Sequence[Value], style: Style) -> str:
 
 
 def schedulers_report(style: Style = PLAIN) -> str:
-    """Every scheduler, the installed packages' too, with what its docstring says first."""
-    blocks = []
-    for name in available_schedulers():
-        try:
-            cls = find_scheduler(name)
-        except InputError as error:
-            text = str(error)
-        else:
-            options = ", ".join(cls.Options.model_fields)
-            text = f"{_docstring(cls).splitlines()[0]} Options: {options or 'none'}."
-        blocks.append(f"{style.heading(name)}\n{wrapped(text, '  ', '  ')}")
-    return "\n".join(blocks)
+    """Every scheduler and activation rule, the installed packages' too, with what its docstring says first."""
+    schedulers = [_summary(name, find_scheduler, style) for name in available_schedulers()]
+    rules = [_summary(name, find_rule, style) for name in available_rules()]
+    heading = wrapped("Activation rules under any of them: placement.activations: {tier: host, rule: NAME}")
+    return "\n".join([*schedulers, "", heading, *rules])
+
+
+def _summary(name: str, find: Callable[[str], Described], style: Style) -> str:
+    try:
+        cls = find(name)
+    except InputError as error:
+        text = str(error)
+    else:
+        options = ", ".join(cls.Options.model_fields)
+        text = f"{_docstring(cls).splitlines()[0]} Options: {options or 'none'}."
+    return f"{style.heading(name)}\n{wrapped(text, '  ', '  ')}"
 
 
 def scheduler_report(name: str, style: Style = PLAIN) -> str:
-    """A scheduler's docstring and each of its options."""
+    """The docstring of a scheduler, or of an activation rule, and each of its options."""
+    schedulers, rules = available_schedulers(), available_rules()
+    if name not in schedulers and (name in rules or (nearest(name, rules) and not nearest(name, schedulers))):
+        rule = find_rule(name)
+        recomputed = "" if rule.recomputes else "; no layer may be recomputed"
+        return _report(name, rule, f"Activations in tiers of kind {', '.join(rule.kinds)}{recomputed}.", style)
     cls = find_scheduler(name)
+    kinds = [("optimizer state", cls.optimizer_kinds), ("parameters", cls.parameter_kinds)]
+    facts = (
+        f"ZeRO stage {', '.join(map(str, cls.stages))}; "
+        + "; ".join(
+            f"{state} in tiers of kind {', '.join(names)}" if names else f"no {state}" for state, names in kinds
+        )
+        + (f"; parameters up to {cls.lag} update behind." if cls.lag else ".")
+    )
+    return _report(name, cls, facts, style)
+
+
+def _report(name: str, cls: Described, facts: str, style: Style) -> str:
     module = inspect.getdoc(inspect.getmodule(cls)) or ""
     texts = [text for text in (module, _docstring(cls)) if text]
     blocks = [f"{style.heading(name)}\n{labelled('class', f'{cls.__module__}.{cls.__qualname__}')}"]
     blocks += [wrapped(" ".join(paragraph.split())) for text in texts for paragraph in text.split("\n\n")]
-    kinds = [("optimizer state", cls.optimizer_kinds), ("parameters", cls.parameter_kinds)]
-    blocks.append(
-        wrapped(
-            f"ZeRO stage {', '.join(map(str, cls.stages))}; "
-            + "; ".join(
-                f"{state} in tiers of kind {', '.join(names)}" if names else f"no {state}" for state, names in kinds
-            )
-            + (f"; parameters up to {cls.lag} update behind." if cls.lag else ".")
-        )
-    )
+    blocks.append(wrapped(facts))
     fields = cls.Options.model_fields
     if not fields:
         return "\n\n".join([*blocks, "no options"])
@@ -96,8 +112,8 @@ def scheduler_report(name: str, style: Style = PLAIN) -> str:
     return "\n\n".join([*blocks, "\n".join(lines)])
 
 
-def _docstring(cls: type[TrainingSchedule]) -> str:
-    # Its own only: what a base class says is said of all schedulers.
+def _docstring(cls: Described) -> str:
+    # Its own only: what a base class says is said of all schedulers, or of all rules.
     return inspect.cleandoc(cls.__doc__ or "no description")
 
 

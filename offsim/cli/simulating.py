@@ -208,7 +208,7 @@ def schedulers(
         str | None, typer.Argument(metavar="NAME", help="Show this one.", autocompletion=schedulers_from)
     ] = None,
 ) -> None:
-    """List schedulers, or show one.
+    """List schedulers and activation rules, or show one.
 
     Shows what it does and its options with type, bounds and default.
     """

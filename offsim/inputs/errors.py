@@ -43,6 +43,15 @@ class Expected(ValueError):
         self.at = at
 
 
+class UnknownKey(ValueError):
+    """Raised by validators of a section that some values allow further keys: these don't allow `key`."""
+
+    def __init__(self, key: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown key '{key}'")
+        self.key = key
+        self.known = sorted(known)
+
+
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """Return the valid name closest to `name`, if any is close."""
     near = difflib.get_close_matches(name.lower(), valid, n=1)

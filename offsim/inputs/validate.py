@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from offsim.inputs.document import Document, dotted
-from offsim.inputs.errors import Expected, KeyPath, suggestion
+from offsim.inputs.errors import Expected, KeyPath, UnknownKey, suggestion
 from offsim.inputs.fields import section_type
 
 # pydantic's error types, or their first words -> what to tell the user was expected; {} come from the error's context
@@ -60,6 +60,9 @@ def _problem(document: Document, model: type[BaseModel], details: ErrorDetails, 
         return _problem_of_keys(model, details, at)
     path = _existing(document.data, at + details["loc"])
     cause = context.get("error")
+    if isinstance(cause, UnknownKey):
+        text = f"unknown key '{cause.key}' in {dotted(path)}{suggestion(cause.key, cause.known)}"
+        return _Problem((*path, cause.key), text)
     if isinstance(cause, Expected):
         path, expected = path + cause.at, cause.expected
         if _existing(document.data, path) != path:  # a default that does not go with what is given

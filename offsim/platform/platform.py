@@ -145,7 +145,7 @@ class Platform:
         }
         self.devices = [Device(engine, profile, rank) for rank in range(layout.simulated)]
         self._locks: dict[str, Server] = {}
-        self._routes: dict[tuple[str, str, int, bool], list[Leg]] = {}
+        self._routes: dict[tuple[str, str, int, bool, bool], list[Leg]] = {}
 
     def domain_of(self, rank: int) -> int:
         """Ranks are spread over domains in blocks, as core binding does."""
@@ -178,12 +178,22 @@ class Platform:
                 shares[resource] = shares.get(resource, 0.0) + share * rate
         return tuple((resource, rate) for resource, rate in shares.items() if rate)
 
-    def route(self, source: str, destination: str, rank: int, pinned: bool = True) -> list[Leg]:
-        """Hops from tier to tier: between GPU and storage by way of host memory."""
-        key = source, destination, rank, pinned
+    def route(self, source: str, destination: str, rank: int, pinned: bool = True, direct: bool = False) -> list[Leg]:
+        """Hops from tier to tier: between GPU and storage by way of host memory, or directly."""
+        key = source, destination, rank, pinned, direct
         if key not in self._routes:
-            self._routes[key] = self._hops(source, destination, rank, pinned)
+            hops = self._hops(source, destination, rank, pinned)
+            self._routes[key] = [self._direct(hops, rank)] if direct and len(hops) == 2 else hops
         return self._routes[key]
+
+    def _direct(self, hops: list[Leg], rank: int) -> Leg:
+        """Both hops at once, without host memory: at the slower rate, after both latencies."""
+        first, second = hops
+        host = self.host_memory[self.domain_of(rank)]
+        used = tuple((resource, share) for resource, share in (*first.per_byte, *second.per_byte) if resource != host)
+        storage, server = (second, first.server) if second.server is None else (first, second.server)
+        rate, latency = min(first.bytes_per_s, second.bytes_per_s), first.latency_s + second.latency_s
+        return Leg(storage.kind, rate, latency, used, server)
 
     def _hops(self, source: str, destination: str, rank: int, pinned: bool) -> list[Leg]:
         kinds = {self.kind_of(source), self.kind_of(destination)}

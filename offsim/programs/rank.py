@@ -139,14 +139,18 @@ class Rank:
             return pending[0] if pending else None
         return self._enqueue(Operation(Stream("events", self.number), "wait", "wait for events", 0.0), pending)
 
-    def wait_event(self, stream: Stream, operation: Operation | None) -> None:
-        """Order what is enqueued on `stream` from now on behind `operation` too (cudaStreamWaitEvent)."""
-        if operation is not None:
-            self._enqueue(Operation(stream, "wait", "wait for event", 0.0), [operation])
+    def wait_event(self, stream: Stream, operation: Operation | None, frees: Sequence[MemoryChange] = ()) -> None:
+        """Order what is enqueued on `stream` from now on behind `operation` too (cudaStreamWaitEvent).
 
-    def free_after(self, operation: Operation, frees: Sequence[MemoryChange]) -> None:
-        """Give memory or buffers back when the operation has ended."""
-        self._enqueue(Operation(Stream("release", self.number), "wait", "release", 0.0, frees=frees), [operation])
+        What is freed is free for the stream from then on.
+        """
+        if operation is not None:
+            self._enqueue(Operation(stream, "wait", "wait for event", 0.0, frees=frees), [operation])
+
+    def free_after(self, operations: Operation | Sequence[Operation], frees: Sequence[MemoryChange]) -> None:
+        """Give memory or buffers back when the operations have ended."""
+        behind = [operations] if isinstance(operations, Operation) else operations
+        self._enqueue(Operation(Stream("release", self.number), "wait", "release", 0.0, frees=frees), behind)
 
     def _cpu(
         self,
@@ -286,6 +290,7 @@ class Rank:
         after: After = (),
         thread: Thread | None = None,
         pinned: bool = True,
+        direct: bool = False,
         holds: tuple[Server, ...] = (),
         allocates: Sequence[MemoryChange] = (),
         frees: Sequence[MemoryChange] = (),
@@ -294,9 +299,10 @@ class Rank:
         """Copy from tier to tier, hop by hop; returns the last hop.
 
         Each hop is on `stream`, else on a stream of its kind. What is allocated is from the first hop on, what is
-        freed goes with the last. A real copy from or to pageable memory blocks: `yield` it.
+        freed goes with the last. A real copy from or to pageable memory blocks: `yield` it. Between GPU and storage a
+        `direct` copy (GPUDirect Storage) bypasses host memory.
         """
-        legs = self.platform.route(source, destination, self.number, pinned)
+        legs = self.platform.route(source, destination, self.number, pinned, direct)
         operation: Operation | None = None
         for hop, leg in enumerate(legs):
             seconds, usage = leg.cost(nbytes)

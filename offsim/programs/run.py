@@ -217,7 +217,7 @@ class Iterations:
             for rank in run.ranks
             for block in rank.parameters
         ]
-        kept = [_kept(vars(schedule), now) for schedule in self.schedules]
+        kept = [_kept(vars(part), now) for schedule in self.schedules for part in (schedule, schedule.activations)]
         skew = [now - since for since in self._since]
         return [unfinished, memory, blocks, kept, skew]
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.platform.platform import GPU, HOST
+from offsim.programs.activations import rule_of
 from offsim.programs.options import ScheduleOptions, declared
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup, Workload
@@ -17,8 +18,6 @@ from offsim.states.placement import Placed
 
 OPTIMIZER_STATE = "optimizer state p, m, v (fp32)"
 GRADIENTS = "gradients (fp32)"
-KEPT = "activations"
-OFFLOADED = "activations of layers"
 
 
 class TrainingSchedule:
@@ -82,7 +81,7 @@ class TrainingSchedule:
         self.options = options
         self.workload = workload
         self.placed = placed
-        self._last_kernels: dict[int, Operation] = {}
+        self.activations = rule_of(placed, workload)
 
     @property
     def subgroups(self) -> list[Subgroup]:
@@ -189,37 +188,18 @@ class TrainingSchedule:
 
     def release(self, rank: Rank, layer: int, pass_: str, after: Operation) -> None:
         """After the operation a layer's parameters are not needed any more in this pass."""
-        if pass_ == "backward" and self.placed.activations != GPU:
-            self._last_kernels[layer] = after
 
     def keep(self, rank: Rank, layer: int, step: int, nbytes: float, after: Operation) -> Code:
-        """After a layer's forward: the bytes that it leaves to backward stay, or move to the tier of activations."""
-        tier = self.placed.activations
-        if tier != GPU and layer < self.workload.model.layers - 1:  # the last one is needed at once
-            gpu = ((rank.gpu_memory, KEPT, nbytes),)
-            host = ((rank.tier(tier), OFFLOADED, nbytes),)
-            stream = rank.stream("activations out")
-            rank.move(
-                nbytes, GPU, tier, "activations", layer=layer, stream=stream, after=[after], allocates=host, frees=gpu
-            )
-        yield from ()
+        """After a layer's forward: the bytes that it leaves to backward stay, or move by the scenario's rule."""
+        yield from self.activations.keep(rank, layer, step, nbytes, after)
 
     def restore(self, rank: Rank, layer: int, step: int, nbytes: float) -> Code:
-        """Before a layer's backward; returns the operation that its kernels wait for.
+        """Before a layer's backward; returns the operation that its kernels wait for."""
+        return (yield from self.activations.restore(rank, layer, step, nbytes))
 
-        Copies run one layer ahead: while a layer's kernels run, the activations of the one before it come back.
-        """
-        tier = self.placed.activations
-        if tier == GPU or layer == self.workload.model.layers - 1:
-            yield from ()
-            return None
-        gpu = ((rank.gpu_memory, KEPT, nbytes),)
-        host = ((rank.tier(tier), OFFLOADED, nbytes),)
-        stream = rank.stream("activations back")
-        behind = [rank.stream("activations out").tail, self._last_kernels.get(layer + 2)]
-        return rank.move(
-            nbytes, tier, GPU, "activations", layer=layer, stream=stream, after=behind, allocates=gpu, frees=host
-        )
+    def ran(self, rank: Rank, layer: int, step: int, after: Operation) -> None:
+        """After a layer's backward kernels are enqueued."""
+        self.activations.ran(rank, layer, step, after)
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         """Store the rank's share of a reduced bucket; `first` and `last` micro-step of an iteration."""

@@ -229,6 +229,7 @@ class Training:
                 current = rank.compute(
                     f"layer {layer} backward", work, layer, [gathers[layer], restored], allocates=passing, frees=frees
                 )
+                schedule.ran(rank, layer, step, current)
             schedule.release(rank, layer, "backward", current)
             if layer >= self.live:
                 gathers[layer - self.live] = yield from self._fetch(layer - self.live, "backward", before, ())

@@ -345,11 +345,18 @@ class Workload:
         return 0.0 if self.model.flash_attention else BF16 * self.attention_scores
 
     @property
-    def layer_activation_bytes(self) -> float:
-        """What one layer keeps for its backward when nothing is recomputed.
+    def layer_tensors(self) -> list[float]:
+        """Elements of each tensor that one layer keeps for its backward when nothing is recomputed.
 
-        Norm, query, key, value (expanded to all heads), context and residuals; the MLP's projections; the scores.
+        Two norms and two residuals; query, key, value (expanded to all heads) and context; the MLP's projections; the
+        scores.
         """
         m = self.model
-        mlp = (3 if m.swiglu else 2) * m.ffn_hidden
-        return BF16 * self.tokens * (4 * m.hidden + (4 * m.hidden + mlp) / self._tp) + self.scores_bytes
+        whole, split = self.tokens * m.hidden, self.tokens * m.hidden / self._tp
+        mlp = [self.tokens * m.ffn_hidden / self._tp] * (3 if m.swiglu else 2)
+        return [whole] * 4 + [split] * 4 + mlp + ([] if m.flash_attention else [self.attention_scores])
+
+    @property
+    def layer_activation_bytes(self) -> float:
+        """What one layer keeps for its backward when nothing is recomputed."""
+        return BF16 * sum(self.layer_tensors)

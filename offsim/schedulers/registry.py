@@ -17,6 +17,7 @@ from typing import Any
 
 from offsim.inputs.document import Document, Mark
 from offsim.inputs.errors import InputError, suggestion
+from offsim.programs.entries import load_class
 from offsim.programs.options import Option, ScheduleOptions, declared
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
@@ -108,16 +109,8 @@ def find_scheduler(name: str) -> type[TrainingSchedule]:
     entry = _registered().get(name)
     if entry is None:
         raise InputError(f"unknown scheduler '{name}'{suggestion(name, available_schedulers())}")
-    origin = f"scheduler '{name}' ({entry.value}{f' of {entry.dist.name}' if entry.dist else ''})"
-    try:
-        found = entry.load()
-    except Exception as error:  # whatever a foreign module raises when it is imported
-        raise InputError(f"{origin} cannot be loaded: {type(error).__name__}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, TrainingSchedule)):
-        raise InputError(
-            f"{origin} is not a subclass of offsim.schedulers.TrainingSchedule (see docs/write_a_scheduler.md)"
-        )
-    return found
+    documented = "offsim.schedulers.TrainingSchedule (see docs/write_a_scheduler.md)"
+    return load_class(entry, "scheduler", TrainingSchedule, documented)
 
 
 def scenario_scheduler(scenario: Scenario) -> tuple[type[TrainingSchedule], ScheduleOptions]:

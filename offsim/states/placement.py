@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from offsim.inputs.errors import Expected
+from offsim.inputs.errors import Expected, UnknownKey
 from offsim.inputs.fields import Number, Section
 
 
@@ -20,14 +20,27 @@ class Share(Section):
 
 
 class Activations(Section):
-    """What layers keep for backward."""
+    """What layers keep for backward; beside its name, a rule's options, which its `Options` model checks."""
 
+    model_config = ConfigDict(extra="allow")
     recompute: int | None = Field(default=None, ge=0, description="layers recomputed in backward, from the first; all")
     tier: str | None = Field(default=None, min_length=1, description="where it waits for backward: gpu, host")
+    rule: str | None = Field(default=None, min_length=1, description="who moves it and when; one layer ahead")
 
     def recomputed(self, layers: int) -> int:
         """How many layers are recomputed, of so many that may be."""
         return layers if self.recompute is None else min(self.recompute, layers)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the rule as given, unchecked."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _options_have_a_rule(self) -> Activations:
+        if self.rule is None and self.options:
+            raise UnknownKey(next(iter(self.options)), type(self).model_fields)
+        return self
 
 
 def _one_tier_for_all(value: Any) -> Any:
@@ -39,7 +52,7 @@ class Placement(Section):
 
     parameters: host
     optimizer: [{tier: gpu, share: 0.2}, {tier: nvme, share: rest}]     # or one tier for all
-    activations: {recompute: 12, tier: host}
+    activations: {recompute: 12, tier: host, rule: torchtune}
     """
 
     parameters: str | None = Field(default=None, min_length=1)
@@ -60,6 +73,14 @@ class Placement(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """The class of a rule by which activations move, and its checked options."""
+
+    chosen: type[Any]
+    options: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
     """Where the states of a rank are."""
 
@@ -69,6 +90,8 @@ class Placed:
     activations: str
     recomputed: int
     """Layers whose forward backward repeats: the first ones."""
+    rule: Rule | None = None
+    """How activations move; None for one layer ahead."""
 
 
 def tiers_of(shares: Sequence[tuple[str, float | str]], subgroups: int) -> tuple[str, ...]:

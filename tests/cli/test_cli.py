@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from offsim import __path__ as package
+from offsim.activations import available_rules
 from offsim.cli import main
 from offsim.cli.terminal import Style, style_of
 from offsim.platform.profiles import available_profiles, load_profile, unit_of
@@ -235,6 +236,19 @@ def test_schedulers(capsys: pytest.CaptureFixture[str]) -> None:
     assert "transfers: three_streams or one_stream, default three_streams" in text
     assert "Of each block of `update_stride` sub-groups" in text
     assert "no options" in text_of(capsys, "schedulers", "no_offload")
+
+
+def test_activation_rules_are_listed_with_the_schedulers(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = text_of(capsys, "schedulers")
+    rules = listed[listed.index("Activation rules") :]
+    assert [name for name in available_rules() if f"\n{name}\n" in rules] == available_rules()
+    text = text_of(capsys, "schedulers", "unsloth")
+    assert_plain(text)
+    assert "slots: 1 or 2, default 2" in text
+    assert "Activations in tiers of kind memory." in text
+    assert "no layer may be recomputed" in text_of(capsys, "schedulers", "megatron")
+    assert main(["schedulers", "torchtun"]) == 2
+    assert "unknown activation rule 'torchtun'; did you mean 'torchtune'?" in capsys.readouterr().err
 
 
 def test_validate(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

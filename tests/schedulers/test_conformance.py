@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import conformance
 import pytest
 from conformance import TIERS, Case, Facts, Held, cases, facts
 
+from offsim.activations import available_rules
+from offsim.activations.ssdtrain import SsdTrain
 from offsim.platform.platform import GPU
+from offsim.programs.transformer import BF16
+from offsim.results.result import Result
 from offsim.schedulers import available_schedulers, find_scheduler
 
 Bytes = dict[str, float]
@@ -24,6 +29,87 @@ def parameters_and_activations(known: Facts) -> Bytes:
     elsewhere = places.parameters != GPU and known.schedule.name not in OWN_FETCHES
     fetched = 2 * known.fetched(layers_kept(known)) if elsewhere else 0.0
     return {"h2d": fetched + activations, "d2h": activations}
+    places = known.placed
+    fetched = 2 * known.fetched(layers_kept(known)) if places.parameters != GPU else 0.0
+    if places.rule is not None:
+        moved = RULES[places.rule.chosen.name](known)
+    else:
+        activations = known.activations() if places.activations != GPU else 0.0
+        moved = {"h2d": activations, "d2h": activations}
+    return {**moved, "h2d": fetched + moved.get("h2d", 0.0)}
+
+
+# Activation rules
+
+
+def inputs(known: Facts, staying: int) -> Bytes:
+    """Those of recomputed layers, but for some that stay."""
+    nbytes = known.micro_steps * (known.placed.recomputed - staying) * known.workload.hidden_bytes
+    return {"h2d": nbytes, "d2h": nbytes}
+
+
+def alst(known: Facts) -> Bytes:
+    return inputs(known, 0)
+
+
+def deepspeed(known: Facts) -> Bytes:
+    return inputs(known, 1)
+
+
+def unsloth(known: Facts) -> Bytes:
+    return inputs(known, int(known.placed.rule.options.variant == "smart"))
+
+
+def torchtune(known: Facts, saved_twice: bool = True) -> Bytes:
+    """All layers leave, all but the last come back: its tensors are on the GPU still.
+
+    Its norms are inputs of three projections and, with SwiGLU, of two; its context is one of attention's results too.
+    """
+    layers, recomputed = known.workload.model.layers, known.placed.recomputed
+    more = saved_twice * (3 + known.workload.model.swiglu)
+    again = known.workload.layer_activation_bytes + more * known.workload.hidden_bytes
+    down = recomputed * known.workload.hidden_bytes + (layers - recomputed) * again
+    last = known.workload.hidden_bytes if recomputed == layers else again
+    return {"d2h": known.micro_steps * down, "h2d": known.micro_steps * (down - last)}
+
+
+def trl(known: Facts) -> Bytes:
+    return torchtune(known, saved_twice=False)
+
+
+def megatron(known: Facts) -> Bytes:
+    layers = min(known.placed.rule.options.num_layers or known.workload.model.layers, known.workload.model.layers - 1)
+    nbytes = known.micro_steps * layers * known.workload.layer_activation_bytes
+    return {"h2d": nbytes, "d2h": nbytes}
+
+
+def megatron_fine_grained(known: Facts) -> Bytes:
+    """A share of the layers, but never the last; of tensors those of so many elements."""
+    layers, options = known.workload.model.layers, known.placed.rule.options
+    moving = min(int(options.fraction * layers), layers - 1)
+    large = sum(n for n in known.workload.layer_tensors if n >= options.min_tensor_size)
+    nbytes = known.micro_steps * moving * BF16 * large
+    return {"h2d": nbytes, "d2h": nbytes}
+
+
+def ssdtrain(known: Facts) -> Bytes:
+    """Nothing where kernels take no time, which leaves none to write; `in_time` says how much otherwise."""
+    return {}
+
+
+def in_time(known: Facts, result: Result) -> Bytes:
+    """What SSDTrain moves: the first layers; those whose writes have not ended when backward asks for them stay."""
+    layer = known.workload.layer_activation_bytes
+    (rank, *_) = conformance.moved(result.run)
+    written, read = (round(rank[f"nvme {way}"] / layer / known.micro_steps) for way in ("write", "read"))
+    assert 1 <= read <= written <= known.workload.model.layers
+    return {f"nvme {way}": n * known.micro_steps * layer for way, n in (("write", written), ("read", read))}
+
+
+RULES: dict[str, Callable[[Facts], Bytes]] = {
+    form.__name__: form
+    for form in (alst, deepspeed, unsloth, torchtune, trl, megatron, megatron_fine_grained, ssdtrain)
+}
 
 
 def layers_kept(known: Facts) -> int | None:
@@ -368,6 +454,36 @@ FURTHER = [
 ]
 """Options that need each other."""
 
+LONG = {"sequence": 4096}
+"""Inputs of layers of 4 MiB: Unsloth leaves up to 2 MiB where they are."""
+WHOLE = {"tier": "host", "recompute": 0}
+MOVED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"tier": "host", "rule": "alst"}, {}),
+    ({"tier": "host", "rule": "alst", "recompute": 2}, {}),
+    ({"tier": "host", "rule": "deepspeed"}, {}),
+    ({"tier": "host", "rule": "deepspeed", "recompute": 3}, {}),
+    ({"tier": "host", "rule": "unsloth"}, LONG),
+    ({"tier": "host", "rule": "unsloth", "slots": 1}, LONG),
+    ({"tier": "host", "rule": "unsloth", "variant": "basic"}, {}),
+    ({"tier": "host", "rule": "torchtune"}, {}),
+    ({"tier": "host", "rule": "torchtune", "recompute": 3}, {}),
+    ({"rule": "torchtune", "max_fwd_stash_size": 1, **WHOLE}, {}),
+    ({"rule": "trl", **WHOLE}, {}),
+    ({"rule": "megatron", **WHOLE}, {}),
+    ({"rule": "megatron", "num_layers": 2, **WHOLE}, {}),
+    ({"rule": "megatron_fine_grained", "min_tensor_size": 100_000, **WHOLE}, {}),
+    ({"rule": "megatron_fine_grained", "min_tensor_size": 1, "fraction": 0.4, **WHOLE}, {}),
+    ({"rule": "ssdtrain", "tier": "nvme", "recompute": 0}, {"sequence": 4}),
+]
+"""Placements of activations by each rule, and the model where another one leaves the rule nothing to do."""
+WITH_RULES = [
+    Case(name, placement={"activations": placement}, training=training, model=model)
+    for name in ("no_offload", "zero3_offload")
+    for training in ({}, {"global_batch": 6})
+    for placement, model in MOVED
+]
+FURTHER += WITH_RULES
+
 NAMES = available_schedulers()
 ALL = [*(case for name in NAMES for case in cases(name)), *(case for case in FURTHER if case.schedule in NAMES)]
 PLAIN = [cases(name)[0] for name in NAMES]
@@ -378,6 +494,12 @@ def test_every_schedule_has_a_closed_form(name: str) -> None:
     assert name in CLOSED_FORMS, f"no closed form of the bytes that {name} moves: add a function of its name"
 
 
+@pytest.mark.parametrize("name", available_rules())
+def test_every_rule_has_a_closed_form(name: str) -> None:
+    assert name in RULES, f"no closed form of the bytes that {name} moves: add a function of its name"
+    assert any(case.placement["activations"]["rule"] == name for case in WITH_RULES)
+
+
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_bytes_memory_order_and_bounds(case: Case) -> None:
     known = facts(case)
@@ -386,6 +508,9 @@ def test_bytes_memory_order_and_bounds(case: Case) -> None:
     conformance.check_bytes(result, expected(case, known))
     held = HELD.get(case.schedule)
     conformance.check_placement(result, known, held and held(known))
+    timed = known.placed.rule is not None and known.placed.rule.chosen is SsdTrain
+    conformance.check_bytes(result, expected(case, known) | (in_time(known, result) if timed else {}))
+    conformance.check_placement(result, known)
     conformance.check_memory(result.run)
     conformance.check_order(result.run)
     conformance.check_bounds(result.run)

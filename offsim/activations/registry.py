@@ -1,0 +1,72 @@
+"""Rules by name: the built-in ones and those that installed packages register.
+
+A package registers a rule with an entry point of the group `offsim.activation_rules`:
+
+    [project.entry-points."offsim.activation_rules"]
+    my_rule = "my_package.my_module:MyRule"
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from offsim.activations.alst import Alst
+from offsim.activations.deepspeed import DeepSpeed
+from offsim.activations.megatron import Megatron
+from offsim.activations.megatron_fine_grained import MegatronFineGrained
+from offsim.activations.ssdtrain import SsdTrain
+from offsim.activations.torchtune import Torchtune
+from offsim.activations.trl import Trl
+from offsim.activations.unsloth import Unsloth
+from offsim.inputs.errors import InputError, suggestion
+from offsim.inputs.validate import validate
+from offsim.programs.activations import ActivationRule
+from offsim.programs.entries import load_class
+from offsim.scenario import Scenario
+from offsim.states.placement import Rule
+
+GROUP = "offsim.activation_rules"
+BUILT_IN: dict[str, type[ActivationRule]] = {
+    cls.name: cls for cls in (Alst, DeepSpeed, Megatron, MegatronFineGrained, SsdTrain, Torchtune, Trl, Unsloth)
+}
+
+
+@cache
+def _registered() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN}
+
+
+def register_rule(rule: type[ActivationRule]) -> type[ActivationRule]:
+    """Make a rule known by its name in this process; also a class decorator."""
+    BUILT_IN[rule.name] = rule
+    return rule
+
+
+def available_rules() -> list[str]:
+    """Names of the built-in rules, then of those that installed packages register."""
+    return [*BUILT_IN, *sorted(_registered())]
+
+
+def find_rule(name: str) -> type[ActivationRule]:
+    """Return the rule of that name; InputError where there is none or its package cannot be loaded."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    entry = _registered().get(name)
+    if entry is None:
+        raise InputError(f"unknown activation rule '{name}'{suggestion(name, available_rules())}")
+    documented = "offsim.activations.ActivationRule (see docs/write_a_scheduler.md)"
+    return load_class(entry, "activation rule", ActivationRule, documented)
+
+
+def scenario_rule(scenario: Scenario) -> Rule | None:
+    """The rule that the scenario chooses and its checked options; InputError points to what is wrong there."""
+    asked = scenario.placement.activations
+    if asked.rule is None:
+        return None
+    try:
+        chosen = find_rule(asked.rule)
+    except InputError as error:
+        raise scenario.document.error(("placement", "activations", "rule"), error.problem) from error.__cause__
+    at = ("placement", "activations")
+    return Rule(chosen, validate(scenario.document, chosen.Options, data=asked.options, at=at))
