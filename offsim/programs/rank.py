@@ -133,10 +133,13 @@ class Rank:
             return pending[0] if pending else None
         return self._enqueue(Operation(Stream("events", self.number), "wait", "wait for events", 0.0), pending)
 
-    def wait_event(self, stream: Stream, operation: Operation | None) -> None:
-        """Order what is enqueued on `stream` from now on behind `operation` too (cudaStreamWaitEvent)."""
-        if operation is not None:
-            self._enqueue(Operation(stream, "wait", "wait for event", 0.0), [operation])
+    def wait_event(self, stream: Stream, operation: Operation | None, takes: Sequence[MemoryChange] = ()) -> None:
+        """Order what is enqueued on `stream` from now on behind `operation` too (cudaStreamWaitEvent).
+
+        From then on it holds the memory that it `takes`.
+        """
+        if operation is not None or takes:
+            self._enqueue(Operation(stream, "wait", "wait for event", 0.0, allocates=takes), [operation])
 
     def free_after(self, operation: Operation, frees: Sequence[MemoryChange]) -> None:
         """Give memory or buffers back when the operation has ended."""

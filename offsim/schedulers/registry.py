@@ -24,6 +24,7 @@ from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.distzo2 import DistZo2
 from offsim.schedulers.mlp_offload import MlpOffload
 from offsim.schedulers.no_offload import NoOffload
+from offsim.schedulers.patrickstar import PatrickStar
 from offsim.schedulers.stronghold import Stronghold
 from offsim.schedulers.zero2_offload import Zero2Offload
 from offsim.schedulers.zero3_offload import Zero3Offload
@@ -45,6 +46,7 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         Stronghold,
         Zo2,
         DistZo2,
+        PatrickStar,
     )
 }
 

@@ -17,11 +17,15 @@ Bytes = dict[str, float]
 # owns; C: those whose optimizer state is not on the GPU; N: micro-steps.
 
 
-def parameters_and_activations(known: Facts) -> Bytes:
-    """Parameters that live elsewhere are copied before each pass; activations leave in forward and come back."""
-    places, activations = known.placed, known.activations() if known.placed.activations != GPU else 0.0
-    fetched = 2 * known.fetched(layers_kept(known)) if places.parameters != GPU else 0.0
-    return {"h2d": fetched + activations, "d2h": activations}
+def activations(known: Facts) -> Bytes:
+    """Where they are elsewhere, activations leave in forward and come back."""
+    moved = known.activations() if known.placed.activations != GPU else 0.0
+    return {"h2d": moved, "d2h": moved}
+
+
+def parameters(known: Facts) -> Bytes:
+    """Parameters that live elsewhere are copied before each pass."""
+    return {"h2d": 2 * known.fetched(layers_kept(known)) if known.placed.parameters != GPU else 0.0}
 
 
 def layers_kept(known: Facts) -> int:
@@ -139,6 +143,48 @@ def distzo2(known: Facts) -> Bytes:
     return zo2(known)
 
 
+def patrickstar(known: Facts) -> Bytes:
+    """Gradients down, in the place of parameters or from embedding and head; further micro-steps add up on the host."""
+    if all_on_gpu(known):
+        return {"d2h": 2 * vocabulary(known)}
+    return {"d2h": 2 * known.owned * known.micro_steps + 2 * left_out(known) * layer_slice(known)}
+
+
+def patrickstar_parameters(known: Facts) -> Bytes:
+    """What the CPU has updated comes again in forward; of the rest what did not stay on the GPU, in each pass."""
+    layers = 0.0 if all_on_gpu(known) else known.workload.model.layers + left_out(known)
+    return {"h2d": 2 * (2 * known.workload.vocab_elements / known.ranks + layers * layer_slice(known))}
+
+
+def all_on_gpu(known: Facts) -> bool:
+    """All chunks fit on the GPU of these tests, and the optimizer state of all layers beside them."""
+    return not left_out(known) and known.options.margin and known.micro_steps == 1
+
+
+def left_out(known: Facts) -> float:
+    """Layers that do not fit on the GPU, in each forward and backward but the first: for each comes, another goes.
+
+    By the furthest next use, forward ends with the last layers on the GPU, and backward with the first.
+    """
+    layers, chunks = known.workload.model.layers, known.options.gpu_chunks
+    each = -(-2 * layer_slice(known) // known.options.chunk_bytes)
+    kept = layers if chunks is None else min(max(chunks / each, 1), layers)
+    return (layers - kept) * (2 * known.micro_steps - 1)
+
+
+def layer_slice(known: Facts) -> float:
+    """The rank's elements of a layer."""
+    return known.workload.subgroups[1].elements
+
+
+def vocabulary(known: Facts) -> float:
+    """The rank's elements of embedding and head."""
+    return known.workload.subgroups[0].elements + known.workload.subgroups[-1].elements
+
+
+FETCHES: dict[str, Callable[[Facts], Bytes]] = {"patrickstar": patrickstar_parameters}
+"""Bytes of parameters where they are not those that `parameters` says."""
+
 CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
     form.__name__: form
     for form in (
@@ -152,6 +198,7 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         stronghold,
         zo2,
         distzo2,
+        patrickstar,
     )
 }
 
@@ -180,8 +227,9 @@ def expected(case: Case, known: Facts) -> Bytes:
     total: dict[str, float] = dict(form(known))
     if find_scheduler(case.schedule).program != "training":
         return total
-    for route, nbytes in parameters_and_activations(known).items():
-        total[route] = total.get(route, 0.0) + nbytes
+    for further in (activations(known), FETCHES.get(case.schedule, parameters)(known)):
+        for route, nbytes in further.items():
+            total[route] = total.get(route, 0.0) + nbytes
     return total
 
 
@@ -198,6 +246,9 @@ FURTHER = [
     Case("mlp_offload", {"buffer_count": 18}),
     Case("mlp_offload", {"buffer_count": 18, "alternating": False}),
     Case("mlp_offload", {"buffer_count": 200}),
+    *(Case("patrickstar", {"gpu_chunks": chunks}) for chunks in (1, 3, 5)),
+    *(Case("patrickstar", {"gpu_chunks": chunks}, training={"global_batch": 6}) for chunks in (1, 3)),
+    Case("patrickstar", {"chunk_bytes": 1_311_232, "gpu_chunks": 4}),
 ]
 """Options that need each other."""
 
