@@ -85,7 +85,8 @@ def placed_states(
     _require_tier(scenario, profile, "parameters", parameters, scheduler.parameter_kinds, scheduler.name)
     _require_tier(scenario, profile, "activations", asked.activations.tier, scheduler.activation_kinds, scheduler.name)
     layers = workload.model.layers if workload.training.activation_checkpointing else 0
-    recomputed = layers if asked.activations.recompute is None else min(asked.activations.recompute, layers)
+    given = asked.activations.recompute
+    recomputed = scheduler.default_recomputed(options, layers) if given is None else min(given, layers)
     return Placed(parameters, optimizer, asked.activations.tier, recomputed)
 
 

@@ -58,6 +58,7 @@ class Rank:
         self._streams: dict[str, Stream] = {}
         self._threads: dict[str, Thread] = {}
         self._core_shares: dict[Thread, float] = {}
+        self._turns: dict[Thread | None, tuple[Server, int]] = {}
         self.compute_stream = self.stream("compute")
         self.collective_stream = self.stream("collectives")
         self.reduce_stream = self.stream("reduce")
@@ -95,6 +96,10 @@ class Rank:
         That is an upper bound of its time: work that memory bandwidth limits loses less.
         """
         self._core_shares[thread] = share
+
+    def take_turns(self, thread: Thread, server: Server, priority: int = 0) -> None:
+        """CPU work on the thread holds the server from now on, as that of others: lower priorities first."""
+        self._turns[thread] = server, priority
 
     def thread(self, name: str) -> Thread:
         """The rank's further thread of that name, made at its first use."""
@@ -163,6 +168,9 @@ class Rank:
             rate *= share
             usage = tuple((resource, share * asked) for resource, asked in usage)
         operation = Operation(thread or self.host, kind, name, elements / rate, usage, nbytes=nbytes, subgroup=subgroup)
+        if thread in self._turns:
+            server, operation.priority = self._turns[thread]
+            operation.holds = (server,)
         return self._enqueue(operation, (), thread)
 
     def _host_work(

@@ -20,6 +20,7 @@ from offsim.inputs.errors import InputError, suggestion
 from offsim.programs.options import ScheduleOptions
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
+from offsim.schedulers.autohete import AutoHete
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.distzo2 import DistZo2
 from offsim.schedulers.mlp_offload import MlpOffload
@@ -47,6 +48,7 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         Zo2,
         DistZo2,
         PatrickStar,
+        AutoHete,
     )
 }
 

@@ -8,7 +8,7 @@ import conformance
 import pytest
 from conformance import TIERS, Case, Facts, Held, cases, facts
 
-from offsim.platform.platform import GPU
+from offsim.platform.platform import GPU, HOST
 from offsim.schedulers import available_schedulers, find_scheduler
 
 Bytes = dict[str, float]
@@ -182,7 +182,43 @@ def vocabulary(known: Facts) -> float:
     return known.workload.subgroups[0].elements + known.workload.subgroups[-1].elements
 
 
-FETCHES: dict[str, Callable[[Facts], Bytes]] = {"patrickstar": patrickstar_parameters}
+def autohete(known: Facts) -> Bytes:
+    """16-bit gradients for the CPU down in each micro-step; parameters up from it, or down from the GPU."""
+    up, stored = 0, 0
+    for block, tier in zip(known.workload.subgroups, known.placed.optimizer, strict=True):
+        away = 1 <= block.index <= known.options.parameters_on_cpu and block.index <= known.workload.model.layers
+        up += block.elements if tier != GPU and not away else 0
+        stored += block.elements if tier == GPU and away else 0
+    return {"h2d": 2 * up, "d2h": 2 * known.micro_steps * known.off_gpu + 2 * stored}
+
+
+def autohete_parameters(known: Facts) -> Bytes:
+    """Blocks whose parameters are in host memory come before each pass; the last two stay between passes."""
+    layers = known.workload.model.layers
+    away = min(known.options.parameters_on_cpu, layers)
+    again = min(away, layers - 2)
+    return {"h2d": 2 * known.micro_steps * (away + again) * layer_slice(known)}
+
+
+def autohete_states(known: Facts) -> Held:
+    """Parameters of the first blocks in host memory, of the others on the GPU, each with its gradients where p is."""
+    away = min(known.options.parameters_on_cpu, known.workload.model.layers) * layer_slice(known)
+    held: Held = {
+        HOST: {"parameters (bf16)": 2 * away},
+        GPU: {"parameters (bf16)": 2 * (known.workload.resident - away)},
+    }
+    for tier in dict.fromkeys(known.placed.optimizer):
+        places = zip(known.workload.subgroups, known.placed.optimizer, strict=True)
+        elements = sum(block.elements for block, place in places if place == tier)
+        state = {"optimizer state p, m, v (fp32)": 12.0 * elements, "gradients (bf16)": 2.0 * elements}
+        held.setdefault(tier, {}).update(state)
+    return held
+
+
+FETCHES: dict[str, Callable[[Facts], Bytes]] = {
+    "patrickstar": patrickstar_parameters,
+    "autohete": autohete_parameters,
+}
 """Bytes of parameters where they are not those that `parameters` says."""
 
 CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
@@ -199,6 +235,7 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         zo2,
         distzo2,
         patrickstar,
+        autohete,
     )
 }
 
@@ -216,7 +253,11 @@ def zeroth_order_states(known: Facts) -> Held:
     }
 
 
-HELD: dict[str, Callable[[Facts], Held]] = {"zo2": zeroth_order_states, "distzo2": zeroth_order_states}
+HELD: dict[str, Callable[[Facts], Held]] = {
+    "zo2": zeroth_order_states,
+    "distzo2": zeroth_order_states,
+    "autohete": autohete_states,
+}
 """What tiers hold where it is not what training holds."""
 
 
@@ -249,6 +290,12 @@ FURTHER = [
     *(Case("patrickstar", {"gpu_chunks": chunks}) for chunks in (1, 3, 5)),
     *(Case("patrickstar", {"gpu_chunks": chunks}, training={"global_batch": 6}) for chunks in (1, 3)),
     Case("patrickstar", {"chunk_bytes": 1_311_232, "gpu_chunks": 4}),
+    *(
+        Case("autohete", {"checkpointed": 2, "parameters_on_cpu": away, "optimizer_on_cpu": on_cpu})
+        for away, on_cpu in ((2, 3), (4, 3), (5, 5), (3, 0))
+    ),
+    Case("autohete", {"parameters_on_cpu": 3, "optimizer_on_cpu": 3}, training={"global_batch": 6}),
+    Case("autohete", {"checkpointed": 2}, {"activations": {"tier": "host"}}),
 ]
 """Options that need each other."""
 
