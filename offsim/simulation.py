@@ -90,7 +90,8 @@ def placed_states(
     _require_tier(scenario, profile, ("placement", "parameters"), parameters, scheduler.parameter_kinds, scheduler.name)
     activations = asked.activations.tier or scheduler.activation_home
     layers = workload.model.layers if workload.training.activation_checkpointing else 0
-    recomputed = asked.activations.recomputed(layers)
+    given = asked.activations.recompute
+    recomputed = scheduler.default_recomputed(options, layers) if given is None else min(given, layers)
     rule = _rule(scenario, profile, scheduler, activations, recomputed)
     return Placed(parameters, optimizer, activations, recomputed, rule)
 

@@ -63,6 +63,7 @@ class Rank:
         self._streams: dict[str, Stream] = {}
         self._threads: dict[str, Thread] = {}
         self._core_shares: dict[Thread, float] = {}
+        self._turns: dict[Thread | None, tuple[Server, int]] = {}
         self.compute_stream = self.stream("compute")
         self.collective_stream = self.stream("collectives")
         self.reduce_stream = self.stream("reduce")
@@ -102,6 +103,10 @@ class Rank:
         """
         self._core_shares[thread] = share
 
+    def take_turns(self, thread: Thread, server: Server, priority: int = 0) -> None:
+        """CPU work on the thread holds the server from now on, as that of others: lower priorities first."""
+        self._turns[thread] = server, priority
+
     def thread(self, name: str) -> Thread:
         """The rank's further thread of that name, made at its first use."""
         if name not in self._threads:
@@ -139,13 +144,20 @@ class Rank:
             return pending[0] if pending else None
         return self._enqueue(Operation(Stream("events", self.number), "wait", "wait for events", 0.0), pending)
 
-    def wait_event(self, stream: Stream, operation: Operation | None, frees: Sequence[MemoryChange] = ()) -> None:
+    def wait_event(
+        self,
+        stream: Stream,
+        operation: Operation | None,
+        takes: Sequence[MemoryChange] = (),
+        frees: Sequence[MemoryChange] = (),
+    ) -> None:
         """Order what is enqueued on `stream` from now on behind `operation` too (cudaStreamWaitEvent).
 
-        What is freed is free for the stream from then on.
+        From then on it holds the memory that it `takes`, and what it `frees` is free for the stream.
         """
-        if operation is not None:
-            self._enqueue(Operation(stream, "wait", "wait for event", 0.0, frees=frees), [operation])
+        if operation is not None or takes:
+            waiting = Operation(stream, "wait", "wait for event", 0.0, allocates=takes, frees=frees)
+            self._enqueue(waiting, [operation])
 
     def free_after(self, operations: Operation | Sequence[Operation], frees: Sequence[MemoryChange]) -> None:
         """Give memory or buffers back when the operations have ended."""
@@ -177,6 +189,9 @@ class Rank:
             usage = tuple((resource, slowed * asked) for resource, asked in usage)
         usage += ((self._cores, cores),)
         operation = Operation(thread or self.host, kind, name, elements / rate, usage, nbytes=nbytes, subgroup=subgroup)
+        if thread in self._turns:
+            server, operation.priority = self._turns[thread]
+            operation.holds = (server,)
         return self._enqueue(operation, (), thread)
 
     def _host_work(

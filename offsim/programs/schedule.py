@@ -94,6 +94,11 @@ class TrainingSchedule:
         return (cls.optimizer_home,) * subgroups
 
     @classmethod
+    def default_recomputed(cls, options: Any, layers: int) -> int:
+        """Layers that backward recomputes where the scenario's placement names none, of so many that it may."""
+        return layers
+
+    @classmethod
     def deepspeed_keys(cls, options: Any) -> dict[str, Any] | None:
         """Keys of DeepSpeed's configuration that say these options, by dotted path; None if it has no such schedule."""
         if cls.deepspeed is None:

@@ -21,6 +21,7 @@ from offsim.programs.entries import load_class
 from offsim.programs.options import Option, ScheduleOptions, declared
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
+from offsim.schedulers.autohete import AutoHete
 from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
 from offsim.schedulers.distzo2 import DistZo2
 from offsim.schedulers.fsdp_offload import FsdpOffload
@@ -33,6 +34,7 @@ from offsim.schedulers.megatron_offload import MegatronOffload
 from offsim.schedulers.memascend import MemAscend
 from offsim.schedulers.mlp_offload import MlpOffload
 from offsim.schedulers.no_offload import NoOffload
+from offsim.schedulers.patrickstar import PatrickStar
 from offsim.schedulers.roundpipe import RoundPipe
 from offsim.schedulers.slideformer import SlideFormer
 from offsim.schedulers.smart_infinity import SmartInfinity
@@ -76,6 +78,8 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
         ZeroOffload,
         SuperOffload,
         ZenFlow,
+        PatrickStar,
+        AutoHete,
     )
 }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
+
 from offsim.engine import MemoryChange, Tier
 
 IN_USE = "buffers in use"
@@ -48,6 +51,52 @@ class LastKept:
     def state(self) -> list[int]:
         """The keys kept, the oldest first."""
         return list(self._kept)
+
+
+class FurthestNextUse:
+    """A cache that gives up the key whose next use is furthest off: no rule has fewer misses (Belady, 1966).
+
+    `uses` are the keys in the order of their uses, which repeats.
+    """
+
+    def __init__(self, slots: int, uses: Sequence[int]) -> None:
+        if slots < 1:
+            raise ValueError(f"slots(={slots}) must be >= 1")
+        self.slots = slots
+        self._uses = tuple(uses)
+        self._at = 0
+        self._kept: set[int] = set()
+        self._places: dict[int, list[int]] = {}
+        for place, key in enumerate(self._uses):
+            self._places.setdefault(key, []).append(place)
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._kept
+
+    def use(self, key: int) -> int | None:
+        """Keep `key`, whose turn it is; returns the key that is given up for it."""
+        if key != self._uses[self._at]:
+            raise ValueError(f"key(={key}) must be {self._uses[self._at]}, whose turn it is")
+        self._at = (self._at + 1) % len(self._uses)
+        given_up = None
+        if key not in self._kept and len(self._kept) == self.slots:
+            given_up = max(self._kept, key=self._until_use)
+            self._kept.remove(given_up)
+        self._kept.add(key)
+        return given_up
+
+    def drop(self, key: int) -> None:
+        """Keep `key` no longer."""
+        self._kept.discard(key)
+
+    def _until_use(self, key: int) -> int:
+        places = self._places[key]
+        following = bisect_left(places, self._at)
+        return places[following] - self._at if following < len(places) else places[0] + len(self._uses) - self._at
+
+    def state(self) -> list[int]:
+        """Whose turn it is, by number, then the keys kept."""
+        return [self._at, *sorted(self._kept)]
 
 
 def pinned_bytes(nbytes: float) -> float:

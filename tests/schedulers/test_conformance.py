@@ -12,7 +12,7 @@ from conformance import TIERS, Case, Facts, Held, cases, facts
 
 from offsim.activations import available_rules
 from offsim.activations.ssdtrain import SsdTrain
-from offsim.platform.platform import GPU
+from offsim.platform.platform import GPU, HOST
 from offsim.programs.transformer import BF16
 from offsim.results.result import Result
 from offsim.schedulers import available_schedulers, find_scheduler
@@ -37,6 +37,17 @@ def parameters_and_activations(known: Facts) -> Bytes:
         activations = known.activations() if places.activations != GPU else 0.0
         moved = {"h2d": activations, "d2h": activations}
     return {**moved, "h2d": fetched + moved.get("h2d", 0.0)}
+
+
+def activations(known: Facts) -> Bytes:
+    """Where they are elsewhere, activations leave in forward and come back."""
+    moved = known.activations() if known.placed.activations != GPU else 0.0
+    return {"h2d": moved, "d2h": moved}
+
+
+def parameters(known: Facts) -> Bytes:
+    """Parameters that live elsewhere are copied before each pass."""
+    return {"h2d": 2 * known.fetched(layers_kept(known)) if known.placed.parameters != GPU else 0.0}
 
 
 # Activation rules
@@ -353,6 +364,84 @@ def megatron_offload(known: Facts) -> Bytes:
     return {"h2d": 4 * known.off_gpu, "d2h": 4 * known.off_gpu}
 
 
+def patrickstar(known: Facts) -> Bytes:
+    """Gradients down, in the place of parameters or from embedding and head; further micro-steps add up on the host."""
+    if all_on_gpu(known):
+        return {"d2h": 2 * vocabulary(known)}
+    return {"d2h": 2 * known.owned * known.micro_steps + 2 * left_out(known) * layer_slice(known)}
+
+
+def patrickstar_parameters(known: Facts) -> Bytes:
+    """What the CPU has updated comes again in forward; of the rest what did not stay on the GPU, in each pass."""
+    layers = 0.0 if all_on_gpu(known) else known.workload.model.layers + left_out(known)
+    return {"h2d": 2 * (2 * known.workload.vocab_elements / known.ranks + layers * layer_slice(known))}
+
+
+def all_on_gpu(known: Facts) -> bool:
+    """All chunks fit on the GPU of these tests, and the optimizer state of all layers beside them."""
+    return not left_out(known) and known.options.margin and known.micro_steps == 1
+
+
+def left_out(known: Facts) -> float:
+    """Layers that do not fit on the GPU, in each forward and backward but the first: for each comes, another goes.
+
+    By the furthest next use, forward ends with the last layers on the GPU, and backward with the first.
+    """
+    layers, chunks = known.workload.model.layers, known.options.gpu_chunks
+    each = -(-2 * layer_slice(known) // known.options.chunk_bytes)
+    kept = layers if chunks is None else min(max(chunks / each, 1), layers)
+    return (layers - kept) * (2 * known.micro_steps - 1)
+
+
+def layer_slice(known: Facts) -> float:
+    """The rank's elements of a layer."""
+    return known.workload.subgroups[1].elements
+
+
+def vocabulary(known: Facts) -> float:
+    """The rank's elements of embedding and head."""
+    return known.workload.subgroups[0].elements + known.workload.subgroups[-1].elements
+
+
+def autohete(known: Facts) -> Bytes:
+    """16-bit gradients for the CPU down in each micro-step; parameters up from it, or down from the GPU."""
+    up, stored = 0, 0
+    for block, tier in zip(known.workload.subgroups, known.placed.optimizer, strict=True):
+        away = 1 <= block.index <= known.options.parameters_on_cpu and block.index <= known.workload.model.layers
+        up += block.elements if tier != GPU and not away else 0
+        stored += block.elements if tier == GPU and away else 0
+    return {"h2d": 2 * up, "d2h": 2 * known.micro_steps * known.off_gpu + 2 * stored}
+
+
+def autohete_parameters(known: Facts) -> Bytes:
+    """Blocks whose parameters are in host memory come before each pass; the last two stay between passes."""
+    layers = known.workload.model.layers
+    away = min(known.options.parameters_on_cpu, layers)
+    again = min(away, layers - 2)
+    return {"h2d": 2 * known.micro_steps * (away + again) * layer_slice(known)}
+
+
+def autohete_states(known: Facts) -> Held:
+    """Parameters of the first blocks in host memory, of the others on the GPU, each with its gradients where p is."""
+    away = min(known.options.parameters_on_cpu, known.workload.model.layers) * layer_slice(known)
+    held: Held = {
+        HOST: {"parameters (bf16)": 2 * away},
+        GPU: {"parameters (bf16)": 2 * (known.workload.resident - away)},
+    }
+    for tier in dict.fromkeys(known.placed.optimizer):
+        places = zip(known.workload.subgroups, known.placed.optimizer, strict=True)
+        elements = sum(block.elements for block, place in places if place == tier)
+        state = {"optimizer state p, m, v (fp32)": 12.0 * elements, "gradients (bf16)": 2.0 * elements}
+        held.setdefault(tier, {}).update(state)
+    return held
+
+
+FETCHES: dict[str, Callable[[Facts], Bytes]] = {
+    "patrickstar": patrickstar_parameters,
+    "autohete": autohete_parameters,
+}
+"""Bytes of parameters where they are not those that `parameters` says."""
+
 CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
     form.__name__: form
     for form in (
@@ -381,6 +470,8 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         zero_offload,
         superoffload,
         zenflow,
+        patrickstar,
+        autohete,
     )
 }
 
@@ -398,7 +489,11 @@ def zeroth_order_states(known: Facts) -> Held:
     }
 
 
-HELD: dict[str, Callable[[Facts], Held]] = {"zo2": zeroth_order_states, "distzo2": zeroth_order_states}
+HELD: dict[str, Callable[[Facts], Held]] = {
+    "zo2": zeroth_order_states,
+    "distzo2": zeroth_order_states,
+    "autohete": autohete_states,
+}
 """What tiers hold where it is not what training holds."""
 OWN_FETCHES = {"fsdp_offload", "slideformer", "megatrain", "l2l", "roundpipe", "llmq"}
 """Schedules whose closed form has the copies of parameters: they are not 2 B a parameter before each pass."""
@@ -411,8 +506,9 @@ def expected(case: Case, known: Facts) -> Bytes:
     total: dict[str, float] = dict(form(known))
     if find_scheduler(case.schedule).program != "training":
         return total
-    for route, nbytes in parameters_and_activations(known).items():
-        total[route] = total.get(route, 0.0) + nbytes
+    for further in (activations(known), FETCHES.get(case.schedule, parameters)(known)):
+        for route, nbytes in further.items():
+            total[route] = total.get(route, 0.0) + nbytes
     return total
 
 
@@ -451,6 +547,15 @@ FURTHER = [
     Case("mlp_offload", {"buffer_count": 18, "alternating": False}),
     Case("mlp_offload", {"buffer_count": 200}),
     Case("fsdp_offload", {"version": "fsdp1"}, training={"global_batch": 6}),
+    *(Case("patrickstar", {"gpu_chunks": chunks}) for chunks in (1, 3, 5)),
+    *(Case("patrickstar", {"gpu_chunks": chunks}, training={"global_batch": 6}) for chunks in (1, 3)),
+    Case("patrickstar", {"chunk_bytes": 1_311_232, "gpu_chunks": 4}),
+    *(
+        Case("autohete", {"checkpointed": 2, "parameters_on_cpu": away, "optimizer_on_cpu": on_cpu})
+        for away, on_cpu in ((2, 3), (4, 3), (5, 5), (3, 0))
+    ),
+    Case("autohete", {"parameters_on_cpu": 3, "optimizer_on_cpu": 3}, training={"global_batch": 6}),
+    Case("autohete", {"checkpointed": 2}, {"activations": {"tier": "host"}}),
 ]
 """Options that need each other."""
 

@@ -14,7 +14,7 @@ from offsim.engine import Engine, Operation, Stream, Tier
 from offsim.scenario import load_scenario
 from offsim.states.block import Block, StaleState
 from offsim.states.placement import tiers_of
-from offsim.states.pool import LastKept, Pool, pinned_bytes
+from offsim.states.pool import FurthestNextUse, LastKept, Pool, pinned_bytes
 
 # Blocks
 
@@ -80,6 +80,56 @@ def test_a_pass_in_reverse_finds_the_last_keys_in_the_cache() -> None:
             cache.use(key)
         found.append(hits)
     assert found == [[], [9, 8, 7], [0, 1, 2]]
+
+
+def misses(cache: FurthestNextUse, uses: list[int]) -> int:
+    missed = 0
+    for key in uses:
+        missed += key not in cache
+        cache.use(key)
+    return missed
+
+
+def fewest_misses(slots: int, uses: list[int]) -> int:
+    """Of all that may be given up at each miss."""
+    costs: dict[frozenset[int], int] = {frozenset(): 0}
+    for key in uses:
+        following: dict[frozenset[int], int] = {}
+        for kept, missed in costs.items():
+            for gone in [None] if key in kept or len(kept) < slots else kept:
+                then = (kept - {gone}) | {key}
+                following[then] = min(following.get(then, len(uses)), missed + (key not in kept))
+        costs = following
+    return min(costs.values())
+
+
+@given(st.integers(1, 4), st.lists(st.integers(0, 5), min_size=1, max_size=9), st.integers(1, 3))
+def test_no_rule_misses_less_than_the_furthest_next_use(slots: int, uses: list[int], rounds: int) -> None:
+    assert misses(FurthestNextUse(slots, uses), uses * rounds) == fewest_misses(slots, uses * rounds)
+
+
+def test_the_furthest_next_use_misses_less_than_the_last_kept() -> None:
+    """Where all keys come again in the same order, a cache of those used last never has the next one."""
+    uses = list(range(5)) * 4
+    last, found = LastKept(3), 0
+    for key in uses:
+        found += key in last
+        last.use(key)
+    assert found == 0
+    assert misses(FurthestNextUse(3, list(range(5))), uses) < len(uses) - 5
+
+
+def test_a_dropped_key_is_a_miss_and_leaves_room() -> None:
+    cache = FurthestNextUse(2, [0, 1, 2])
+    assert [cache.use(0), cache.use(1)] == [None, None]
+    cache.drop(0)
+    assert 0 not in cache
+    assert cache.use(2) is None
+    assert cache.state() == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"key\(=1\) must be 0"):
+        cache.use(1)
+    with pytest.raises(ValueError, match=r"slots\(=0\) must be >= 1"):
+        FurthestNextUse(0, [0])
 
 
 @pytest.mark.parametrize(("asked", "taken"), [(0, 0), (1, 1), (2, 2), (3, 4), (2**30, 2**30), (2**30 + 1, 2**31)])
