@@ -103,22 +103,14 @@ class EventTable:
         """Append an event."""
         if len(self) >= MAX_EVENTS:
             raise InputError(f"found more than {MAX_EVENTS} events, expected a shorter trace", str(self.path))
-        strings, numbers = self._strings, self._numbers
         if work:
             self._works[len(self)] = work
-        strings["stream"].add(stream)
-        strings["kind"].add(kind)
-        strings["name"].add(name)
-        strings["direction"].add(direction)
-        strings["memory"].add(memory)
-        numbers["process"].append(process)
-        numbers["device"].append(device)
-        numbers["start"].append(start_ns)
-        numbers["end"].append(end_ns)
-        numbers["bytes"].append(nbytes)
-        numbers["correlation"].append(correlation)
-        numbers["waits_on"].append(waits_on)
-        numbers["waits_record"].append(waits_record)
+        texts = (stream, kind, name, direction, memory)
+        numbers = (process, device, start_ns, end_ns, nbytes, correlation, waits_on, waits_record)
+        for column, text in zip(self._strings.values(), texts, strict=True):
+            column.add(text)
+        for numbered, number in zip(self._numbers.values(), numbers, strict=True):
+            numbered.append(number)
 
     def trace(self, tool: str, names: Mapping[int, str], rank_of: Mapping[int, int]) -> Trace:
         """All that was added, as a trace; `rank_of` has the rank of each process."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from offsim.validation.predictions import Prediction, Validation
 from offsim.validation.run_table import COLUMN_OF, TIMES
@@ -142,9 +143,5 @@ def worst_runs(compared: Iterable[Comparison], count: int = 5) -> list[Compariso
 
 
 def quantile(values: Iterable[float], share: float) -> float:
-    """The value below which this share of the values lies, interpolated between neighbours as NumPy does."""
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    """The value below which this share of the values lies, interpolated between neighbours."""
+    return float(np.quantile(list(values), share))

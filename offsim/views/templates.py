@@ -8,12 +8,11 @@ from pathlib import Path
 
 import jinja2
 
-from offsim.results.units import format_bytes, format_memory, format_percent, format_rate, format_time, plural
+from offsim.results.units import format_bytes, format_percent, format_rate, format_time, plural
 
 FILTERS: dict[str, Callable[..., str]] = {
     "time": format_time,
     "bytes": format_bytes,
-    "memory": format_memory,
     "rate": format_rate,
     "percent": format_percent,
     "plural": plural,

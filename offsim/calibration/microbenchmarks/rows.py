@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from offsim.inputs.document import Document, Mark
 from offsim.inputs.errors import Expected, InputError
 from offsim.inputs.fields import Number, Section
+from offsim.inputs.reading import reading
 from offsim.inputs.validate import validate
 
 FILE_NAME = "microbenchmarks.jsonl"
@@ -98,13 +99,8 @@ def read_microbenchmarks(path: str | Path) -> list[Timed]:
     path = Path(path)
     if path.is_dir():
         path = path / FILE_NAME
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise InputError("no such file, expected the microbenchmarks of a harness", str(path)) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)) from None
+    with reading(path, "the microbenchmarks of a harness") as file:
+        raw = file.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
         raise InputError(f"found more than {MAX_BYTES} bytes, expected microbenchmarks", str(path))
     lines = [(number, line) for number, line in enumerate(raw.splitlines(), 1) if line.strip()]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from offsim.inputs.document import Document, dotted
@@ -48,15 +49,10 @@ class _Range(Section):
         return self.count or 0
 
     def values(self) -> list[int | float]:
-        return [_rounded(self._value(number)) for number in range(self.length)]
-
-    def _value(self, number: int) -> float:
         if self.step is not None:
-            return self.begin + number * self.step
-        share = number / max(self.length - 1, 1)
-        if self.scale == "log":
-            return self.begin * math.exp(share * math.log(self.end / self.begin))
-        return self.begin + share * (self.end - self.begin)
+            return [_rounded(self.begin + number * self.step) for number in range(self.length)]
+        spaced = np.geomspace if self.scale == "log" else np.linspace
+        return [_rounded(value) for value in spaced(self.begin, self.end, self.length).tolist()]
 
 
 def _rounded(value: float) -> int | float:
