@@ -157,7 +157,7 @@ def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: 
     return scenario_from(document, folder, overrides)
 
 
-def scenario_from(document: Document, folder: Any, overrides: Sequence[str] = ()) -> Scenario:
+def scenario_from(document: Document, folder: Any, overrides: Sequence[str]) -> Scenario:
     """Check values and build the scenario, with `overrides` applied; errors as in `load_scenario`."""
     document = with_overrides(document, overrides)
     if ("folder",) in document.marks:  # known from the file's place, not a key

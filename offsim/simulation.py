@@ -21,7 +21,7 @@ from offsim.states.placement import Placed, Rule, tiers_of
 
 
 def run_scenario(
-    scenario: Scenario, profile: HardwareProfile, all_ranks: bool = False, stretch: Mapping[str, float] | None = None
+    scenario: Scenario, profile: HardwareProfile, all_ranks: bool, stretch: Mapping[str, float] | None
 ) -> Run:
     """Simulate a scenario on a profile. Raises InputError for errors in either."""
     for kind, times in (stretch or {}).items():

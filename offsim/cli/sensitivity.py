@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.cli.terminal import Style, labelled, wrapped
 from offsim.cli.trust import trust_lines
 from offsim.results.units import format_time, format_time_interval
 from offsim.study.sensitivities.sensitivity import Effect, Sensitivity
@@ -16,7 +16,7 @@ UNEVEN = 0.02
 """Elasticities for a little less and a little more that differ by more are printed."""
 
 
-def sensitivity_report(found: Sensitivity, style: Style = PLAIN) -> str:
+def sensitivity_report(found: Sensitivity, style: Style) -> str:
     """All of a sensitivity that fits into lines of 80 characters."""
     blocks = [_headline(found, style), _effects(found, style)]
     if notes := _notes(found):

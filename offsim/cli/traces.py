@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.cli.terminal import Style, labelled, wrapped
 from offsim.results.units import format_bytes, format_percent, format_rate, format_time
 from offsim.traces.replay import Replay
 from offsim.traces.summary import Summary, device_names
@@ -13,7 +13,7 @@ STREAMS = 20
 """As many are listed; the others are counted."""
 
 
-def trace_report(summary: Summary, style: Style = PLAIN) -> str:
+def trace_report(summary: Summary, style: Style) -> str:
     """What is in a trace, in lines of at most 80 characters."""
     blocks = [_set_up(summary)]
     if summary.copies:
@@ -103,7 +103,7 @@ def _last(summary: Summary) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def replay_report(replay: Replay, style: Style = PLAIN) -> str:
+def replay_report(replay: Replay, style: Style) -> str:
     """How long a trace took, its replay, and the replay with changes."""
     changes = [f"{name} {factor:g} times as fast" for name, factor in replay.scales.items()]
     changes += [f"copies at the rates of {replay.profile}"] if replay.profile else []

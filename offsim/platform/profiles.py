@@ -196,7 +196,7 @@ def _stamp(file: Path) -> _Stamp:
         return file, -1
 
 
-def profile_file(name_or_path: str | Path, relative_to: Path | None = None) -> Path:
+def profile_file(name_or_path: str | Path, relative_to: Path | None) -> Path:
     """Return the file that `load_profile` reads for the same arguments; raise InputError where there is none."""
     name = str(name_or_path)
     if not is_path(name):

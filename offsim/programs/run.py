@@ -143,10 +143,9 @@ class Iterations:
             PROGRAMS[schedule.program](rank, schedule) for rank, schedule in zip(run.ranks, schedules, strict=True)
         ]
         for rank, schedule in zip(run.ranks, schedules, strict=True):
-            home, version = schedule.placed.parameters, -int(schedule.starts_with_update)
+            version = -int(schedule.starts_with_update)
             rank.parameters = [
-                Block(f"the parameters of sub-group {s.index}", s.elements, home, version)
-                for s in rank.workload.subgroups
+                Block(f"the parameters of sub-group {s.index}", version) for s in rank.workload.subgroups
             ]
             schedule.place(rank)
         if checkpoint:

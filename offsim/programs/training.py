@@ -54,15 +54,15 @@ class PassCosts:
     def of(cls, rank: Rank) -> PassCosts:
         """Work out the costs of a rank's micro-batch on its GPU."""
         workload, gpu = rank.workload, rank.profile.gpu
-        all_reduce = rank.tensor_parallel_seconds(workload.hidden_bytes)
+        all_reduces = 2 * rank.tensor_parallel_seconds(workload.hidden_bytes)
 
-        def layer(kernels: Cost, all_reduces: int) -> Cost:
-            return Cost(kernels.seconds + all_reduces * all_reduce, kernels.flops, kernels.nbytes)
+        def layer(kernels: Cost) -> Cost:
+            return Cost(kernels.seconds + all_reduces, kernels.flops, kernels.nbytes)
 
         return cls(
             cost(workload.embedding_kernels(), gpu),
-            layer(cost(workload.layer_forward(), gpu), 2),
-            layer(cost(workload.layer_backward(), gpu), 2),
+            layer(cost(workload.layer_forward(), gpu)),
+            layer(cost(workload.layer_backward(), gpu)),
             cost(workload.head_forward(), gpu),
             cost(workload.head_backward(), gpu),
             rank.profile.host.module_launch_s,

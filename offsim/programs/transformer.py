@@ -26,7 +26,6 @@ class Tensor:
     `layer` is -1 for the embedding, and the number of layers for what follows the last.
     """
 
-    name: str
     elements: int
     layer: int
 
@@ -141,21 +140,18 @@ class Workload:
         h = m.hidden
         up = 2 if m.swiglu else 1
         layer = (
-            ("input norm", h),
-            ("query", h * h // tp),
-            ("key value", 2 * h * self.kv_hidden // tp),
-            ("attention output", h * h // tp),
-            ("post-attention norm", h),
-            ("up projection", up * h * m.ffn_hidden // tp),
-            ("down projection", h * m.ffn_hidden // tp),
+            h,  # input norm
+            h * h // tp,  # query
+            2 * h * self.kv_hidden // tp,  # keys and values
+            h * h // tp,  # attention output
+            h,  # post-attention norm
+            up * h * m.ffn_hidden // tp,  # up projection
+            h * m.ffn_hidden // tp,  # down projection
         )
         vocab = m.vocab * h // tp
-        tensors = [Tensor("embedding", vocab, -1)]
-        tensors += [Tensor(name, n, index) for index in range(m.layers) for name, n in layer]
-        tensors.append(Tensor("final norm", h, m.layers))
-        if not m.tied_embeddings:
-            tensors.append(Tensor("head", vocab, m.layers))
-        return tensors
+        layers = [Tensor(elements, index) for index in range(m.layers) for elements in layer]
+        head = [] if m.tied_embeddings else [Tensor(vocab, m.layers)]
+        return [Tensor(vocab, -1), *layers, Tensor(h, m.layers), *head]  # embedding, layers, final norm, head
 
     @cached_property
     def parameters(self) -> int:

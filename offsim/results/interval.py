@@ -61,9 +61,9 @@ class PredictionInterval:
         factor = math.exp(self.spreads[phase])
         return self.times[phase] / factor, self.times[phase] * factor
 
-    def half_s(self, phase: str = WHOLE) -> float:
+    def half_s(self) -> float:
         """Half-width in seconds."""
-        return self.times[phase] * math.sinh(self.spreads[phase])
+        return self.times[WHOLE] * math.sinh(self.spreads[WHOLE])
 
     def to_dict(self) -> dict[str, object]:
         """Everything as plain values for JSON."""

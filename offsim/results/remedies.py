@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from offsim.inputs.errors import InputError
 from offsim.programs.options import options_to_try
@@ -25,7 +25,6 @@ class Remedy:
 
     change: str
     """In the form of overrides, separated by commas."""
-    scenario: Scenario = field(repr=False)
     iteration_s: float
     gpus: int
 
@@ -53,7 +52,7 @@ def _try(scenario: Scenario, change: Change, attempt: Attempt) -> Remedy | None:
     if seconds is None:
         return None
     training = changed.training
-    return Remedy(", ".join(overrides), changed, seconds, training.data_parallel * training.tensor_parallel)
+    return Remedy(", ".join(overrides), seconds, training.data_parallel * training.tensor_parallel)
 
 
 def _ladders(scenario: Scenario) -> Iterator[Iterable[Change]]:

@@ -253,7 +253,7 @@ class Result:
             if verdict is None
             else {
                 **_fields(verdict, without=("_find_remedies",)),
-                "remedies": [_fields(remedy, without=("scenario",)) for remedy in verdict.remedies],
+                "remedies": [_fields(remedy) for remedy in verdict.remedies],
             },
             "notes": list(self.notes),
             "phases": records.phase_columns(self.run),
@@ -269,5 +269,5 @@ class Result:
         return document
 
 
-def _fields(record: Peak | Verdict | Remedy, without: Sequence[str]) -> dict[str, Any]:
+def _fields(record: Peak | Verdict | Remedy, without: Sequence[str] = ()) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in fields(record) if field.name not in without}

@@ -53,8 +53,6 @@ class Swapping(Zero3Offload):
     optimizer_kinds: ClassVar[tuple[str, ...]] = (GPU, "memory", "storage")
     optimizer_home = "nvme"
     deepspeed: ClassVar[dict[str, Any] | None] = {f"{OPTIMIZER}.device": "nvme"}
-    buffers = 0
-    largest = 0
 
     def place(self, rank: Rank) -> None:
         super().place(rank)

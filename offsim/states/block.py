@@ -1,4 +1,4 @@
-"""A piece of state: its home, and since which operation and update its content there is valid."""
+"""A piece of state, and since which operation and update its content is valid."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ class Block:
     """The 16-bit parameters of a sub-group. Kernels that read them wait for `since`."""
 
     name: str
-    elements: int
-    home: str
     version: int = 0
     """The iteration whose update they hold."""
     since: Operation | None = None

@@ -130,7 +130,7 @@ def score(compared: Sequence[Comparison]) -> Score:
     )
 
 
-def worst_runs(compared: Iterable[Comparison], count: int = 5) -> list[Comparison]:
+def worst_runs(compared: Iterable[Comparison], count: int) -> list[Comparison]:
     """The runs with the largest error of any of forward, backward and step, each with that phase."""
     worst: dict[str, Comparison] = {}
     for comparison in compared:

@@ -127,7 +127,7 @@ def axes_size_in(axes: Axes) -> tuple[float, float]:
     return box.width * total_w, box.height * total_h
 
 
-def time_axis(axes: Axes, start_s: float, end_s: float, *, label: str | None = "time ({unit})") -> None:
+def time_axis(axes: Axes, start_s: float, end_s: float, *, label: str | None) -> None:
     """Set the limits and ticks of the time axis; None instead of a label hides the numbers too."""
     span = end_s - start_s
     axes.set_xlim(start_s, end_s if span > 0 else start_s + 1e-6)
@@ -225,10 +225,10 @@ def header_height_in(phases: pd.DataFrame) -> float:
     return (max(lanes, default=0) + 1) * LANE_IN
 
 
-def spread(centres: Sequence[float], widths: Sequence[float], low: float, high: float, gap: float) -> list[float]:
-    """Move centres of labels apart, as little to the right or back to the left as needed to stay within low..high."""
+def spread(centres: Sequence[float], widths: Sequence[float], high: float, gap: float) -> list[float]:
+    """Move centres of labels apart, as little to the right or back to the left as needed to stay within 0..high."""
     places = list(centres)
-    edge = low
+    edge = 0.0
     for i, width in enumerate(widths):
         places[i] = max(places[i], edge + width / 2)
         edge = places[i] + width / 2 + gap
@@ -281,7 +281,7 @@ def _draw_labels(axes: Axes, spans: list[_Span], lane: int) -> None:
         # Too many to name them all (micro-steps): those that fit over their own bracket.
         shown = [i for i in shown if widths[i] <= (seen[i][1] - seen[i][0]) * per_s]
     centres = [sum(seen[i]) / 2 * per_s for i in shown]
-    for i, centre in zip(shown, spread(centres, [widths[i] for i in shown], 0.0, width, gap), strict=True):
+    for i, centre in zip(shown, spread(centres, [widths[i] for i in shown], width, gap), strict=True):
         # Two texts, not one of two lines: their baselines are the same over all phases, whatever letters hang down.
         for line, above_in in zip(texts[i], (LINE_IN + 0.035, 0.035), strict=True):
             y = base + tick + above_in / height

@@ -63,9 +63,7 @@ class Scored:
     left_out: Table | None = None
 
 
-def hardware_of(
-    results: Sequence[Result], labels: Sequence[str], scored: Callable[[str], Scored] = lambda _: Scored()
-) -> list[Hardware]:
+def hardware_of(results: Sequence[Result], labels: Sequence[str], scored: Callable[[str], Scored]) -> list[Hardware]:
     """Each different profile of the results, in order of first use; `scored` knows the errors of those shipped."""
     found: list[tuple[Result, list[str]]] = []
     for result, label in zip(results, labels, strict=True):

@@ -121,7 +121,7 @@ def batch_line(scenario: Scenario) -> str:
     )
 
 
-def speed_line(result: Result, interval: PredictionInterval | None = None) -> str:
+def speed_line(result: Result, interval: PredictionInterval | None) -> str:
     """How fast an iteration is, and how sure that is where it is known."""
     time = format_time_interval(result.iteration_s, interval.half_s()) if interval else format_time(result.iteration_s)
     return f"{time}, {result.tokens_per_s:,.0f} tokens/s, {result.tflops_per_gpu:.1f} TFLOP/s per GPU"

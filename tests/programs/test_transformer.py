@@ -96,7 +96,7 @@ def test_full_attention_has_keys_and_values_of_all_heads() -> None:
 def test_an_untied_head_comes_last_and_is_as_large_as_the_embedding() -> None:
     tied, untied = workload(tied_embeddings=True), workload(tied_embeddings=False)
     assert untied.tensors[:-1] == tied.tensors
-    assert untied.tensors[-1].name == "head"
+    assert untied.tensors[-1].layer == 40
     assert untied.tensors[-1].elements == untied.tensors[0].elements == untied.vocab_elements
     assert [t.layer for t in untied.tensors if 0 <= t.layer < 40] == sorted(list(range(40)) * 7)
 

@@ -100,8 +100,8 @@ def test_bounds_are_the_widest_residual_of_few_runs() -> None:
         widest = max(map(abs, residuals))
         time = result.iteration_s if phase == "sum" else result.durations[phase]
         assert interval.bounds_s(name) == pytest.approx((time * math.exp(-widest), time * math.exp(widest)))
-        low, high = interval.bounds_s(name)
-        assert interval.half_s(name) == pytest.approx((high - low) / 2)
+    low, high = interval.bounds_s()
+    assert interval.half_s() == pytest.approx((high - low) / 2)
 
 
 def test_more_runs_leave_out_the_farthest() -> None:

@@ -205,7 +205,7 @@ class TestDoesNotFit:
         assert "scheduler.name=zero3_offload_async_grads" in changes
         with small_buckets():
             for remedy in verdict.remedies:
-                again = simulate(remedy.scenario, profile=on_gpu.run.profile)
+                again = simulate(on_gpu.scenario, remedy.change.split(", "), profile=on_gpu.run.profile)
                 assert again.iteration_s == remedy.iteration_s
                 assert again.gpus == remedy.gpus
         assert verdict.remedies == tuple(sorted(verdict.remedies, key=lambda r: (r.gpus, r.iteration_s)))
@@ -258,12 +258,12 @@ def test_remedies_on_more_ranks_keep_the_global_batch() -> None:
     source = load_scenario(scenario("zero3_offload", training={"micro_batch": 2, "global_batch": 4}))
 
     def attempt(changed: Any) -> float | None:
+        assert changed.training.global_batch == 4
         return 1.0 if changed.training.data_parallel > 2 else None
 
     (remedy,) = find_remedies(source, attempt)
     assert remedy.change == "training.data_parallel=4, training.micro_batch=1"
     assert remedy.gpus == 4
-    assert remedy.scenario.training.global_batch == 4
 
 
 SIMULATE = """

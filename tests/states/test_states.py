@@ -21,7 +21,7 @@ from offsim.states.pool import FurthestNextUse, LastKept, Pool, pinned_bytes
 
 @pytest.mark.parametrize(("version", "iteration", "lag"), [(0, 1, 0), (3, 4, 0), (3, 5, 1), (4, 5, 1), (0, 4, 3)])
 def test_a_block_may_be_as_old_as_the_lag(version: int, iteration: int, lag: int) -> None:
-    Block("parameters", 1, "gpu", version).check(iteration, lag)
+    Block("parameters", version).check(iteration, lag)
 
 
 @pytest.mark.parametrize(("version", "iteration", "lag"), [(0, 2, 0), (2, 5, 1), (-1, 1, 0)])
@@ -29,11 +29,11 @@ def test_an_older_block_is_an_error(version: int, iteration: int, lag: int) -> N
     with pytest.raises(
         StaleState, match=rf"iteration {iteration} reads parameters .* of iteration {version} left them"
     ):
-        Block("parameters", 1, "gpu", version).check(iteration, lag)
+        Block("parameters", version).check(iteration, lag)
 
 
 def test_writing_makes_a_block_new() -> None:
-    block, copy = Block("parameters", 1, "gpu"), Operation(Stream("upload"), "h2d", "upload", 1.0)
+    block, copy = Block("parameters"), Operation(Stream("upload"), "h2d", "upload", 1.0)
     block.write(7, copy)
     block.check(8, 0)
     assert block.since is copy

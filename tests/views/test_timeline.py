@@ -166,9 +166,9 @@ def test_phases_at_the_same_time_have_lanes_of_their_own(dos: Any, overlaps: Ove
 
 
 def test_spread_moves_labels_apart_and_keeps_them_inside() -> None:
-    places = spread([0.1, 0.2, 0.9, 5.0, 9.9], [1.0] * 5, 0.0, 10.0, 0.1)
+    places = spread([0.1, 0.2, 0.9, 5.0, 9.9], [1.0] * 5, 10.0, 0.1)
     assert places == pytest.approx([0.5, 1.6, 2.7, 5.0, 9.5])
-    assert spread([9.8, 9.9], [1.0, 1.0], 0.0, 10.0, 0.1) == pytest.approx([8.4, 9.5])
+    assert spread([9.8, 9.9], [1.0, 1.0], 10.0, 0.1) == pytest.approx([8.4, 9.5])
 
 
 def test_of_many_short_phases_only_those_that_fit_are_named(dos: Any, texts: Texts) -> None:

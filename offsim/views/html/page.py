@@ -34,8 +34,8 @@ def write_page(
     path: str | os.PathLike[str],
     comparison: Comparison[Result],
     *,
-    rank: int = 0,
-    scored: Callable[[str], Scored] = lambda _: Scored(),
+    rank: int,
+    scored: Callable[[str], Scored],
 ) -> None:
     """Write a page about the results; its timelines are those of `rank`."""
     data = page(comparison, rank=rank, scored=scored).encode()
@@ -69,7 +69,7 @@ def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str
             occupants=[occupant["name"] for occupant in drawn["occupants"]],
             slowed=any(any(figure["timeline"]["alone"]) for figure in drawn["figures"] if figure["timeline"]),
             rank=rank if any(len(result.run.ranks) > 1 for result in comparison) else None,
-            data=_in_script(drawn | {"summary": comparison.figures()}),
+            data=_in_script(drawn),
             style=(HERE / "page.css").read_text(encoding="utf-8"),
             script=script,
             script_hash=b64encode(sha256(script.encode()).digest()).decode(),
