@@ -143,3 +143,10 @@ def test_continuous_integration_runs_the_readmes_commands():
             ["bash", "-c", f"{function[0]}{call}"], cwd=ROOT, capture_output=True, text=True, check=True
         )
         assert run.stdout == command
+
+
+def test_every_scheduler_is_in_the_readme_and_has_a_section():
+    sections = re.findall(r"^## (\w+)$", (ROOT / "docs/schedules.md").read_text(encoding="utf-8"), re.MULTILINE)
+    readme = README.read_text(encoding="utf-8")
+    assert set(registry.BUILT_IN) <= set(sections)
+    assert [name for name in registry.BUILT_IN if f"`{name}`" not in readme] == []
