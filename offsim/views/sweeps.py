@@ -139,12 +139,13 @@ def plot_lines(
     at = dict(zip(places, positions(places), strict=True))
     quantity = QUANTITIES[value]
     lines = ordered(table[by])
-    looks = {shown(name): _look(index) for index, name in zip(_colours_of(lines), lines, strict=True)}
-    legend = Legend([Line2D([], [], label=name, **look) for name, look in looks.items()], width_in)
+    looks = [_look(index) for index in _colours_of(lines)]
+    handles = [Line2D([], [], label=shown(name), **look) for name, look in zip(lines, looks, strict=True)]
+    legend = Legend(handles, width_in)
     picture = Picture(width_in, height_in)
     axes = _axes_above(picture, legend, _header_in(title))
-    for name, handle in zip(lines, legend.handles, strict=True):
-        own, look = best[best[by] == name], looks[shown(name)]
+    for name, look, handle in zip(lines, looks, handles, strict=True):
+        own = best[best[by] == name]
         for level in own.loc[own[x].isna(), value] * quantity.scale:
             axes.axhline(level, **(look | LEVEL), gid=shown(name))
         own = own.dropna(subset=[x])
