@@ -196,7 +196,7 @@ def test_upgrades_multiply_what_the_scenario_has_already_changed() -> None:
 
 
 def test_more_gpu_memory_buys_what_does_not_fit_without() -> None:
-    question = Question(over=("scheduler",))
+    question = Question(values={"scheduler": NAMES}, over=("scheduler",))  # of the same result: no stale parameters
     tuning = tune("dos_70b_dgx_h200", question)
     bought = upgrades(tuning)
     now, then = tuning.best, {upgrade.name: upgrade.best for upgrade in bought}["GPU memory x2"]
