@@ -16,7 +16,6 @@ class OverlapOptions(OffloadOptions):
     overlap_comm: Flag = option(
         True,
         "gradients are reduced and copied beside compute (DeepSpeed's default in stage 3); if not, on its stream",
-        tries=(True, False),
         deepspeed="zero_optimization.overlap_comm",
     )
 
