@@ -290,7 +290,7 @@ def test_a_link_faster_than_its_peak_is_refused(
         (["runs.csv"], "--base: not given, expected the profile to start from"),
         (["runs.csv", "--base", BASE, "--holdout", "1"], "--holdout: found 1, expected at least 0 and less than 1"),
         (["runs.csv", "--base", BASE, "--holdout", "nan"], "--holdout: found nan, expected at least 0 and less than 1"),
-        (["absent.jsonl", "--base", BASE], "absent.jsonl: no such file, expected the microbenchmarks of a harness"),
+        (["absent.jsonl", "--base", BASE], "absent.jsonl: no such file"),
         (["absent.log", "--base", BASE], "absent.log: no such file"),
         (["long" * 2000, "--base", BASE], f"{'long' * 2000}: cannot be read: "),
         (["untimed.csv", "--base", BASE], "untimed.csv: found no run with times of all phases that fits in memory"),
