@@ -24,7 +24,7 @@ from offsim.schedulers.registry import available_schedulers
 ROOT = Path(package[0]).parent
 SCENARIO = "zero3_20b_4xh100"
 TOO_LARGE = ["--set", "training.micro_batch=64", "--set", "training.global_batch=256"]
-FAR_TOO_LARGE = ["--set", "model.layers=4000"]
+FAR_TOO_LARGE = ["--set", "model.layers=400"]
 
 
 def text_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

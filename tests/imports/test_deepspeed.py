@@ -86,7 +86,7 @@ def test_defaults_are_deepspeeds() -> None:
     }
     own = {"cpu_ratio": 1.0, "gradient_flush": "asynchronous"}
     assert draft.data["scheduler"] == {"name": "zero3_offload", **own, **OVERLAPS}
-    assert len(draft.assumed) == 5  # the two sizes, the ratio, pinned memory and the optimizer
+    assert len(draft.assumed) == 6  # the two sizes, the ratio, pinned memory and the optimizer
 
 
 # Batch sizes
