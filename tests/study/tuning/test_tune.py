@@ -202,7 +202,8 @@ def test_more_gpu_memory_buys_what_does_not_fit_without() -> None:
     now, then = tuning.best, {upgrade.name: upgrade.best for upgrade in bought}["GPU memory x2"]
     assert now is not None
     assert then is not None
-    assert (now.settings["scheduler"], then.settings["scheduler"]) == ("deep_optimizer_states", "no_offload")
+    assert now.settings["scheduler"] != "no_offload"
+    assert then.settings["scheduler"] == "no_offload"
     assert then.tokens_per_s > now.tokens_per_s
     table = upgrades_table(tuning, bought)
     assert table.index.tolist() == ["as it is", *UPGRADES]
