@@ -32,7 +32,7 @@ def test_a_row_is_a_scenario(make_table):
     }  # fmt: skip
     assert scenario.training.model_dump() == {
         "micro_batch": 2, "global_batch": 8, "data_parallel": 4, "tensor_parallel": 1, "activation_checkpointing": True,
-        "zero_stage": 3, "subgroup_size": 1_000_000, "reduce_bucket_size": None,
+        "zero_stage": 3, "subgroup_size": 1_000_000, "reduce_bucket_size": None, "loss_chunks": 1,
     }  # fmt: skip
     assert scenario.scheduler.options == {"cpu_ratio": 0.75}
     assert run.measured == {"fwd_ms": 10.5, "bwd_ms": 40.0, "step_ms": 60.0}
