@@ -101,5 +101,6 @@ def _require_tier(
         raise scenario.document.error(at, f"{who} has no {state} state to place, found {tier}")
     if (kind := tier_kind(profile, tier)) not in kinds:
         places = [name for name in known if tier_kind(profile, name) in kinds]
-        problem = f"{who} keeps {state} in {' or '.join(kinds)} tiers ({', '.join(places)}), found {tier} ({kind})"
+        found = f"({', '.join(places) or 'none here'}), found {tier} ({kind})"
+        problem = f"{who} keeps {state} in {' or '.join(kinds)} tiers {found}"
         raise scenario.document.error(at, problem)
