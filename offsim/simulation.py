@@ -35,12 +35,12 @@ def checked(
     """Work out what a scenario simulates on a profile; raise InputError where they do not go together."""
     _require_network(scenario, profile)
     scheduler, options = scenario_scheduler(scenario)
-    workload = _workload(scenario.model, scenario.training, scheduler.by_layer)
+    workload = workload_of(scenario.model, scenario.training, scheduler.by_layer)
     return workload, scheduler, options, placed_states(scenario, profile, workload, scheduler, options)
 
 
 @lru_cache(maxsize=64)
-def _workload(model: Model, training: Training, by_layer: bool) -> Workload:
+def workload_of(model: Model, training: Training, by_layer: bool) -> Workload:
     """Studies simulate the same model over and over: its tensors and sub-groups are listed once."""
     return Workload(model, training, by_layer)
 
