@@ -36,7 +36,7 @@ def checked(
     """Work out what a scenario simulates on a profile; raise InputError where they do not go together."""
     _require_network(scenario, profile)
     scheduler, options = scenario_scheduler(scenario)
-    workload = _workload(scenario.model, scenario.training, scheduler.by_layer)
+    workload = workload_of(scenario.model, scenario.training, scheduler.by_layer)
     if scenario.checkpoint:
         if scheduler.program != "training":
             raise scenario.document.error(("checkpoint",), f"checkpoint: found with {scheduler.name}, expected none")
@@ -45,7 +45,7 @@ def checked(
 
 
 @lru_cache(maxsize=64)
-def _workload(model: Model, training: Training, by_layer: bool) -> Workload:
+def workload_of(model: Model, training: Training, by_layer: bool) -> Workload:
     """Studies simulate the same model over and over: its tensors and sub-groups are listed once."""
     return Workload(model, training, by_layer)
 
@@ -122,5 +122,6 @@ def _require_tier(
         raise scenario.document.error(at, f"{who} has no {at[-1]} state to place, found {tier}")
     if (kind := tier_kind(profile, tier)) not in kinds:
         places = [name for name in known if tier_kind(profile, name) in kinds]
-        problem = f"{who} keeps {at[-1]} in {' or '.join(kinds)} tiers ({', '.join(places)}), found {tier} ({kind})"
+        found = f"({', '.join(places) or 'none here'}), found {tier} ({kind})"
+        problem = f"{who} keeps {at[-1]} in {' or '.join(kinds)} tiers {found}"
         raise scenario.document.error(at, problem)

@@ -8,7 +8,7 @@ import typer
 
 from offsim.cli.measuring import calibrate, harness, logs, replay, trace, validate
 from offsim.cli.simulating import compare, profiles, report, run, schedulers
-from offsim.cli.studying import sensitivity, sweep, tune
+from offsim.cli.studying import optimum, sensitivity, sweep, tune
 
 app = typer.Typer(
     help="Simulate offloading schedules of large-model training: how long an iteration takes, what limits it, and "
@@ -41,7 +41,7 @@ def offsim(
 
 # In the order of what a newcomer asks: predictions first, then measuring a machine, traces, runs, calibration.
 for command in (
-    *(run, compare, sweep, tune, sensitivity, report, profiles, schedulers),
+    *(run, compare, sweep, tune, sensitivity, report, optimum, profiles, schedulers),
     *(harness, trace, replay, validate, logs, calibrate),
 ):
     app.command()(command)

@@ -23,6 +23,7 @@ from offsim.cli.outputs import (
     writing,
 )
 from offsim.cli.terminal import note, show, style_of
+from offsim.inputs.errors import InputError
 
 if TYPE_CHECKING:
     from offsim.validation.predictions import Validation
@@ -140,12 +141,25 @@ def validate(
             "activity by activity.",
         ),
     ] = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published",
+            help="Compare with published figures of schedules instead: those offsim comes with, or those of RUNS.csv.",
+        ),
+    ] = False,
 ) -> None:
     """Compare predictions with measured runs.
 
     Predicts each run from its configuration alone. Shows errors per hardware and phase, the worst runs, and whether
     the best scheduler and stride are predicted.
     """
+    if published:
+        for option, given in {"--hardware": hardware, "--plot": plot, "--report": report}.items():
+            if given is not None:
+                raise InputError(f"found {option} as well, expected --json at most", "--published")
+        _validate_published(runs, json)
+        return
     from offsim.validation.folder import read_tables, table_files
     from offsim.validation.predictions import validate_runs
     from offsim.validation.report import format_validation, to_json
@@ -240,8 +254,6 @@ def calibrate(
     base's. Shows what was found, and errors of predictions on runs that took no part in the fit. A recipe says all that
     itself: which values of which profiles are fitted together, to which runs, and from where.
     """
-    from offsim.inputs.errors import InputError
-
     try:
         from offsim.calibration.calibrate import HOLDOUT
         from offsim.calibration.calibrate import calibrate as fit
@@ -265,6 +277,14 @@ def calibrate(
     show(calibration_report(calibration, style_of(sys.stdout)))
     for line in calibration.left_out:
         note(f"not used: {line}")
+
+
+def _validate_published(table: str | None, json: str | None) -> None:
+    from offsim.validation.published import published_json, published_text, read_figures, score, shipped_figures
+
+    check_outputs({"--json": json}, inputs=[table] if table else [])
+    scored = score(read_figures(Path(table)) if table else shipped_figures())
+    give(json, partial(published_text, scored), lambda: published_json(scored))
 
 
 def _draw_scatter(validation: Validation, plot: str) -> None:

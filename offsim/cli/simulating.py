@@ -7,6 +7,7 @@ complete before the slower pictures are begun. What only one command needs is im
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ from offsim.cli.arguments import (
 )
 from offsim.cli.outputs import STDOUT, SUFFIXES, check_outputs, give, write_picture, writing
 from offsim.cli.terminal import note, show, style_of, wrapped
+from offsim.inputs.errors import InputError
 
 if TYPE_CHECKING:
     from offsim.api import Result
@@ -112,6 +114,14 @@ def compare(
         list[str] | None,
         scheduler_option("A scheduler to compare; may be repeated. Without any, all that apply."),
     ] = None,
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="All that can run the scenario, with its ZeRO stage or placement changed where they need it, and why "
+            "the others cannot; --plot draws one page of bars.",
+        ),
+    ] = False,
     overrides: SetOption = None,
     plot: Annotated[str | None, plot_option("Draw the timelines on one time axis")] = None,
     json: JsonOption = None,
@@ -121,6 +131,11 @@ def compare(
 
     Simulates the scenario under each. Options that the scenario gives are kept where a scheduler has them too.
     """
+    if every:
+        if schedulers:
+            raise InputError("found --scheduler as well, expected one of them", "--all")
+        _compare_all(scenario, overrides or [], plot, json, all_ranks)
+        return
     from offsim import api
     from offsim.cli.schedulers import chosen
     from offsim.scenario import load_scenario
@@ -143,6 +158,20 @@ def compare(
     if missing:
         title += f"; does not fit: {', '.join(missing)}"
     write_picture(plot, comparison.plot(title=title))
+
+
+def _compare_all(scenario: str, overrides: Sequence[str], plot: str | None, json: str | None, all_ranks: bool) -> None:
+    from offsim.results.survey import survey
+    from offsim.scenario import load_scenario
+    from offsim.views.survey import survey_text
+
+    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
+    found = survey(load_scenario(scenario, overrides), all_ranks=all_ranks)
+    give(json, partial(survey_text, found), found.to_dict)
+    if plot is not None:
+        from offsim.views.survey_picture import plot_survey
+
+        write_picture(plot, plot_survey(found, title=f"All schedules on {found.scenario.name}"))
 
 
 def report(

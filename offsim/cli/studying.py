@@ -95,6 +95,21 @@ def tune(
     give(json, partial(tuning_report, chosen.name, tuning, bought), lambda: tuning_json(tuning, bought))
 
 
+def optimum(scenario: ScenarioArgument, overrides: SetOption = None, json: JsonOption = None) -> None:
+    """Find the best placement and order of updates, and how far schedules are from it.
+
+    Searches every way to divide up to 8 sub-groups among GPU and CPU (state on the GPU, updated on the CPU, or fetched
+    to the GPU and flushed back), and orders of updates, by simulation.
+    """
+    from offsim.cli.optimum import optimum_report
+    from offsim.scenario import load_scenario
+    from offsim.study.optimum.search import distances
+
+    check_outputs({"--json": json}, inputs=[scenario])
+    found = distances(load_scenario(scenario, overrides or ()))
+    give(json, partial(optimum_report, found), found.to_dict)
+
+
 def sensitivity(
     scenario: ScenarioArgument,
     overrides: SetOption = None,

@@ -12,7 +12,6 @@ from offsim.platform.hardware import HardwareProfile
 from offsim.platform.layout import Layout
 from offsim.platform.platform import OrderAmongRanks, Platform
 from offsim.programs.checkpoints import Checkpoints
-from offsim.programs.options import ScheduleOptions
 from offsim.programs.rank import Collectives, Rank
 from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.training import Training
@@ -86,7 +85,7 @@ def run_training(
     profile: HardwareProfile,
     workload: Workload,
     schedule: type[TrainingSchedule],
-    options: ScheduleOptions,
+    options: Any,
     placed: Placed,
     all_ranks: bool = False,
     stretch: Mapping[str, float] | None = None,
@@ -103,7 +102,7 @@ def _run(
     profile: HardwareProfile,
     workload: Workload,
     schedule: type[TrainingSchedule],
-    options: ScheduleOptions,
+    options: Any,
     placed: Placed,
     all_ranks: bool,
     stretch: Mapping[str, float] | None,

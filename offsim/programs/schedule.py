@@ -18,6 +18,7 @@ from offsim.states.placement import Placed
 
 OPTIMIZER_STATE = "optimizer state p, m, v (fp32)"
 GRADIENTS = "gradients (fp32)"
+EXACT = "exact"
 
 
 class TrainingSchedule:
@@ -43,6 +44,8 @@ class TrainingSchedule:
     """Whether each layer, the embedding and the head are a sub-group and a bucket of their own."""
     waits_for_parameters: ClassVar[bool] = True
     """Whether kernels wait until the parameters that they read are there; false where the real system races."""
+    approximation: ClassVar[str] = ""
+    """How an update differs from that of plain mixed-precision training, in a few words; empty where it does not."""
     starts_with_update: ClassVar[bool] = False
     """Whether simulating an update before the first iteration reaches the steady state sooner."""
 
@@ -115,6 +118,26 @@ class TrainingSchedule:
     def spills(cls, options: Any) -> bool:
         """Whether an update's last uploads reach into the next forward, which does not wait for them."""
         return not cls.waits_for_parameters
+
+    @classmethod
+    def approximates(cls, options: Any) -> str:
+        """What its `approximation` is with these options."""
+        return cls.approximation
+
+    @classmethod
+    def staleness(cls, options: Any) -> int:
+        """Updates that parameters are behind when kernels read them, with these options: at most `lag`."""
+        return cls.lag
+
+    @classmethod
+    def exactness(cls, options: Any) -> str:
+        """What training with it computes, compared with waiting for every update: the same, or what not."""
+        found = [f"approximate: {how}"] if (how := cls.approximates(options)) else []
+        if behind := cls.staleness(options):
+            updates = f"{behind} update{'s' * (behind > 1)}"
+            racing = f"race: late parameters up to {updates} old"
+            found.append(f"stale by {updates}" if cls.waits_for_parameters else racing)
+        return "; ".join(found) or EXACT
 
     def on(self, *tiers: str) -> list[Subgroup]:
         """Sub-groups whose optimizer state is in one of these tiers, in order."""

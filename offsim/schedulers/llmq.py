@@ -43,6 +43,10 @@ class Llmq(LayersInHost):
     stored: Sequence[Operation | None] = (None,) * BUFFERS
     """The last writes of state, of as many parts as there are buffers."""
 
+    @classmethod
+    def approximates(cls, options: LlmqOptions) -> str:
+        return "" if options.state == "fp32" else "optimizer state in bf16"
+
     def __init__(self, options: Any, workload: Workload, placed: Placed) -> None:
         super().__init__(options, workload, placed)
         self.state_bytes = 3 * (FP32 if options.state == "fp32" else BF16)

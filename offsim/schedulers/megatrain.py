@@ -26,6 +26,7 @@ class MegaTrain(LayersInHost):
     """Layers stream in three times, gradients stream out, and the optimizer overlaps nothing."""
 
     name = "megatrain"
+    approximation = "no fp32 parameters"
     state_bytes = 2 * FP32
     gradients_with_state = False
     layers_ahead = 2

@@ -47,6 +47,10 @@ class MemAscend(ZeroInfinity):
     Options = MemAscendOptions
     deepspeed = None
 
+    @classmethod
+    def approximates(cls, options: MemAscendOptions) -> str:
+        return "" if options.optimizer_dtype == "fp32" else "optimizer state in bf16"
+
     def __init__(self, options: MemAscendOptions, workload: Workload, placed: Placed) -> None:
         super().__init__(options, workload, placed)
         self.state_bytes = 3 * (BF16 if options.optimizer_dtype == "bf16" else FP32)

@@ -37,6 +37,10 @@ class RoundPipe(LayersInHost):
     updated: Operation | None = None
     """The end of the update that started last."""
 
+    @classmethod
+    def staleness(cls, options: RoundPipeOptions) -> int:
+        return cls.lag if options.is_async else 0
+
     def place(self, rank: Rank) -> None:
         super().place(rank)
         rank.host_memory.allocate("gradients (bf16, pinned)", BF16 * count(self.subgroups))

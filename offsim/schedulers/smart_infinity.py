@@ -42,6 +42,10 @@ class SmartInfinity(OffloadSchedule):
     def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
         return (cls.optimizer_home,) * subgroups
 
+    @classmethod
+    def approximates(cls, options: SmartInfinityOptions) -> str:
+        return "compressed gradients" if options.compression < 1 else ""
+
     def place(self, rank: Rank) -> None:
         super().place(rank)
         self.tier = self.placed.optimizer[0]

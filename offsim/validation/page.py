@@ -22,6 +22,16 @@ from offsim.validation.markdown import render
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import plot_iteration
 from offsim.validation.predictions import Validation, validate_runs
+from offsim.validation.published import (
+    Scored,
+    error_text,
+    inside_line,
+    measured_text,
+    quantity_text,
+    score,
+    shipped_figures,
+    shown,
+)
 from offsim.validation.ranking import rankings
 from offsim.validation.reasons import reasons
 from offsim.validation.score import comparisons, scores, worst_runs
@@ -47,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     series = compare_series(read_series(), validation.table.runs)
     for name, picture in pictures(validation, series).items():
         save_picture(picture, folder / "images" / name)
-    _write(folder / "validation.md", page(validation, series, held_out()))
+    _write(folder / "validation.md", page(validation, series, held_out(), score(shipped_figures())))
     readme, errors = folder.parent / "README.md", folder.parent / "offsim" / "validation" / ACCURACY.name
     if readme.exists():
         _write(readme, with_accuracy(readme.read_text(encoding="utf-8"), validation, held_out()))
@@ -75,7 +85,12 @@ def _comparison() -> Picture:
     return plot_comparison([(label, r.timeline, r.phases) for label, r in zip(compared.labels, compared, strict=True)])
 
 
-def page(validation: Validation, series: Sequence[SeriesComparison], left_out: Mapping[str, Groups]) -> str:
+def page(
+    validation: Validation,
+    series: Sequence[SeriesComparison],
+    left_out: Mapping[str, Groups],
+    published: Sequence[Scored],
+) -> str:
     """The page's Markdown."""
     compared = comparisons(validation)
     overhead = series[0].overhead
@@ -100,8 +115,26 @@ def page(validation: Validation, series: Sequence[SeriesComparison], left_out: M
         ],
         d2h_worst=max(abs(error) for error in d2h if error is not None),
         correlations=[one.memory_correlation for one in series if one.memory_correlation is not None],
+        published=[_published(one) for one in published],
+        published_inside=inside_line(published),
         levels_gib=[level / GIB for one in series for level in one.memory_levels.values()],
     )
+
+
+def _published(scored: Scored) -> dict[str, str]:
+    """The cells of a row of published figures."""
+    figure = scored.figure
+    return {
+        "schedule": figure.schedule,
+        "system": figure.system,
+        "quantity": quantity_text(figure),
+        "measured": measured_text(figure),
+        "predicted": shown(scored.predicted, figure),
+        "error": error_text(scored),
+        "inside": ("yes" if scored.inside else "**no**") + f" ({100 * figure.band:.0f} %)",
+        "source": f"{figure.source} ({figure.evidence})" if figure.evidence else figure.source,
+        "note": figure.note,
+    }
 
 
 def with_accuracy(text: str, validation: Validation, left_out: Mapping[str, Groups]) -> str:

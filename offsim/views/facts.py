@@ -146,7 +146,7 @@ def facts_of(
 
     `interval` is that of the time, `trust` has further lines (label -> texts) on how sure it is.
     """
-    set_up = _set_up(result)
+    set_up = set_up_of(result)
     if result.verdict is not None:
         return Facts(label or result.name, drawing_title(result), set_up, _no_room(result.verdict))
     peaks = peaks_by_tier(result)
@@ -181,7 +181,7 @@ def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
     tiers = list(dict.fromkeys(peak.tier for _, result in shown for peak in peaks_by_tier(result)))
     return ComparisonFacts(
         labels=tuple(comparison.labels),
-        set_up=_set_up(comparison[0]),
+        set_up=set_up_of(comparison[0]),
         schedulers=tuple(_scheduler(result) for result in comparison),
         no_room={
             place: (verdict_line(result.verdict), asked_line(result.verdict))
@@ -221,7 +221,8 @@ def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
     )
 
 
-def _set_up(result: Result) -> dict[str, str]:
+def set_up_of(result: Result) -> dict[str, str]:
+    """What was simulated: label -> line."""
     scenario = result.scenario
     return {
         "scenario": result.name,

@@ -37,7 +37,7 @@ def comparison_text(facts: ComparisonFacts, style: Style = PLAIN) -> str:
     schedulers = [wrapped(text, f"  {n}  ", "     ") for n, text in enumerate(facts.schedulers, start=1)]
     blocks = ["\n".join([*(labelled(*line) for line in set_up.items()), "schedulers", *schedulers])]
     times = [(Cell(str(n)), *row) for n, row in enumerate(facts.times.rows, start=1)]
-    blocks.append(_table(Table(("", "scheduler", *facts.times.headers[1:]), times, bar=2, words=(1,)), style))
+    blocks.append(table_text(Table(("", "scheduler", *facts.times.headers[1:]), times, bar=2, words=(1,)), style))
     if facts.no_room:
         blocks.append(
             "\n".join(
@@ -49,14 +49,14 @@ def comparison_text(facts: ComparisonFacts, style: Style = PLAIN) -> str:
         blocks.append("\n".join(style.alarm(wrapped(note, "", "   ")) for note in facts.notes))
     fitting = [place for place in range(len(facts.labels)) if place not in facts.no_room]
     limits = [
-        _table(_columns(facts.limits, fitting[begin : begin + COLUMNS], begin), style)
+        table_text(_columns(facts.limits, fitting[begin : begin + COLUMNS], begin), style)
         for begin in range(0, len(fitting), COLUMNS)
     ]
     if fitting:
         title = style.heading("what limits the iteration, in percent of it (the critical path)")
-        blocks += [_table(_numbered(facts.phases, fitting), style), f"{title}\n{limits[0]}", *limits[1:]]
-        blocks.append(_table(_with_percents(_numbered(facts.memory, fitting)), style))
-        blocks.append(_table(_numbered(facts.largest, fitting), style))
+        blocks += [table_text(_numbered(facts.phases, fitting), style), f"{title}\n{limits[0]}", *limits[1:]]
+        blocks.append(table_text(_with_percents(_numbered(facts.memory, fitting)), style))
+        blocks.append(table_text(_numbered(facts.largest, fitting), style))
     return "\n\n".join(blocks)
 
 
@@ -110,10 +110,11 @@ def _no_room_lines(no_room: NoRoom) -> list[str]:
 
 
 def _titled(title: str, table: Table, style: Style) -> str:
-    return f"{style.heading(title)}\n{_table(table, style)}"
+    return f"{style.heading(title)}\n{table_text(table, style)}"
 
 
-def _table(table: Table, style: Style) -> str:
+def table_text(table: Table, style: Style) -> str:
+    """A table, with bars where it has some."""
     bar = table.bar
     # Long names need the room more than bars do.
     width = SHORT_BAR if any(len(cell.text) > LONG for row in table.rows for cell in row) else BAR

@@ -7,6 +7,7 @@ from offsim.validation.accuracy import held_out
 from offsim.validation.folder import shipped_runs
 from offsim.validation.page import COMPARISON, ITERATION, SCATTER, main, page, with_accuracy
 from offsim.validation.predictions import validate_runs
+from offsim.validation.published import score, shipped_figures
 from offsim.validation.ranking import Ranking
 from offsim.validation.series import compare_series, read_series
 
@@ -19,7 +20,7 @@ def series(shipped):
 
 
 def test_the_page_is_up_to_date(series):
-    made = page(validate_runs(shipped_runs()), series, held_out())
+    made = page(validate_runs(shipped_runs()), series, held_out(), score(shipped_figures()))
     assert (DOCS / "validation.md").read_text(encoding="utf-8") == made, "run python -m offsim.validation.page"
     lines = made.split("\n")
     for above, line in pairwise(lines):
@@ -41,14 +42,14 @@ def test_the_page_is_written_with_its_pictures(tmp_path):
 def test_models_left_out_are_shown_where_they_are_known(validation, series):
     phases = ("forward", "backward", "update", "sum")
     left_out = {"jlse-4xh100": {"7B": {phase: {"n": 3, "median": 1.234, "p90": 5.0} for phase in phases}}}
-    assert f"| jlse-4xh100 | 7B | 3 |{' 1.2 / 5.0 |' * 4}\n" in page(validation, series, left_out)
-    assert "| left out |" not in page(validation, series, {})
+    assert f"| jlse-4xh100 | 7B | 3 |{' 1.2 / 5.0 |' * 4}\n" in page(validation, series, left_out, [])
+    assert "| left out |" not in page(validation, series, {}, [])
 
 
 def test_wrong_choices_are_named(validation, series, monkeypatch):
     wrong = Ranking("some series", {"a": 1.0, "b": 1.1}, {"a": 2.0, "b": 1.0})
     monkeypatch.setattr("offsim.validation.page.rankings", lambda predictions: {"scheduler": [wrong]})
-    made = page(validation, series, {})
+    made = page(validation, series, {}, [])
     assert "predicted in 0 of 1 series, 0 of 1 pairs in order" in made
     assert "some series: a is best, b is predicted, +10.0 %." in made
 
