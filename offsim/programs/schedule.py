@@ -35,7 +35,7 @@ class TrainingSchedule:
     forwards: ClassVar[int] = 3
     """Forward passes that the matrix work of a micro-batch is worth: backward is worth two."""
     lag: int = 0
-    """Updates that parameters may be behind when kernels read them; an instance may set it by its options."""
+    """Updates that parameters may be behind when kernels read them; `staleness` says it by the options."""
     period: int = 1
     """Iterations after which the schedule does the same again; an instance may set it by its options."""
     order: ClassVar[Literal["micro_batch", "layer"]] = "micro_batch"
@@ -84,6 +84,7 @@ class TrainingSchedule:
         self.options = options
         self.workload = workload
         self.placed = placed
+        self.lag = self.staleness(options)
         self.activations = rule_of(placed, workload)
 
     @property

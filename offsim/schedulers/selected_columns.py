@@ -1,9 +1,8 @@
-"""Backward of ZenFlow: selected gradient columns are updated on the GPU, all accumulate on the host over an interval.
-
-DeepSpeed, runtime/zenflow. Columns are reselected once an epoch: not simulated.
-"""
+"""Backward of ZenFlow: selected columns are updated on the GPU, all accumulate on the host; reselection is left out."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from offsim.engine import Code, Operation
 from offsim.inputs.fields import Count, Flag, Number
@@ -48,9 +47,12 @@ class SelectedColumns(Zero2Offload):
     def __init__(self, options: ZenFlowOptions, workload: Workload, placed: Placed) -> None:
         super().__init__(options, workload, placed)
         self.period = options.update_interval
-        self.lag = self.period * (1 + options.overlap_step) - 1
         self.sharded = workload.training.zero_stage == 3
         self.job: Operation | None = None
+
+    @classmethod
+    def staleness(cls, options: Any) -> int:
+        return options.update_interval * (1 + options.overlap_step) - 1  # type: ignore[no-any-return]
 
     def place(self, rank: Rank) -> None:
         super(OffloadSchedule, self).place(rank)

@@ -17,7 +17,8 @@ class ZenFlow(SelectedColumns):
     """What was accumulated over an interval is applied at its end, or with `overlap_step` at the end of the next."""
 
     name = "zenflow"
-    period, lag = 4, 3  # with the default interval
+    period = 4  # with the default interval
+    approximation = "the columns of the largest gradients step more often"
 
     def before_update(self, rank: Rank) -> Code:
         if self.boundary(rank):

@@ -36,7 +36,6 @@ class ZeroOffload(Zero2Offload):
     name = "zero_offload"
     Options = ZeroOffloadOptions
     stages = (2,)
-    lag = 1
     gradients_with_state = False
     deepspeed: ClassVar[dict[str, Any] | None] = None
 
@@ -44,6 +43,10 @@ class ZeroOffload(Zero2Offload):
         super().__init__(options, workload, placed)
         self.delayed: list[Operation] = []
         """The end of each sub-group's update that is under way."""
+
+    @classmethod
+    def staleness(cls, options: Any) -> int:
+        return int(options.delayed_update)
 
     def place(self, rank: Rank) -> None:
         super(OffloadSchedule, self).place(rank)

@@ -275,7 +275,7 @@ def published_text(scored: Sequence[Scored], style: Style = PLAIN) -> str:
             measured_text(one.figure),
             shown(one.predicted, one.figure),
             error_text(one),
-            "" if one.inside else f"outside {100 * one.figure.band:.0f} %",
+            "" if one.inside else "wrong" if one.figure.quantity == FITS else f"outside {100 * one.figure.band:.0f} %",
         )
         for one in scored
     ]
