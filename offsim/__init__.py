@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from offsim.api import Comparison, Result, compare, simulate
+    from offsim.api import Comparison, Result, Survey, compare, simulate, survey
     from offsim.inputs.errors import InputError
     from offsim.platform.profiles import load_profile
     from offsim.results.verdict import DoesNotFit
@@ -20,12 +20,14 @@ __all__ = [
     "Question",
     "Result",
     "Sensitivity",
+    "Survey",
     "Tuning",
     "compare",
     "load_profile",
     "load_scenario",
     "sensitivity",
     "simulate",
+    "survey",
     "sweep",
     "tune",
 ]
@@ -37,12 +39,14 @@ _MODULES = {
     "Question": "offsim.study.tuning.tune",
     "Result": "offsim.api",
     "Sensitivity": "offsim.study.sensitivities.sensitivity",
+    "Survey": "offsim.api",
     "Tuning": "offsim.study.tuning.tune",
     "compare": "offsim.api",
     "load_profile": "offsim.platform.profiles",
     "load_scenario": "offsim.scenario",
     "sensitivity": "offsim.study.sensitivities.sensitivity",
     "simulate": "offsim.api",
+    "survey": "offsim.api",
     "sweep": "offsim.study.sweeps.sweep",
     "tune": "offsim.study.tuning.tune",
 }

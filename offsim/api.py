@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from offsim.results import comparison as comparisons
 from offsim.results import result as results
 from offsim.results import simulate as simulation
+from offsim.results import survey as surveys
 
 if TYPE_CHECKING:
     from offsim.views.figure import Picture
@@ -132,6 +133,27 @@ class Comparison(comparisons.Comparison[Result]):
         from offsim.views.html.summary import comparison_html
 
         return comparison_html(comparison_facts(self))
+
+
+class Survey(surveys.Survey):
+    """Every registered scheduler on one scenario, with a picture."""
+
+    def plot(self, **options: Any) -> Picture:
+        """Times, limits, memory and exactness of each scheduler on one page; options as in `plot_survey`."""
+        from offsim.views.survey_picture import plot_survey
+
+        return plot_survey(self, **options)
+
+    def __repr__(self) -> str:
+        from offsim.views.survey import survey_text
+
+        return survey_text(self)
+
+
+def survey(source: simulation.Source, *, all_ranks: bool = False) -> Survey:
+    """Run every registered scheduler on a scenario; those that cannot have a reason. `compare` says the rest."""
+    plain = surveys.survey(source, all_ranks=all_ranks)
+    return Survey(plain.scenario, plain.entries)
 
 
 def _with_pictures(function: Callable[P, results.Result]) -> Callable[P, Result]:

@@ -18,7 +18,7 @@ class ZenFlow(SelectedColumns):
 
     name = "zenflow"
     period = 4  # with the default interval
-    approximation = "the columns of the largest gradients step more often"
+    approximation = "selected columns step more often"
 
     def before_update(self, rank: Rank) -> Code:
         if self.boundary(rank):

@@ -47,7 +47,8 @@ def plot_survey(survey: Survey, *, title: str | None = None) -> Picture:
     colours = _colours(phases)
     names_in = max(text_width_in(entry.schedule, TEXT_PT) for entry, _ in rows)
     names_in = max(names_in, *(text_width_in(changes_of(entry), SMALL_PT) for entry, _ in rows)) + EDGE_IN + 0.1
-    words_in = max(text_width_in(entry.exactness, SMALL_PT) for entry, _ in rows)
+    results = [entry.exactness.replace("; ", "\n") for entry, _ in rows]
+    words_in = max(text_width_in(line, SMALL_PT) for result in results for line in result.splitlines())
     tiers_at = [names_in + TIMES_IN + GUTTER_IN + place * (TIER_IN + GUTTER_IN) for place in range(len(tiers))]
     words_at = tiers_at[-1] + TIER_IN + GUTTER_IN
     width = words_at + max(words_in, text_width_in("result", TEXT_PT)) + EDGE_IN
@@ -81,7 +82,7 @@ def plot_survey(survey: Survey, *, title: str | None = None) -> Picture:
     for place, (entry, result) in enumerate(rows):
         middle = top - (place + 0.5) * ROW_IN
         _name(picture, entry, middle)
-        picture.text_at(words_at, middle, entry.exactness, va="center", fontsize=SMALL_PT)
+        picture.text_at(words_at, middle, results[place], va="center", fontsize=SMALL_PT)
         if result.verdict is not None:
             short = f"does not fit: {result.verdict.tier} memory"
             picture.text_at(names_in + 0.05, middle + 0.01, short, va="bottom", color=NO_ROOM)
