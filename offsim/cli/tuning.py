@@ -61,6 +61,7 @@ def _set_up(name: str, tuning: Tuning) -> str:
             labelled("over", ", ".join(tuning.dimensions)),
             labelled("objective", question.objective.replace("_", " ").replace(" per s", "/s")),
             labelled("tried", tuning.counts),
+            *(labelled("skipped", f"{name}: {reason}") for name, reason in tuning.skipped.items()),
             labelled("headroom", f"{format_percent(question.headroom)} of each memory stay free"),
         ]
     )
@@ -150,6 +151,7 @@ def tuning_json(tuning: Tuning, bought: Sequence[Upgrade]) -> dict[str, Any]:
         "front": [_outcome_json(outcome) for outcome in tuning.front],
         "simulated": len(tuning.outcomes),
         "left_out": tuning.left_out,
+        "skipped": dict(tuning.skipped),
         "upgrades": {upgrade.name: _outcome_json(upgrade.best) if upgrade.best else None for upgrade in bought},
     }
 

@@ -49,8 +49,14 @@ class Space:
         self.grow_batch = grow_batch
         self.given = {name: _distinct(listed) for name, listed in values.items()}
         asked = ("scheduler", *values) if over is None else (*over, *values)
-        usual = _applicable(scenario) if "scheduler" in asked else [scenario.scheduler.name]
-        schedulers = [str(name) for name in self.given.get("scheduler", usual)]
+        self.skipped: dict[str, str] = {}
+        """Schedulers that do not apply to the scenario, and why."""
+        if "scheduler" in self.given:
+            schedulers = [str(name) for name in self.given["scheduler"]]
+        elif "scheduler" in asked:
+            schedulers, self.skipped = _applicable(scenario)
+        else:
+            schedulers = [scenario.scheduler.name]
         self.options = {name: find_scheduler(name).Options for name in schedulers}
         declared = dict.fromkeys(option for model in self.options.values() for option in options_to_try(model))
         if over is None:
@@ -72,14 +78,20 @@ class Space:
                 raise InputError(f"{name}: found no values, expected some")
 
     def __iter__(self) -> Iterator[Candidate]:
-        """Every combination; options of schedulers only where the scheduler has them."""
+        """Every combination; options only where the scheduler has them, sizes of sub-groups only where it asks."""
         own = self.scenario.scheduler.name
+        by_layer = {name for name in self.options if find_scheduler(name).by_layer}
+        seen: set[tuple[Any, ...]] = set()
         for training in _combinations({name: self._training(name) for name in TRAINING if name in self.dimensions}):
             changed = load_scenario(self.scenario, self._overrides(training))
             changes = sum(value != getattr(self.scenario.training, name) for name, value in training.items())
             for name, model in self.options.items():
+                told = {key: value for key, value in training.items() if key != "subgroup_size" or name not in by_layer}
+                if (known := (name, *told.values())) in seen:
+                    continue
+                seen.add(known)
                 for options in _combinations(self._options(model)):
-                    settings = ({"scheduler": name} if "scheduler" in self.dimensions else {}) | options | training
+                    settings = ({"scheduler": name} if "scheduler" in self.dimensions else {}) | options | told
                     unusual = sum(value != model.model_fields[key].default for key, value in options.items())
                     scenario = with_scheduler(changed, {"name": name, **options})
                     yield Candidate(settings, scenario, changes + unusual + (name != own))
@@ -129,15 +141,19 @@ def _combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[Settings]:
     return (dict(zip(values, chosen, strict=True)) for chosen in product(*values.values()))
 
 
-def _applicable(scenario: Scenario) -> list[str]:
-    """Schedulers that can run the scenario: its own, and those made for its ZeRO stage and the profile's tiers."""
-    found = []
+def _applicable(scenario: Scenario) -> tuple[list[str], dict[str, str]]:
+    """Schedulers that can run the scenario, by its ZeRO stage, the profile's tiers and so on; the others, and why not.
+
+    The scenario's own is always among the first: simulating it says what is wrong.
+    """
+    found, skipped = [], {}
     for name in available_schedulers():
         try:
             changed = alternative(scenario, name)
             checked(changed, scenario_profile(changed))
-        except InputError:
+        except InputError as error:
             if name != scenario.scheduler.name:
+                skipped[name] = error.problem
                 continue
         found.append(name)
-    return found
+    return found, skipped

@@ -87,6 +87,8 @@ class Tuning:
     """Of all settings that were simulated."""
     left_out: int = 0
     """Settings that the budget did not reach."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Schedulers that do not apply to the scenario, and why."""
 
     @property
     def fitting(self) -> list[Outcome]:
@@ -145,7 +147,8 @@ class Tuning:
     def counts(self) -> str:
         """How many settings were simulated, and how many were not."""
         left = f", {self.left_out} left out by the budget" if self.left_out else ""
-        return f"{plural(len(self.outcomes), 'setting')} simulated{left}"
+        skipped = f"; {plural(len(self.skipped), 'scheduler')} skipped" if self.skipped else ""
+        return f"{plural(len(self.outcomes), 'setting')} simulated{left}{skipped}"
 
     def __repr__(self) -> str:
         best, given = self.best, self.given
@@ -193,7 +196,7 @@ def tune(scenario: Source, question: Question | None = None, mapper: Mapper = ma
     if asked.budget is not None and asked.budget < len(listed):
         tried = [listed[index] for index in sorted(Random(0).sample(range(len(listed)), asked.budget))]
     given, *outcomes = simulate_all([Candidate({}, chosen), *tried], asked.headroom, mapper)
-    return Tuning(asked, space.dimensions, given, outcomes, len(listed) - len(tried))
+    return Tuning(asked, space.dimensions, given, outcomes, len(listed) - len(tried), space.skipped)
 
 
 def simulate_all(candidates: Sequence[Candidate], headroom: float, mapper: Mapper) -> list[Outcome]:

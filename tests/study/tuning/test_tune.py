@@ -16,10 +16,11 @@ from pydantic import Field
 import offsim
 from offsim.cli import main
 from offsim.inputs.errors import InputError
+from offsim.results.simulate import simulate
 from offsim.scenario import load_scenario, scenario_profile
 from offsim.schedulers.base import ScheduleOptions
 from offsim.schedulers.no_offload import NoOffload
-from offsim.schedulers.registry import BUILT_IN
+from offsim.schedulers.registry import BUILT_IN, available_schedulers
 from offsim.study.tuning.space import Space
 from offsim.study.tuning.tune import Outcome, Question, tune
 from offsim.study.tuning.upgrades import UPGRADES, upgraded, upgrades, upgrades_table
@@ -82,6 +83,27 @@ def test_all_that_declare_values_are_tried_by_default(monkeypatch: pytest.Monkey
     assert settings[:3] == [("mine", 1), ("mine", 2), ("no_offload", None)]
     given = Space(load_scenario(SMALL), (), {"scheduler": ["mine"], "silent": [3, 4]}, False)
     assert [one.settings["silent"] for one in given] == [3, 4]
+
+
+def test_schedulers_that_do_not_apply_are_skipped_with_reasons() -> None:
+    found = tune("zero3_3b_rtx4090", Question(over=("scheduler",)))
+    tried = {outcome.settings["scheduler"] for outcome in found.outcomes}
+    assert tried.isdisjoint(found.skipped)
+    assert tried | found.skipped.keys() == set(available_schedulers())
+    assert all(found.skipped.values())
+    assert f"{len(found.skipped)} schedulers skipped" in found.counts
+
+
+def test_sizes_of_sub_groups_are_tried_only_where_they_matter() -> None:
+    values = {"scheduler": ["slideformer", "zero3_offload"], "subgroup_size": [5_000, 20_000]}
+    tried = [one.settings for one in Space(load_scenario(SMALL), (), values, False)]
+    assert [one.get("subgroup_size") for one in tried if one["scheduler"] == "slideformer"] == [None]
+    assert {one["subgroup_size"] for one in tried if one["scheduler"] == "zero3_offload"} == {5_000, 20_000}
+    times = {
+        simulate(SMALL, ["scheduler={name: slideformer}", f"training.subgroup_size={n}"]).iteration_s
+        for n in (5_000, 20_000)
+    }
+    assert len(times) == 1
 
 
 def test_a_budget_is_a_sample_of_all() -> None:
