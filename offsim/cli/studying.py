@@ -96,7 +96,7 @@ def tune(
 
 
 def optimum(scenario: ScenarioArgument, overrides: SetOption = None, json: JsonOption = None) -> None:
-    """Find the best placement and order of updates, and how far schedules are from it.
+    """Find how far schedules are from the best one.
 
     Searches every way to divide up to 8 sub-groups among GPU and CPU (state on the GPU, updated on the CPU, or fetched
     to the GPU and flushed back), and orders of updates, by simulation.

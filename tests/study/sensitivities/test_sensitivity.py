@@ -16,6 +16,7 @@ from offsim.results.verdict import DoesNotFit
 from offsim.scenario import available_scenarios, load_scenario
 from offsim.study.sensitivities.hardware_values import HardwareValue, hardware_values, times_of
 from offsim.study.sensitivities.sensitivity import Effect, Sensitivity, sensitivity, sensitivity_of
+from offsim.views.console import PLAIN
 
 NODES: dict[str, dict[str, dict[str, Any]]] = {
     "ample": {},
@@ -199,4 +200,4 @@ def test_phases_are_those_of_the_schedule() -> None:
     found = find(scenario("zo2", training={"zero_stage": 0}), profile())
     assert found.columns == ("iteration", "dual forward")
     assert all(set(effect.elasticity) == set(found.columns) for effect in found.effects)
-    assert "dual forward" in sensitivity_report(found)
+    assert "dual forward" in sensitivity_report(found, PLAIN)
