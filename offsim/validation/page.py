@@ -23,6 +23,7 @@ from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import plot_iteration
 from offsim.validation.predictions import Validation, validate_runs
 from offsim.validation.published import (
+    FITS,
     Scored,
     error_text,
     inside_line,
@@ -57,10 +58,11 @@ def main(arguments: Sequence[str]) -> None:
     series = compare_series(read_series(), validation.table.runs)
     for name, picture in pictures(validation, series).items():
         save_picture(picture, folder / "images" / name)
-    _write(folder / "validation.md", page(validation, series, held_out(), score(shipped_figures())))
+    published = score(shipped_figures())
+    _write(folder / "validation.md", page(validation, series, held_out(), published))
     readme, errors = folder.parent / "README.md", folder.parent / "offsim" / "validation" / ACCURACY.name
     if readme.exists():
-        _write(readme, with_accuracy(readme.read_text(encoding="utf-8"), validation, held_out()))
+        _write(readme, with_accuracy(readme.read_text(encoding="utf-8"), validation, held_out(), published))
     if errors.exists():
         _write(errors, accuracy_file(validation))
 
@@ -131,17 +133,24 @@ def _published(scored: Scored) -> dict[str, str]:
         "measured": measured_text(figure),
         "predicted": shown(scored.predicted, figure),
         "error": error_text(scored),
-        "inside": ("yes" if scored.inside else "**no**") + f" ({100 * figure.band:.0f} %)",
+        "inside": ("yes" if scored.inside else "**no**") + f" ({100 * figure.band:.0f} %)" * (figure.quantity != FITS),
         "source": f"{figure.source} ({figure.evidence})" if figure.evidence else figure.source,
         "note": figure.note,
     }
 
 
-def with_accuracy(text: str, validation: Validation, left_out: Mapping[str, Groups]) -> str:
-    """The README with the table of errors between its marks; without marks as it is."""
+def with_accuracy(
+    text: str, validation: Validation, left_out: Mapping[str, Groups], published: Sequence[Scored]
+) -> str:
+    """The README with errors of runs and of published figures between its marks; without marks as it is."""
     before, begin, rest = text.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
-    table = render("accuracy.md.jinja", scores=scores(comparisons(validation)), left_out=left_out)
+    table = render(
+        "accuracy.md.jinja",
+        scores=scores(comparisons(validation)),
+        left_out=left_out,
+        published_inside=inside_line(published),
+    )
     return f"{before}{begin}{table}{end}{after}" if end else text
 
 

@@ -55,4 +55,4 @@ def test_wrong_choices_are_named(validation, series, monkeypatch):
 
 
 def test_a_readme_without_marks_stays_as_it_is(validation):
-    assert with_accuracy("# offsim\n", validation, {}) == "# offsim\n"
+    assert with_accuracy("# offsim\n", validation, {}, []) == "# offsim\n"
