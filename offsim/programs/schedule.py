@@ -131,6 +131,11 @@ class TrainingSchedule:
         return cls.lag
 
     @classmethod
+    def deviates(cls, options: Any) -> bool:
+        """Whether it means to compute something else than with every update awaited; a race does not."""
+        return bool(cls.approximates(options)) or (cls.waits_for_parameters and cls.staleness(options) > 0)
+
+    @classmethod
     def exactness(cls, options: Any) -> str:
         """What training with it computes, compared with waiting for every update: the same, or what not."""
         found = [f"approximate: {how}"] if (how := cls.approximates(options)) else []

@@ -11,7 +11,14 @@ from offsim.inputs.errors import InputError, suggestion
 from offsim.programs.options import options_to_try
 from offsim.programs.transformer import Workload
 from offsim.scenario import Scenario, load_scenario, scenario_profile
-from offsim.schedulers.registry import BUILT_IN, alternative, available_schedulers, find_scheduler, with_scheduler
+from offsim.schedulers.registry import (
+    BUILT_IN,
+    alternative,
+    available_schedulers,
+    find_scheduler,
+    scenario_scheduler,
+    with_scheduler,
+)
 from offsim.simulation import checked
 
 Settings = dict[str, Any]
@@ -49,12 +56,14 @@ class Space:
         self.grow_batch = grow_batch
         self.given = {name: _distinct(listed) for name, listed in values.items()}
         asked = ("scheduler", *values) if over is None else (*over, *values)
+        self.exact = "scheduler" not in values and not _deviation(scenario)
+        """Whether settings that train something else are left out: the scenario does not, and no scheduler is named."""
         self.skipped: dict[str, str] = {}
-        """Schedulers that do not apply to the scenario, and why."""
+        """Schedulers that are left out, and why."""
         if "scheduler" in self.given:
             schedulers = [str(name) for name in self.given["scheduler"]]
         elif "scheduler" in asked:
-            schedulers, self.skipped = _applicable(scenario)
+            schedulers, self.skipped = _applicable(scenario, self.exact)
         else:
             schedulers = [scenario.scheduler.name]
         self.options = {name: find_scheduler(name).Options for name in schedulers}
@@ -94,6 +103,8 @@ class Space:
                     settings = ({"scheduler": name} if "scheduler" in self.dimensions else {}) | options | told
                     unusual = sum(value != model.model_fields[key].default for key, value in options.items())
                     scenario = with_scheduler(changed, {"name": name, **options})
+                    if self.exact and _deviation(scenario):
+                        continue
                     yield Candidate(settings, scenario, changes + unusual + (name != own))
 
     def _options(self, model: type[Any]) -> dict[str, tuple[Any, ...]]:
@@ -141,8 +152,19 @@ def _combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[Settings]:
     return (dict(zip(values, chosen, strict=True)) for chosen in product(*values.values()))
 
 
-def _applicable(scenario: Scenario) -> tuple[list[str], dict[str, str]]:
+def _deviation(scenario: Scenario) -> str:
+    """In which way its scheduler trains something else than with every update awaited, if it does."""
+    try:
+        cls, options = scenario_scheduler(scenario)
+    except InputError:
+        return ""  # simulating it says what is wrong
+    return cls.exactness(options) if cls.deviates(options) else ""
+
+
+def _applicable(scenario: Scenario, exact: bool) -> tuple[list[str], dict[str, str]]:
     """Schedulers that can run the scenario, by its ZeRO stage, the profile's tiers and so on; the others, and why not.
+
+    With `exact` none that trains something else.
 
     The scenario's own is always among the first: simulating it says what is wrong.
     """
@@ -154,6 +176,10 @@ def _applicable(scenario: Scenario) -> tuple[list[str], dict[str, str]]:
         except InputError as error:
             if name != scenario.scheduler.name:
                 skipped[name] = error.problem
+                continue
+        else:
+            if exact and (how := _deviation(changed)):
+                skipped[name] = f"{how}; --try scheduler={name} takes it all the same"
                 continue
         found.append(name)
     return found, skipped

@@ -326,3 +326,19 @@ def test_processes_do_not_change_what_is_printed(
     assert best["iteration_s"] <= documents[0]["given"]["iteration_s"]
     assert keys["train_micro_batch_size_per_gpu"] == best["settings"]["micro_batch"]
     assert json.loads(re.search(r"^{$.*^}$", texts[0], re.DOTALL | re.MULTILINE)[0]) == keys  # type: ignore[index]
+
+
+def test_what_trains_something_else_is_left_out_unless_named_or_given() -> None:
+    exact = tune("zero3_3b_rtx4090", Question(over=("scheduler",)))
+    assert exact.skipped["roundpipe"].startswith("stale by 1 update")
+    assert "deep_optimizer_states" not in exact.skipped  # a race, not a schedule's purpose
+    assert not {"roundpipe", "zenflow", "megatrain"} & set(exact.table["scheduler"])
+    named = tune(
+        "zero3_3b_rtx4090", Question(values={"scheduler": ["zero3_offload", "roundpipe"]}, over=("scheduler",))
+    )
+    assert set(named.table["scheduler"]) == {"zero3_offload", "roundpipe"}
+    given = tune(load_scenario("zero3_3b_rtx4090", ["scheduler.name=roundpipe"]), Question(over=("scheduler",)))
+    assert {"roundpipe", "zenflow"} <= set(given.table["scheduler"])
+    options = Question(over=("scheduler", "delayed_update"))
+    scenario = load_scenario("zero3_3b_rtx4090", ["training.zero_stage=2", "scheduler.name=zero2_offload"])
+    assert set(tune(scenario, options).table["delayed_update"].dropna()) == {False}
