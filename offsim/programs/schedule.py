@@ -6,6 +6,7 @@ Hooks that are `Code` run on the rank's host thread; each operation that they `y
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from offsim.engine import Code, MemoryChange, Operation
@@ -19,6 +20,19 @@ from offsim.states.placement import Placed
 OPTIMIZER_STATE = "optimizer state p, m, v (fp32)"
 GRADIENTS = "gradients (fp32)"
 EXACT = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A layer whose parameters kernels need on the GPU."""
+
+    layer: int
+    """-1 for the embedding, the number of layers for the head."""
+    pass_: str
+    elements: float
+    after: Sequence[Operation | None] = ()
+    memory: Sequence[MemoryChange] = ()
+    """What it takes on the GPU."""
 
 
 class TrainingSchedule:
@@ -172,49 +186,39 @@ class TrainingSchedule:
             if self.gradients_with_state:
                 rank.tier(tier).allocate(GRADIENTS, FP32 * held)
 
-    def fetch(
-        self,
-        rank: Rank,
-        layer: int,
-        pass_: str,
-        elements: int,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Code:
-        """Bring a layer's `elements` to the GPU before its kernels; returns the operation that they wait for.
+    def fetch(self, rank: Rank, wanted: Fetch) -> Code:
+        """Bring a layer's parameters to the GPU before its kernels; returns the operation that they wait for.
 
-        `layer` is -1 for the embedding and the number of layers for the head. By default a rank's slice is copied from
-        the tier of parameters, and gathered from all ranks in ZeRO-3.
+        By default a rank's slice is copied from the tier of parameters, and gathered from all ranks in ZeRO-3.
         """
+        after, memory = wanted.after, wanted.memory
         if self.placed.parameters != GPU:
-            after = [(yield from self.fetch_slice(rank, layer, pass_, elements, after, memory))]
-            memory = ()
+            after, memory = [(yield from self.fetch_slice(rank, wanted))], ()
         if self.workload.training.zero_stage < 3 or self.workload.training.data_parallel == 1:
             return rank.all_of(after)
-        return rank.all_gather(BF16 * elements, layer if layer < self.workload.model.layers else -1, after, memory)
+        layer = wanted.layer if wanted.layer < self.workload.model.layers else -1
+        return rank.all_gather(BF16 * wanted.elements, layer, after, memory)
 
     @property
     def fetched_from(self) -> str:
         """The memory tier that slices of parameters are copied to the GPU from."""
         return self.placed.parameters
 
-    def fetch_slice(
-        self,
-        rank: Rank,
-        layer: int,
-        pass_: str,
-        elements: int,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Code:
+    def fetch_slice(self, rank: Rank, wanted: Fetch) -> Code:
         """Copy the rank's slice of a layer to the GPU: behind the gathers, and blocking if there are other ranks.
 
         DeepSpeed, partitioned_param_coordinator.py: the copy is on the all-gather stream, parameter by parameter.
         """
-        ranks, stream = self.workload.training.data_parallel, rank.collective_stream
-        nbytes, tier = BF16 * elements / ranks, self.fetched_from
+        ranks = self.workload.training.data_parallel
         copy = rank.move(
-            nbytes, tier, GPU, "fetch parameters", layer=layer, stream=stream, after=after, allocates=memory
+            BF16 * wanted.elements / ranks,
+            self.fetched_from,
+            GPU,
+            "fetch parameters",
+            layer=wanted.layer,
+            stream=rank.collective_stream,
+            after=wanted.after,
+            allocates=wanted.memory,
         )
         if ranks > 1:
             yield copy

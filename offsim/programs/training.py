@@ -16,7 +16,7 @@ from offsim.engine import Code, MemoryChange, Operation
 from offsim.platform.platform import GPU
 from offsim.programs.checkpoints import Checkpoints
 from offsim.programs.rank import Rank
-from offsim.programs.schedule import TrainingSchedule
+from offsim.programs.schedule import Fetch, TrainingSchedule
 from offsim.programs.transformer import BF16, FP32, Bucket, Cost, cost
 
 BUCKET_ELEMENTS = 500_000_000
@@ -252,7 +252,7 @@ class Training:
         if memory is None:
             memory = self._hold(GATHERED, self.gathered_bytes)
         elements, behind = self.rank.workload.layer_elements, [after, *self._writes(layer)]
-        return (yield from self.schedule.fetch(self.rank, layer, pass_, elements, behind, memory))
+        return (yield from self.schedule.fetch(self.rank, Fetch(layer, pass_, elements, behind, memory)))
 
     def _writes(self, layer: int) -> list[Operation | None]:
         """The operations that wrote a layer's parameters, which its kernels wait for."""
@@ -273,7 +273,7 @@ class Training:
         self._vocabularies += 1
         memory = self._hold(GATHERED, self.vocab_bytes)
         elements = self.rank.workload.vocab_elements
-        return (yield from self.schedule.fetch(self.rank, layer, "forward", elements, behind, memory))
+        return (yield from self.schedule.fetch(self.rank, Fetch(layer, "forward", elements, behind, memory)))
 
     def _flush(self, bucket: Bucket, filled_by: Operation, first: bool, last: bool) -> Code:
         rank = self.rank

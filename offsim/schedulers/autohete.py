@@ -7,13 +7,14 @@ The paper finds the three numbers by an integer program over the times of one bl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from offsim.engine import Code, MemoryChange, Operation
+from offsim.engine import Code
 from offsim.inputs.fields import Flag
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
+from offsim.programs.schedule import Fetch
 from offsim.programs.training import PARAMETERS
 from offsim.programs.transformer import BF16, Subgroup
 from offsim.schedulers.base import ScheduleOptions, option
@@ -66,16 +67,9 @@ class AutoHete(BlockUpdates):
         rank.gpu_memory.allocate("buffers of parameters", min(self.away, BUFFERS) * layer)
         rank.host_memory.allocate(PARAMETERS, self.away * layer)
 
-    def fetch(
-        self,
-        rank: Rank,
-        layer: int,
-        pass_: str,
-        elements: int,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Code:
-        if 0 <= layer < self.away:
+    def fetch(self, rank: Rank, wanted: Fetch) -> Code:
+        if 0 <= wanted.layer < self.away:
             nbytes = BF16 * self.subgroups[1].elements
-            after = [rank.h2d(rank.stream("H2D"), nbytes, "fetch parameters", after=after)]
-        return (yield from super().fetch(rank, layer, pass_, elements, after, memory))
+            fetched = rank.h2d(rank.stream("H2D"), nbytes, "fetch parameters", after=wanted.after)
+            wanted = replace(wanted, after=[fetched])
+        return (yield from super().fetch(rank, wanted))

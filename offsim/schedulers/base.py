@@ -54,8 +54,8 @@ class OffloadSchedule(TrainingSchedule):
 
     @classmethod
     def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
-        """The first sub-groups on the CPU, the rest on the GPU."""
-        return tiers_of([(cls.optimizer_home, options.cpu_ratio), (GPU, "rest")], subgroups)
+        """The first sub-groups on the CPU, the rest on the GPU, where an option leaves some there."""
+        return tiers_of([(cls.optimizer_home, getattr(options, "cpu_ratio", 1.0)), (GPU, "rest")], subgroups)
 
     def place(self, rank: Rank) -> None:
         super().place(rank)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from offsim.engine import Code, MemoryChange, Operation, Stream
+from offsim.engine import Code, Operation, Stream
 from offsim.inputs.fields import Number
 from offsim.programs.rank import Rank
+from offsim.programs.schedule import Fetch
 from offsim.programs.transformer import BF16, Bucket
 from offsim.schedulers.base import ScheduleOptions, TrainingSchedule, option
 from offsim.states.pool import FurthestNextUse
@@ -53,20 +53,12 @@ class Chunked(TrainingSchedule):
         size = float(self.options.chunk_bytes)
         return min(size, self.slice - chunk % self.each * size)
 
-    def fetch_slice(
-        self,
-        rank: Rank,
-        layer: int,
-        pass_: str,
-        elements: int,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Code:
+    def fetch_slice(self, rank: Rank, wanted: Fetch) -> Code:
         """Chunks that are missing come on the compute stream, each in place of another one."""
-        if layer not in range(self.workload.model.layers):
-            return (yield from super().fetch_slice(rank, layer, pass_, elements, after, memory))
-        rank.wait_event(rank.compute_stream, rank.all_of(after), takes=memory)
-        yield from self.bring(rank, layer, pass_)
+        if wanted.layer not in range(self.workload.model.layers):
+            return (yield from super().fetch_slice(rank, wanted))
+        rank.wait_event(rank.compute_stream, rank.all_of(wanted.after), takes=wanted.memory)
+        yield from self.bring(rank, wanted.layer, wanted.pass_)
         return rank.compute_stream.tail
 
     def restore(self, rank: Rank, layer: int, step: int, nbytes: float) -> Code:

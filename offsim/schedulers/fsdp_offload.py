@@ -7,13 +7,12 @@ no clipping. FSDP's other path, for one GPU, and copies into and out of the gath
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
-from offsim.engine import Code, MemoryChange, Operation
+from offsim.engine import Code, Operation
 from offsim.inputs.fields import Flag
-from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
+from offsim.programs.schedule import Fetch
 from offsim.programs.transformer import BF16, FP32, Bucket
 from offsim.schedulers.base import ScheduleOptions, count, option
 from offsim.schedulers.layers_in_host import LayersInHost
@@ -53,21 +52,11 @@ class FsdpOffload(LayersInHost):
             largest = max(subgroup.elements for subgroup in self.subgroups)
             rank.host_memory.allocate("gradients to add (fp32, pageable)", FP32 * largest)
 
-    def upload(
-        self,
-        rank: Rank,
-        layer: int,
-        elements: float,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Operation:
+    def upload(self, rank: Rank, part: Fetch) -> Operation:
         """4 B a parameter, cast on the GPU."""
-        stream, shard = rank.stream("fetch"), (rank.gpu_memory, "fetched shard (fp32)", FP32 * elements)
-        rank.move(
-            FP32 * elements, self.source(layer), GPU, "fetch parameters", layer=layer, stream=stream, after=after,
-            allocates=[*memory, shard],
-        )  # fmt: skip
-        cast = rank.elementwise(stream, "conversion", (FP32 + BF16) * elements, "fp32 to bf16")
+        shard = (rank.gpu_memory, "fetched shard (fp32)", FP32 * part.elements)
+        self.copy_up(rank, part, FP32, shard)
+        cast = rank.elementwise(rank.stream("fetch"), "conversion", (FP32 + BF16) * part.elements, "fp32 to bf16")
         rank.free_after(cast, [shard])
         return cast
 

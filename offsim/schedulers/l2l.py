@@ -7,12 +7,11 @@ in host memory: `placement.activations: {tier: host}`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from offsim.engine import Code, MemoryChange, Operation
+from offsim.engine import Code, Operation
 from offsim.inputs.fields import Count
 from offsim.platform.platform import GPU
 from offsim.programs.rank import Rank
+from offsim.programs.schedule import Fetch
 from offsim.programs.transformer import BF16, FP32, Bucket
 from offsim.schedulers.base import ScheduleOptions, option
 from offsim.schedulers.layers_in_host import LayersInHost
@@ -39,21 +38,10 @@ class L2L(LayersInHost):
         largest = max(subgroup.elements for subgroup in self.subgroups)
         rank.gpu_memory.allocate("p, m, v of layers (fp32)", self.state_bytes * self.options.window * largest)
 
-    def upload(
-        self,
-        rank: Rank,
-        layer: int,
-        elements: float,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Operation:
+    def upload(self, rank: Rank, part: Fetch) -> Operation:
         """4 B a parameter, cast on the GPU."""
-        stream = rank.stream("fetch")
-        rank.move(
-            FP32 * elements, self.source(layer), GPU, "fetch parameters", layer=layer, stream=stream, after=after,
-            allocates=memory,
-        )  # fmt: skip
-        return rank.elementwise(stream, "conversion", (FP32 + BF16) * elements, "fp32 to bf16")
+        self.copy_up(rank, part, FP32)
+        return rank.elementwise(rank.stream("fetch"), "conversion", (FP32 + BF16) * part.elements, "fp32 to bf16")
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         """All micro-batches have run: Adam on the GPU, before the next layer's kernels."""

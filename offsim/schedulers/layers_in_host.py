@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
-from offsim.programs.schedule import TrainingSchedule
+from offsim.programs.schedule import Fetch, TrainingSchedule
 from offsim.programs.transformer import BF16, Subgroup
 
 
@@ -55,24 +56,17 @@ class LayersInHost(TrainingSchedule):
         super().release(rank, layer, pass_, after)
         self.released = after
 
-    def fetch(
-        self,
-        rank: Rank,
-        layer: int,
-        pass_: str,
-        elements: int,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Code:
+    def fetch(self, rank: Rank, wanted: Fetch) -> Code:
         """In backward, into the place of the layer that was released last."""
         if self.placed.parameters == GPU:
-            return (yield from super().fetch(rank, layer, pass_, elements, after, memory))
+            return (yield from super().fetch(rank, wanted))
         ranks = self.workload.training.data_parallel
-        behind = [*after, self.released] if pass_ == "backward" else after
-        uploaded = self.upload(rank, layer, elements / ranks, behind, memory)
+        behind = [*wanted.after, self.released] if wanted.pass_ == "backward" else wanted.after
+        uploaded = self.upload(rank, replace(wanted, elements=wanted.elements / ranks, after=behind))
         if ranks == 1:
             return uploaded
-        return rank.all_gather(BF16 * elements, layer if layer < self.workload.model.layers else -1, [uploaded])
+        layer = wanted.layer if wanted.layer < self.workload.model.layers else -1
+        return rank.all_gather(BF16 * wanted.elements, layer, [uploaded])
 
     def source(self, layer: int) -> str:
         """The tier that a layer is copied from: of parameters, or of optimizer state where its fp32 ones serve."""
@@ -80,17 +74,19 @@ class LayersInHost(TrainingSchedule):
             return self.placed.parameters
         return self.placed.optimizer[self.workload.subgroups_of_layers[layer][0]]
 
-    def upload(
-        self,
-        rank: Rank,
-        layer: int,
-        elements: float,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Operation:
-        """Copy the rank's `elements` of a layer to the GPU in 16 bits; returns what its kernels wait for."""
-        stream, nbytes = rank.stream("fetch"), BF16 * elements
+    def upload(self, rank: Rank, part: Fetch) -> Operation:
+        """Copy the rank's part of a layer to the GPU in 16 bits; returns what its kernels wait for."""
+        return self.copy_up(rank, part, BF16)
+
+    def copy_up(self, rank: Rank, part: Fetch, width: int, *more: MemoryChange) -> Operation:
+        """Copy the rank's part of a layer to the GPU, in so many bytes a parameter; it takes `more` memory too."""
         return rank.move(
-            nbytes, self.source(layer), GPU, "fetch parameters", layer=layer, stream=stream, after=after,
-            allocates=memory,
-        )  # fmt: skip
+            width * part.elements,
+            self.source(part.layer),
+            GPU,
+            "fetch parameters",
+            layer=part.layer,
+            stream=rank.stream("fetch"),
+            after=part.after,
+            allocates=[*part.memory, *more],
+        )

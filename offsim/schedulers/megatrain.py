@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from offsim.engine import Code, Operation
 from offsim.programs.rank import Rank
+from offsim.programs.schedule import Fetch
 from offsim.programs.transformer import BF16, FP32, Bucket, cost
 from offsim.schedulers.base import count
 from offsim.schedulers.layers_in_host import LayersInHost
@@ -47,7 +48,9 @@ class MegaTrain(LayersInHost):
         if (layer + 1) % BLOCK == 0 or layer == self.workload.model.layers - 1:
             behind = [None, rank.compute_stream.tail]
             for again in range(layer - layer % BLOCK, layer + 1):
-                loaded = yield from self.fetch(rank, again, "recompute", self.workload.layer_elements, [behind[-2]], ())
+                loaded = yield from self.fetch(
+                    rank, Fetch(again, "recompute", self.workload.layer_elements, [behind[-2]])
+                )
                 behind.append(rank.compute(f"layer {again} again", self.forward, again, after=[loaded]))
         return restored
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from offsim.engine import Code, MemoryChange, Operation
+from offsim.engine import Code, Operation
 from offsim.inputs.fields import Count
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
+from offsim.programs.schedule import Fetch
 from offsim.programs.transformer import BF16, FP32, Subgroup
 from offsim.schedulers.base import ScheduleOptions, TrainingSchedule, option
 from offsim.states.pool import Pool
@@ -38,24 +38,16 @@ class Prefetching(TrainingSchedule):
         nbytes = BF16 * largest / self.workload.training.data_parallel
         self.window = Pool(rank.host_memory, "parameter buffers (bf16)", self.options.window, nbytes)
 
-    def fetch_slice(
-        self,
-        rank: Rank,
-        layer: int,
-        pass_: str,
-        elements: int,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Code:
+    def fetch_slice(self, rank: Rank, wanted: Fetch) -> Code:
         """Read into a buffer, and copy on; nothing waits but the layer's kernels."""
-        nbytes, tier = BF16 * elements / self.workload.training.data_parallel, self.placed.parameters
-        taken, reads = self.window.buffers(), rank.stream(f"{tier} parameters")
+        nbytes, tier = BF16 * wanted.elements / self.workload.training.data_parallel, self.placed.parameters
+        layer, taken, reads = wanted.layer, self.window.buffers(), rank.stream(f"{tier} parameters")
         read = rank.move(
-            nbytes, tier, HOST, "read parameters", -1, layer=layer, stream=reads, after=after, allocates=taken
+            nbytes, tier, HOST, "read parameters", layer=layer, stream=reads, after=wanted.after, allocates=taken
         )
         yield from ()
         return rank.move(
-            nbytes, HOST, GPU, "fetch parameters", layer=layer, after=[read], allocates=memory, frees=taken
+            nbytes, HOST, GPU, "fetch parameters", layer=layer, after=[read], allocates=wanted.memory, frees=taken
         )
 
     def read_state(self, rank: Rank, subgroup: Subgroup, elements: float, **how: Any) -> Operation:

@@ -6,11 +6,10 @@ all layer inputs but the last in host memory: `placement.activations: {tier: hos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from offsim.engine import Code, MemoryChange, Operation
+from offsim.engine import Code, Operation
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
+from offsim.programs.schedule import Fetch
 from offsim.programs.transformer import BF16, FP32, Bucket
 from offsim.schedulers.base import GRADIENTS, count
 from offsim.schedulers.layers_in_host import LayersInHost, parts_of
@@ -37,30 +36,17 @@ class SlideFormer(LayersInHost):
         if self.workload.training.micro_steps > 1:
             rank.host_memory.allocate(GRADIENTS, FP32 * count(self.subgroups))
 
-    def upload(
-        self,
-        rank: Rank,
-        layer: int,
-        elements: float,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Operation:
-        return rank.spawn("loader", self.cast_and_copy(rank, layer, elements, after, memory))
+    def upload(self, rank: Rank, part: Fetch) -> Operation:
+        return rank.spawn("loader", self.cast_and_copy(rank, part))
 
-    def cast_and_copy(
-        self,
-        rank: Rank,
-        layer: int,
-        elements: float,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Code:
+    def cast_and_copy(self, rank: Rank, part: Fetch) -> Code:
         """Through the staging layer, which is free again with the last copy."""
         thread, stream = rank.thread("loader"), rank.stream("fetch")
-        yield rank.wait(*after, thread=thread, takes=memory)
-        for part in parts_of(elements, CHUNK):
-            yield rank.downcast(part, self.workload.subgroups_of_layers[layer][0], thread)
-            copy = rank.move(BF16 * part, HOST, GPU, "fetch parameters", layer=layer, stream=stream, thread=thread)
+        layer = part.layer
+        yield rank.wait(*part.after, thread=thread, takes=part.memory)
+        for chunk in parts_of(part.elements, CHUNK):
+            yield rank.downcast(chunk, self.workload.subgroups_of_layers[layer][0], thread)
+            copy = rank.move(BF16 * chunk, HOST, GPU, "fetch parameters", layer=layer, stream=stream, thread=thread)
         yield copy
 
     def restore(self, rank: Rank, layer: int, step: int, nbytes: float) -> Code:

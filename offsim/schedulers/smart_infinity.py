@@ -6,7 +6,7 @@ bucket's gradients are written while the next one is filled; which device they g
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from offsim.engine import Code, Operation
 from offsim.inputs.fields import Flag, Number
@@ -37,10 +37,6 @@ class SmartInfinity(OffloadSchedule):
     placement_options = ()
     deepspeed = None
     sent: Operation | None = None
-
-    @classmethod
-    def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
-        return (cls.optimizer_home,) * subgroups
 
     @classmethod
     def approximates(cls, options: SmartInfinityOptions) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from offsim.engine import Code, MemoryChange, Operation
+from offsim.engine import Code, Operation
 from offsim.inputs.fields import Count
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
+from offsim.programs.schedule import Fetch
 from offsim.programs.transformer import BF16, Subgroup
 from offsim.schedulers.base import option
 from offsim.schedulers.swapping import SwapOptions, Swapping
@@ -77,7 +78,7 @@ class StoredParameters(Swapping):
     def fetched_from(self) -> str:
         return HOST if self.on_storage else self.placed.parameters
 
-    def read_parameters(self, rank: Rank, layer: int, elements: int) -> None:
+    def read_parameters(self, rank: Rank, layer: int, elements: float) -> None:
         """Submit the reads of a layer's slices, behind what wrote them last."""
         nbytes = BF16 * elements / self.workload.training.data_parallel
         written = [rank.parameters[index].since for index in self.workload.subgroups_of_layers[layer]]
@@ -86,29 +87,21 @@ class StoredParameters(Swapping):
             nbytes, self.placed.parameters, HOST, "read parameters", layer=layer, stream=stream, after=written
         )
 
-    def fetch_slice(
-        self,
-        rank: Rank,
-        layer: int,
-        pass_: str,
-        elements: int,
-        after: Sequence[Operation | None],
-        memory: Sequence[MemoryChange],
-    ) -> Code:
+    def fetch_slice(self, rank: Rank, wanted: Fetch) -> Code:
         """Wait for all reads in flight, copy to the GPU, and read ahead."""
-        layers = range(self.workload.model.layers)  # without the embedding and the head
+        layer, layers = wanted.layer, range(self.workload.model.layers)  # without the embedding and the head
         if self.from_storage(layer):
             if layer not in self.reads:
                 yield rank.wait(takes=self.pool.buffers() if layer in layers else ())
-                self.read_parameters(rank, layer, elements)
+                self.read_parameters(rank, layer, wanted.elements)
             yield rank.wait(*self.reads.values())
             del self.reads[layer]
-            ahead = range(layer + 1, len(layers)) if pass_ == "forward" else range(layer - 1, -1, -1)
+            ahead = range(layer + 1, len(layers)) if wanted.pass_ == "forward" else range(layer - 1, -1, -1)
             for following in ahead if layer in layers else ():
                 if self.pool.free and self.from_storage(following):
                     rank.wait(takes=self.pool.buffers())
                     self.read_parameters(rank, following, self.workload.layer_elements)
-        return (yield from super().fetch_slice(rank, layer, pass_, elements, after, memory))
+        return (yield from super().fetch_slice(rank, wanted))
 
     def release(self, rank: Rank, layer: int, pass_: str, after: Operation) -> None:
         super().release(rank, layer, pass_, after)

@@ -6,11 +6,10 @@ contiguous range of the model; here every bucket has an equal part of it.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from offsim.engine import Code
 from offsim.inputs.fields import Flag
-from offsim.platform.platform import HOST
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket
 from offsim.schedulers.base import ACCUMULATION, OffloadSchedule, ScheduleOptions, count, option
@@ -39,10 +38,6 @@ class Zero2Offload(OffloadSchedule):
     stages: ClassVar[tuple[int, ...]] = (1, 2)
     optimizer_kinds = ("memory",)
     placement_options = ()
-
-    @classmethod
-    def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
-        return (HOST,) * subgroups
 
     def place(self, rank: Rank) -> None:
         super(OffloadSchedule, self).place(rank)

@@ -7,11 +7,11 @@ from unittest.mock import patch
 import pytest
 from conformance import FREE, Case, free_but, moved
 
-from offsim.engine import Code, MemoryChange, Operation
+from offsim.engine import Code, Operation
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
 from offsim.programs.run import Run
-from offsim.programs.schedule import TrainingSchedule
+from offsim.programs.schedule import Fetch, TrainingSchedule
 from offsim.programs.transformer import BF16, Bucket
 from offsim.results.result import Result
 from offsim.schedulers.registry import BUILT_IN
@@ -47,17 +47,10 @@ class InTurn(TrainingSchedule):
     optimizer_kinds = (GPU,)
     optimizer_home = GPU
 
-    def fetch(
-        self,
-        rank: Rank,
-        layer: int,
-        pass_: str,
-        elements: int,
-        after: object,
-        memory: tuple[MemoryChange, ...],
-    ) -> Code:
+    def fetch(self, rank: Rank, wanted: Fetch) -> Code:
         yield rank.wait(rank.compute_stream)
-        copy = rank.move(BF16 * elements, HOST, GPU, "fetch", layer=layer, allocates=memory)
+        nbytes = BF16 * wanted.elements
+        copy = rank.move(nbytes, HOST, GPU, "fetch", layer=wanted.layer, allocates=wanted.memory)
         yield copy
         return copy
 
