@@ -21,9 +21,9 @@ from offsim.schedulers.base import ScheduleOptions, option
 from offsim.schedulers.block_updates import BlockUpdates
 
 BUFFERS = 2
-TRIES = (0, 2, 5, 9, 13, 17, 21, 30, 42)
 ALL = 1_000_000
 """More blocks than a model has are all of them."""
+TRIES = (0, 6, 13, 20, ALL)
 
 
 class AutoHeteOptions(ScheduleOptions):
@@ -32,7 +32,7 @@ class AutoHeteOptions(ScheduleOptions):
     checkpointed: int = option(ALL, "first blocks that are checkpointed", ge=0, tries=TRIES)
     parameters_on_cpu: int = option(0, "first blocks whose parameters are in host memory", ge=0, tries=TRIES)
     optimizer_on_cpu: int = option(ALL, "last blocks that the CPU updates", ge=0, tries=TRIES)
-    priorities: Flag = option(True, "copies and updates of low blocks overtake others", tries=(True, False))
+    priorities: Flag = option(True, "copies and updates of low blocks overtake others")
 
 
 class AutoHete(BlockUpdates):
