@@ -8,9 +8,6 @@ A package registers a rule with an entry point of the group `offsim.activation_r
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-
 from offsim.activations.alst import Alst
 from offsim.activations.deepspeed import DeepSpeed
 from offsim.activations.megatron import Megatron
@@ -19,10 +16,10 @@ from offsim.activations.ssdtrain import SsdTrain
 from offsim.activations.torchtune import Torchtune
 from offsim.activations.trl import Trl
 from offsim.activations.unsloth import Unsloth
-from offsim.inputs.errors import InputError, suggestion
+from offsim.inputs.errors import InputError
 from offsim.inputs.validate import validate
 from offsim.programs.activations import ActivationRule
-from offsim.programs.entries import load_class
+from offsim.programs.entries import find_class, names_of
 from offsim.scenario import Scenario
 from offsim.states.placement import Rule
 
@@ -30,11 +27,6 @@ GROUP = "offsim.activation_rules"
 BUILT_IN: dict[str, type[ActivationRule]] = {
     cls.name: cls for cls in (Alst, DeepSpeed, Megatron, MegatronFineGrained, SsdTrain, Torchtune, Trl, Unsloth)
 }
-
-
-@cache
-def _registered() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN}
 
 
 def register_rule(rule: type[ActivationRule]) -> type[ActivationRule]:
@@ -45,18 +37,13 @@ def register_rule(rule: type[ActivationRule]) -> type[ActivationRule]:
 
 def available_rules() -> list[str]:
     """Names of the built-in rules, then of those that installed packages register."""
-    return [*BUILT_IN, *sorted(_registered())]
+    return names_of(GROUP, BUILT_IN)
 
 
 def find_rule(name: str) -> type[ActivationRule]:
     """Return the rule of that name; InputError where there is none or its package cannot be loaded."""
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    entry = _registered().get(name)
-    if entry is None:
-        raise InputError(f"unknown activation rule '{name}'{suggestion(name, available_rules())}")
     documented = "offsim.activations.ActivationRule (see docs/write_a_scheduler.md)"
-    return load_class(entry, "activation rule", ActivationRule, documented)
+    return find_class(name, GROUP, BUILT_IN, "activation rule", ActivationRule, documented)
 
 
 def scenario_rule(scenario: Scenario) -> Rule | None:

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
-from offsim.inputs.errors import InputError
+from offsim.inputs.errors import InputError, suggestion
 
 Base = TypeVar("Base")
 
 
-def load_class(entry: EntryPoint, what: str, base: type[Base], documented: str) -> type[Base]:
-    """Load a subclass of `base`; InputError where a package cannot be loaded or registers something else.
+@cache
+def _entries(group: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=group)}
 
-    `documented` is the class's public name and the page that explains it.
+
+def names_of(group: str, built_in: Mapping[str, object]) -> list[str]:
+    """Names of the built-in classes, then of those that installed packages register."""
+    return [*built_in, *sorted(_entries(group).keys() - built_in)]
+
+
+def find_class(
+    name: str, group: str, built_in: Mapping[str, type[Base]], what: str, base: type[Base], documented: str
+) -> type[Base]:
+    """Return the class of that name; InputError where there is none or its package cannot be loaded.
+
+    `documented` is the public name of `base` and the page that explains it.
     """
+    if name in built_in:
+        return built_in[name]
+    entry = _entries(group).get(name)
+    if entry is None:
+        raise InputError(f"unknown {what} '{name}'{suggestion(name, names_of(group, built_in))}")
+    return _load(entry, what, base, documented)
+
+
+def _load(entry: EntryPoint, what: str, base: type[Base], documented: str) -> type[Base]:
+    """Load a subclass of `base`; InputError where a package cannot be loaded or registers something else."""
     origin = f"{what} '{entry.name}' ({entry.value}{f' of {entry.dist.name}' if entry.dist else ''})"
     try:
         found = entry.load()

@@ -268,17 +268,17 @@ class Rank:
         name = f"bf16 to fp32 {subgroup}"
         return self._host_work("conversion", name, elements, rate, UPCAST_TRAFFIC, subgroup, thread)
 
-    def host_pass(self, nbytes: float, name: str, thread: Thread | None = None) -> Operation:
-        """All cores of the rank go over host memory, reading and writing so many bytes at the rate of scaling."""
-        elements = nbytes / SCALE_TRAFFIC
-        return self._host_work(
-            "scaling", name, elements, self.profile.host.scale_params_per_s, SCALE_TRAFFIC, -1, thread
-        )
+    def host_pass(
+        self, nbytes: float, name: str, kind: str = "scaling", subgroup: int = -1, thread: Thread | None = None
+    ) -> Operation:
+        """All cores of the thread go over host memory, reading and writing so many bytes at the rate of scaling."""
+        elements, rate = nbytes / SCALE_TRAFFIC, self.profile.host.scale_params_per_s
+        return self._host_work(kind, name, elements, rate, SCALE_TRAFFIC, subgroup, thread)
 
     def copy_state(self, elements: float, subgroup: int, thread: Thread | None = None) -> Operation:
-        """fp32 values within host memory by all cores of the thread: as fast as scaling, which moves as many bytes."""
-        rate, name = self.profile.host.scale_params_per_s, f"copy in host memory {subgroup}"
-        return self._host_work("host copy", name, elements, rate, SCALE_TRAFFIC, subgroup, thread)
+        """fp32 values within host memory by all cores of the thread: as many bytes as scaling moves."""
+        name = f"copy in host memory {subgroup}"
+        return self.host_pass(SCALE_TRAFFIC * elements, name, "host copy", subgroup, thread)
 
     def host_copy(self, nbytes: float, name: str, thread: Thread | None = None) -> Operation:
         """A copy within host memory by one core."""

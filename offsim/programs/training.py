@@ -95,6 +95,8 @@ class Training:
         """What a recomputed layer holds only while it runs."""
         self.bucket_elements = workload.training.reduce_bucket_size or BUCKET_ELEMENTS
         self.buckets = workload.buckets(self.bucket_elements)
+        self.in_place = workload.by_layer and workload.training.data_parallel == 1
+        """Whether gradients stay where backward leaves them: no bucket, no reduction."""
         if workload.by_layer:
             self.bucket_elements = max(bucket.elements for _, bucket in self.buckets)
         rank.tier(placed.parameters).allocate(PARAMETERS, schedule.parameter_bytes * workload.resident)
@@ -192,8 +194,7 @@ class Training:
         logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits_held)
         head_gradient = self._hold(WORKING_SET, BF16 * workload.vocab_elements)
         ranks = workload.training.data_parallel
-        in_place = workload.by_layer and ranks == 1
-        reduced = 0.0 if in_place else FP32 * self.bucket_elements / ranks
+        reduced = 0.0 if self.in_place else FP32 * self.bucket_elements / ranks
         rank.gpu_memory.allocate(REDUCED, reduced)
         for step in steps:
             yield rank.launch("launch head backward", costs.launch)
@@ -282,7 +283,7 @@ class Training:
         if len(self._in_flight) > MAX_BUCKETS_IN_FLIGHT:
             yield rank.wait(self._in_flight.popleft())
         nbytes = BF16 * bucket.elements
-        if rank.workload.by_layer and rank.workload.training.data_parallel == 1:  # gradients stay where they are
+        if self.in_place:
             rank.wait_event(rank.reduce_stream, filled := filled_by)
         else:
             filled = rank.elementwise(rank.reduce_stream, "d2d", 2 * nbytes, "copy into bucket", after=[filled_by])

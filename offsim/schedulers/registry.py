@@ -11,13 +11,11 @@ It is imported when a scenario chooses it, so a broken package disturbs nobody e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from offsim.inputs.document import Document, Mark
-from offsim.inputs.errors import InputError, suggestion
-from offsim.programs.entries import load_class
+from offsim.inputs.errors import InputError
+from offsim.programs.entries import find_class, names_of
 from offsim.programs.options import Option, ScheduleOptions, declared
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
@@ -84,11 +82,6 @@ BUILT_IN: dict[str, type[TrainingSchedule]] = {
 }
 
 
-@cache
-def _registered() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN}
-
-
 def register(scheduler: type[TrainingSchedule]) -> type[TrainingSchedule]:
     """Make a scheduler known by its name in this process; also a class decorator."""
     BUILT_IN[scheduler.name] = scheduler
@@ -97,7 +90,7 @@ def register(scheduler: type[TrainingSchedule]) -> type[TrainingSchedule]:
 
 def available_schedulers() -> list[str]:
     """Names of the built-in schedulers, then of those that installed packages register."""
-    return [*BUILT_IN, *sorted(_registered())]
+    return names_of(GROUP, BUILT_IN)
 
 
 def known_options() -> dict[str, Option]:
@@ -108,13 +101,8 @@ def known_options() -> dict[str, Option]:
 
 def find_scheduler(name: str) -> type[TrainingSchedule]:
     """Return the scheduler of that name; InputError where there is none or its package cannot be loaded."""
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    entry = _registered().get(name)
-    if entry is None:
-        raise InputError(f"unknown scheduler '{name}'{suggestion(name, available_schedulers())}")
     documented = "offsim.schedulers.TrainingSchedule (see docs/write_a_scheduler.md)"
-    return load_class(entry, "scheduler", TrainingSchedule, documented)
+    return find_class(name, GROUP, BUILT_IN, "scheduler", TrainingSchedule, documented)
 
 
 def scenario_scheduler(scenario: Scenario) -> tuple[type[TrainingSchedule], ScheduleOptions]:
