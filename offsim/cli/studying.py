@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from offsim.cli.arguments import AllRanksOption, JobsOption, JsonOption, ScenarioArgument, SetOption, plot_option
+from offsim.cli.arguments import AllRanksOption, JobsOption, JsonOption, plot_option
+from offsim.cli.imports import Given, takes_scenario
 from offsim.cli.outputs import SUFFIXES, check_outputs, give, write_picture
 from offsim.cli.terminal import note
 
 
+@takes_scenario(None)
 def sweep(
+    given: Given,
     sweep: Annotated[
         str,
         typer.Argument(metavar="SWEEP", help="A YAML file, or the name of a sweep that comes with offsim."),
@@ -31,16 +34,17 @@ def sweep(
     """Simulate every combination of many values.
 
     A sweep names a scenario and values to try of scheduler, hardware, model and training; all combinations become one
-    Parquet table in the folder. Whatever interrupts it, --resume continues.
+    Parquet table in the folder. Whatever interrupts it, --resume continues. With --deepspeed, --fsdp or --trainer the
+    scenario is made from them, and --set changes it.
     """
     from offsim.cli.sweeps import sweep_file
 
-    sweep_file(sweep, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask)
+    sweep_file(sweep, given, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask)
 
 
+@takes_scenario()
 def tune(
-    scenario: ScenarioArgument,
-    overrides: SetOption = None,
+    given: Given,
     over: Annotated[
         str | None,
         typer.Option(
@@ -77,14 +81,13 @@ def tune(
     would buy.
     """
     from offsim.cli.tuning import tuning_json, tuning_report, values_to_try
-    from offsim.scenario import load_scenario
     from offsim.study.processes import cores, worker_processes
     from offsim.study.tuning.tune import Mapper, Question
     from offsim.study.tuning.tune import tune as find_fastest
     from offsim.study.tuning.upgrades import upgrades
 
-    check_outputs({"--json": json}, inputs=[scenario])
-    chosen = load_scenario(scenario, overrides or ())
+    check_outputs({"--json": json}, inputs=given.inputs)
+    chosen = given.load()
     names = None if over is None else [name.strip() for name in over.split(",")]
     tried = values_to_try(tries or ())
     question = Question(names, tried, objective, headroom, budget)  # type: ignore[arg-type]  # checked there
@@ -92,27 +95,29 @@ def tune(
         mapper: Mapper = map if (jobs or cores()) == 1 else partial(workers.map, chunksize=4)
         tuning = find_fastest(chosen, question, mapper)
         bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
+    given.tell(json, chosen)
     give(json, partial(tuning_report, chosen.name, tuning, bought), lambda: tuning_json(tuning, bought))
 
 
-def optimum(scenario: ScenarioArgument, overrides: SetOption = None, json: JsonOption = None) -> None:
+@takes_scenario()
+def optimum(given: Given, json: JsonOption = None) -> None:
     """Find how far schedules are from the best one.
 
     Searches every way to divide up to 8 sub-groups among GPU and CPU (state on the GPU, updated on the CPU, or fetched
     to the GPU and flushed back), and orders of updates, by simulation.
     """
     from offsim.cli.optimum import optimum_report
-    from offsim.scenario import load_scenario
     from offsim.study.optimum.search import distances
 
-    check_outputs({"--json": json}, inputs=[scenario])
-    found = distances(load_scenario(scenario, overrides or ()))
+    check_outputs({"--json": json}, inputs=given.inputs)
+    found = distances(given.load())
+    given.tell(json, found.scenario)
     give(json, partial(optimum_report, found), found.to_dict)
 
 
+@takes_scenario()
 def sensitivity(
-    scenario: ScenarioArgument,
-    overrides: SetOption = None,
+    given: Given,
     plot: Annotated[str | None, plot_option("Draw what each value's range does to the time")] = None,
     json: JsonOption = None,
     all_ranks: AllRanksOption = False,
@@ -130,9 +135,10 @@ def sensitivity(
     from offsim.views.text import result_text
     from offsim.views.wording import drawing_title
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
-    result = simulate(scenario, overrides or [], all_ranks=all_ranks)
+    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=given.inputs)
+    result = simulate(given.load(), all_ranks=all_ranks)
     found = sensitivity_of(result) if result.fits else None
+    given.tell(json, result.scenario)
     if found:
         give(json, partial(sensitivity_report, found), found.to_dict)
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from offsim.cli.imports import Given
 from offsim.cli.terminal import Style, note, show, style_of
 from offsim.inputs.errors import InputError
 from offsim.results.units import plural
@@ -24,11 +25,16 @@ SECONDS_BETWEEN_LINES = 5.0
 SHOWN = 5
 
 
-def sweep_file(source: str, *, out: str, jobs: int | None, resume: bool, max_points: int, dask: str | None) -> None:
+def sweep_file(
+    source: str, given: Given, *, out: str, jobs: int | None, resume: bool, max_points: int, dask: str | None
+) -> None:
     """`offsim sweep`."""
     if not out:
         raise InputError("found an empty name, expected a folder's", "--out ''")
-    plan = read_sweep(source)
+    if given.overrides and not given.files:
+        raise InputError("found no files that make the scenario, expected the value in the sweep's file", "--set")
+    plan = read_sweep(source, given.load() if given.files else None)
+    given.tell(None, plan.bases[0])
     last = Progress(0)
 
     try:
