@@ -135,11 +135,9 @@ def test_what_the_log_says_stays(folder: Path, capsys: pytest.CaptureFixture[str
     assert main(["logs", "phases.log", "--out", "runs.csv", "--scenario", "twinflow_13b_4xh100"]) == 0
     told = capsys.readouterr().err.splitlines()
     (run,) = read_runs("runs.csv").runs
-    scenario = load_scenario("twinflow_13b_4xh100")
-    assert run.scenario.hardware == scenario.hardware
-    assert run.scenario.scheduler.options["cpu_ratio"] == 0.8 != scenario.scheduler.options["cpu_ratio"]
-    ratio = scenario.scheduler.options["cpu_ratio"]
-    assert f"phases.log says cpu_ratio 0.8, the scenario {ratio}: the log's is written" in told
+    assert run.scenario.hardware == "jlse-4xh100"
+    assert run.scenario.model.ffn_hidden == 13632
+    assert "phases.log says ffn_hidden 13632, the scenario 13824: the log's is written" in told
     assert not any(" dp " in line for line in told)
 
 
