@@ -17,40 +17,8 @@ from offsim.imports.trainer import NOTHING
 from offsim.inputs.document import document_from
 from offsim.inputs.errors import InputError
 from offsim.results.simulate import simulate
-from tests.imports.files import DS_CONFIG, LLAMA_2_7B, changed, write
+from tests.imports.files import ACCELERATE, ARGUMENTS, DS_CONFIG, LLAMA_2_7B, changed, write
 
-ACCELERATE: dict[str, Any] = {
-    "compute_environment": "LOCAL_MACHINE",
-    "debug": False,
-    "distributed_type": "FSDP",
-    "downcast_bf16": "no",
-    "enable_cpu_affinity": False,
-    "fsdp_config": {
-        "fsdp_activation_checkpointing": True,
-        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "fsdp_backward_prefetch": "BACKWARD_PRE",
-        "fsdp_cpu_ram_efficient_loading": True,
-        "fsdp_forward_prefetch": False,
-        "fsdp_offload_params": True,
-        "fsdp_sharding_strategy": "FULL_SHARD",
-        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
-        "fsdp_sync_module_states": True,
-        "fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer",
-        "fsdp_use_orig_params": True,
-    },
-    "machine_rank": 0,
-    "main_training_function": "main",
-    "mixed_precision": "bf16",
-    "num_machines": 1,
-    "num_processes": 4,
-    "rdzv_backend": "static",
-    "same_network": True,
-    "tpu_env": [],
-    "tpu_use_cluster": False,
-    "tpu_use_sudo": False,
-    "use_cpu": False,
-}
-"""As `accelerate config` writes it for FSDP1."""
 FSDP2 = changed(
     ACCELERATE,
     fsdp_config={
@@ -208,15 +176,6 @@ def test_copies_on_several_nodes_are_refused() -> None:
 # From files
 
 SMALL = changed(LLAMA_2_7B, num_hidden_layers=2)
-ARGUMENTS: dict[str, Any] = {
-    "output_dir": "out",
-    "per_device_train_batch_size": 2,
-    "gradient_accumulation_steps": 3,
-    "bf16": True,
-    "gradient_checkpointing": True,
-    "learning_rate": 1e-5,
-    "max_length": 512,
-}
 
 
 def made(folder: Path, arguments: dict[str, Any] | None = None, **options: Any) -> Imported:

@@ -16,8 +16,7 @@ from offsim.inputs.errors import InputError
 from offsim.scenario import Scenario, available_scenarios, load_scenario
 from offsim.validation.run_table import cells_of, read_runs, run_of
 from tests.calibration.synthetic_logs import whole_log
-from tests.imports.files import DS_CONFIG, LLAMA_2_7B, changed, write
-from tests.imports.test_fsdp import ACCELERATE
+from tests.imports.files import ACCELERATE, DS_CONFIG, LLAMA_2_7B, changed, write
 
 BEGIN = """***** Running training *****
   Num examples = 64,000
