@@ -43,12 +43,14 @@ def plot_option(help: str) -> Any:
     return typer.Option("--plot", metavar="FILE", help=f"{help} (.png, .pdf, .svg).")
 
 
-SCENARIO = typer.Argument(
-    metavar="SCENARIO",
-    help="A YAML file, or the name of a scenario that comes with offsim.",
-    autocompletion=scenarios_from,
-)
-ScenarioArgument = Annotated[str | None, SCENARIO]
+ScenarioArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="SCENARIO",
+        help="A YAML file, or the name of a scenario that comes with offsim.",
+        autocompletion=scenarios_from,
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

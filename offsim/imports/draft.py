@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,8 @@ class Draft:
                 value = TRAINERS.get(key)
             if isinstance(option.default, bool) and isinstance(value, float):
                 value = value > 0
-            if meaning := option.deepspeed_values.get(default if value is None else value):
+            meant = default if value is None else value
+            if isinstance(meant, Hashable) and (meaning := option.deepspeed_values.get(meant)):
                 values, why = meaning
                 assumed = True if value is None and default == AUTO else None
                 self.take(section, key, target, values[0] if values else option.default, why, assumed=assumed)
