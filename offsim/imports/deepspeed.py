@@ -9,7 +9,7 @@ from offsim.imports.batches import take_batches
 from offsim.imports.draft import CHECKPOINTING, Draft
 from offsim.imports.keys import Section, option_keys, switched_on
 from offsim.imports.offload import take_offload
-from offsim.imports.trainer import NOTHING
+from offsim.imports.trainer import NOTHING, precision_of
 from offsim.inputs.document import Document
 from offsim.platform.platform import HOST
 from offsim.programs.options import declared
@@ -27,7 +27,7 @@ def read_deepspeed(document: Document, draft: Draft, trainer: Section = NOTHING,
     top = Section(document, (), keys.TOP)
     zero = top.section("zero_optimization", keys.ZERO)
     stage = _take_stage(zero, draft)
-    precision = _take_precision(top, draft)
+    precision = _take_precision(top, trainer, draft)
     take_batches(top, trainer, draft, gpus, accumulates=zero.given(keys.ZENFLOW) is None)
     scheduler, devices = take_offload(zero, draft, stage)
     _take_sizes(zero, draft, stage, hidden)
@@ -96,7 +96,7 @@ def _take_stage(zero: Section, draft: Draft) -> int:
     return stage or 0
 
 
-def _take_precision(top: Section, draft: Draft) -> str:
+def _take_precision(top: Section, trainer: Section, draft: Draft) -> str:
     """Name of the 16-bit format: both have two bytes, so they take the same time."""
     chosen: list[str] = []
     for key in keys.PRECISIONS:
@@ -119,6 +119,8 @@ def _take_precision(top: Section, draft: Draft) -> str:
     autos = [key for key in keys.PRECISIONS if key in top and top.section(key).is_auto("enabled")]
     if not chosen and not autos:
         raise top.document.error((), "neither bf16.enabled nor fp16.enabled is true: fp32 training cannot be simulated")
+    if autos and not chosen and trainer.values and precision_of(trainer) is None:
+        raise trainer.unexpected("bf16", f"true, or fp16, which DeepSpeed's {autos[0]}.enabled leaves to it")
     return "fp16" if "fp16" in chosen else "bf16"
 
 

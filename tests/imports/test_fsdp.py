@@ -241,6 +241,10 @@ def test_training_arguments_name_a_configuration(
             {"deepspeed": "ds_config.json"},
             "ds_config.json:4: gradient_accumulation_steps: found 2, expected 3, as gradient_accumulation_steps of",
         ),
+        (
+            {"deepspeed": changed(DS_CONFIG, bf16__enabled="auto"), "gradient_accumulation_steps": 2, "bf16": False},
+            "bf16: found false, expected true, or fp16, which DeepSpeed's bf16.enabled leaves to it",
+        ),
         ({"fsdp": "hybrid_shard"}, "fsdp: found 'hybrid_shard', expected full_shard or shard_grad_op, offload and"),
         ({"fsdp": True, "bf16": False}, "bf16: found false, expected true, or fp16: fp32 training cannot be simulated"),
         (

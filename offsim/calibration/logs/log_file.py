@@ -11,8 +11,8 @@ from offsim.inputs.errors import InputError
 from offsim.inputs.reading import reading, unpacked
 
 MAX_BYTES = 1_000_000_000
-MAX_LINES = 1_000_000
-"""Lines with timings, memory or settings: some 60,000 iterations of the log that says most of each."""
+MAX_LINES = 500_000
+"""Lines with timings, memory or settings: some 30,000 iterations of the log that says most of each."""
 MAX_LINE = 200_000
 """Bytes of a line that are looked at: a configuration printed in one line has some thousands."""
 PART = 1 << 20
