@@ -73,13 +73,9 @@ def import_scenario(
         node = load_profile(hardware, Path())
     except InputError as error:
         raise error if error.where else InputError(error.problem, f"--hardware '{hardware}'") from None
-    model_path = Path(model) / "config.json" if os.path.isdir(model) else Path(model)
-    if not os.path.exists(model_path) and model_path.suffix != ".json":
-        expected = "config.json or its folder; models of the Hugging Face Hub are not downloaded"
-        raise InputError(f"no such file or folder, expected {expected}", str(model))
+    architecture = _architecture(model)
     arguments = NOTHING if trainer is None else Section(read_file(Path(trainer)))
     kind, configuration = _configuration(deepspeed, fsdp, arguments)
-    architecture = read_json(model_path)
     draft = Draft()
     said_by = "--sequence"
     if sequence is None and (found := sequence_of(arguments)):
@@ -88,16 +84,7 @@ def import_scenario(
     counted = read_model(architecture, draft, sequence=sequence, said_by=said_by)
     draft.data["name"] = _name(Section(architecture))
     draft.option("--hardware", "hardware", hardware, hardware, node.description)
-    started = gpus_of(configuration) if kind == "fsdp" else None
-    if started is not None:
-        if gpus not in (None, started):
-            raise Section(configuration).unexpected("num_processes", f"{gpus}, as --gpus")
-        draft.take(Section(configuration), "num_processes", "training.data_parallel", started, "one for each GPU")
-        ranks = started
-    else:
-        ranks = node.gpus_per_node if gpus is None else gpus
-        shown, why = (NOT_GIVEN, "one node") if gpus is None else (str(gpus), "GPUs of the job")
-        draft.option("--gpus", "training.data_parallel", ranks, shown, why)
+    ranks = _take_gpus(configuration if kind == "fsdp" else None, draft, gpus, node.gpus_per_node)
     if kind == "deepspeed":
         read_deepspeed(configuration, draft, arguments, gpus=ranks, hidden=draft.data["model"]["hidden"])
     else:
@@ -140,6 +127,27 @@ def _configuration(deepspeed: str | Path | None, fsdp: str | Path | None, traine
         )
         raise trainer.document.error((), problem)
     return named
+
+
+def _architecture(model: str | Path) -> Document:
+    path = Path(model) / "config.json" if os.path.isdir(model) else Path(model)
+    if not os.path.exists(path) and path.suffix != ".json":
+        expected = "config.json or its folder; models of the Hugging Face Hub are not downloaded"
+        raise InputError(f"no such file or folder, expected {expected}", str(model))
+    return read_json(path)
+
+
+def _take_gpus(accelerate: Document | None, draft: Draft, gpus: int | None, per_node: int) -> int:
+    """The GPUs of the job: as many as accelerate starts processes, else those of `--gpus`, else one node's."""
+    target = "training.data_parallel"
+    if accelerate is not None and (started := gpus_of(accelerate)):
+        if gpus not in (None, started):
+            raise Section(accelerate).unexpected("num_processes", f"{gpus}, as --gpus")
+        draft.take(Section(accelerate), "num_processes", target, started, "one for each GPU")
+        return started
+    found, why = (NOT_GIVEN, "one node") if gpus is None else (str(gpus), "GPUs of the job")
+    draft.option("--gpus", target, gpus or per_node, found, why)
+    return gpus or per_node
 
 
 def _name(model: Section) -> str:

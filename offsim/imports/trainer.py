@@ -114,4 +114,5 @@ def account_for_the_rest(trainer: Section, draft: Draft, named: bool) -> None:
         else:
             draft.ignore_all(trainer, {key: "an option says another configuration"})
     read = dict.fromkeys(("bf16", "fp16"), "2 bytes a parameter") | {"optim": "AdamW"}
+    read |= dict.fromkeys(LENGTHS, "another length is given")
     draft.ignore_all(trainer, dict.fromkeys(trainer.values, "no part of an iteration, or the script's own") | read)
