@@ -10,9 +10,10 @@ from numbers import Integral
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, ValidationInfo, field_validator
 
 from offsim.inputs.errors import Expected
+from offsim.inputs.units import without_unit
 
 MAX_COUNT = 10**15
 MAX_NUMBER = 1e30
@@ -20,9 +21,17 @@ MAX_NUMBER = 1e30
 
 
 class Section(BaseModel):
-    """A group of named values; unknown names, NaN, infinities and numbers of extreme size are errors."""
+    """A group of named values; unknown names, NaN, infinities and numbers of extreme size are errors.
+
+    Numbers may be written with their unit, `48GB`, where the field's name says which one it is in.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _in_its_unit(cls, value: Any, info: ValidationInfo) -> Any:
+        return without_unit(info.field_name or "", value)
 
     @field_validator("*")
     @classmethod

@@ -7,8 +7,10 @@
     validated: false
     gpu:
       memory_bytes: {value: 1.5e11, unit: B, source: datasheet, note: "..."}
+      hbm_bytes_per_s: {value: 3.2TB/s, source: measured, note: "..."}  # the unit behind the value
 
-The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval.
+The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval. What comes from
+the profile extended says so in its note, unless `same_machine` is true.
 """
 
 from __future__ import annotations
@@ -24,11 +26,10 @@ from offsim.inputs.document import Document, Mark, dotted
 from offsim.inputs.errors import Expected, InputError, KeyPath, suggestion
 from offsim.inputs.fields import Count, Flag, Number, Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
+from offsim.inputs.units import unit_of, without_unit
 from offsim.inputs.validate import validate
 from offsim.inputs.yaml_input import read_yaml
 from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile, Provenance, Source, TierSpec
-
-_UNITS = {"_bytes_per_s": "B/s", "_params_per_s": "params/s", "_flops_per_s": "FLOP/s", "_bytes": "B", "_s": "s"}
 
 
 class _Entry(Provenance):
@@ -40,9 +41,7 @@ class _Entry(Provenance):
     unit: Annotated[str, BeforeValidator(lambda unit: "1" if unit == 1 else unit)]
 
 
-def unit_of(field: str) -> str:
-    """Return the unit that the name of a profile's field says: `hbm_bytes_per_s` is in B/s; 1 where it says none."""
-    return next((unit for suffix, unit in _UNITS.items() if field.endswith(suffix)), "1")
+_NUMBERS = ("value", "low", "high")
 
 
 def _entry_type(field: str) -> Any:
@@ -53,7 +52,14 @@ def _entry_type(field: str) -> Any:
         if not isinstance(entry, Mapping):
             sources = "|".join(get_args(Source))
             raise Expected(f"{{value: ..., unit: {unit}, source: {sources}, note: ...}}")
-        return entry
+        numbers = {}
+        for key in entry.keys() & _NUMBERS:
+            try:
+                numbers[key] = without_unit(field, entry[key])
+            except Expected as error:
+                raise Expected(error.expected, at=(key,)) from None
+        behind = {"unit": unit} if any(numbers[key] is not entry[key] for key in numbers) else {}
+        return {**behind, **entry, **numbers}
 
     def has_unit(entry: _Entry) -> _Entry:
         if entry.unit != unit:
@@ -85,6 +91,7 @@ class _Head(Section):
     name: str
     description: str = ""
     extends: str = ""
+    same_machine: Flag = Field(default=False, description="whether the profile extended is of this machine too")
     gpus_per_node: Count | None = None
     runs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     validated: Flag = Field(description="whether predictions were compared with measured runs: true or false")
@@ -104,6 +111,9 @@ def _checked(document: Document) -> _Head:
     }
     return validate(document, create_model("_FileWithTiers", __base__=_FILE, **tiers) if tiers else _FILE)
 
+
+_REQUIRED = [name for name in FIXED_SECTIONS if HardwareProfile.model_fields[name].is_required()]
+_INHERITED = "inherited from"
 
 _Stamp = tuple[Path, int]
 _cache: dict[Path, tuple[list[_Stamp], HardwareProfile]] = {}
@@ -232,9 +242,10 @@ def _chain(path: Path) -> dict[Path, Document]:
 
 def _merge(documents: list[Document]) -> HardwareProfile:
     """Lay profiles over one another, the last on top, and check the whole."""
-    data: dict[str, Any] = {"provenance": {}, "tiers": {}}
+    data: dict[str, Any] = {"provenance": {}, "tiers": {}} | {name: {} for name in _REQUIRED}
     marks: dict[KeyPath, Mark] = {}
     for document in documents:
+        _mark_inherited(data, document)
         for name, given in document.data.items():
             if not isinstance(given, Mapping) or name in _Head.model_fields:
                 data[name] = given
@@ -251,8 +262,21 @@ def _merge(documents: list[Document]) -> HardwareProfile:
                     continue
                 section[field] = entry["value"]
                 marks[place] = document.mark((*path, "value"))
-                data["provenance"][dotted(path)] = {key: entry[key] for key in Provenance.model_fields if key in entry}
+                data["provenance"][dotted(path)] = {
+                    key: without_unit(field, entry[key]) for key in Provenance.model_fields if key in entry
+                }
             marks[("tiers", name) if tier else (name,)] = document.mark((name,))
         marks[()] = document.mark(())
-    data.pop("extends", None)
+    for key in ("extends", "same_machine"):
+        data.pop(key, None)
     return validate(Document(data, marks), HardwareProfile)
+
+
+def _mark_inherited(data: dict[str, Any], document: Document) -> None:
+    """Say in the notes of all values so far that they are of the profile that `document` extends."""
+    if document.data.get("same_machine") or "name" not in data:
+        return
+    for name, origin in data["provenance"].items():
+        if not origin.get("note", "").startswith(_INHERITED):
+            note = f"{_INHERITED} {data['name']}, not of this machine; {origin.get('note', '')}"
+            data["provenance"][name] = origin | {"note": note.rstrip("; ")}

@@ -17,7 +17,8 @@ from offsim import __path__ as package
 from offsim.activations import available_rules
 from offsim.cli import main
 from offsim.cli.terminal import Style, style_of
-from offsim.platform.profiles import available_profiles, load_profile, unit_of
+from offsim.inputs.units import unit_of
+from offsim.platform.profiles import available_profiles, load_profile
 from offsim.results.simulate import simulate
 from offsim.schedulers.registry import available_schedulers
 
