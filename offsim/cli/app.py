@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from offsim.cli.measuring import calibrate, harness, logs, replay, trace, validate
-from offsim.cli.simulating import compare, profiles, report, run, schedulers
+from offsim.cli.profiles import profiles
+from offsim.cli.simulating import compare, report, run, scenarios, schedulers
 from offsim.cli.studying import optimum, sensitivity, sweep, tune
 
 app = typer.Typer(
@@ -41,7 +42,10 @@ def offsim(
 
 # In the order of what a newcomer asks: predictions first, then measuring a machine, traces, runs, calibration.
 for command in (
-    *(run, compare, sweep, tune, sensitivity, report, optimum, profiles, schedulers),
+    *(run, compare, sweep, tune, sensitivity, report, optimum, scenarios, profiles, schedulers),
     *(harness, trace, replay, validate, logs, calibrate),
 ):
-    app.command()(command)
+    if isinstance(command, typer.Typer):
+        app.add_typer(command)
+    else:
+        app.command()(command)

@@ -9,8 +9,8 @@
       memory_bytes: {value: 1.5e11, unit: B, source: datasheet, note: "..."}
       hbm_bytes_per_s: {value: 3.2TB/s, source: measured, note: "..."}  # the unit behind the value
 
-The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval. What comes from
-the profile extended says so in its note, unless `same_machine` is true.
+The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval. What comes
+from the profile extended says so in its note, unless `same_machine` is true.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _entry_type(field: str) -> Any:
 
 
 def _section_file(name: str, model: type[BaseModel]) -> Any:
-    """Return the model of a section as files give it: any of its fields, each an entry, or a plain word."""
+    """Return the field of a file for a section: any of the section's fields, each an entry, or a plain word."""
     entries: dict[str, Any] = {
         field: (info.annotation if is_word(info.annotation) else _entry_type(field), None)
         for field, info in model.model_fields.items()
@@ -98,14 +98,27 @@ class _Head(Section):
 
 
 _SECTION_FILES: dict[str, Any] = {name: _section_file(name, model) for name, model in FIXED_SECTIONS.items()}
-_TIER_FILE: Any = _section_file("_Tier", TierSpec)
+TIER_FILE: Any = _section_file("_Tier", TierSpec)[0]
+"""A tier as a profile's file gives it."""
 _FILE: type[_Head] = create_model("_File", __base__=_Head, **_SECTION_FILES)
+
+
+def section_file(name: str) -> type[BaseModel]:
+    """Return the model of a section as a profile's file gives it: any of its fields, each an entry."""
+    model: type[BaseModel] = _SECTION_FILES[name][0]
+    return model
+
+
+def profile_from(document: Document) -> HardwareProfile:
+    """Return the profile of a document of the shape of a profile's file, which extends no other."""
+    _checked(document)
+    return _merge([document])
 
 
 def _checked(document: Document) -> _Head:
     """Check a profile's file. A section of an unknown name that has a tier's fields is a tier."""
     tiers = {
-        name: _TIER_FILE
+        name: (TIER_FILE, None)
         for name, given in document.data.items()
         if name not in _FILE.model_fields and isinstance(given, Mapping) and given.keys() & TierSpec.model_fields.keys()
     }
@@ -131,60 +144,6 @@ def load_profile(name_or_path: str | Path, relative_to: Path | None = None) -> H
     file, the line and the dotted key of the first thing wrong.
     """
     return _load(profile_file(name_or_path, relative_to))
-
-
-def with_changes(
-    profile: HardwareProfile, changes_by_section: Mapping[str, Mapping[str, float | str]], document: Document
-) -> HardwareProfile:
-    """Return the profile with values in place of its own, or factors of them as `x2`.
-
-    `document` has them under `hardware_changes`, to point at in errors.
-    """
-    data = profile.model_dump() | {"validated": False}
-    marks: dict[KeyPath, Mark] = {}
-    named = []
-    known = {name: type(model) for name, model in profile.sections().items()}
-    for section, changes in changes_by_section.items():
-        at: KeyPath = ("hardware_changes", section)
-        if section not in known:
-            problem = f"unknown key '{section}' in hardware_changes{suggestion(section, known)}"
-            raise document.error(at, problem)
-        fields = [name for name, info in known[section].model_fields.items() if not is_word(info.annotation)]
-        values = data["tiers"][section] if section in profile.tiers else data[section]
-        for field, change in changes.items():
-            path = (section, field)
-            place = ("tiers", *path) if section in profile.tiers else path
-            if field not in fields:
-                problem = f"unknown key '{field}' in {dotted(at)}{suggestion(field, fields)}"
-                raise document.error((*at, field), problem)
-            old = values.get(field)
-            factor = factor_of(change)
-            if factor is None and isinstance(change, str):
-                raise document.unexpected((*at, field), "a number, or a factor such as x2")
-            if factor is not None and old is None:
-                raise document.error((*at, field), f"profile '{profile.name}' has no value to multiply")
-            values[field] = change if factor is None else factor * old
-            named.append(f"{dotted(path)} {format(change, 'g') if factor is None else change}")
-            marks[place] = document.mark((*at, field))
-            data["provenance"][dotted(path)] = _provenance(profile.provenance.get(dotted(path)), factor)
-        marks[section,] = document.mark(at)
-    data["name"] = f"{profile.name} with {', '.join(named)}"
-    return validate(Document(data, marks), HardwareProfile)
-
-
-def factor_of(change: float | str) -> float | None:
-    """What `x2` multiplies by; None for a value, or text that is no factor."""
-    try:
-        return float(change[1:]) if isinstance(change, str) and change.startswith("x") else None
-    except ValueError:
-        return None
-
-
-def _provenance(old: Provenance | None, factor: float | None) -> Provenance:
-    if factor is None or old is None:
-        return Provenance(source="assumed", note="set by the scenario")
-    bounds = {name: None if bound is None else factor * bound for name, bound in (("low", old.low), ("high", old.high))}
-    return old.model_copy(update={**bounds, "note": f"x{factor:g} by the scenario; {old.note}".rstrip("; ")})
 
 
 def _load(path: Path) -> HardwareProfile:
