@@ -29,7 +29,7 @@ class _OrShow(TyperGroup):
 profiles = typer.Typer(
     name="profiles",
     cls=_OrShow,
-    help="List hardware profiles, show one (offsim profiles NAME), or make one of parts (offsim profiles new).",
+    help="List hardware profiles, show one, or make one of parts.\n\noffsim profiles NAME shows one.",
     rich_markup_mode=None,
 )
 
@@ -42,7 +42,7 @@ def show_profile(
     ] = None,
     yaml: Annotated[bool, typer.Option("--yaml", help="As a complete YAML file, to start from.")] = False,
 ) -> None:
-    """List hardware profiles, or show one: what `offsim profiles` does without `show` too.
+    """List profiles, or show one, as `offsim profiles` does.
 
     Shows each value with its unit, where it comes from and what is known of its error.
     """

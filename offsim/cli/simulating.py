@@ -219,7 +219,10 @@ def scenarios(
         str | None, typer.Argument(metavar="NAME", help="Print this one.", autocompletion=scenarios_from)
     ] = None,
 ) -> None:
-    """List the scenarios that come with offsim, or print one as YAML, to start from."""
+    """List scenarios that come with offsim, or print one.
+
+    Prints it as it is, to start from: offsim scenarios NAME > mine.yaml
+    """
     from offsim.cli.listings import scenario_text, scenarios_report
 
     show(scenarios_report(style_of(sys.stdout)) if name is None else scenario_text(name))

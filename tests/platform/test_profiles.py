@@ -99,7 +99,7 @@ def test_an_extension_changes_what_it_gives_and_keeps_the_rest(base: Path) -> No
     assert profile.host == original.host
     assert profile.link.uplink_bytes_per_s == 3e10
     assert profile.provenance["gpu.memory_bytes"].source == "fitted"
-    assert profile.provenance["gpu.memory_bytes"].note == ""  # not the base's note on another value
+    assert profile.provenance["gpu.memory_bytes"].note == "inherited from faster, not of this machine"
     assert profile.provenance.keys() == original.provenance.keys() | {"link.uplink_bytes_per_s"}
     assert profile.provenance["gpu.matrix_flops_per_s"].note == "inherited from base, not of this machine"
     assert profile.provenance["gpu.matrix_flops_per_s"].source == "measured"
