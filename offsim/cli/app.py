@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from offsim.cli.measuring import calibrate, harness, logs, replay, trace, validate
 from offsim.cli.profiles import profiles
+from offsim.cli.schema import schema
 from offsim.cli.simulating import compare, report, run, scenarios, schedulers
 from offsim.cli.studying import optimum, sensitivity, sweep, tune
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 # In the order of what a newcomer asks: predictions first, then measuring a machine, traces, runs, calibration.
 COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
-    *(run, compare, sweep, tune, sensitivity, report, optimum, scenarios, profiles, schedulers),
+    *(run, compare, sweep, tune, sensitivity, report, optimum, scenarios, profiles, schedulers, schema),
     *(harness, trace, replay, validate, logs, calibrate),
 )
 

@@ -19,6 +19,9 @@ _ALIKE = {"b": ("B", 8), "b/s": ("B/s", 8), "FLOPS": ("FLOP/s", 1)}
 
 _WITH_UNIT = re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]{1,3})? ?[a-zA-Zµμ][a-zA-Zµμ/]{0,15}")
 
+WITH_UNIT_SCHEMA = {"type": "string", "pattern": f"^{_WITH_UNIT.pattern}$"}
+"""JSON Schema of such text."""
+
 
 def unit_of(field: str) -> str:
     """Return the unit that a field's name says: `hbm_bytes_per_s` is in B/s; 1 where it says none."""

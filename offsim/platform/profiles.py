@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from offsim.inputs.document import Document, Mark, dotted
 from offsim.inputs.errors import Expected, InputError, KeyPath, suggestion
@@ -33,12 +33,18 @@ from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile, Provenance
 
 
 class _Entry(Provenance):
-    """One value as a profile file gives it."""
+    """One value as a profile file gives it; the unit may stand behind the value instead."""
 
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("unit"))
     value: Number
     low: Number | None = None
     high: Number | None = None
     unit: Annotated[str, BeforeValidator(lambda unit: "1" if unit == 1 else unit)]
+
+    @classmethod
+    def takes_unit(cls, field: str) -> bool:
+        """Whether a field's number may be written with a unit."""
+        return field in _NUMBERS
 
 
 _NUMBERS = ("value", "low", "high")
@@ -76,10 +82,13 @@ def _entry_type(field: str) -> Any:
 def _section_file(name: str, model: type[BaseModel]) -> Any:
     """Return the field of a file for a section: any of the section's fields, each an entry, or a plain word."""
     entries: dict[str, Any] = {
-        field: (info.annotation if is_word(info.annotation) else _entry_type(field), None)
+        field: (
+            info.annotation if is_word(info.annotation) else _entry_type(field),
+            Field(default=None, description=info.description),
+        )
         for field, info in model.model_fields.items()
     }
-    return create_model(name, __base__=Section, **entries), None
+    return create_model(name, __base__=Section, __doc__=model.__doc__, **entries), None
 
 
 def is_word(annotation: Any) -> bool:
@@ -123,6 +132,14 @@ def _checked(document: Document) -> _Head:
         if name not in _FILE.model_fields and isinstance(given, Mapping) and given.keys() & TierSpec.model_fields.keys()
     }
     return validate(document, create_model("_FileWithTiers", __base__=_FILE, **tiers) if tiers else _FILE)
+
+
+def profile_schema() -> dict[str, Any]:
+    """JSON Schema of a profile file, for editors; a section of an unknown name is a tier."""
+    schema = _FILE.model_json_schema()
+    tier = TIER_FILE.model_json_schema()
+    schema["$defs"] |= tier.pop("$defs")
+    return schema | {"additionalProperties": tier}
 
 
 _REQUIRED = [name for name in FIXED_SECTIONS if HardwareProfile.model_fields[name].is_required()]
