@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from offsim.inputs.document import Document, document_from
 from offsim.inputs.errors import Expected, InputError, suggestion
@@ -93,8 +92,18 @@ class SchedulerChoice(Section):
         return dict(self.model_extra or {})
 
 
+def _named_parts(changes: Any) -> Any:
+    """The `hardware_changes` with names of parts as sections of their own."""
+    if not isinstance(changes, Mapping):
+        return changes
+    return {name: {PART: given} if isinstance(given, str) else given for name, given in changes.items()}
+
+
 def _or_a_part(schema: dict[str, Any]) -> None:
     schema["additionalProperties"] = {"anyOf": [schema["additionalProperties"], {"type": "string"}]}
+
+
+_Changes = Annotated[dict[str, dict[str, Number | str]], BeforeValidator(_named_parts)]
 
 
 class Scenario(Section):
@@ -105,7 +114,7 @@ class Scenario(Section):
     """
 
     hardware: str = Field(min_length=1, description="a profile's name, or the path of its file")
-    hardware_changes: dict[str, dict[str, Number | str]] = Field(
+    hardware_changes: _Changes = Field(
         default_factory=dict,
         description="section -> key -> a value in place of the profile's, or a factor as x2; section -> another part",
         json_schema_extra=_or_a_part,
@@ -130,13 +139,6 @@ class Scenario(Section):
         if update:
             copy._document = Document()
         return copy
-
-    @field_validator("hardware_changes", mode="before")
-    @classmethod
-    def _named_parts(cls, changes: Any) -> Any:
-        if not isinstance(changes, Mapping):
-            return changes
-        return {name: {PART: given} if isinstance(given, str) else given for name, given in changes.items()}
 
     @model_validator(mode="after")
     def _heads_split(self) -> Scenario:
@@ -178,7 +180,10 @@ def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: 
 
 def scenario_from(document: Document, folder: Any, overrides: Sequence[str]) -> Scenario:
     """Check values and build the scenario, with `overrides` applied; errors as in `load_scenario`."""
-    document = with_overrides(document, [_override(given) for given in overrides])
+    if overrides and "hardware_changes" in document.data:
+        changes = _named_parts(document.data["hardware_changes"])
+        document = Document(document.data | {"hardware_changes": changes}, document.marks)
+    document = with_overrides(document, overrides, _placed)
     if ("folder",) in document.marks:  # known from the file's place, not a key
         raise document.error(("folder",), f"unknown key 'folder'{suggestion('folder', _KEYS)}")
     document = Document({**document.data, "folder": folder}, document.marks)
@@ -187,9 +192,11 @@ def scenario_from(document: Document, folder: Any, overrides: Sequence[str]) -> 
     return scenario
 
 
-def _override(text: str) -> str:
-    """An override of a section of the hardware, `link=pcie5x16`, as one of `hardware_changes`."""
-    return f"hardware_changes.{text}" if re.split(r"[.=]", text, maxsplit=1)[0].strip() in FIXED_SECTIONS else text
+def _placed(path: tuple[str, ...], written: str) -> tuple[str, ...]:
+    """Where an override's value goes: sections of the hardware into `hardware_changes`, a word there is a part's."""
+    path = ("hardware_changes", *path) if path[0] in FIXED_SECTIONS else path
+    is_part = path[0] == "hardware_changes" and len(path) == 2 and not written.lstrip().startswith("{")
+    return (*path, PART) if is_part else path
 
 
 def scheduler_options(scenario: Scenario, model: type[OptionsT]) -> OptionsT:

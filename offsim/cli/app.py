@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -13,9 +13,6 @@ from offsim.cli.profiles import profiles
 from offsim.cli.schema import schema
 from offsim.cli.simulating import compare, report, run, scenarios, schedulers
 from offsim.cli.studying import optimum, sensitivity, sweep, tune
-
-if TYPE_CHECKING:
-    from click import Context
 
 # In the order of what a newcomer asks: predictions first, then measuring a machine, traces, runs, calibration.
 COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
@@ -27,7 +24,7 @@ COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
 class _InOrder(TyperGroup):
     """Lists commands in their order, which Typer breaks for commands that have their own."""
 
-    def list_commands(self, ctx: Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         names = [one.info.name if isinstance(one, typer.Typer) else one.__name__ for one in COMMANDS]
         return [str(name) for name in names]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -14,14 +14,11 @@ from offsim.cli.outputs import check_outputs, writing
 from offsim.cli.terminal import show, style_of
 from offsim.inputs.errors import InputError
 
-if TYPE_CHECKING:
-    from click import Context
-
 
 class _OrShow(TyperGroup):
     """Takes what is no command for a profile to show: `offsim profiles NAME`."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         known = {*self.commands, *ctx.help_option_names}
         return super().parse_args(ctx, args if args and args[0] in known else ["show", *args])
 
@@ -98,6 +95,7 @@ def new(
     Each value says where it comes from: a datasheet, a measurement of such a part, or a rule, which takes it from
     machines that were fitted to runs. docs/your_machine.md says how far predictions are to be trusted.
     """
+    import shlex
     from collections import Counter
 
     from offsim.inputs.document import Document, Mark
@@ -118,11 +116,12 @@ def new(
     }
     options |= {"nvlink": ("nvlink_bytes_per_s", nvlink), "network": ("network_bytes_per_s", network)}
     given = {option: part for option, part in options.items() if part[1] is not None}
-    marks = {(field,): Mark(f"--{option} '{value}'") for option, (field, value) in given.items()}
-    profile = assembled(path.stem, Document(dict(given.values()), dict(marks)))
-    command = " ".join(f'--{option} "{value}"' for option, (_, value) in given.items())
+    marks: dict[KeyPath, Mark] = {(field,): Mark(f"--{option} '{value}'") for option, (field, value) in given.items()}
+    profile = assembled(path.stem, Document(dict(given.values()), marks))
+    command = ["offsim", "profiles", "new", path.stem]
+    command += [word for option, (_, value) in given.items() for word in (f"--{option}", str(value))]
     with writing("NAME", str(path)), atomic_write(path) as file:
-        file.write(profile_yaml(profile, f"offsim profiles new {path.stem} {command}").encode())
+        file.write(profile_yaml(profile, shlex.join(command)).encode())
     sources = Counter(origin.source for origin in profile.provenance.values())
     counts = ", ".join(f"{count} {source}" for source, count in sources.most_common())
     show(f"{profile.description}\n{path} written: {counts}. Scenarios use it with hardware: ./{path}")

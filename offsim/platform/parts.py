@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, Field
 
 from offsim.inputs.document import Document, Mark, document_from, dotted
-from offsim.inputs.errors import Expected, suggestion
+from offsim.inputs.errors import Expected, KeyPath, suggestion
 from offsim.inputs.fields import Count, Number, Section
 from offsim.inputs.packaged import packaged_folder
 from offsim.inputs.units import unit_of
@@ -160,11 +160,12 @@ def _node(document: Document, parts: Parts) -> _Node:
     domains = sockets if parts.count >= sockets else 1
     each, cores_a_gpu = sockets / domains, sockets * cpu.cores / parts.count
     nvlink = gpu.nvlink_bytes_per_s if parts.nvlink_bytes_per_s is None else parts.nvlink_bytes_per_s
-    bound = "a rank bound to one of them" if domains > 1 else "one, or used as one"
     entries = {f"gpu.{field}": entry for field, entry in gpu.gpu.items()}
     entries |= {
         "host.memory_bytes": _entry("memory_bytes", parts.memory_bytes, "datasheet", "as given"),
-        "host.numa_domains": _entry("numa_domains", domains, "derived", f"{called}: sockets, {bound}"),
+        "host.numa_domains": _entry(
+            "numa_domains", domains, "derived", f"{called}, ranks {'' if domains > 1 else 'not '}bound"
+        ),
         "host.cores": _entry("cores", each * cpu.cores, "datasheet", f"{cpu.source}; of a domain"),
         "host.cores_per_rank": _entry("cores_per_rank", cores_a_gpu, "derived", "the cores shared evenly by the GPUs"),
     }
@@ -229,12 +230,14 @@ def _entry(field: str, value: float, source: str, note: str) -> Entry:
     }
 
 
-def _looked_up(document: Document, at: tuple[str, ...], name: str, known: Mapping[str, Any]) -> Any:
+def _looked_up(document: Document, at: KeyPath, name: str, known: Mapping[str, Any]) -> Any:
     """The part of this name, in the catalogue's spelling or a vendor's."""
     words = re.sub(r"(\d)gb\b", r"\1g", name.lower()).replace("-", " ").split()
     plain = "-".join(word for word in words if word not in _MAKERS)
     if plain not in known:
-        raise document.error(at, f"unknown part '{name}'{suggestion(plain, known)}")
+        kinds = [one for one in known if plain and one.startswith(plain)]
+        hint = f"; expected {' or '.join(kinds)}" if kinds else suggestion(plain, known)
+        raise document.error(at, f"unknown part '{name}'{hint}")
     return known[plain]
 
 
@@ -246,13 +249,16 @@ def _cpus(document: Document, text: str) -> tuple[int, _Cpu, str]:
     count, name = int(match[1] or 1), match[2]
     if unnamed := _UNNAMED_CPU.fullmatch(name):
         given = {"cores": int(unnamed[1]), "memory": unnamed[2], "source": "as given"}
-        marks = {(): document.mark(("cpu",)), ("memory",): Mark(document.mark(("cpu",)).origin, text=unnamed[2])}
+        marks: dict[KeyPath, Mark] = {
+            (): document.mark(("cpu",)),
+            ("memory",): Mark(document.mark(("cpu",)).origin, text=unnamed[2]),
+        }
         return count, validate(Document(given, marks), _Cpu), f"{count} x {name}"
     cpu: _Cpu = _looked_up(document, ("cpu",), name, catalogue().cpus)
     return count, cpu, f"{count} x {name}"
 
 
-def ssds(document: Document, at: tuple[str, ...], text: str) -> dict[str, Entry]:
+def ssds(document: Document, at: KeyPath, text: str) -> dict[str, Entry]:
     """The entries of a tier of SSDs: `4 x gen4`, or `4 x gen4 7.68TB` with the size of each."""
     several = _SEVERAL.fullmatch(text.strip())
     kind = _SSDS.fullmatch(several[2]) if several else None
@@ -277,12 +283,12 @@ def ssds(document: Document, at: tuple[str, ...], text: str) -> dict[str, Entry]
     return entries
 
 
-def named_part(document: Document, at: tuple[str, ...], part: str) -> dict[str, Entry]:
+def named_part(document: Document, at: KeyPath, part: str) -> dict[str, Entry]:
     """The entries of a part of the catalogue for a section; `document` has its name at `at`, whose last is the section.
 
     Raises InputError where there is none of this name.
     """
-    section = at[-1]
+    section = str(at[-1])
     if section == "nvme":
         return ssds(document, at, part)
     if section not in SCALED:
