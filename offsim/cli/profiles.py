@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from offsim.cli.arguments import profiles_from
 from offsim.cli.outputs import check_outputs, writing
 from offsim.cli.terminal import show, style_of
-from offsim.inputs.errors import InputError
+from offsim.inputs.errors import InputError, KeyPath
 
 
 class _OrShow(TyperGroup):

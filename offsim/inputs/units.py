@@ -17,7 +17,7 @@ _UNITS = {
 _ALIKE = {"b": ("B", 8), "b/s": ("B/s", 8), "FLOPS": ("FLOP/s", 1)}
 """Other units -> the unit that offsim counts in, and how many of them make one of it. Networks are sold by bits."""
 
-_WITH_UNIT = re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]{1,3})? ?[a-zA-Zµμ][a-zA-Zµμ/]{0,15}")
+_WITH_UNIT = re.compile(r"([-+]?[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]{1,2})?) ?([a-zA-Zµμ][a-zA-Zµμ/]{0,15})")
 
 WITH_UNIT_SCHEMA = {"type": "string", "pattern": f"^{_WITH_UNIT.pattern}$"}
 """JSON Schema of such text."""
@@ -33,7 +33,7 @@ def without_unit(field: str, value: Any) -> Any:
 
     Raises Expected where the unit is of another dimension.
     """
-    if not isinstance(value, str) or len(value) > 60 or not _WITH_UNIT.fullmatch(value):
+    if not isinstance(value, str) or len(value) > 60 or not (match := _WITH_UNIT.fullmatch(value)):
         return value
     wanted, meaning = next((known for suffix, known in _UNITS.items() if field.endswith(suffix)), ("", ""))
     if not wanted:
@@ -41,8 +41,8 @@ def without_unit(field: str, value: Any) -> Any:
 
     from quantiphy import Quantity  # here, as few inputs need it
 
-    quantity = Quantity(value, binary=True)
-    unit, parts = _ALIKE.get(quantity.units, (quantity.units, 1))
+    one = Quantity(f"1{match[2]}", binary=True)
+    unit, parts = _ALIKE.get(one.units, (one.units, 1))
     if unit != wanted:
         raise Expected(meaning)
-    return float(quantity) / parts
+    return float(match[1].replace("_", "")) * float(one) / parts

@@ -126,7 +126,7 @@ def profile_from(document: Document) -> HardwareProfile:
 
 def _checked(document: Document) -> _Head:
     """Check a profile's file. A section of an unknown name that has a tier's fields is a tier."""
-    tiers = {
+    tiers: dict[str, Any] = {
         name: (TIER_FILE, None)
         for name, given in document.data.items()
         if name not in _FILE.model_fields and isinstance(given, Mapping) and given.keys() & TierSpec.model_fields.keys()
