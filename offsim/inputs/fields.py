@@ -62,7 +62,7 @@ class Section(BaseModel):
         numbers = {}
         for name, value in values.items() if isinstance(values, Mapping) else ():
             try:
-                number = without_unit(name, value)
+                number = without_unit(str(name), value)
             except Expected as error:
                 raise Expected(error.expected, at=(name,)) from None
             if number is not value:

@@ -53,7 +53,9 @@ def validate(document: Document, model: type[ModelT], data: Any = None, at: KeyP
         problems = [_problem(document, model, details, at) for details in error.errors(include_url=False)]
     first = min(problems, key=lambda problem: (bool(problem.missing), document.mark(problem.path).line))
     if first.missing and len(problems) > 1:
-        raise document.error(first.path, f"missing keys: {', '.join(problem.missing for problem in problems)}")
+        raise document.error(
+            first.path, f"missing keys: {', '.join(dict.fromkeys(problem.missing for problem in problems))}"
+        )
     raise document.error(first.path, first.text)
 
 

@@ -39,9 +39,9 @@ SCALED: Mapping[str, Mapping[str, str]] = {
 }
 """Section -> the rates of a profile that another part in its place changes, and the peaks that they go with."""
 
-_MEMORY = re.compile(r"(\d{1,2}) ?x ?(?:LP)?DDR\d\w?-(\d{4,5})", re.IGNORECASE)
+_MEMORY = re.compile(r"([1-9]\d?) ?x ?(?:LP)?DDR\d\w?-([1-9]\d{3,4})", re.IGNORECASE)
 _UNNAMED_CPU = re.compile(r"(\d{1,4}) ?cores, ?(.+)", re.IGNORECASE)
-_SEVERAL = re.compile(r"(?:(\d{1,3}) ?x ?)?(\S.*)", re.IGNORECASE)
+_SEVERAL = re.compile(r"(?:([1-9]\d{0,2}) ?x ?)?(\S.*)", re.IGNORECASE)
 _SSDS = re.compile(r"(\S+)(?: +(\d.*))?")
 _MAKERS = {"amd", "intel", "nvidia", "geforce", "gold", "platinum", "silver", "pro", "9"}
 _MEMORY_WIDTH_BYTES = 8
@@ -160,12 +160,11 @@ def _node(document: Document, parts: Parts) -> _Node:
     domains = sockets if parts.count >= sockets else 1
     each, cores_a_gpu = sockets / domains, sockets * cpu.cores / parts.count
     nvlink = gpu.nvlink_bytes_per_s if parts.nvlink_bytes_per_s is None else parts.nvlink_bytes_per_s
+    bound = "bound to sockets" if domains > 1 else "not bound"
     entries = {f"gpu.{field}": entry for field, entry in gpu.gpu.items()}
     entries |= {
         "host.memory_bytes": _entry("memory_bytes", parts.memory_bytes, "datasheet", "as given"),
-        "host.numa_domains": _entry(
-            "numa_domains", domains, "derived", f"{called}, ranks {'' if domains > 1 else 'not '}bound"
-        ),
+        "host.numa_domains": _entry("numa_domains", domains, "derived", f"{called}, ranks {bound}"),
         "host.cores": _entry("cores", each * cpu.cores, "datasheet", f"{cpu.source}; of a domain"),
         "host.cores_per_rank": _entry("cores_per_rank", cores_a_gpu, "derived", "the cores shared evenly by the GPUs"),
     }
@@ -224,10 +223,8 @@ def _found_on(name: str, rule: _Rule) -> float:
 
 
 def _entry(field: str, value: float, source: str, note: str) -> Entry:
-    return {"value": float(f"{value:.4g}") if source != "datasheet" else value, "unit": unit_of(field)} | {
-        "source": source,
-        "note": note,
-    }
+    rounded = value if source == "datasheet" else float(f"{value:.4g}")
+    return {"value": rounded, "unit": unit_of(field), "source": source, "note": note}
 
 
 def _looked_up(document: Document, at: KeyPath, name: str, known: Mapping[str, Any]) -> Any:
@@ -277,9 +274,7 @@ def ssds(document: Document, at: KeyPath, text: str) -> dict[str, Entry]:
         size = document.without_unit(at, kind[2], "capacity_bytes")
         if not isinstance(size, float):
             raise document.unexpected(at, "the size of an SSD with its unit, such as 7.68TB")
-        entries["capacity_bytes"] = _entry(
-            "capacity_bytes", count * size, "datasheet", f"{count} x {kind[2]}, as given"
-        )
+        entries["capacity_bytes"] = _entry("capacity_bytes", count * size, "datasheet", f"{text}, as given")
     return entries
 
 

@@ -100,6 +100,8 @@ def test_every_gpu_of_the_catalogue_makes_a_profile(gpu: str) -> None:
         ({"gpu": "a100"}, "unknown part 'a100'; expected a100-40g or a100-80g"),
         ({"gpu": "h300"}, "unknown part 'h300'; did you mean 'h200'?"),
         ({"cpu": "2 x EPIC 7742"}, "unknown part 'EPIC 7742'; did you mean 'epyc-7742'?"),
+        ({"cpu": "0 x EPYC 7742"}, "unknown part '0 x EPYC 7742'"),
+        ({"cpu": "2 x 0 cores, 8 x DDR5-4800"}, "cores: found 0, expected at least 1"),
         ({"cpu": "2 x 48 cores, 8 DDR"}, "memory: found '8 DDR', expected channels and their memory, such as"),
         ({"memory_bytes": "1TB/s"}, "memory_bytes: found '1TB/s', expected bytes, such as 48GB or 64GiB"),
         ({"link": "pcie9x16"}, "unknown part 'pcie9x16'; did you mean 'pcie"),
