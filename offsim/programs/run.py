@@ -68,6 +68,8 @@ class Run:
     """Whether the measured iterations end in the state that they began in, and so go on to repeat."""
     drift: float = 0.0
     """Share by which the last two periods differ in time where the iterations have not settled."""
+    unused: str = ""
+    """What the schedule is chosen for, but does not do."""
     out_of_memory: OutOfMemory | None = None
 
     @property
@@ -116,7 +118,9 @@ def _run(
     ranks = [Rank(engine, platform, number, workload, collectives) for number in range(layout.simulated)]
     run = Run(profile, workload, layout, engine, platform, ranks, schedule.forwards)
     try:
-        iterations = Iterations(run, [schedule(options, workload, placed) for _ in ranks], checkpoint)
+        schedules = [schedule(options, workload, placed) for _ in ranks]
+        run.unused = schedules[0].unused()
+        iterations = Iterations(run, schedules, checkpoint)
         for rank in ranks:
             engine.spawn(rank.host, iterations.of(rank))
         engine.env.run()

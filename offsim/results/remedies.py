@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from offsim.inputs.errors import InputError
 from offsim.programs.options import options_to_try
@@ -67,14 +69,19 @@ def _ladders(scenario: Scenario) -> Iterator[Iterable[Change]]:
         yield [{"model.flash_attention": "true"}]
     yield [{"training.subgroup_size": training.subgroup_size // f} for f in FACTORS if training.subgroup_size >= f]
     for name, values in options_to_try(type(options)).items():
-        own = getattr(options, name)
-        yield [{f"scheduler.{name}": value} for value in sorted(values) if value > own]
-        yield [{f"scheduler.{name}": value} for value in sorted(values, reverse=True) if value < own]
+        own, ordered = _size(getattr(options, name)), sorted(values, key=_size)
+        yield [{f"scheduler.{name}": value} for value in ordered if _size(value) > own]
+        yield [{f"scheduler.{name}": value} for value in reversed(ordered) if _size(value) < own]
     for name in BUILT_IN:
         if name != scenario.scheduler.name:
             yield [{"scheduler.name": name}]
     yield [_on_more_ranks(training, f) for f in FACTORS]
     yield [{"training.tensor_parallel": training.tensor_parallel * f} for f in FACTORS[:3]]
+
+
+def _size(value: Any) -> float:
+    """Of an option, to order its values by; words such as "all" come last."""
+    return math.inf if isinstance(value, str) else float(value)
 
 
 def _on_more_ranks(training: Training, factor: int) -> Change:

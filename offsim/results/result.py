@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from offsim.results.interval import PredictionInterval
 
 PHASES = ("forward", "backward", "update")
+SPEEDS = (
+    *("iteration_s", "tokens_per_s", "tflops_per_gpu", "mfu", "tokens_per_day"),
+    *("cost_per_iteration", "cost_per_1e9_tokens"),
+)
+"""Figures of a result that has times; costs are None without a price."""
 
 
 class Result:
@@ -95,6 +100,31 @@ class Result:
         """Model FLOPs (forward and backward, without recomputation) per second and GPU, in 1e12."""
         workload = self.run.workload
         return workload.model_flops(self.run.forwards) * workload.training.micro_steps / self.iteration_s / 1e12
+
+    @property
+    def mfu(self) -> float:
+        """Model FLOPs utilization: `tflops_per_gpu` over the profile's gpu.peak_flops_per_s, 0 to 1.
+
+        Chowdhery et al. 2022 (PaLM), appendix B: recomputation is no model FLOP; attention counts in full, not half.
+        """
+        return self.tflops_per_gpu * 1e12 / self.run.profile.gpu.peak_flops_per_s
+
+    @property
+    def tokens_per_day(self) -> float:
+        """Tokens in 24 hours of iterations."""
+        return self.tokens_per_s * 86_400
+
+    @property
+    def cost_per_iteration(self) -> float | None:
+        """Of all GPUs at the scenario's `price_per_gpu_hour`, in its currency; None without a price."""
+        price = self.scenario.price_per_gpu_hour
+        return None if price is None else price * self.gpus * self.iteration_s / 3600
+
+    @property
+    def cost_per_1e9_tokens(self) -> float | None:
+        """As `cost_per_iteration`."""
+        price = self.scenario.price_per_gpu_hour
+        return None if price is None else price * self.gpus * 1e9 / self.tokens_per_s / 3600
 
     @cached_property
     def limits_s(self) -> dict[str, dict[str, float]]:
@@ -216,12 +246,10 @@ class Result:
 
     def figures(self) -> dict[str, Any]:
         """The headline numbers; times are None if the scenario does not fit."""
-        times: dict[str, float | None] = dict.fromkeys(
-            [*(f"{phase}_s" for phase in PHASES), "iteration_s", "tokens_per_s", "tflops_per_gpu"]
-        )
+        times: dict[str, float | None] = dict.fromkeys([*(f"{phase}_s" for phase in PHASES), *SPEEDS])
         if self.fits:
             times |= {f"{phase}_s": seconds for phase, seconds in self.durations.items()}
-            times |= {name: getattr(self, name) for name in ("iteration_s", "tokens_per_s", "tflops_per_gpu")}
+            times |= {name: getattr(self, name) for name in SPEEDS}
         return {
             "scheduler": self.scenario.scheduler.name,
             "hardware": self.run.profile.name,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from offsim.results.units import format_percent
 from offsim.views.console import BAR, LONG, PLAIN, Style, labelled, wrapped
-from offsim.views.facts import Cell, ComparisonFacts, Facts, Holding, NoRoom, Table
+from offsim.views.facts import RATES, Cell, ComparisonFacts, Facts, Holding, NoRoom, Table
 
 SHORT_BAR = 12
 COLUMNS = 6
@@ -79,8 +79,8 @@ def brief_lines(facts: Facts) -> list[str]:
     """A result in two lines, and its notes."""
     if facts.no_room is not None:
         return [facts.no_room.line, facts.no_room.asked]
-    (speed,), (limits,) = facts.headline["iteration"], facts.headline["limited by"]
-    return [f"{speed}; limited by {limits}", "; ".join(facts.headline["peak"]), *facts.notes]
+    (speed, day), (limits,) = facts.headline["iteration"], facts.headline["limited by"]
+    return [f"{speed}; limited by {limits}", "; ".join([day, *facts.headline["peak"]]), *facts.notes]
 
 
 def comparison_lines(facts: ComparisonFacts) -> list[str]:
@@ -90,8 +90,8 @@ def comparison_lines(facts: ComparisonFacts) -> list[str]:
         if place in facts.no_room:
             lines.append(f"{label.text}: {', '.join(facts.no_room[place])}")
         else:
-            named = zip(facts.phases.headers[1:-2], facts.phases.rows[place][1:-2], strict=True)
-            spent = [f"{name} {cell.text}" for name, cell in named]
+            named = zip(facts.phases.headers[1:], facts.phases.rows[place][1:], strict=True)
+            spent = [f"{name} {cell.text}" for name, cell in named if name not in RATES]
             lines.append(f"{label.text}: {', '.join(cell.text for cell in times)}; {', '.join(spent)}")
     return [*lines, *facts.notes]
 
