@@ -16,7 +16,7 @@ from offsim.programs.run import Run
 from offsim.results import limits, notes, records
 from offsim.results.records import Peak
 from offsim.results.remedies import Attempt, Remedy, find_remedies
-from offsim.results.verdict import DoesNotFit, Verdict, verdict_of
+from offsim.results.verdict import DoesNotFit, Shortage, Verdict, verdict_of
 from offsim.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -38,12 +38,20 @@ class Result:
     A scenario that does not fit in memory has a `verdict` and no times: accessing one raises DoesNotFit.
     """
 
-    def __init__(self, scenario: Scenario, run: Run, attempt: Attempt, on: Callable[[HardwareProfile], Result]) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        run: Run,
+        attempt: Attempt,
+        unbounded: Callable[[], Run],
+        on: Callable[[HardwareProfile], Result],
+    ) -> None:
         self.scenario = scenario
         self.run = run
         self.on = on
         """Simulates the same iteration on another profile."""
         self._attempt = attempt
+        self._unbounded = unbounded
 
     # Numbers
 
@@ -59,11 +67,11 @@ class Result:
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """The tier, instant and occupants when memory ran out, and remedies; None if the scenario fits."""
+        """What ran out first, all shortages, and remedies; None if the scenario fits."""
         cause = self.run.out_of_memory
         if cause is None:
             return None
-        return verdict_of(self.run, cause, lambda: find_remedies(self.scenario, self._attempt))
+        return verdict_of(self.run, cause, self._unbounded, lambda: find_remedies(self.scenario, self._attempt))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -280,8 +288,11 @@ class Result:
             "verdict": None
             if verdict is None
             else {
-                **_fields(verdict, without=("_find_remedies",)),
+                **_fields(verdict, without=("_unbounded", "_find_remedies")),
+                "shortages": [_fields(short) | {"missing_bytes": short.missing_bytes} for short in verdict.shortages],
                 "remedies": [_fields(remedy) for remedy in verdict.remedies],
+                "tried": list(verdict.tried),
+                "machine": verdict.machine and _fields(verdict.machine),
             },
             "notes": list(self.notes),
             "phases": records.phase_columns(self.run),
@@ -297,5 +308,5 @@ class Result:
         return document
 
 
-def _fields(record: Peak | Verdict | Remedy, without: Sequence[str] = ()) -> dict[str, Any]:
+def _fields(record: Peak | Verdict | Shortage | Remedy, without: Sequence[str] = ()) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in fields(record) if field.name not in without}

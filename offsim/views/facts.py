@@ -87,12 +87,17 @@ class Holding:
 
 @dataclass(frozen=True)
 class NoRoom:
-    """Where memory ran out, who held it, and the changes with which the scenario fits."""
+    """Where memory ran out, what each tier lacks, who held it, and the changes with which the scenario fits."""
 
     line: str
     asked: str
+    shortages: Table
     held: Holding
+    title: str
+    """Of the remedies."""
     remedies: Table
+    others: tuple[str, ...]
+    """What was tried besides, and the nearest machine."""
 
 
 @dataclass(frozen=True)
@@ -348,12 +353,32 @@ def _no_room(verdict: Verdict) -> NoRoom:
         for remedy in verdict.remedies
     ]
     note = held_line(verdict.used_bytes, verdict.capacity_bytes)
+    shortages = [
+        (
+            Cell(short.tier),
+            *(Cell(format_memory(n)) for n in (short.missing_bytes, short.needed_bytes, short.capacity_bytes)),
+        )
+        for short in verdict.shortages
+    ]
+    several = any(", " in remedy.change for remedy in verdict.remedies)
     return NoRoom(
         verdict_line(verdict),
         asked_line(verdict),
+        Table(("too small", "missing", "needed", "there is"), shortages),
         _holding(f"occupants of {verdict.tier} memory", note, verdict.occupants, verdict.capacity_bytes),
+        "changes with which it fits" if several else "single changes with which it fits",
         Table(("change", "iteration", "on"), remedies),
+        _others(verdict),
     )
+
+
+def _others(verdict: Verdict) -> tuple[str, ...]:
+    machine = verdict.machine
+    tried = (f"does not fit with {'; '.join(verdict.tried)}",) if verdict.tried else ()
+    if machine is None:
+        return (*tried, "fits unchanged on no machine of `offsim profiles`")
+    name = machine.change.partition("=")[2]
+    return (*tried, f"fits unchanged on {name}: {format_time(machine.iteration_s)} (--set {machine.change})")
 
 
 def joined(*tables: Table) -> Table:

@@ -101,11 +101,14 @@ def _no_room_lines(no_room: NoRoom) -> list[str]:
     fixes = [
         f"would fit with {change.text}: {time.text} on {gpus.text}" for change, time, gpus in no_room.remedies.rows
     ]
+    missing = [f"{tier.text} {short.text} (needs {needed.text})" for tier, short, needed, _ in no_room.shortages.rows]
     return [
         no_room.line,
         no_room.asked,
+        f"missing: {', '.join(missing)}",
         *([f"{no_room.held.title}: {occupants}"] if occupants else []),
-        *(fixes or ["no single change tried makes it fit"]),
+        *(fixes or ["no change tried makes it fit"]),
+        *no_room.others,
     ]
 
 
@@ -131,13 +134,14 @@ def _holding(holding: Holding, style: Style) -> str:
 
 
 def _no_room(no_room: NoRoom, style: Style) -> list[str]:
-    title = "single changes with which it fits"
     return [
         f"{style.alarm(no_room.line)}\n{no_room.asked}",
-        _holding(no_room.held, style),
-        _titled(title, no_room.remedies, style)
+        table_text(no_room.shortages, style),
+        *([_holding(no_room.held, style)] if no_room.held.occupants.rows else []),
+        _titled(no_room.title, no_room.remedies, style)
         if no_room.remedies.rows
-        else f"{style.heading(title)}\n  none of those tried",
+        else f"{style.heading(no_room.title)}\n  none of those tried",
+        "\n".join(wrapped(line, "", "  ") for line in no_room.others),
     ]
 
 

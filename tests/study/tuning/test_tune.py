@@ -351,7 +351,7 @@ def test_options_without_effect_are_not_recommended(capsys: pytest.CaptureFixtur
         assert simulate(large).run.workload.subgroups[2:] == []
         found = tune({**large, "placement": {"optimizer": "host"}}, Question(over=(), values=values))
     assert {o.settings["scheduler"] for o in found.outcomes} == set(values["scheduler"])
-    assert all("pipeline_read" not in o.settings for o in found.outcomes if o.fits)
+    assert not any(o.settings.get("pipeline_read") for o in found.fitting)  # as fast, with larger buffers
     assert "deep_optimizer_states" not in {o.settings["scheduler"] for o in found.fitting}
     assert len(found.fitting) < len(found.outcomes)
     assert (
