@@ -12,6 +12,7 @@ from offsim.inputs.errors import InputError
 from offsim.inputs.yaml_input import with_overrides
 from offsim.programs.schedule import EXACT
 from offsim.results.units import GIB, format_memory, format_percent, format_time
+from offsim.study.tuning.largest import Largest
 from offsim.study.tuning.tune import Outcome, Tuning
 from offsim.study.tuning.upgrades import Upgrade
 from offsim.views.wording import explained, limited_by, money
@@ -153,6 +154,44 @@ def _to_set(best: Outcome, tuning: Tuning, style: Style) -> list[str]:
         title = wrapped(f"{elsewhere}. The fastest setting that DeepSpeed has: {_words(stock)}; {slower}. Its keys:")
     notes = [wrapped(note, "- ", "  ") for note in said.notes]
     return ["\n".join([title, said.to_json().rstrip(), *notes])]
+
+
+def largest_report(found: Largest, style: Style) -> str:
+    """The largest model by scheduler, the largest first."""
+    model = found.given.model
+    head = [
+        labelled("scenario", found.given.name),
+        labelled("models", f"its architecture in published shapes, then by layers; sequence {model.sequence}"),
+        *(labelled("skipped", f"{name}: {reason}") for name, reason in found.skipped.items()),
+        *(labelled("none fits", f"{name}: not even the smallest shape") for name in found.none),
+    ]
+    if not found.models:
+        return "\n".join(head)
+    rows = []
+    for one in found.models:
+        shape, outcome = one.outcome.scenario.model, one.outcome
+        with_options = {name: value for name, value in outcome.settings.items() if name != "scheduler"}
+        rows.append(
+            (
+                f"{one.parameters / 1e9:.3g}e9",
+                f"{shape.layers} x {shape.hidden}",
+                format_time(outcome.iteration_s),
+                f"{outcome.tokens_per_s:,.0f}",
+                format_percent(outcome.mfu),
+                ", ".join([one.scheduler, *(f"{name} {_shown(value)}" for name, value in with_options.items())]),
+            )
+        )
+    headers = ("parameters", "layers x hidden", "time", "tokens/s", "MFU", "setting")
+    title = style.heading("the largest model that fits, by scheduler")
+    return "\n".join([*head, "", title, style.table(rows, headers, "rrrrrl")])
+
+
+def largest_json(found: Largest) -> dict[str, Any]:
+    """Everything as plain values."""
+    models = [
+        {"scheduler": one.scheduler, "parameters": one.parameters, **_outcome_json(one.outcome)} for one in found.models
+    ]
+    return {"models": models, "none": list(found.none), "skipped": dict(found.skipped)}
 
 
 def _shown(value: object) -> str:

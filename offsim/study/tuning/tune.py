@@ -265,13 +265,14 @@ def _with_effect(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def simulate_all(candidates: Sequence[Candidate], headroom: float, mapper: Mapper) -> list[Outcome]:
     """Simulate candidates, with `mapper` where they take long enough for it to pay."""
     begin = perf_counter()
-    outcomes = [_simulated(candidate, headroom) for candidate in candidates[:1]]
+    outcomes = [simulated(candidate, headroom) for candidate in candidates[:1]]
     rest_s = (perf_counter() - begin) * (len(candidates) - 1)
-    simulated = (mapper if rest_s > PROCESSES_FROM_S else map)(partial(_simulated, headroom=headroom), candidates[1:])
-    return [*outcomes, *simulated]
+    others = (mapper if rest_s > PROCESSES_FROM_S else map)(partial(simulated, headroom=headroom), candidates[1:])
+    return [*outcomes, *others]
 
 
-def _simulated(candidate: Candidate, headroom: float) -> Outcome:
+def simulated(candidate: Candidate, headroom: float) -> Outcome:
+    """What simulating a candidate shows; it fits where it leaves the headroom free."""
     result = simulate(candidate.scenario)
     fits = result.fits and all(peak.bytes <= (1 - headroom) * peak.capacity_bytes for peak in result.peaks)
     return Outcome(
