@@ -143,9 +143,10 @@ class Space:
 
     def _overrides(self, settings: Settings) -> list[str]:
         overrides = [f"training.{name}={str(value).lower()}" for name, value in settings.items()]
-        if self.grow_batch and "micro_batch" in settings:
+        size = settings.get("micro_batch")
+        if self.grow_batch and isinstance(size, int | float) and size >= 1:  # else it is wrong, and checked as it is
             training = self.scenario.training
-            batch = int(settings["micro_batch"]) * training.data_parallel * training.micro_steps
+            batch = int(size) * training.data_parallel * training.micro_steps
             overrides.append(f"training.global_batch={batch}")
         return overrides
 

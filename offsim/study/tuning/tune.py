@@ -243,12 +243,12 @@ def _with_effect(outcomes: Sequence[Outcome]) -> list[Outcome]:
     tried: dict[tuple[Any, ...], set[Any]] = {}
 
     def others(outcome: Outcome, name: str) -> tuple[Any, ...]:
-        return name, *(item for item in outcome.settings.items() if item[0] != name)
+        return name, *(f"{other}={value!r}" for other, value in outcome.settings.items() if other != name)
 
     for outcome in outcomes:
         for name, value in outcome.settings.items():
             found.setdefault(others(outcome, name), set()).add(outcome.same)
-            tried.setdefault(others(outcome, name), set()).add(value)
+            tried.setdefault(others(outcome, name), set()).add(repr(value))
 
     def matters(outcome: Outcome, name: str) -> bool:
         key = others(outcome, name)
