@@ -17,7 +17,6 @@ from offsim import DoesNotFit, Result, simulate
 from offsim.programs.rank import ADAM_TRAFFIC, DOWNCAST_TRAFFIC, SCALE_TRAFFIC
 from offsim.results.remedies import find_remedies
 from offsim.scenario import load_scenario
-from offsim.schedulers.registry import with_scheduler
 
 TIMELINE = [
     "iteration", "phase", "rank", "stream", "activity", "name", "subgroup", "layer", "bytes", "enqueued_s", "start_s",
@@ -191,6 +190,7 @@ def on_gpu() -> Result:
         result = simulate(source, profile=profile(gpu={"memory_bytes": 0.99 * peak}))
         assert result.verdict is not None
         assert result.verdict.remedies  # simulated now, with small buckets
+        assert result.verdict.shortages
         return result
 
 
@@ -264,26 +264,6 @@ class TestDoesNotFit:
         peaks = {peak.tier: peak.bytes for peak in roomy.peaks}
         assert found == {tier: pytest.approx(peaks[tier]) for tier in ("GPU 0", "host")}
 
-    def test_several_changes_where_no_single_one_helps(self) -> None:
-        """Those that are not needed are left out, and what is said fits does."""
-        large = load_scenario(
-            "zero3_3b_rtx4090", ["model.layers=60", "training.micro_batch=4", "model.flash_attention=false"]
-        )
-        verdict = simulate(large).verdict
-        assert verdict is not None
-        assert verdict.remedies
-        assert all(", " in remedy.change for remedy in verdict.remedies)
-        for remedy in verdict.remedies:
-            name, *rest = sorted(remedy.change.split(", "), key=lambda part: "scheduler" not in part)
-            changed = (
-                with_scheduler(large, name.partition("=")[2]) if "scheduler" in name else load_scenario(large, [name])
-            )
-            assert simulate(changed, rest).iteration_s == remedy.iteration_s
-            assert not simulate(changed).fits
-        assert verdict.tried
-        assert verdict.machine is not None
-        assert simulate(large, [verdict.machine.change]).iteration_s == verdict.machine.iteration_s
-
     def test_hopeless(self) -> None:
         result = simulate(scenario("zero3_offload"), profile=profile(gpu={"memory_bytes": 1.0}))
         assert result.verdict is not None
@@ -304,6 +284,32 @@ def test_remedies_try_the_smallest_change_first() -> None:
     assert tried[:2] == [4, 2]
     assert found.changes[0].change == "training.micro_batch=2"
     assert "training.micro_batch=4" in found.in_vain
+
+
+def test_several_changes_where_no_single_one_helps() -> None:
+    """Of all that saves memory only what is needed is left."""
+    source = load_scenario(scenario("zero3_offload", training={"micro_batch": 8, "global_batch": 16}))
+    assert not source.model.flash_attention
+
+    def attempt(changed: Any) -> float | None:
+        return 1.0 if changed.training.micro_batch == 1 and changed.model.flash_attention else None
+
+    found = find_remedies(source, attempt)
+    assert [remedy.change for remedy in found.changes] == ["training.micro_batch=1, model.flash_attention=true"]
+    assert "training.micro_batch=4, 2, 1" in found.in_vain
+    assert found.machine is None
+
+
+def test_the_nearest_machine_is_the_smallest_that_fits() -> None:
+    settings = ["training.data_parallel=4", "model.layers=85"]
+    small = simulate("no_offload_7b_dgx_h200", [*settings, "hardware=jlse-4xh100"])
+    assert small.verdict is not None
+    machine = small.verdict.machine
+    assert machine is not None
+    moved = simulate("no_offload_7b_dgx_h200", [*settings, machine.change])
+    assert moved.iteration_s == machine.iteration_s
+    assert moved.run.profile.gpu.memory_bytes > small.run.profile.gpu.memory_bytes
+    assert f"--set {machine.change}" in repr(small)
 
 
 def test_remedies_on_more_ranks_keep_the_global_batch() -> None:
