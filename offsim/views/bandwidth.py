@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from offsim.results.units import format_rate
 from offsim.views.figure import (
+    LETTER_IN,
     LINE_IN,
     PAPER_WIDTH_IN,
     TEXT_PT,
@@ -29,8 +30,6 @@ from offsim.views.style import KINDS
 UP, DOWN = "H2D", "D2H"
 OTHER_COLOUR = "#56B4E9"
 BOTH_WAYS_IN, ONE_WAY_IN = 1.5, 0.95
-LETTER_IN = 0.055
-"""Of a letter's width, about."""
 COLUMNS = ("time_s", "resource", "bytes_per_s")
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from offsim.results.records import Peak
 from offsim.results.units import format_memory, format_time
 from offsim.views.memory import OFF_SCALE_BELOW
-from offsim.views.style import ordered_streams
+from offsim.views.style import grouped_streams
 from offsim.views.timeline import every_second, of_rank, slowed_rows
 
 NS = 1e9
@@ -36,7 +36,8 @@ class Names:
 def timeline_series(timeline: pd.DataFrame, kinds: Names, *, rank: int) -> dict[str, Any]:
     """The activities of a rank, stream by stream in order of time."""
     rows = of_rank(timeline, rank)
-    streams = ordered_streams(rows["stream"])
+    groups = grouped_streams(rows["stream"], rows["activity"])
+    streams = list(groups)
     place = rows["stream"].map({name: i for i, name in enumerate(streams)}).to_numpy(dtype=int)
     order = np.lexsort((rows["end_s"], rows["start_s"], place))
     rows, place = rows.iloc[order], place[order]
