@@ -263,7 +263,7 @@ def caption_of(rows: pd.DataFrame, *, numbers: bool = True) -> str:
     if numbers and subgroups:
         said.append("Numbers on bars are sub-groups.")
     if bool(slowed_rows(rows).any()):
-        said.append("A line under a bar is the time it lost because others used the same resource.")
+        said.append("A line under a bar is time lost to others on the same resource.")
     if "iteration" in rows and (rows["iteration"] < 1).any():
         said.append("At the start: work left over from the previous iteration.")
     return " ".join(said)

@@ -85,7 +85,7 @@ def test_work_beyond_the_iteration_is_named(dos: Any, texts: Texts) -> None:
 def test_what_is_drawn_is_explained(dos: Any, baseline: Any) -> None:
     said = caption(plot_timeline(dos.timeline, dos.phases))
     assert said.startswith("Every second sub-group or layer of a stream is lighter. Numbers on bars are sub-groups.")
-    assert "the time it lost" in said
+    assert "time lost to others" in said
     said = caption(plot_timeline(baseline.timeline.assign(subgroup=-1), baseline.phases))
     assert said == "Every second layer of a stream is lighter."
     assert caption(plot_timeline(baseline.timeline.assign(subgroup=-1, layer=-1), baseline.phases)) == ""
