@@ -9,7 +9,7 @@ from offsim.results.comparison import Comparison
 from offsim.results.interval import WHOLE
 from offsim.results.result import Result
 from offsim.results.units import format_percent, format_time, plural
-from offsim.views.wording import limited_by, verdict_line
+from offsim.views.wording import asked_line, limited_by, verdict_line
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,10 @@ def headline(comparison: Comparison[Result]) -> Headline:
     """The headline of a result, or of the fastest of several."""
     fitting = [result for result in comparison if result.fits]
     if not fitting:
-        if len(comparison) == 1 and comparison[0].verdict is not None:
-            return Headline(f"{comparison[0].scenario.scheduler.name} {verdict_line(comparison[0].verdict)}", {})
+        verdict = comparison[0].verdict
+        if len(comparison) == 1 and verdict is not None:
+            sentence = f"{comparison[0].scenario.scheduler.name} {verdict_line(verdict)}"
+            return Headline(sentence, {"short of": asked_line(verdict)})
         return Headline(f"None of {len(comparison)} scenarios fits", {})
     labels = [label for label, result in zip(comparison.labels, comparison, strict=True) if result.fits]
     best = min(range(len(fitting)), key=lambda place: fitting[place].iteration_s)
