@@ -10,7 +10,7 @@ function totalsOf(data, from, to) {
     const took = data.end[i] - data.start[i];
     const inside = Math.min(data.end[i], to) - Math.max(data.start[i], from);
     const same = data.same[i];
-    if (inside < 0 || (inside === 0 && took > 0)) continue;
+    if (inside < Math.min(took, 1)) continue;
     if (same >= 0 ? !isWanted(data, same) : view.wanted) continue;
     if (!totals.has(data.kind[i])) totals.set(data.kind[i], { time: 0, path: 0, count: 0, bytes: 0 });
     const sum = totals.get(data.kind[i]);

@@ -27,7 +27,7 @@ from offsim.validation.run_table import SHIPPED_RUNS, read_runs
 from offsim.validation.score import comparisons, scores
 from offsim.validation.trust import scored
 from offsim.views.html.page import page
-from tests.views.html.test_series import unpacked
+from tests.views.html.unpacking import unpacked
 
 ROOT = Path(package[0]).parent
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028'\"&amp;{{ 7*7 }}"

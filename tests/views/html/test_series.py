@@ -14,6 +14,7 @@ from offsim.results.result import Result
 from offsim.views.html.series import ELSEWHERE, NONE, Names, bandwidth_series, memory_series, packed, timeline_series
 from offsim.views.style import grouped_streams
 from offsim.views.timeline import of_rank
+from tests.views.html.unpacking import unpacked
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +127,3 @@ def test_numbers_are_packed_without_loss() -> None:
     text = packed(document)
     assert text["a"]["ints"].startswith("0*3 -1 z 10 ")
     assert unpacked(text) == document
-
-
-def unpacked(value: Any) -> Any:
-    """The document as the page's script reads it."""
-    if isinstance(value, list):
-        return [unpacked(one) for one in value]
-    if not isinstance(value, dict):
-        return value
-    if "ints" not in value:
-        return {key: unpacked(one) for key, one in value.items()}
-    words = (word.partition("*") for word in value["ints"].split(" "))
-    return [int(number, 36) for number, _, times in words for _ in range(int(times or "1", 36))]
