@@ -123,6 +123,9 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   paint();
   redraw();
 });
+document.addEventListener("pointerdown", (event) => {
+  if (!event.target.closest(".plot")) hideTip();
+});
 window.addEventListener("beforeprint", toPaper);
 window.addEventListener("afterprint", fromPaper);
 window.offsim = { view, plots, page, format };

@@ -165,6 +165,7 @@ function listen(plot) {
       const [from, to] = [Math.min(done.x, x), Math.max(done.x, x)].map(plot.time);
       view.set(Math.max(from, view.from), Math.min(to, view.to));
     } else if (!done.moved) {
+      if (event.pointerType === "touch") hover(event);
       const found = plot.point(plot, x, y);
       if (found && found.phase) view.set(found.phase.start, found.phase.end);
     }
@@ -172,7 +173,9 @@ function listen(plot) {
   canvas.addEventListener("pointercancel", () => {
     drag = null;
   });
-  canvas.addEventListener("pointerleave", () => {
+  canvas.addEventListener("pointerleave", (event) => {
+    // A finger leaves at once: its tip stays until the next touch.
+    if (event.pointerType === "touch") return;
     plot.found = null;
     plots.forEach((other) => drawOver(other));
     hideTip();

@@ -15,7 +15,7 @@ function addTimeline(host, figure, data, looks) {
   };
   const onPath = place(0);
   const tops = data.groups.map((group, r) => place(r && group === data.groups[r - 1] ? 0 : APART));
-  const plot = addPlot(host, label, bottom + 2 + AXIS, {
+  return addPlot(host, label, bottom + 2 + AXIS, {
     data,
     tops: [...tops, onPath],
     draw: (context, plot) => drawTimeline(context, plot, figure, looks),
@@ -24,7 +24,6 @@ function addTimeline(host, figure, data, looks) {
     mark: markActivity,
     describe: (found) => (found.phase ? phaseTip(found.phase) : activityTip(data, found.index, looks, figure)),
   });
-  return plot;
 }
 
 function drawTimeline(context, plot, figure, looks) {

@@ -255,6 +255,28 @@ def test_pointing_at_a_link_tells_how_busy_it_is(one: Chrome, result: Result) ->
     assert told["mean of what is shown"] == f"{format_bytes(used[phase['phase']] * used['capacity'])}/s, {share}"
 
 
+def test_a_finger_shows_a_tip_until_it_touches_elsewhere(one: Chrome) -> None:
+    plot = canvas(one)
+    x, y = one.execute_script(
+        "const b = arguments[0].getBoundingClientRect(), p = offsim.plots[0];"
+        "return [b.left + p.x((p.data.start[0] + p.data.end[0]) / 2), b.top + p.tops[0] + 6]",
+        plot,
+    )
+
+    def tap(x: float, y: float) -> None:
+        for kind, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
+            one.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    one.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        tap(x, y)
+        assert "host thread" in tip(one)
+        tap(20, 300)
+        WebDriverWait(one, 5).until(lambda c: not c.find_element(By.ID, "tip").is_displayed())
+    finally:
+        one.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+
+
 def test_no_tip_has_names_or_marks_of_the_program(one: Chrome) -> None:
     """Every activity's tip, the path's steps too: no identifiers, no numbers that stand for "none"."""
     texts = one.execute_script(
