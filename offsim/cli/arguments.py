@@ -92,3 +92,22 @@ IMPORT_OPTIONS = {
     ],
 }
 """The options that make a scenario: parameter of `import_scenario` -> how it is declared."""
+
+PriceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--price-per-gpu-hour",
+        min=0,
+        metavar="PRICE",
+        help="Add costs, in the currency of this price of a GPU; the scenario's key price_per_gpu_hour does too.",
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit with 1 where it does not fit in memory; without it that is 0.")
+]
+
+
+def end_strictly(strict: bool, fits: bool) -> None:
+    """Leave the command with status 1 where it is strict and something does not fit."""
+    if strict and not fits:
+        raise typer.Exit(1)

@@ -72,12 +72,15 @@ class Given:
             write(f"{account(self.draft, scenario, style_of(stream))}\n")
 
 
-def takes_scenario(source: Any = ScenarioArgument, *, overrides: Any = SetOption) -> Callable[[Command], Command]:
+def takes_scenario(
+    source: Any = ScenarioArgument, *, overrides: Any = SetOption, price: Any = None
+) -> Callable[[Command], Command]:
     """Give a command `SCENARIO`, `--set` and the options that make a scenario, as its first parameter, a `Given`.
 
-    `source` and `overrides` are how the first two are declared; None: the command has none.
+    `source`, `overrides` and `price` are how a scenario, `--set` and `--price-per-gpu-hour` are declared; None: the
+    command has none.
     """
-    declared = {"scenario": source, "overrides": overrides, **IMPORT_OPTIONS}
+    declared = {"scenario": source, "overrides": overrides, "price": price, **IMPORT_OPTIONS}
     own = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         for name, annotation in declared.items()
@@ -90,7 +93,9 @@ def takes_scenario(source: Any = ScenarioArgument, *, overrides: Any = SetOption
             source, overrides = values.pop("scenario", None), values.pop("overrides", None)
             files = {name: value for name in IMPORT_OPTIONS if (value := values.pop(name)) is not None}
             sources = [source] if isinstance(source, str) else source or []
-            command(Given(sources, files, overrides or []), **values)
+            cost = values.pop("price") if price is not None else None
+            priced = [] if cost is None else [f"price_per_gpu_hour={cost!r}"]
+            command(Given(sources, files, [*(overrides or []), *priced]), **values)
 
         _, *rest = signature(command, eval_str=True).parameters.values()
         rest = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in rest]

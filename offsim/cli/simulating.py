@@ -1,4 +1,4 @@
-"""The commands that simulate scenarios one by one, and those that list profiles and schedulers.
+"""The commands that simulate scenarios one by one, and those that list scenarios and schedulers.
 
 Each is declared and carried out in one place: it checks its files, simulates, prints, writes. Text comes first and is
 complete before the slower pictures are begun. What only one command needs is imported in it, so that all start at once.
@@ -15,8 +15,10 @@ import typer
 from offsim.cli.arguments import (
     AllRanksOption,
     JsonOption,
+    PriceOption,
+    StrictOption,
+    end_strictly,
     plot_option,
-    profiles_from,
     scenarios_from,
     scheduler_option,
     schedulers_from,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from offsim.api import Result
 
 
-@takes_scenario()
+@takes_scenario(price=PriceOption)
 def run(
     given: Given,
     scheduler: Annotated[str | None, scheduler_option("Replace the scenario's scheduler.")] = None,
@@ -50,6 +52,7 @@ def run(
         str | None,
         typer.Option(metavar="FILE", help="Write the scenario, with where its values come from (.yaml)."),
     ] = None,
+    strict: StrictOption = False,
 ) -> None:
     """Simulate one iteration of a scenario.
 
@@ -82,9 +85,10 @@ def run(
     if emit_scenario is not None:
         write_scenario(emit_scenario, chosen, given.draft)
     _draw(result, plot, trace)
+    end_strictly(strict, result.fits)
 
 
-@takes_scenario()
+@takes_scenario(price=PriceOption)
 def compare(
     given: Given,
     schedulers: Annotated[
@@ -102,15 +106,17 @@ def compare(
     plot: Annotated[str | None, plot_option("Draw the timelines on one time axis")] = None,
     json: JsonOption = None,
     all_ranks: AllRanksOption = False,
+    strict: StrictOption = False,
 ) -> None:
     """Compare schedulers side by side.
 
     Simulates the scenario under each. Options that the scenario gives are kept where a scheduler has them too.
+    --strict wants all to fit, with --all one.
     """
     if every:
         if schedulers:
             raise InputError("found --scheduler as well, expected one of them", "--all")
-        _compare_all(given, plot, json, all_ranks)
+        end_strictly(strict, _compare_all(given, plot, json, all_ranks))
         return
     from offsim import api
     from offsim.cli.schedulers import chosen
@@ -125,19 +131,17 @@ def compare(
         note(line)
     given.tell(json, scenario)
     give(json, partial(comparison_text, comparison_facts(comparison)), comparison.to_dict)
-    if plot is None:
-        return
-    if not any(result.fits for result in comparison):
-        note(f"nothing to draw, {plot} not written: none of the schedulers fits")
-        return
     missing = [label for label, result in zip(comparison.labels, comparison, strict=True) if not result.fits]
-    title = comparison[0].name
-    if missing:
-        title += f"; does not fit: {', '.join(missing)}"
-    write_picture(plot, comparison.plot(title=title))
+    if plot is not None and len(missing) == len(comparison):
+        note(f"nothing to draw, {plot} not written: none of the schedulers fits")
+    elif plot is not None:
+        unfit = f"; does not fit: {', '.join(missing)}" if missing else ""
+        write_picture(plot, comparison.plot(title=comparison[0].name + unfit))
+    end_strictly(strict, not missing)
 
 
-def _compare_all(given: Given, plot: str | None, json: str | None, all_ranks: bool) -> None:
+def _compare_all(given: Given, plot: str | None, json: str | None, all_ranks: bool) -> bool:
+    """Whether any fits."""
     from offsim.results.survey import survey
     from offsim.views.survey import survey_text
 
@@ -149,6 +153,7 @@ def _compare_all(given: Given, plot: str | None, json: str | None, all_ranks: bo
         from offsim.views.survey_picture import plot_survey
 
         write_picture(plot, plot_survey(found, title=f"All schedules on {found.scenario.name}"))
+    return bool(found.fitting)
 
 
 @takes_scenario(
@@ -168,6 +173,7 @@ def report(
         list[str] | None,
         scheduler_option("Simulate each scenario under this one instead; may be repeated."),
     ] = None,
+    strict: StrictOption = False,
 ) -> None:
     """Write a page about one scenario or several, to send around.
 
@@ -193,23 +199,21 @@ def report(
         show("\n".join([style.heading(label), *lines]))
     with writing("--html", html):
         comparison.to_html(html)
+    end_strictly(strict, all(result.fits for result in comparison))
 
 
-def profiles(
+def scenarios(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="Show this one, or a file's.", autocompletion=profiles_from),
+        str | None, typer.Argument(metavar="NAME", help="Print this one.", autocompletion=scenarios_from)
     ] = None,
 ) -> None:
-    """List hardware profiles, or show one.
+    """List scenarios that come with offsim, or print one.
 
-    Shows each value with its unit, where it comes from and what is known of its error.
+    Prints it as it is, to start from: offsim scenarios NAME > mine.yaml
     """
-    from offsim.cli.listings import profile_report, profiles_report
-    from offsim.platform.profiles import load_profile
+    from offsim.cli.listings import scenario_text, scenarios_report
 
-    style = style_of(sys.stdout)
-    show(profiles_report(style) if name is None else profile_report(load_profile(name), style))
+    show(scenarios_report(style_of(sys.stdout)) if name is None else scenario_text(name))
 
 
 def schedulers(

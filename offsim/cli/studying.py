@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from offsim.cli.arguments import AllRanksOption, JobsOption, JsonOption, plot_option
+from offsim.cli.arguments import (
+    AllRanksOption,
+    JobsOption,
+    JsonOption,
+    PriceOption,
+    StrictOption,
+    end_strictly,
+    plot_option,
+)
 from offsim.cli.imports import Given, takes_scenario
 from offsim.cli.outputs import SUFFIXES, check_outputs, give, write_picture
 from offsim.cli.terminal import note
@@ -30,6 +38,7 @@ def sweep(
         str | None,
         typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler, such as tcp://host:8786."),
     ] = None,
+    price: PriceOption = None,
 ) -> None:
     """Simulate every combination of many values.
 
@@ -39,10 +48,10 @@ def sweep(
     """
     from offsim.cli.sweeps import sweep_file
 
-    sweep_file(sweep, given, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask)
+    sweep_file(sweep, given, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask, price=price)
 
 
-@takes_scenario()
+@takes_scenario(price=PriceOption)
 def tune(
     given: Given,
     over: Annotated[
@@ -73,15 +82,23 @@ def tune(
     with_upgrades: Annotated[
         bool, typer.Option("--upgrades/--no-upgrades", help="Say what better hardware would buy.")
     ] = True,
+    largest: Annotated[
+        bool,
+        typer.Option(
+            "--largest-model", help="Find the largest model of this kind that fits instead, with each scheduler."
+        ),
+    ] = False,
+    strict: StrictOption = False,
     json: JsonOption = None,
 ) -> None:
     """Find the fastest setting that fits in memory.
 
     Simulates every combination of the settings: the fastest, the fastest with less GPU memory, and what better hardware
-    would buy.
+    would buy. With --largest-model the model grows, in published shapes and then by layers, until nothing fits.
     """
-    from offsim.cli.tuning import tuning_json, tuning_report, values_to_try
+    from offsim.cli.tuning import largest_json, largest_report, tuning_json, tuning_report, values_to_try
     from offsim.study.processes import cores, worker_processes
+    from offsim.study.tuning.largest import largest_models
     from offsim.study.tuning.tune import Mapper, Question
     from offsim.study.tuning.tune import tune as find_fastest
     from offsim.study.tuning.upgrades import upgrades
@@ -93,10 +110,17 @@ def tune(
     question = Question(names, tried, objective, headroom, budget)  # type: ignore[arg-type]  # checked there
     with worker_processes(jobs or cores(), "--jobs 1 needs none") as workers:
         mapper: Mapper = map if (jobs or cores()) == 1 else partial(workers.map, chunksize=4)
+        if largest:
+            found = largest_models(chosen, question, mapper)
+            given.tell(json, chosen)
+            give(json, partial(largest_report, found), lambda: largest_json(found))
+            end_strictly(strict, bool(found.models))
+            return
         tuning = find_fastest(chosen, question, mapper)
         bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
     given.tell(json, chosen)
     give(json, partial(tuning_report, chosen.name, tuning, bought), lambda: tuning_json(tuning, bought))
+    end_strictly(strict, tuning.best is not None)
 
 
 @takes_scenario()
