@@ -67,3 +67,26 @@ AllRanksOption = Annotated[
     bool,
     typer.Option("--all-ranks", help="Simulate every rank of a node; otherwise one stands for those that are alike."),
 ]
+PriceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--price-per-gpu-hour",
+        min=0,
+        metavar="PRICE",
+        help="Add costs, in the currency of this price of a GPU; the scenario's key price_per_gpu_hour does too.",
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit with 1 where it does not fit in memory; without it that is 0.")
+]
+
+
+def priced(overrides: list[str] | None, price: float | None) -> list[str]:
+    """The overrides of a scenario with the price of a GPU."""
+    return [*(overrides or []), *([] if price is None else [f"price_per_gpu_hour={price!r}"])]
+
+
+def end_strictly(strict: bool, fits: bool) -> None:
+    """Leave the command with status 1 where it is strict and something does not fit."""
+    if strict and not fits:
+        raise typer.Exit(1)

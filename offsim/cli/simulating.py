@@ -17,9 +17,13 @@ from offsim.cli.arguments import (
     SCENARIO,
     AllRanksOption,
     JsonOption,
+    PriceOption,
     ScenarioArgument,
     SetOption,
+    StrictOption,
+    end_strictly,
     plot_option,
+    priced,
     profile_option,
     scenarios_from,
     scheduler_option,
@@ -69,6 +73,8 @@ def run(
         str | None,
         typer.Option(metavar="FILE", help="Write the scenario, with where its values come from (.yaml)."),
     ] = None,
+    price: PriceOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Simulate one iteration of a scenario.
 
@@ -87,7 +93,7 @@ def run(
     outputs = {"--plot": plot, "--trace": trace, "--json": json, "--emit-scenario": emit_scenario}
     files = Files(deepspeed, model, hardware, gpus, sequence)
     check_outputs(outputs, suffixes=SUFFIXES, inputs=files.inputs if scenario is None else [scenario])
-    chosen, draft = scenario_of(scenario, files, overrides or [])
+    chosen, draft = scenario_of(scenario, files, priced(overrides, price))
     if scheduler is not None:
         chosen = under(chosen, scheduler)
     result = api.simulate(chosen, all_ranks=all_ranks)
@@ -105,6 +111,7 @@ def run(
     if emit_scenario is not None:
         write_scenario(emit_scenario, chosen, draft)
     _draw(result, plot, trace)
+    end_strictly(strict, result.fits)
 
 
 def compare(
@@ -125,15 +132,19 @@ def compare(
     plot: Annotated[str | None, plot_option("Draw the timelines on one time axis")] = None,
     json: JsonOption = None,
     all_ranks: AllRanksOption = False,
+    price: PriceOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Compare schedulers side by side.
 
     Simulates the scenario under each. Options that the scenario gives are kept where a scheduler has them too.
+    --strict wants all to fit, with --all one.
     """
+    overrides = priced(overrides, price)
     if every:
         if schedulers:
             raise InputError("found --scheduler as well, expected one of them", "--all")
-        _compare_all(scenario, overrides or [], plot, json, all_ranks)
+        end_strictly(strict, _compare_all(scenario, overrides, plot, json, all_ranks))
         return
     from offsim import api
     from offsim.cli.schedulers import chosen
@@ -142,24 +153,22 @@ def compare(
     from offsim.views.text import comparison_text
 
     check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
-    scenarios, left_out = chosen(load_scenario(scenario, overrides or []), schedulers or [])
+    scenarios, left_out = chosen(load_scenario(scenario, overrides), schedulers or [])
     comparison = api.compare(scenarios, all_ranks=all_ranks)
     for line in left_out:
         note(line)
     give(json, partial(comparison_text, comparison_facts(comparison)), comparison.to_dict)
-    if plot is None:
-        return
-    if not any(result.fits for result in comparison):
-        note(f"nothing to draw, {plot} not written: none of the schedulers fits")
-        return
     missing = [label for label, result in zip(comparison.labels, comparison, strict=True) if not result.fits]
-    title = comparison[0].name
-    if missing:
-        title += f"; does not fit: {', '.join(missing)}"
-    write_picture(plot, comparison.plot(title=title))
+    if plot is not None and len(missing) == len(comparison):
+        note(f"nothing to draw, {plot} not written: none of the schedulers fits")
+    elif plot is not None:
+        unfit = f"; does not fit: {', '.join(missing)}" if missing else ""
+        write_picture(plot, comparison.plot(title=comparison[0].name + unfit))
+    end_strictly(strict, not missing)
 
 
-def _compare_all(scenario: str, overrides: Sequence[str], plot: str | None, json: str | None, all_ranks: bool) -> None:
+def _compare_all(scenario: str, overrides: Sequence[str], plot: str | None, json: str | None, all_ranks: bool) -> bool:
+    """Whether any fits."""
     from offsim.results.survey import survey
     from offsim.scenario import load_scenario
     from offsim.views.survey import survey_text
@@ -171,6 +180,7 @@ def _compare_all(scenario: str, overrides: Sequence[str], plot: str | None, json
         from offsim.views.survey_picture import plot_survey
 
         write_picture(plot, plot_survey(found, title=f"All schedules on {found.scenario.name}"))
+    return bool(found.fitting)
 
 
 def report(
@@ -188,6 +198,7 @@ def report(
         scheduler_option("Simulate each scenario under this one instead; may be repeated."),
     ] = None,
     overrides: SetOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Write a page about one scenario or several, to send around.
 
@@ -212,6 +223,7 @@ def report(
         show("\n".join([style.heading(label), *lines]))
     with writing("--html", html):
         comparison.to_html(html)
+    end_strictly(strict, all(result.fits for result in comparison))
 
 
 def scenarios(

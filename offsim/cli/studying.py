@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from offsim.cli.arguments import AllRanksOption, JobsOption, JsonOption, ScenarioArgument, SetOption, plot_option
+from offsim.cli.arguments import (
+    AllRanksOption,
+    JobsOption,
+    JsonOption,
+    PriceOption,
+    ScenarioArgument,
+    SetOption,
+    StrictOption,
+    end_strictly,
+    plot_option,
+    priced,
+)
 from offsim.cli.outputs import SUFFIXES, check_outputs, give, write_picture
 from offsim.cli.terminal import note
 
@@ -27,6 +38,7 @@ def sweep(
         str | None,
         typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler, such as tcp://host:8786."),
     ] = None,
+    price: PriceOption = None,
 ) -> None:
     """Simulate every combination of many values.
 
@@ -35,7 +47,7 @@ def sweep(
     """
     from offsim.cli.sweeps import sweep_file
 
-    sweep_file(sweep, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask)
+    sweep_file(sweep, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask, price=price)
 
 
 def tune(
@@ -69,30 +81,45 @@ def tune(
     with_upgrades: Annotated[
         bool, typer.Option("--upgrades/--no-upgrades", help="Say what better hardware would buy.")
     ] = True,
+    largest: Annotated[
+        bool,
+        typer.Option(
+            "--largest-model", help="Find the largest model of this kind that fits instead, with each scheduler."
+        ),
+    ] = False,
+    price: PriceOption = None,
+    strict: StrictOption = False,
     json: JsonOption = None,
 ) -> None:
     """Find the fastest setting that fits in memory.
 
     Simulates every combination of the settings: the fastest, the fastest with less GPU memory, and what better hardware
-    would buy.
+    would buy. With --largest-model the model grows, in published shapes and then by layers, until nothing fits.
     """
-    from offsim.cli.tuning import tuning_json, tuning_report, values_to_try
+    from offsim.cli.tuning import largest_json, largest_report, tuning_json, tuning_report, values_to_try
     from offsim.scenario import load_scenario
     from offsim.study.processes import cores, worker_processes
+    from offsim.study.tuning.largest import largest_models
     from offsim.study.tuning.tune import Mapper, Question
     from offsim.study.tuning.tune import tune as find_fastest
     from offsim.study.tuning.upgrades import upgrades
 
     check_outputs({"--json": json}, inputs=[scenario])
-    chosen = load_scenario(scenario, overrides or ())
+    chosen = load_scenario(scenario, priced(overrides, price))
     names = None if over is None else [name.strip() for name in over.split(",")]
     tried = values_to_try(tries or ())
     question = Question(names, tried, objective, headroom, budget)  # type: ignore[arg-type]  # checked there
     with worker_processes(jobs or cores(), "--jobs 1 needs none") as workers:
         mapper: Mapper = map if (jobs or cores()) == 1 else partial(workers.map, chunksize=4)
+        if largest:
+            found = largest_models(chosen, question, mapper)
+            give(json, partial(largest_report, found), lambda: largest_json(found))
+            end_strictly(strict, bool(found.models))
+            return
         tuning = find_fastest(chosen, question, mapper)
         bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
     give(json, partial(tuning_report, chosen.name, tuning, bought), lambda: tuning_json(tuning, bought))
+    end_strictly(strict, tuning.best is not None)
 
 
 def optimum(scenario: ScenarioArgument, overrides: SetOption = None, json: JsonOption = None) -> None:

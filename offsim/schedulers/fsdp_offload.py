@@ -41,6 +41,10 @@ class FsdpOffload(LayersInHost):
     keeps_last_layers = False
     layers_ahead = 2  # the one that computes and the next one
 
+    @classmethod
+    def updates_early(cls, options: FsdpOffloadOptions) -> bool:
+        return False
+
     def place(self, rank: Rank) -> None:
         super().place(rank)
         if not self.options.reshard_after_forward:

@@ -449,7 +449,11 @@ class WithoutKeys(NoOffload):
             {"offload_param": {"device": "nvme", "buffer_count": 6, "nvme_path": "/local_nvme"}},
             "a note of its own",
         ),
-        (WithoutKeys, {"offload_optimizer": {"device": "cpu", "pin_memory": True}}, "needs a build with the scheduler"),
+        (
+            WithoutKeys,
+            {"offload_optimizer": {"device": "cpu", "pin_memory": True}},
+            "DeepSpeed does not have without_keys",
+        ),
     ],
 )
 def test_a_scheduler_says_its_own_keys(
@@ -460,6 +464,7 @@ def test_a_scheduler_says_its_own_keys(
     zero = said.keys["zero_optimization"]
     assert {key: value for key, value in zero.items() if key.startswith("offload")} == offload
     assert said.notes[0].startswith(note)
+    assert said.nearest == (scheduler is WithoutKeys)
     assert said.keys.get("aio") == ({"queue_depth": 32} if scheduler is WithKeys else None)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from offsim.cli import main
 from offsim.inputs.errors import InputError
+from offsim.programs.schedule import UNCLIPPED
 from offsim.results.simulate import simulate
 from offsim.results.survey import survey
 from offsim.scenario import load_scenario
@@ -60,6 +61,8 @@ def test_results_are_exact_stale_racing_or_approximate():
     assert said("roundpipe") == "stale by 1 update"
     assert said("roundpipe", is_async=False) == "exact"
     assert said("deep_optimizer_states") == "race: late parameters up to 1 update old"
+    assert said("l2l") == said("lohan") == said("autohete") == UNCLIPPED
+    assert said("fsdp_offload") == said("llmq") == said("greedysnake", late=1) == "exact"
     assert said("smart_infinity", compression=0.02) == "approximate: compressed gradients"
 
 
