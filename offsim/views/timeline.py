@@ -61,8 +61,9 @@ def plot_timeline(
     if shown.empty:
         raise ValueError(f"rank {rank} does nothing from {start:g} to {end:g} s")
     panel, streams = timeline_panel(shown, phases, 0.21)
+    left, simulated = left_margin(streams), "iteration" in rows
     picture, (axes,) = panels_over_time(
-        [panel], start, end, width_in=width_in, left_in=left_margin(streams), title=title, neighbours=True
+        [panel], start, end, width_in=width_in, left_in=left, title=title, neighbours=simulated
     )
     draw_activities(axes, shown, streams, numbers=True)
     return picture
