@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from offsim.engine import Code, Engine, Operation, OutOfMemory
+from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.layout import Layout
 from offsim.platform.platform import OrderAmongRanks, Platform
 from offsim.programs.checkpoints import Checkpoints
+from offsim.programs.checks import check_driven, check_run, explained
 from offsim.programs.rank import Collectives, Rank
 from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.training import Training
@@ -115,17 +117,26 @@ def _run(
     collectives = Collectives(layout.simulated)
     ranks = [Rank(engine, platform, number, workload, collectives) for number in range(layout.simulated)]
     run = Run(profile, workload, layout, engine, platform, ranks, schedule.forwards)
+    schedules: list[TrainingSchedule] = []
     try:
-        iterations = Iterations(run, [schedule(options, workload, placed) for _ in ranks], checkpoint)
+        schedules += [schedule(options, workload, placed) for _ in ranks]
+        iterations = Iterations(run, schedules, checkpoint)
         for rank in ranks:
             engine.spawn(rank.host, iterations.of(rank))
         engine.env.run()
         if not iterations.over:
             engine.check_ended()
+        check_driven(schedules)
+        check_run(run, schedules)
     except OutOfMemory as verdict:
         run.out_of_memory = verdict
         run.last = max((rank.iteration for rank in ranks), default=1)
         run.first = run.last
+    except (InputError, OrderAmongRanks):
+        raise
+    except Exception as error:
+        check_driven(schedules)
+        raise explained(error, schedule, engine)  # noqa: B904  # its cause is what the schedule's code raised
     finally:
         engine.close()
     return run
