@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any
@@ -85,7 +85,7 @@ class Engine:
     It runs at most so many operations.
     """
 
-    def __init__(self, stretch: Mapping[str, float] | None = None, most: float = math.inf) -> None:
+    def __init__(self, stretch: Mapping[str, float] | None = None, most: int = sys.maxsize) -> None:
         self.env = Environment()
         self.most = most
         self.sharing = Sharing(self.env, self._finished)
@@ -172,7 +172,9 @@ class Engine:
         if not self.running:
             return
         self.active = next(iter(self.running))
-        waits = [f"{thread.name} of rank {thread.rank} waits for {self._blocked(o)}" for thread, o in self.running.items()]
+        waits = [
+            f"{thread.name} of rank {thread.rank} waits for {self._blocked(o)}" for thread, o in self.running.items()
+        ]
         more = f"; and {len(waits) - MOST_NAMED} more" if len(waits) > MOST_NAMED else ""
         raise Deadlock(f"nothing is left to run: {'; '.join(waits[:MOST_NAMED])}{more}")
 
@@ -204,8 +206,8 @@ class Engine:
         if self.stretch is not None and operation.kind in self.stretch:
             operation.duration *= self.stretch[operation.kind]
             operation.remaining = operation.duration
-        operation.index = len(self.operations)
-        if operation.index >= self.most:
+        operation.index = index = len(self.operations)
+        if index >= self.most:
             raise TooManyOperations
         operation.enqueued_at = self.env.now
         if thread is not None:
@@ -213,8 +215,9 @@ class Engine:
             operation.iteration = thread.iteration
         active = self.active
         if active is not None:
-            if active.busy is not None and active.busy.ended_at < 0.0:
-                raise NotAwaited(active, active.busy)
+            busy = active.busy
+            if busy is not None and busy.ended_at < 0.0:
+                raise NotAwaited(active, busy)
             if stream is active:
                 active.busy = operation
         self.operations.append(operation)

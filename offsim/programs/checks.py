@@ -138,6 +138,7 @@ class _RankCheck:
         for iteration in self.measured:
             self.check_arrivals(iteration)
         self.check_link()
+        self.check_gathers()
         self.check_uses()
 
     def fail(self, subgroup: int, iteration: int, problem: str) -> ScheduleError:
@@ -219,8 +220,22 @@ class _RankCheck:
                 missing = (u.subgroup for u, _ in rank.updates if u.subgroup not in named)
                 index = next(missing, index) if named != {-1} else index
                 what = " and ".join(by[each] for each in found)
-                problem = f"found {moved:.3g} B {way} the GPU, expected at least {needed:.3g} B: {what}; a copy is missing"
+                problem = (
+                    f"found {moved:.3g} B {way} the GPU, expected at least {needed:.3g} B: {what}; a copy is missing"
+                )
                 raise self.fail(index, self.measured[0], problem)
+
+    def check_gathers(self) -> None:
+        """In stages 1 and 2, what each rank has updated goes to all."""
+        training = self.rank.workload.training
+        if self.approximate or training.zero_stage not in (1, 2) or training.data_parallel == 1:
+            return
+        needed = BF16 * self.rank.workload.parameters * (1 - 1 / training.data_parallel)
+        for iteration in self.measured:
+            found = sum(gather.bytes for gather in self.rank.gathers if gather.iteration == iteration)
+            if found < needed * (1 - CLOSE):
+                problem = f"found {found:.3g} B gathered of updated parameters, expected at least {needed:.3g} B"
+                raise self.fail(0, iteration, problem)
 
     def check_uses(self) -> None:
         """Kernels begin when what wrote and gathered their parameters has ended; that ends no sooner than the update."""
@@ -230,7 +245,9 @@ class _RankCheck:
                 continue
             for index, since in zip(self.rank.workload.subgroups_of_layers[layer], written, strict=False):
                 if waits and since is not None and since.ended_at > kernel.started_at + ROUNDING_S:
-                    problem = f"'{kernel.name}' begins before '{since.name}' ends, expected it behind: fetch has to wait"
+                    problem = (
+                        f"'{kernel.name}' begins before '{since.name}' ends, expected it behind: fetch has to wait"
+                    )
                     raise self.fail(index, kernel.iteration, problem)
             if gather is not None and gather.ended_at > kernel.started_at + ROUNDING_S:
                 problem = f"'{kernel.name}' begins before '{gather.name}' ends, expected fetch to return the gather"
@@ -239,9 +256,13 @@ class _RankCheck:
             if block.since is None:
                 continue
             if not block.since.done:
-                raise self.fail(subgroup.index, block.version, f"'{block.since.name}' never ends, but writes parameters")
+                raise self.fail(
+                    subgroup.index, block.version, f"'{block.since.name}' never ends, but writes parameters"
+                )
             if block.since.ended_at < self.ended[block.version, subgroup.index] - ROUNDING_S:
-                problem = f"parameters are said to be written by '{block.since.name}', which ends before the update does"
+                problem = (
+                    f"parameters are said to be written by '{block.since.name}', which ends before the update does"
+                )
                 raise self.fail(subgroup.index, block.version, problem)
 
 

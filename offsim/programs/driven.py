@@ -15,25 +15,24 @@ HOOKS = (
 """Hooks that are code."""
 
 
-class Called:
-    """Code that a method returned. It notes with its owner where it was dropped without being run."""
+class Called(list[Any]):
+    """Code that a method returned, with owner and name. It notes with its owner where it was dropped without being run.
 
-    __slots__ = ("code", "name", "owner", "run")
+    A list is made faster than an object with attributes: it is empty once the code runs.
+    """
 
-    def __init__(self, owner: Any, name: str, code: Iterator[Any]) -> None:
-        self.owner = owner
-        self.name = name
-        self.code = code
-        self.run = False
+    __slots__ = ()
 
     def __iter__(self) -> Iterator[Any]:
-        self.run = True
-        return self.code
+        code = self[2]
+        self.clear()
+        return code  # type: ignore[no-any-return]
 
     def __del__(self) -> None:
-        if not self.run:
+        if self:
+            owner, name, _ = self[:]
             where = sys._getframe(1)
-            dropped(self.owner).append((self.name, where.f_code.co_filename, where.f_lineno))
+            dropped(owner).append((name, where.f_code.co_filename, where.f_lineno))
 
 
 def dropped(owner: Any) -> list[tuple[str, str, int]]:
@@ -55,7 +54,7 @@ def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(owner: Any, *given: Any, **named: Any) -> Called:
-        return Called(owner, name, function(owner, *given, **named))
+        return Called((owner, name, function(owner, *given, **named)))
 
     return call
 
@@ -66,7 +65,11 @@ def _returning_code(function: Callable[..., Any]) -> Callable[..., Any]:
         code = function(*given, **named)
         if not hasattr(code, "__iter__"):
             where = function.__code__
-            raise HookError(f"found no `yield` in {function.__name__}, expected one: it is code", where.co_filename, where.co_firstlineno)
+            raise HookError(
+                f"found no `yield` in {function.__name__}, expected one: it is code",
+                where.co_filename,
+                where.co_firstlineno,
+            )
         return code
 
     return call

@@ -67,6 +67,8 @@ class Rank:
         """Adam of parts of sub-groups, in elements."""
         self.gathered: dict[int, Operation] = {}
         """Of each layer, the all-gather that no kernel has used yet."""
+        self.gathers: list[Operation] = []
+        """All-gathers that are of no layer."""
         self.reduced: list[tuple[int, Bucket, Operation]] = []
         """Of each iteration and bucket, what ends when its gradients are reduced."""
         self.backward_from: dict[int, int] = {}
@@ -443,8 +445,11 @@ class Rank:
         """All-gather of a tensor of `nbytes`."""
         name = f"all-gather layer {layer}" if layer >= 0 else "all-gather vocabulary"
         operation = self._ring("all_gather", name, nbytes, 1, layer, after, allocates)
-        if operation is not None and layer >= 0:
-            self.gathered[layer] = operation
+        if operation is not None:
+            if layer >= 0:
+                self.gathered[layer] = operation
+            else:
+                self.gathers.append(operation)
         return operation
 
     def reduce_scatter(self, nbytes: float, after: After = ()) -> Operation | None:
