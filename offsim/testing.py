@@ -23,7 +23,6 @@ from offsim.engine import Operation, Resource, Tier
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile, TierSpec
 from offsim.platform.platform import GPU, HOST
-from offsim.programs.checks import ScheduleError
 from offsim.programs.run import Run
 from offsim.results.result import Result
 from offsim.results.simulate import simulate
@@ -132,6 +131,7 @@ class Case:
 
     @property
     def scenario(self) -> dict[str, Any]:
+        """What is simulated."""
         training = {"data_parallel": RANKS, "subgroup_size": SUBGROUP, **self.training}
         training.setdefault("global_batch", training["data_parallel"])
         return {
@@ -143,6 +143,7 @@ class Case:
         }
 
     def simulate(self, profile: HardwareProfile | None = None, **how: Any) -> Result:
+        """The result on a node of all kinds of tiers, or on another one."""
         with small_buckets():
             return simulate(self.scenario, profile=profile or node(), **how)
 
@@ -250,11 +251,11 @@ def _named(case: Case, what: str = "") -> Iterator[None]:
 def _check(result: Result) -> None:
     run = result.run
     assert result.fits, str(result.verdict)
+    check_memory(run)
     assert run.settled, (
         f"iterations do not come to repeat: the last {run.iterations} differ in time by {100 * run.drift:.2g} %, or "
         "leave something behind; `period` is how many of them repeat, `state()` makes attributes comparable"
     )
-    check_memory(run)
     check_order(run)
     check_bounds(run)
 

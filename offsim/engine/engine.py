@@ -185,7 +185,7 @@ class Engine:
             chain.append(before)
         text = ", which waits for ".join(f"'{o.name}'" for o in chain)
         last = chain[-1]
-        gates = [gate.name for gate in _gates(last) if last in gate.waiting]
+        gates = [gate.name for gate in _gates(last) if last in gate.waiting and not gate.admits(last)]
         if before is not None:
             return f"{text}, which waits for '{before.name}' again"
         if gates:

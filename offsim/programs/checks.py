@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,11 +135,12 @@ class _RankCheck:
     def check(self) -> None:
         self.check_once()
         self.check_gradients()
+        self.check_uses()
         for iteration in self.measured:
             self.check_arrivals(iteration)
+            self.check_uploads(iteration)
         self.check_link()
         self.check_gathers()
-        self.check_uses()
 
     def fail(self, subgroup: int, iteration: int, problem: str) -> ScheduleError:
         of = f"sub-group {subgroup}, iteration {iteration}, rank {self.rank.number}"
@@ -197,6 +198,32 @@ class _RankCheck:
                 )
                 raise self.fail(update.subgroup, iteration, problem)
 
+    def check_uploads(self, iteration: int) -> None:
+        """Parameters that live on the GPU come there once the CPU has updated them."""
+        rank, schedule = self.rank, self.schedule
+        if self.approximate or self.late:
+            return
+        updates = [
+            (update, elements)
+            for update, elements in rank.updates
+            if update.iteration == iteration
+            and _off_gpu(update)
+            and schedule.home_of(schedule.subgroups[update.subgroup]) == GPU
+        ]
+        if not updates:
+            return
+        begun = min(update.ended_at for update, _ in updates)
+        uploads = [move for move in rank.came if move.iteration == iteration and move.started_at >= begun - ROUNDING_S]
+        needed, moved = BF16 * sum(elements for _, elements in updates), sum(move.bytes for move in uploads)
+        if moved < needed * (1 - CLOSE):
+            named = {move.subgroup for move in uploads} - {-1}
+            missing = next((u.subgroup for u, _ in updates if u.subgroup not in named), updates[0][0].subgroup)
+            problem = (
+                f"found {moved:.3g} B of uploads after updates, expected at least {needed:.3g} B, 2 for each parameter "
+                "updated off the GPU"
+            )
+            raise self.fail(missing, iteration, problem)
+
     def check_link(self) -> None:
         """What is updated off the GPU goes there as gradients and comes back; state kept off it comes and goes back."""
         if self.approximate:
@@ -238,7 +265,7 @@ class _RankCheck:
                 raise self.fail(0, iteration, problem)
 
     def check_uses(self) -> None:
-        """Kernels begin when what wrote and gathered their parameters has ended; that ends no sooner than the update."""
+        """Kernels begin behind what wrote and gathered their parameters, which ends no sooner than the update."""
         waits = self.schedule.waits_for_parameters
         for kernel, layer, written, gather in self.rank.uses:
             if kernel.iteration not in self.measured:

@@ -28,6 +28,9 @@ class Called(list[Any]):
         self.clear()
         return code  # type: ignore[no-any-return]
 
+    def __repr__(self) -> str:
+        return f"{self[1]}(...)" if self else "code that runs"
+
     def __del__(self) -> None:
         if self:
             owner, name, _ = self[:]

@@ -13,7 +13,6 @@ import pytest
 from offsim.engine import Operation, Tier
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.platform import GPU, tier_kind
-from offsim.programs.run import Run
 from offsim.programs.transformer import Workload
 from offsim.results.limits import CriticalPaths, job_phases
 from offsim.results.result import Result
