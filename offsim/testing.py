@@ -68,13 +68,11 @@ SUBGROUP, BUCKET, LIVE = 300_000, 2_000_000, 6_000_000
 RANKS = 2
 
 
-def node(gpus_per_node: int = 4, **sections: Mapping[str, Any]) -> HardwareProfile:
+def node(**sections: Mapping[str, Any]) -> HardwareProfile:
     """A node of all kinds of tiers, with some values of some sections or tiers changed."""
     values: dict[str, Any] = {name: {**given, **sections.get(name, {})} for name, given in SECTIONS.items()}
     tiers = {name: TierSpec(**{**given, **sections.get(name, {})}) for name, given in TIERS.items()}
-    return HardwareProfile(
-        name="made-up", description="", gpus_per_node=gpus_per_node, validated=False, tiers=tiers, **values
-    )
+    return HardwareProfile(name="made-up", description="", gpus_per_node=4, validated=False, tiers=tiers, **values)
 
 
 FREE = 1e24
@@ -347,9 +345,9 @@ def check_one_for_all(case: Case) -> None:
         found = one.durations[phase]
         assert close(found, seconds, 1e-6), f"{phase} takes {found:.9g} s, but {seconds:.9g} s with all ranks simulated"
     (alone, *_), all_moved = moved(one.run), moved(every.run)
-    for rank, found in enumerate(all_moved):
-        assert found.keys() == alone.keys(), f"rank {rank} moves bytes on {set(found)}, one for all on {set(alone)}"
-        for route, nbytes in found.items():
+    for rank, routes in enumerate(all_moved):
+        assert routes.keys() == alone.keys(), f"rank {rank} moves bytes on {set(routes)}, one for all on {set(alone)}"
+        for route, nbytes in routes.items():
             assert close(nbytes, alone[route], 1e-6), (
                 f"rank {rank} moves {nbytes} B {route}, one for all {alone[route]}"
             )

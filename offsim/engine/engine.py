@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from types import FrameType
+from types import FrameType, GeneratorType
 from typing import Any
 
 from simpy import Environment, Event
@@ -130,7 +130,7 @@ class Engine:
             thread.phase, thread.iteration = tags[:2]
             if not behind:
                 thread.last_ended = tags[2]
-        thread.code = code = iter(code)  # type: ignore[assignment]
+        thread.code = code = iter(code)
         self.active = thread
         for awaited in code:
             if awaited is None:
@@ -352,11 +352,11 @@ class Engine:
                 gates += [other for other in _gates(first) if other is not each]
 
 
-def code_at(code: Code | None) -> Iterator[FrameType]:
+def code_at(code: Any) -> Iterator[FrameType]:
     """Where a thread's code stands, from the outermost generator to the one that waits."""
-    while code is not None and code.gi_frame is not None:
+    while isinstance(code, GeneratorType) and code.gi_frame is not None:
         yield code.gi_frame
-        code = code.gi_yieldfrom if isinstance(code.gi_yieldfrom, Generator) else None  # type: ignore[assignment]
+        code = code.gi_yieldfrom
 
 
 def _hint(found: object) -> str:

@@ -12,6 +12,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import simpy
@@ -81,7 +82,7 @@ def _own_line(places: Sequence[tuple[str, int]]) -> str | None:
     return f"{own[-1][0]}:{own[-1][1]}" if own else None
 
 
-def _from_own_code(error: Exception) -> traceback.TracebackType | None:
+def _from_own_code(error: Exception) -> TracebackType | None:
     """The traceback without what comes before the schedule's own code."""
     found = error.__traceback__
     while found is not None and not found.tb_frame.f_code.co_filename.startswith(_OF_SCHEDULES):

@@ -26,6 +26,7 @@ from offsim.testing import (
     CLOSE,
     FREE,
     LIVE,
+    MODEL,
     RANKS,
     SECTIONS,
     TIERS,
@@ -43,6 +44,7 @@ from offsim.testing import (
 __all__ = [
     "CLOSE",
     "FREE",
+    "MODEL",
     "TIERS",
     "Case",
     "cases",
