@@ -29,12 +29,18 @@ class Model(Section):
     hidden: Count
     ffn_hidden: Count
     heads: Count
-    kv_heads: Count
+    kv_heads: Count = Field(default_factory=lambda known: known.get("heads", 1))
     vocab: Count
     sequence: Count
     swiglu: Flag = True
+    fused_swiglu: Flag = Field(default=False, description="SwiGLU in one kernel, gradients in place, as Liger's")
     tied_embeddings: Flag = False
-    flash_attention: Flag = False
+    flash_attention: Flag = Field(default=True, description="whether one kernel computes attention, scores on chip")
+    softmax_fp32: Flag = Field(
+        default=False,
+        description="without flash attention: softmax in fp32, as eager PyTorch, not Megatron-LM's kernel",
+    )
+    dropout: Flag = Field(default=False, description="on attention and after both blocks, as in GPT-3, not in Llama")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Model:
