@@ -29,7 +29,7 @@ class Model(Section):
     hidden: Count
     ffn_hidden: Count
     heads: Count
-    kv_heads: Count = Field(default_factory=lambda known: known.get("heads", 1))
+    kv_heads: Count = Field(default_factory=lambda known: known["heads"])
     vocab: Count
     sequence: Count
     swiglu: Flag = True

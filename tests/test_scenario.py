@@ -88,7 +88,7 @@ def test_attention_is_fused_with_key_value_heads_for_each_head_unless_said_other
     model = {key: value for key, value in VALUES["model"].items() if key != "kv_heads"}
     chosen = load_scenario(VALUES | {"model": model}).model
     assert (chosen.flash_attention, chosen.kv_heads) == (True, chosen.heads)
-    with pytest.raises(InputError, match="missing key 'model.heads'"):
+    with pytest.raises(InputError, match=r"missing key 'model\.heads'"):
         load_scenario(VALUES | {"model": {key: value for key, value in model.items() if key != "heads"}})
 
 

@@ -74,6 +74,7 @@ class Scores:
         """
         if model.flash_attention:
             return cls()
+        kept: tuple[int, ...]
         if model.softmax_fp32:
             kept = (FP32, 1, BF16) if model.dropout else (FP32, BF16)
             return cls(kept, sum(kept) + BF16, 2 * FP32 + BF16)
