@@ -25,22 +25,24 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 class Model(Section):
     """A decoder-only transformer."""
 
-    layers: Count = Field(le=100_000)
-    hidden: Count
-    ffn_hidden: Count
-    heads: Count
-    kv_heads: Count = Field(default_factory=lambda known: known["heads"])
-    vocab: Count
-    sequence: Count
-    swiglu: Flag = True
-    fused_swiglu: Flag = Field(default=False, description="SwiGLU in one kernel, gradients in place, as Liger's")
-    tied_embeddings: Flag = False
-    flash_attention: Flag = Field(default=True, description="whether one kernel computes attention, scores on chip")
-    softmax_fp32: Flag = Field(
-        default=False,
-        description="without flash attention: softmax in fp32, as eager PyTorch, not Megatron-LM's kernel",
+    layers: Count = Field(le=100_000, description="transformer layers")
+    hidden: Count = Field(description="width of the residual stream")
+    ffn_hidden: Count = Field(description="width inside the MLP")
+    heads: Count = Field(description="query heads")
+    kv_heads: Count = Field(
+        default_factory=lambda known: known["heads"],
+        description="key and value heads, as many as heads by default; fewer for grouped-query attention",
     )
-    dropout: Flag = Field(default=False, description="on attention and after both blocks, as in GPT-3, not in Llama")
+    vocab: Count = Field(description="tokens of the vocabulary")
+    sequence: Count = Field(description="tokens of a sequence")
+    swiglu: Flag = Field(default=True, description="three matrices in the MLP; otherwise two")
+    fused_swiglu: Flag = Field(default=False, description="SwiGLU in one kernel, gradients in place, as Liger's")
+    tied_embeddings: Flag = Field(default=False, description="the head shares the embedding's weights")
+    flash_attention: Flag = Field(default=True, description="a fused attention kernel, which stores no scores")
+    softmax_fp32: Flag = Field(
+        default=False, description="without it: softmax in fp32, as eager PyTorch's; otherwise Megatron-LM's kernel"
+    )
+    dropout: Flag = Field(default=False, description="on attention and after both blocks, as in GPT-3; memory only")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Model:
@@ -58,13 +60,13 @@ MAX_MICRO_STEPS = 1024
 class Training(Section):
     """How the model is trained. `global_batch` counts sequences per iteration over all data-parallel ranks."""
 
-    micro_batch: Count = 1
-    global_batch: Count
-    data_parallel: Count = 1
-    tensor_parallel: Count = 1
+    micro_batch: Count = Field(default=1, description="sequences of a rank in one forward pass")
+    global_batch: Count = Field(description="sequences of an iteration, over all ranks and micro-steps")
+    data_parallel: Count = Field(default=1, description="replicas, over which ZeRO splits states")
+    tensor_parallel: Count = Field(default=1, description="GPUs that split each layer's matrices")
     zero_stage: int = Field(default=3, ge=0, le=3, description="what ZeRO splits over data-parallel ranks")
-    activation_checkpointing: Flag = True
-    subgroup_size: Count = 100_000_000
+    activation_checkpointing: Flag = Field(default=True, description="layers keep their input and are recomputed")
+    subgroup_size: Count = Field(default=100_000_000, description="parameters that are updated together")
     loss_chunks: Count = Field(default=1, description="parts of a micro-batch whose logits exist one after another")
     reduce_bucket_size: Count | None = Field(default=None, description="elements of the gradient bucket; 5e8 if none")
 
@@ -89,7 +91,7 @@ class SchedulerChoice(Section):
     """A scheduler's registered name and its options, which its `Options` model checks."""
 
     model_config = ConfigDict(extra="allow")
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="a registered scheduler")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -103,14 +105,16 @@ class Scenario(Section):
     `hardware_changes` replace values of the profile, or multiply them: {link: {h2d_bytes_per_s: x2}}.
     """
 
-    hardware: str = Field(min_length=1)
-    hardware_changes: dict[str, dict[str, Number | str]] = Field(default_factory=dict)
+    hardware: str = Field(min_length=1, description="a profile's name, or the path of its file")
+    hardware_changes: dict[str, dict[str, Number | str]] = Field(
+        default_factory=dict, description="section -> key -> a value in place of the profile's, or a factor such as x2"
+    )
     model: Model
     training: Training
     placement: Placement = Placement()
     scheduler: SchedulerChoice
     checkpoint: Checkpoint | None = None
-    name: str = ""
+    name: str = Field(default="", description="what results call it; by default the file's name")
     folder: Path = Field(default=Path("."), exclude=True, description="what a relative profile path is relative to")
     _document: Document = PrivateAttr(default_factory=Document)
 

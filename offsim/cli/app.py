@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from offsim.cli.measuring import calibrate, harness, logs, replay, trace, validate
+from offsim.cli.schema import schema
 from offsim.cli.simulating import compare, profiles, report, run, schedulers
 from offsim.cli.studying import optimum, sensitivity, sweep, tune
 
@@ -41,7 +42,7 @@ def offsim(
 
 # In the order of what a newcomer asks: predictions first, then measuring a machine, traces, runs, calibration.
 for command in (
-    *(run, compare, sweep, tune, sensitivity, report, optimum, profiles, schedulers),
+    *(run, compare, sweep, tune, sensitivity, report, optimum, profiles, schedulers, schema),
     *(harness, trace, replay, validate, logs, calibrate),
 ):
     app.command()(command)

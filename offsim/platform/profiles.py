@@ -70,10 +70,13 @@ def _entry_type(field: str) -> Any:
 def _section_file(name: str, model: type[BaseModel]) -> Any:
     """Return the model of a section as files give it: any of its fields, each an entry, or a plain word."""
     entries: dict[str, Any] = {
-        field: (info.annotation if is_word(info.annotation) else _entry_type(field), None)
+        field: (
+            info.annotation if is_word(info.annotation) else _entry_type(field),
+            Field(default=None, description=info.description),
+        )
         for field, info in model.model_fields.items()
     }
-    return create_model(name, __base__=Section, **entries), None
+    return create_model(name, __base__=Section, __doc__=model.__doc__, **entries), None
 
 
 def is_word(annotation: Any) -> bool:
@@ -103,6 +106,14 @@ def _checked(document: Document) -> _Head:
         if name not in _FILE.model_fields and isinstance(given, Mapping) and given.keys() & TierSpec.model_fields.keys()
     }
     return validate(document, create_model("_FileWithTiers", __base__=_FILE, **tiers) if tiers else _FILE)
+
+
+def profile_schema() -> dict[str, Any]:
+    """JSON Schema of a profile file, for editors; a section of an unknown name is a tier."""
+    schema = _FILE.model_json_schema()
+    tier = _TIER_FILE[0].model_json_schema()
+    schema["$defs"] |= tier.pop("$defs")
+    return schema | {"additionalProperties": tier}
 
 
 _Stamp = tuple[Path, int]
