@@ -164,13 +164,15 @@ class Training:
         return [max(most(i) / parts - inputs if i < self.recomputed else most(i) - kept, 0.0) for i in layers]
 
     def _reduced(self, bucket: Bucket) -> float:
-        """ZeRO-3's copy of the bucket in the order of ranks, and a gradient's share in fp64 for its norm.
+        """ZeRO-3's copy of several gradients in the order of ranks, and a gradient's share in fp64 for its norm.
 
         DeepSpeed's `reduce_scatter_coalesced` and `_constant_buffered_norm2`.
         """
         if self.in_place:
             return 0.0
-        return (BF16 * bucket.elements if self.stage == 3 else 0.0) + FP64 * min(bucket.largest, NORM_ELEMENTS)
+        alone = bucket.elements == bucket.largest * self.rank.workload.training.data_parallel
+        copied = self.stage == 3 and not alone
+        return BF16 * bucket.elements * copied + FP64 * min(bucket.largest, NORM_ELEMENTS)
 
     def _hold(self, occupant: str, nbytes: float) -> tuple[MemoryChange, ...]:
         return ((self.rank.gpu_memory, occupant, nbytes),) if nbytes else ()

@@ -55,7 +55,13 @@ def test_a_reduction_holds_the_bucket_again_and_a_gradient_in_double_precision(r
     buckets = [bucket for _, bucket in run.workload.buckets(60_000)]
     assert len(buckets) > 2
     assert most(run, REDUCED) == max(2 * bucket.elements + 8 * bucket.largest for bucket in buckets)
-    assert all(bucket.largest * ranks <= bucket.elements for bucket in buckets)
+
+
+def test_a_gradient_that_is_reduced_alone_is_not_copied() -> None:
+    with small_buckets(1):
+        run = run_of(True, {}, 2)
+    buckets = [bucket for _, bucket in run.workload.buckets(1)]
+    assert most(run, REDUCED) == 8 * max(bucket.largest for bucket in buckets)
 
 
 def test_buckets_that_an_mlp_overflows_are_reduced_beside_attention() -> None:
