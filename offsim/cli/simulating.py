@@ -1,4 +1,4 @@
-"""The commands that simulate scenarios one by one, and those that list profiles and schedulers.
+"""The commands that simulate scenarios one by one, and those that list scenarios and schedulers.
 
 Each is declared and carried out in one place: it checks its files, simulates, prints, writes. Text comes first and is
 complete before the slower pictures are begun. What only one command needs is imported in it, so that all start at once.
@@ -21,7 +21,6 @@ from offsim.cli.arguments import (
     SetOption,
     plot_option,
     profile_option,
-    profiles_from,
     scenarios_from,
     scheduler_option,
     schedulers_from,
@@ -215,21 +214,18 @@ def report(
         comparison.to_html(html)
 
 
-def profiles(
+def scenarios(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="Show this one, or a file's.", autocompletion=profiles_from),
+        str | None, typer.Argument(metavar="NAME", help="Print this one.", autocompletion=scenarios_from)
     ] = None,
 ) -> None:
-    """List hardware profiles, or show one.
+    """List scenarios that come with offsim, or print one.
 
-    Shows each value with its unit, where it comes from and what is known of its error.
+    Prints it as it is, to start from: offsim scenarios NAME > mine.yaml
     """
-    from offsim.cli.listings import profile_report, profiles_report
-    from offsim.platform.profiles import load_profile
+    from offsim.cli.listings import scenario_text, scenarios_report
 
-    style = style_of(sys.stdout)
-    show(profiles_report(style) if name is None else profile_report(load_profile(name), style))
+    show(scenarios_report(style_of(sys.stdout)) if name is None else scenario_text(name))
 
 
 def schedulers(
