@@ -12,7 +12,7 @@ import orjson
 
 from offsim.inputs.errors import InputError
 from offsim.inputs.files import atomic_write
-from offsim.results.result import PHASES
+from offsim.results.result import PHASES, SPEEDS
 from offsim.study.sweeps.axes import Cell, Sweep
 from offsim.study.sweeps.store import STORE, TABLE, Store, damaged
 
@@ -27,9 +27,7 @@ _FIGURES = {
     "gpus": "int64",
     "fits": "bool",
     **{f"{phase}_s": "double" for phase in PHASES},
-    "iteration_s": "double",
-    "tokens_per_s": "double",
-    "tflops_per_gpu": "double",
+    **dict.fromkeys(SPEEDS, "double"),
     "gpu_peak_bytes": "double",
     "gpu_capacity_bytes": "double",
     "host_peak_bytes": "double",
@@ -37,6 +35,7 @@ _FIGURES = {
     "limited_by": "string",
     **{f"{phase}_limited_by": "string" for phase in PHASES},
     "limits_s": "string",
+    "notes": "string",
     "verdict": "string",
     "error": "string",
 }
