@@ -1,1 +1,1 @@
-"""Scenarios from files that users already have: DeepSpeed's, accelerate's and the Trainer's configuration, a model's."""
+"""Scenarios from files that users have: configurations of DeepSpeed, accelerate and the Trainer, and a model's."""
