@@ -111,6 +111,8 @@ class Training:
         for layer, bucket in self.buckets:
             self.reduced[layer] = max(self._reduced(bucket), self.reduced.get(layer, 0.0))
         """Layer whose backward flushes a bucket -> what its reduction holds."""
+        self.reduced_in_mlp = {layer for layer, bucket in self.buckets if bucket.in_mlp}
+        """Layers that flush one in the MLP's backward, when attention holds what it has kept still."""
         self.forward_bytes = self._passing(lambda _: workload.layer_forward_bytes)
         """What a layer's forward holds beside what it keeps."""
         self.backward_bytes = self._passing(self._backward_bytes)
@@ -164,9 +166,8 @@ class Training:
         """The most that a layer holds in backward, recomputation included, beside what is reduced meanwhile."""
         workload, reduced = self.rank.workload, self.reduced.get(layer, 0.0)
         again = workload.layer_forward_bytes if layer < self.recomputed else 0.0
-        # Gradients of the MLP that overflow a bucket do so before attention's backward.
-        beside = 0.0 if any(bucket.in_mlp for flushed_by, bucket in self.buckets if flushed_by == layer) else reduced
-        return max(max(again, workload.layer_backward_bytes) - reduced, workload.layer_flush_bytes - beside)
+        flushing = workload.layer_flush_bytes - (0.0 if layer in self.reduced_in_mlp else reduced)
+        return max(max(again, workload.layer_backward_bytes) - reduced, flushing)
 
     def _passing(self, most: Callable[[int], float]) -> list[float]:
         """`most` of each layer without what it keeps; a recomputed layer has a part of it between two kept inputs."""
@@ -271,14 +272,10 @@ class Training:
                 restored = yield from schedule.restore(rank, layer, step, kept)
                 yield rank.launch(f"launch layer {layer} backward", launches, layer)
                 final = step == steps[0]
-                frees = (
-                    passing
-                    + self._hold(ACTIVATIONS, kept)
-                    + (
-                        # Module by module, what this layer gives back holds a layer further ahead.
-                        self._hold(GATHERED, self.gathered_bytes) if final and layer < self.live else ()
-                    )
-                )
+                frees = passing + self._hold(ACTIVATIONS, kept)
+                if final and layer < self.live:
+                    # Module by module, what this layer gives back holds a layer further ahead.
+                    frees += self._hold(GATHERED, self.gathered_bytes)
                 current = rank.compute(
                     f"layer {layer} backward", work, layer, [gathers[layer], restored], allocates=passing, frees=frees
                 )

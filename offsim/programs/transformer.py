@@ -412,18 +412,18 @@ class Workload:
         scores = [nbytes / BF16 * self.attention_scores for nbytes in self.scores.kept]
         return [*self._attention_tensors, *self._mlp_tensors, *scores]
 
-    @property
+    @cached_property
     def layer_activation_bytes(self) -> float:
         """What one layer keeps for its backward when nothing is recomputed."""
         return BF16 * sum(self.layer_tensors)
 
-    @property
+    @cached_property
     def layer_forward_bytes(self) -> float:
         """The most that a layer's forward holds at once: in attention with the scores, or at its end."""
         attention = BF16 * sum(self._attention_tensors) + self.scores.forward * self.attention_scores
         return max(attention, self.layer_activation_bytes)
 
-    @property
+    @cached_property
     def layer_backward_bytes(self) -> float:
         """The most that a layer's backward holds at once, from all that the layer keeps on.
 
@@ -437,7 +437,7 @@ class Workload:
         mlp = self._projections / (2 if m.swiglu and m.fused_swiglu else 1)
         return max(self.layer_activation_bytes + mlp, attention)
 
-    @property
+    @cached_property
     def layer_flush_bytes(self) -> float:
         """What a layer holds in backward when the up projection's gradient, the largest, has been computed.
 
