@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from offsim.inputs.document import Document, document_from
 from offsim.inputs.errors import Expected, InputError, suggestion
@@ -14,8 +14,9 @@ from offsim.inputs.fields import Count, Flag, Number, Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
 from offsim.inputs.validate import validate
 from offsim.inputs.yaml_input import read_yaml, with_overrides
-from offsim.platform.hardware import HardwareProfile
-from offsim.platform.profiles import load_profile, profile_file, with_changes
+from offsim.platform.changes import PART, with_changes
+from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile
+from offsim.platform.profiles import load_profile, profile_file
 from offsim.states.checkpoint import Checkpoint
 from offsim.states.placement import Placement
 
@@ -91,15 +92,32 @@ class SchedulerChoice(Section):
         return dict(self.model_extra or {})
 
 
+def _named_parts(changes: Any) -> Any:
+    """The `hardware_changes` with names of parts as sections of their own."""
+    if not isinstance(changes, Mapping):
+        return changes
+    return {name: {PART: given} if isinstance(given, str) else given for name, given in changes.items()}
+
+
+def _or_a_part(schema: dict[str, Any]) -> None:
+    schema["additionalProperties"] = {"anyOf": [schema["additionalProperties"], {"type": "string"}]}
+
+
+_Changes = Annotated[dict[str, dict[str, Number | str]], BeforeValidator(_named_parts)]
+
+
 class Scenario(Section):
     """One simulation. `hardware` is a profile's name or the path of a profile file.
 
-    `hardware_changes` replace values of the profile, or multiply them: {link: {h2d_bytes_per_s: x2}}.
+    `hardware_changes` replace values of the profile, or multiply them: {link: {h2d_bytes_per_s: x2}}. The name of a
+    part in place of values, {link: pcie5x16}, changes all that belongs together.
     """
 
     hardware: str = Field(min_length=1, description="a profile's name, or the path of its file")
-    hardware_changes: dict[str, dict[str, Number | str]] = Field(
-        default_factory=dict, description="section -> key -> a value in place of the profile's, or a factor such as x2"
+    hardware_changes: _Changes = Field(
+        default_factory=dict,
+        description="section -> key -> a value in place of the profile's, or a factor as x2; section -> another part",
+        json_schema_extra=_or_a_part,
     )
     model: Model
     training: Training
@@ -142,8 +160,9 @@ def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: 
     """Read and check a scenario.
 
     `source` is a file's path, the name of a shipped scenario, a mapping of the same shape, or a scenario. `overrides`
-    are `section.key=value` strings that replace or add values. Raises InputError for the first error, with file and
-    line or with the override. Scheduler options are checked when the scheduler is created.
+    are `section.key=value` strings that replace or add values; those of a section of the hardware, `link=pcie5x16`,
+    change the profile. Raises InputError for the first error, with file and line or with the override. Scheduler
+    options are checked when the scheduler is created.
     """
     folder: Any
     if isinstance(source, Scenario):
@@ -154,7 +173,7 @@ def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: 
         document = document_from(source)
         folder = document.data.pop("folder", Path("."))
     else:
-        path = _scenario_file(source)
+        path = scenario_file(source)
         document, folder = read_yaml(path), path.parent
         document.data.setdefault("name", path.stem)
     return scenario_from(document, folder, overrides)
@@ -162,13 +181,23 @@ def load_scenario(source: str | Path | Mapping[str, Any] | Scenario, overrides: 
 
 def scenario_from(document: Document, folder: Any, overrides: Sequence[str]) -> Scenario:
     """Check values and build the scenario, with `overrides` applied; errors as in `load_scenario`."""
-    document = with_overrides(document, overrides)
+    if overrides and "hardware_changes" in document.data:
+        changes = _named_parts(document.data["hardware_changes"])
+        document = Document(document.data | {"hardware_changes": changes}, document.marks)
+    document = with_overrides(document, overrides, _placed)
     if ("folder",) in document.marks:  # known from the file's place, not a key
         raise document.error(("folder",), f"unknown key 'folder'{suggestion('folder', _KEYS)}")
     document = Document({**document.data, "folder": folder}, document.marks)
     scenario = validate(document, Scenario)
     scenario._document = document
     return scenario
+
+
+def _placed(path: tuple[str, ...], written: str) -> tuple[str, ...]:
+    """Where an override's value goes: sections of the hardware into `hardware_changes`, a word there is a part's."""
+    path = ("hardware_changes", *path) if path[0] in FIXED_SECTIONS else path
+    is_part = path[0] == "hardware_changes" and len(path) == 2 and not written.lstrip().startswith("{")
+    return (*path, PART) if is_part else path
 
 
 def scheduler_options(scenario: Scenario, model: type[OptionsT]) -> OptionsT:
@@ -179,7 +208,8 @@ def scheduler_options(scenario: Scenario, model: type[OptionsT]) -> OptionsT:
     return validate(scenario.document, model, data=scenario.scheduler.options, at=("scheduler",))
 
 
-def _scenario_file(source: str | Path) -> Path:
+def scenario_file(source: str | Path) -> Path:
+    """Return the file of a scenario by its path or, for a shipped one, its name, which InputError says is unknown."""
     if isinstance(source, Path) or is_path(source):
         return Path(source)
     if path := packaged_file("scenarios", source):

@@ -10,7 +10,7 @@ import typer
 def schema(
     of: Annotated[Literal["scenario", "profile"], typer.Argument(help="What the files describe.")],
 ) -> None:
-    """Print the JSON Schema of scenarios or hardware profiles, which editors check and complete them by."""
+    """Print the JSON Schema of scenarios or profiles, for editors."""
     from offsim.cli.outputs import STDOUT, write_json
     from offsim.schema import SCHEMAS
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from offsim.inputs.document import flat
 from offsim.results.comparison import Comparison
@@ -14,6 +14,7 @@ from offsim.results.records import phase_columns
 from offsim.results.result import Result
 from offsim.results.units import engineering, format_capacity, format_memory, format_percent, format_time, plural
 from offsim.results.verdict import Verdict
+from offsim.schedulers.registry import scenario_scheduler
 from offsim.views.wording import (
     TierPeak,
     asked_line,
@@ -272,9 +273,7 @@ def _numbers(result: Result, peaks: Sequence[TierPeak]) -> tuple[Number, ...]:
         Number("tokens/s", f"{result.tokens_per_s:,.0f}", plural(result.gpus, "GPU")),
         Number("tokens a day", engineering(float(f"{result.tokens_per_day:.3g}")), "of iterations alone"),
         Number("TFLOP/s per GPU", f"{result.tflops_per_gpu:.1f}", "model FLOPs, without recomputation"),
-        Number(
-            "MFU", format_percent(result.mfu), "model FLOPs over the datasheet's dense bf16 peak (PaLM, appendix B)"
-        ),
+        Number("MFU", format_percent(result.mfu), "of the datasheet's dense bf16 peak"),
         *(
             Number("cost per 1e9 tokens", money(cost), f"at {result.scenario.price_per_gpu_hour:g} per GPU hour")
             for cost in [result.cost_per_1e9_tokens]
@@ -417,12 +416,22 @@ def _largest(result: Result, tiers: Sequence[str]) -> list[Cell]:
     return [Cell(max(held.get(tier, {}), key=lambda name: held[tier][name], default="")) for tier in tiers]
 
 
+def _said(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _settings(result: Result) -> dict[str, Any]:
+    """The scenario, with what its scheduler's options are where it does not give them."""
+    _, options = scenario_scheduler(result.scenario)
+    dump = result.scenario.model_dump(mode="json", exclude={"name"})
+    return dump | {"scheduler": {"name": result.scenario.scheduler.name, **options.model_dump(mode="json")}}
+
+
 def _differences(comparison: Comparison[Result]) -> Table | None:
-    dumps = (result.scenario.model_dump(mode="json", exclude={"name"}) for result in comparison)
-    settings = [{key: str(value) for key, value in flat(dump).items()} for dump in dumps]
+    settings = [{key: _said(value) for key, value in flat(_settings(result)).items()} for result in comparison]
     keys = dict.fromkeys(key for setting in settings for key in setting)
     rows = [
-        (Cell(key), *(Cell(setting.get(key, "")) for setting in settings))
+        (Cell(key), *(Cell(setting.get(key, "\N{EN DASH}")) for setting in settings))
         for key in keys
         if len({setting.get(key) for setting in settings}) > 1
     ]
