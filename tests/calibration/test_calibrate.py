@@ -23,7 +23,7 @@ from offsim.validation.run_table import SHIPPED_RUNS, read_runs
 from tests.calibration.rows import row, write
 from tests.calibration.synthetic_logs import whole_log
 from tests.calibration.synthetic_measurements import harness_folder
-from tests.calibration.synthetic_runs import BASE, TRUTH, runs_table
+from tests.calibration.synthetic_runs import BASE, LIKE_THEM, SCENARIO, TRUTH, runs_table
 
 TWO_CORE_VM = Path(__file__).parent / "microbenchmarks" / "two_core_vm.jsonl"
 
@@ -96,12 +96,13 @@ def test_runs_held_out_make_the_interval_of_predictions(measured: Path, tmp_path
     arguments = ["calibrate", str(measured / "runs.csv"), "--base", BASE, "--out", str(out)]
     (tmp_path / FILE_NAME).write_text('{"other": {}}')
     assert main(arguments) == 0
-    interval = simulate("zero3_20b_4xh100", [f"hardware={out}"]).interval
-    assert interval is not None
+    result = simulate(SCENARIO, [f"hardware={out}", *LIKE_THEM])
+    interval = result.interval
+    assert interval is not None, result.no_interval
     assert (interval.runs, interval.coverage, interval.groups) == (2, 2 / 3, ("random configurations",))
     assert read_held_out(tmp_path / FILE_NAME).keys() == {"other", "mine"}
     assert main([*arguments, "--holdout", "0"]) == 0  # what was known of the profile before is not of this one
-    assert simulate("zero3_20b_4xh100", [f"hardware={out}"]).interval is None
+    assert simulate(SCENARIO, [f"hardware={out}", *LIKE_THEM]).interval is None
     assert read_held_out(tmp_path / FILE_NAME).keys() == {"other"}
 
 
