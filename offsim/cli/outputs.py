@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offsim.inputs.errors import InputError, nearest
-from offsim.inputs.files import atomic_write, write_together
+from offsim.inputs.files import atomic_write, stream_of, write_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,16 +76,16 @@ def _check_place(path: str, where: str) -> None:
             raise InputError("found a folder, expected a file", where)
         if not os.access(path, os.W_OK):
             raise InputError("found a file that may not be written, expected one that may", where)
-        if not stat.S_ISREG(mode):
+        if _is_special(path):
             return
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"found the folder '{folder}', in which nothing may be written, expected another one", where)
 
 
 def _is_special(path: str) -> bool:
-    """Whether it is there and no plain file: a pipe, a terminal, /dev/null."""
+    """Whether it is there and no plain file, or standard output: a pipe, a terminal, /dev/null."""
     try:
-        return not stat.S_ISREG(os.stat(path).st_mode)
+        return stream_of(path) is not None or not stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
 
