@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Annotated, Any, get_args, get_origin
 
@@ -32,6 +33,37 @@ def profiles_report(style: Style = PLAIN) -> str:
     return "\n".join(blocks)
 
 
+def profiles_rows() -> list[dict[str, Any]]:
+    """Every profile that comes with offsim, without its values."""
+    profiles = [(name, load_profile(name)) for name in available_profiles()]
+    return [
+        {"name": name, "gpus_per_node": p.gpus_per_node, "validated": p.validated, "description": p.description}
+        for name, p in profiles
+    ]
+
+
+def profile_rows(profile: HardwareProfile) -> list[dict[str, Any]]:
+    """Every value of a profile."""
+    rows = []
+    for value in values_of(profile):
+        name = f"{value.section}.{value.field}"
+        known = profile.provenance.get(name)
+        rows.append(
+            {
+                "name": name,
+                "value": value.number,
+                "unit": value.unit,
+                "source": value.source,
+                "low": known and known.low,
+                "high": known and known.high,
+                "description": value.description,
+                "note": value.note,
+                "error": value.error,
+            }
+        )
+    return rows
+
+
 def profile_report(profile: HardwareProfile, style: Style = PLAIN) -> str:
     """Every value of a profile with its unit, where it comes from, and what is known of it."""
     head = [
@@ -54,6 +86,37 @@ def _section(section: str, values: Sequence[Value], style: Style) -> str:
         known = {"": value.description, "note: ": value.note, "error: ": value.error, "95 % interval: ": interval}
         lines += [wrapped(f"{kind}{text}", "      ", "      ") for kind, text in known.items() if text]
     return "\n".join(lines)
+
+
+def schedulers_rows() -> list[dict[str, Any]]:
+    """Every scheduler and activation rule that can be loaded."""
+    kinds: dict[str, tuple[Iterable[str], Callable[[str], Described]]] = {
+        "scheduler": (available_schedulers(), find_scheduler),
+        "activation rule": (available_rules(), find_rule),
+    }
+    rows = []
+    for kind, (names, find) in kinds.items():
+        for name in names:
+            with suppress(InputError):
+                cls = find(name)
+                summary, options = _docstring(cls).splitlines()[0], list(cls.Options.model_fields)
+                rows.append({"kind": kind, "name": name, "summary": summary, "options": options})
+    return rows
+
+
+def option_rows(name: str) -> list[dict[str, Any]]:
+    """The options of a scheduler or an activation rule."""
+    cls = find_rule(name) if name in available_rules() else find_scheduler(name)
+    return [
+        {
+            "option": option,
+            "type": _type(info.annotation),
+            "bounds": ", ".join(_bounds(info.metadata)),
+            "default": None if info.is_required() else info.default,
+            "description": info.description or "",
+        }
+        for option, info in cls.Options.model_fields.items()
+    ]
 
 
 def schedulers_report(style: Style = PLAIN) -> str:
@@ -106,7 +169,9 @@ def _report(name: str, cls: Described, facts: str, style: Style) -> str:
     lines = [style.heading("options")]
     for option, info in fields.items():
         default = "required" if info.is_required() else f"default {_shown(info.default)}"
-        lines.append(f"  {option}: {', '.join([_type(info.annotation), *_bounds(info.metadata), default])}")
+        lines.append(
+            wrapped(f"{option}: {', '.join([_type(info.annotation), *_bounds(info.metadata), default])}", "  ")
+        )
         if info.description:
             lines.append(wrapped(info.description, "      ", "      "))
     return "\n\n".join([*blocks, "\n".join(lines)])

@@ -16,6 +16,7 @@ import typer
 from offsim.cli.arguments import (
     SCENARIO,
     AllRanksOption,
+    CsvOption,
     JsonOption,
     ScenarioArgument,
     SetOption,
@@ -43,6 +44,7 @@ def run(
         str | None, typer.Option(metavar="FILE", help="Write a trace for Perfetto (.json, .json.gz).")
     ] = None,
     json: JsonOption = None,
+    csv: CsvOption = None,
     all_ranks: AllRanksOption = False,
     interval: Annotated[
         bool,
@@ -85,14 +87,14 @@ def run(
     from offsim.views.facts import facts_of
     from offsim.views.text import result_text
 
-    outputs = {"--plot": plot, "--trace": trace, "--json": json, "--emit-scenario": emit_scenario}
+    outputs = {"--plot": plot, "--trace": trace, "--json": json, "--csv": csv, "--emit-scenario": emit_scenario}
     files = Files(deepspeed, model, hardware, gpus, sequence)
     check_outputs(outputs, suffixes=SUFFIXES, inputs=files.inputs if scenario is None else [scenario])
     chosen, draft = scenario_of(scenario, files, overrides or [])
     if scheduler is not None:
         chosen = under(chosen, scheduler)
     result = api.simulate(chosen, all_ranks=all_ranks)
-    if draft is not None and json != STDOUT:
+    if draft is not None and STDOUT not in (json, csv):
         show(f"{account(draft, chosen, style_of(sys.stdout))}\n")
     elif draft is not None:
         note(account(draft, chosen, style_of(sys.stderr)))
@@ -102,6 +104,8 @@ def run(
         json,
         lambda style: result_text(facts_of(result, interval=known, trust=trust), style),
         lambda: result.to_dict() | (interval_dict(result) if interval else {}),
+        csv,
+        lambda: [{"name": result.name, **result.figures(), "inside_measured_range": result.measured_range.inside}],
     )
     if emit_scenario is not None:
         write_scenario(emit_scenario, chosen, draft)
@@ -125,6 +129,7 @@ def compare(
     overrides: SetOption = None,
     plot: Annotated[str | None, plot_option("Draw the timelines on one time axis")] = None,
     json: JsonOption = None,
+    csv: CsvOption = None,
     all_ranks: AllRanksOption = False,
 ) -> None:
     """Compare schedulers side by side.
@@ -134,7 +139,7 @@ def compare(
     if every:
         if schedulers:
             raise InputError("found --scheduler as well, expected one of them", "--all")
-        _compare_all(scenario, overrides or [], plot, json, all_ranks)
+        _compare_all(scenario, overrides or [], plot, json, csv, all_ranks)
         return
     from offsim import api
     from offsim.cli.schedulers import chosen
@@ -142,12 +147,12 @@ def compare(
     from offsim.views.facts import comparison_facts
     from offsim.views.text import comparison_text
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=[scenario])
     scenarios, left_out = chosen(load_scenario(scenario, overrides or []), schedulers or [])
     comparison = api.compare(scenarios, all_ranks=all_ranks)
     for line in left_out:
         note(line)
-    give(json, partial(comparison_text, comparison_facts(comparison)), comparison.to_dict)
+    give(json, partial(comparison_text, comparison_facts(comparison)), comparison.to_dict, csv, comparison.figures)
     if plot is None:
         return
     if not any(result.fits for result in comparison):
@@ -160,14 +165,16 @@ def compare(
     write_picture(plot, comparison.plot(title=title))
 
 
-def _compare_all(scenario: str, overrides: Sequence[str], plot: str | None, json: str | None, all_ranks: bool) -> None:
+def _compare_all(
+    scenario: str, overrides: Sequence[str], plot: str | None, json: str | None, csv: str | None, all_ranks: bool
+) -> None:
     from offsim.results.survey import survey
     from offsim.scenario import load_scenario
     from offsim.views.survey import survey_text
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=[scenario])
     found = survey(load_scenario(scenario, overrides), all_ranks=all_ranks)
-    give(json, partial(survey_text, found), found.to_dict)
+    give(json, partial(survey_text, found), found.to_dict, csv, found.figures)
     if plot is not None:
         from offsim.views.survey_picture import plot_survey
 
@@ -220,31 +227,44 @@ def profiles(
         str | None,
         typer.Argument(metavar="NAME", help="Show this one, or a file's.", autocompletion=profiles_from),
     ] = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """List hardware profiles, or show one.
 
     Shows each value with its unit, where it comes from and what is known of its error.
     """
-    from offsim.cli.listings import profile_report, profiles_report
+    from offsim.cli.listings import profile_report, profile_rows, profiles_report, profiles_rows
     from offsim.platform.profiles import load_profile
 
-    style = style_of(sys.stdout)
-    show(profiles_report(style) if name is None else profile_report(load_profile(name), style))
+    check_outputs({"--json": json, "--csv": csv}, inputs=[name] if name else [])
+    if name is None:
+        give(json, profiles_report, lambda: {"profiles": profiles_rows()}, csv, profiles_rows)
+        return
+    profile = load_profile(name)
+    rows = partial(profile_rows, profile)
+    give(json, partial(profile_report, profile), lambda: {"name": profile.name, "values": rows()}, csv, rows)
 
 
 def schedulers(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Show this one.", autocompletion=schedulers_from)
     ] = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """List schedulers and activation rules, or show one.
 
     Shows what it does and its options with type, bounds and default.
     """
-    from offsim.cli.listings import scheduler_report, schedulers_report
+    from offsim.cli.listings import option_rows, scheduler_report, schedulers_report, schedulers_rows
 
-    style = style_of(sys.stdout)
-    show(schedulers_report(style) if name is None else scheduler_report(name, style))
+    check_outputs({"--json": json, "--csv": csv})
+    if name is None:
+        give(json, schedulers_report, lambda: {"schedulers": schedulers_rows()}, csv, schedulers_rows)
+        return
+    rows = partial(option_rows, name)
+    give(json, partial(scheduler_report, name), lambda: {"name": name, "options": rows()}, csv, rows)
 
 
 def _draw(result: Result, plot: str | None, trace: str | None) -> None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from offsim.cli.arguments import AllRanksOption, JobsOption, JsonOption, ScenarioArgument, SetOption, plot_option
-from offsim.cli.outputs import SUFFIXES, check_outputs, give, write_picture
+from offsim.cli.arguments import (
+    AllRanksOption,
+    CsvOption,
+    JobsOption,
+    JsonOption,
+    ScenarioArgument,
+    SetOption,
+    plot_option,
+)
+from offsim.cli.outputs import SUFFIXES, check_outputs, give, rows_of, write_picture
 from offsim.cli.terminal import note
 
 
@@ -27,15 +35,24 @@ def sweep(
         str | None,
         typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler, such as tcp://host:8786."),
     ] = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """Simulate every combination of many values.
 
     A sweep names a scenario and values to try of scheduler, hardware, model and training; all combinations become one
     Parquet table in the folder. Whatever interrupts it, --resume continues.
     """
-    from offsim.cli.sweeps import sweep_file
+    from offsim.cli.sweeps import sweep_file, sweep_report
+    from offsim.study.sweeps.parquet import read_results
 
-    sweep_file(sweep, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask)
+    check_outputs({"--json": json, "--csv": csv}, inputs=[sweep])
+    finished = sweep_file(sweep, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask)
+
+    def rows() -> list[dict[str, Any]]:
+        return rows_of(read_results(out))
+
+    give(json, partial(sweep_report, out, finished), lambda: {"points": rows()}, csv, rows)
 
 
 def tune(
@@ -70,6 +87,7 @@ def tune(
         bool, typer.Option("--upgrades/--no-upgrades", help="Say what better hardware would buy.")
     ] = True,
     json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """Find the fastest setting that fits in memory.
 
@@ -83,7 +101,7 @@ def tune(
     from offsim.study.tuning.tune import tune as find_fastest
     from offsim.study.tuning.upgrades import upgrades
 
-    check_outputs({"--json": json}, inputs=[scenario])
+    check_outputs({"--json": json, "--csv": csv}, inputs=[scenario])
     chosen = load_scenario(scenario, overrides or ())
     names = None if over is None else [name.strip() for name in over.split(",")]
     tried = values_to_try(tries or ())
@@ -92,10 +110,13 @@ def tune(
         mapper: Mapper = map if (jobs or cores()) == 1 else partial(workers.map, chunksize=4)
         tuning = find_fastest(chosen, question, mapper)
         bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
-    give(json, partial(tuning_report, chosen.name, tuning, bought), lambda: tuning_json(tuning, bought))
+    text = partial(tuning_report, chosen.name, tuning, bought)
+    give(json, text, lambda: tuning_json(tuning, bought), csv, lambda: rows_of(tuning.table))
 
 
-def optimum(scenario: ScenarioArgument, overrides: SetOption = None, json: JsonOption = None) -> None:
+def optimum(
+    scenario: ScenarioArgument, overrides: SetOption = None, json: JsonOption = None, csv: CsvOption = None
+) -> None:
     """Find how far schedules are from the best one.
 
     Searches every way to divide up to 8 sub-groups among GPU and CPU (state on the GPU, updated on the CPU, or fetched
@@ -105,9 +126,9 @@ def optimum(scenario: ScenarioArgument, overrides: SetOption = None, json: JsonO
     from offsim.scenario import load_scenario
     from offsim.study.optimum.search import distances
 
-    check_outputs({"--json": json}, inputs=[scenario])
+    check_outputs({"--json": json, "--csv": csv}, inputs=[scenario])
     found = distances(load_scenario(scenario, overrides or ()))
-    give(json, partial(optimum_report, found), found.to_dict)
+    give(json, partial(optimum_report, found), found.to_dict, csv, lambda: found.to_dict()["schedules"])
 
 
 def sensitivity(
@@ -115,6 +136,7 @@ def sensitivity(
     overrides: SetOption = None,
     plot: Annotated[str | None, plot_option("Draw what each value's range does to the time")] = None,
     json: JsonOption = None,
+    csv: CsvOption = None,
     all_ranks: AllRanksOption = False,
 ) -> None:
     """Find which hardware values the time depends on.
@@ -130,13 +152,13 @@ def sensitivity(
     from offsim.views.text import result_text
     from offsim.views.wording import drawing_title
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=[scenario])
     result = simulate(scenario, overrides or [], all_ranks=all_ranks)
     found = sensitivity_of(result) if result.fits else None
     if found:
-        give(json, partial(sensitivity_report, found), found.to_dict)
+        give(json, partial(sensitivity_report, found), found.to_dict, csv, lambda: found.to_dict()["values"])
     else:
-        give(json, partial(result_text, facts_of(result)), lambda: result.to_dict(series=False))
+        give(json, partial(result_text, facts_of(result)), lambda: result.to_dict(series=False), csv)
     if plot is not None and found:
         write_picture(plot, found.plot(title=drawing_title(result)))
     elif plot is not None:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
 
-from offsim.cli.terminal import Style, note, show, style_of
+from offsim.cli.terminal import Style, note
 from offsim.inputs.errors import InputError
 from offsim.results.units import plural
 from offsim.study.sweeps.parquet import read_results
@@ -17,15 +16,12 @@ from offsim.study.sweeps.store import TABLE
 from offsim.study.sweeps.sweep import Progress, run_sweep
 from offsim.study.sweeps.sweep_file import read_sweep
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 SECONDS_BETWEEN_LINES = 5.0
 SHOWN = 5
 
 
-def sweep_file(source: str, *, out: str, jobs: int | None, resume: bool, max_points: int, dask: str | None) -> None:
-    """`offsim sweep`."""
+def sweep_file(source: str, *, out: str, jobs: int | None, resume: bool, max_points: int, dask: str | None) -> Progress:
+    """Simulate the points of a sweep that are not in the folder yet, and say how far it is."""
     if not out:
         raise InputError("found an empty name, expected a folder's", "--out ''")
     plan = read_sweep(source)
@@ -39,13 +35,10 @@ def sweep_file(source: str, *, out: str, jobs: int | None, resume: bool, max_poi
                 last = progress
                 report(progress)
 
-            finished = run_sweep(
-                plan, Path(out), jobs=jobs, resume=resume, max_points=max_points, dask=dask, report=follow
-            )
+            return run_sweep(plan, Path(out), jobs=jobs, resume=resume, max_points=max_points, dask=dask, report=follow)
     except KeyboardInterrupt:
         note(f"interrupted: {last.done:,} of {last.total:,} points are in {out}; --resume continues")
         raise
-    show(_summary(read_results(out), finished, out, style_of(sys.stdout)))
 
 
 @contextmanager
@@ -90,7 +83,9 @@ def _lines() -> Callable[[Progress], None]:
     return report
 
 
-def _summary(table: pd.DataFrame, progress: Progress, out: str, style: Style) -> str:
+def sweep_report(out: str, progress: Progress, style: Style) -> str:
+    """How many points there are, where, and the fastest."""
+    table = read_results(out)
     failed = int(table["error"].notna().sum())
     unfit = int((table["fits"] == False).sum())  # noqa: E712 (null where a point failed)
     parts = [f"{plural(progress.total, 'point')}: {progress.simulated:,} simulated"]

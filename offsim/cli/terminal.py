@@ -72,7 +72,7 @@ def _printing() -> Iterator[None]:
         raise InputError(f"cannot be written: {error.strerror or error}", STDOUT) from error
 
 
-def _write(stream: TextIO, text: str) -> None:
+def _write(stream: TextIO | None, text: str) -> None:
     if stream is None:
         return
     encoding = stream.encoding or "ascii"
