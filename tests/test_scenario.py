@@ -158,7 +158,8 @@ def test_what_is_wrong_in_a_file(file: Path, line: str, wrong: str, message: str
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({}, "missing key 'hardware'"),
+        ({}, "missing keys: hardware, model, training, scheduler"),
+        ({key: VALUES[key] for key in VALUES if key != "model"}, "missing key 'model'"),
         (VALUES | {"modle": 3}, "unknown key 'modle'; did you mean 'model'?"),
         (VALUES | {"model": VALUES["model"] | {"heads": 7}}, "model.heads: found 7, expected a divisor of model.hid"),
         (VALUES | {"folder": 3}, "folder: found 3, expected a path"),

@@ -1,4 +1,4 @@
-"""Hardware profiles, schedulers and activation rules as text: lists of all, and everything about one."""
+"""Scenarios, hardware profiles, schedulers and activation rules as text: lists of all, and everything about one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import Annotated, Any, get_args, get_origin
 from offsim.activations.registry import available_rules, find_rule
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.inputs.errors import InputError, nearest
+from offsim.inputs.reading import reading
 from offsim.platform.hardware import HardwareProfile
+from offsim.platform.parts import catalogue
 from offsim.platform.profiles import available_profiles, load_profile
 from offsim.programs.activations import ActivationRule
 from offsim.programs.schedule import TrainingSchedule
 from offsim.results.units import plural
+from offsim.scenario import available_scenarios, scenario_file
 from offsim.schedulers.registry import available_schedulers, find_scheduler
 from offsim.views.provenance import Value, values_of
 from offsim.views.wording import validated
@@ -62,6 +65,53 @@ def profile_rows(profile: HardwareProfile) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def parts_rows() -> list[dict[str, Any]]:
+    """Every part of the catalogue by the name that options take."""
+    known = catalogue()
+    listed = {
+        "--gpu": {name: f"{part.description}, {part.link}" for name, part in known.gpus.items()},
+        "--cpu": {name: f"{cpu.cores} cores, {cpu.memory}" for name, cpu in known.cpus.items()},
+        "--link": {name: link["peak_bytes_per_s"]["note"] for name, link in known.links.items()},
+        "--nvme": {name: f"{float(ssd['read_bytes_per_s']['value']):g} B/s read" for name, ssd in known.nvme.items()},
+    }
+    return [
+        {"option": option, "name": name, "description": said}
+        for option, parts in listed.items()
+        for name, said in parts.items()
+    ]
+
+
+def parts_report(style: Style = PLAIN) -> str:
+    """The parts, option by option."""
+    blocks = []
+    for option, group in groupby(parts_rows(), key=lambda row: str(row["option"])):
+        parts = {row["name"]: row["description"] for row in group}
+        width = max(map(len, parts))
+        lines = [wrapped(said, f"  {name:<{width}}  ", " " * (width + 4)) for name, said in parts.items()]
+        blocks.append("\n".join([style.heading(option), *lines]))
+    return "\n\n".join(blocks)
+
+
+def scenarios_rows() -> list[dict[str, Any]]:
+    """Every scenario that comes with offsim, with what its first comment says."""
+    return [
+        {"name": name, "description": path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()}
+        for name, path in available_scenarios().items()
+    ]
+
+
+def scenarios_report(style: Style = PLAIN) -> str:
+    """Every scenario that comes with offsim."""
+    rows = scenarios_rows()
+    return "\n".join(f"{style.heading(row['name'])}\n{wrapped(row['description'], '  ', '  ')}" for row in rows)
+
+
+def scenario_text(name: str) -> str:
+    """A scenario as its file has it."""
+    with reading(scenario_file(name), "a YAML file") as file:
+        return file.read().decode("utf-8", "replace").rstrip()
 
 
 def profile_report(profile: HardwareProfile, style: Style = PLAIN) -> str:

@@ -1,4 +1,4 @@
-"""The commands that simulate scenarios one by one, and those that list profiles and schedulers.
+"""The commands that simulate scenarios one by one, and those that list scenarios and schedulers.
 
 Each is declared and carried out in one place: it checks its files, simulates, prints, writes. Text comes first and is
 complete before the slower pictures are begun. What only one command needs is imported in it, so that all start at once.
@@ -22,7 +22,6 @@ from offsim.cli.arguments import (
     SetOption,
     plot_option,
     profile_option,
-    profiles_from,
     scenarios_from,
     scheduler_option,
     schedulers_from,
@@ -222,28 +221,28 @@ def report(
         comparison.to_html(html)
 
 
-def profiles(
+def scenarios(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="Show this one, or a file's.", autocompletion=profiles_from),
+        str | None, typer.Argument(metavar="NAME", help="Print this one.", autocompletion=scenarios_from)
     ] = None,
     json: JsonOption = None,
     csv: CsvOption = None,
 ) -> None:
-    """List hardware profiles, or show one.
+    """List scenarios that come with offsim, or print one.
 
-    Shows each value with its unit, where it comes from and what is known of its error.
+    Prints it as it is, to start from: offsim scenarios NAME > mine.yaml
     """
-    from offsim.cli.listings import profile_report, profile_rows, profiles_report, profiles_rows
-    from offsim.platform.profiles import load_profile
+    from offsim.cli.listings import scenario_text, scenarios_report, scenarios_rows
 
-    check_outputs({"--json": json, "--csv": csv}, inputs=[name] if name else [])
+    check_outputs({"--json": json, "--csv": csv})
     if name is None:
-        give(json, profiles_report, lambda: {"profiles": profiles_rows()}, csv, profiles_rows)
+        give(json, scenarios_report, lambda: {"scenarios": scenarios_rows()}, csv, scenarios_rows)
         return
-    profile = load_profile(name)
-    rows = partial(profile_rows, profile)
-    give(json, partial(profile_report, profile), lambda: {"name": profile.name, "values": rows()}, csv, rows)
+    if json or csv:
+        raise InputError(
+            "found a scenario as well, expected none: it is printed as it is", "--json" if json else "--csv"
+        )
+    show(scenario_text(name))
 
 
 def schedulers(

@@ -123,7 +123,8 @@ def _upgrades(best: Outcome, bought: Sequence[Upgrade], style: Style) -> str:
             (upgrade.name, format_time(found.iteration_s), f"{found.tokens_per_s / best.tokens_per_s:.2f}x", then)
         )
     title = style.heading("what one upgrade would buy, with the settings tuned to it")
-    return f"{title}\n{style.table(rows, ('upgrade', 'time', 'gain', 'then with'), 'lrrl')}"
+    scales = [wrapped(f"{upgrade.name} scales {', '.join(upgrade.scales)}", "- ", "  ") for upgrade in bought]
+    return "\n".join([title, style.table(rows, ("upgrade", "time", "gain", "then with"), "lrrl"), *scales])
 
 
 def _to_set(best: Outcome, style: Style) -> str:
@@ -152,7 +153,10 @@ def tuning_json(tuning: Tuning, bought: Sequence[Upgrade]) -> dict[str, Any]:
         "simulated": len(tuning.outcomes),
         "left_out": tuning.left_out,
         "skipped": dict(tuning.skipped),
-        "upgrades": {upgrade.name: _outcome_json(upgrade.best) if upgrade.best else None for upgrade in bought},
+        "upgrades": {
+            upgrade.name: {"scales": upgrade.scales} | (_outcome_json(upgrade.best) if upgrade.best else {})
+            for upgrade in bought
+        },
     }
 
 

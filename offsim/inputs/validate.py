@@ -37,19 +37,25 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 class _Problem(NamedTuple):
     path: KeyPath
     text: str
-    missing: bool = False
+    missing: str = ""
+    """The key that is missing."""
 
 
 def validate(document: Document, model: type[ModelT], data: Any = None, at: KeyPath = ()) -> ModelT:
     """Build `model` from the document, or from `data`, the part of it at the path `at`.
 
-    Raises InputError for the first problem by line. Missing keys come last, because a misspelt key is missing too.
+    Raises InputError for the first problem by line. Missing keys come last, because a misspelt key is missing too, and
+    all at once.
     """
     try:
         return model.model_validate(document.data if data is None else data)
     except ValidationError as error:
         problems = [_problem(document, model, details, at) for details in error.errors(include_url=False)]
-    first = min(problems, key=lambda problem: (problem.missing, document.mark(problem.path).line))
+    first = min(problems, key=lambda problem: (bool(problem.missing), document.mark(problem.path).line))
+    if first.missing and len(problems) > 1:
+        raise document.error(
+            first.path, f"missing keys: {', '.join(dict.fromkeys(problem.missing for problem in problems))}"
+        )
     raise document.error(first.path, first.text)
 
 
@@ -81,7 +87,8 @@ def _problem_of_keys(model: type[BaseModel], details: ErrorDetails, at: KeyPath)
     fields = _fields(model, tuple(inside))
     if details["type"] == "missing":
         meaning = f" ({fields[str(name)]})" if fields.get(str(name)) else ""
-        return _Problem(section, f"missing key '{dotted((*section, name))}'{meaning}", missing=True)
+        missing = dotted((*section, name))
+        return _Problem(section, f"missing key '{missing}'{meaning}", missing)
     place = f" in {dotted(section)}" if section else ""
     return _Problem((*section, name), f"unknown key '{name}'{place}{suggestion(str(name), fields)}")
 

@@ -17,8 +17,11 @@ from offsim import __path__ as package
 from offsim.activations import available_rules
 from offsim.cli import main
 from offsim.cli.terminal import Style, style_of
-from offsim.platform.profiles import available_profiles, load_profile, unit_of
+from offsim.inputs.units import unit_of
+from offsim.platform.parts import catalogue
+from offsim.platform.profiles import available_profiles, load_profile
 from offsim.results.simulate import simulate
+from offsim.scenario import available_scenarios
 from offsim.schedulers.registry import available_schedulers
 
 ROOT = Path(package[0]).parent
@@ -204,6 +207,32 @@ def test_compare_where_nothing_fits(capsys: pytest.CaptureFixture[str], tmp_path
     assert "nothing to draw" in printed.err
     assert not plot.exists()
     assert all(result["speedup"] is None for result in compared)
+
+
+def test_scenarios(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = text_of(capsys, "scenarios")
+    for name, path in available_scenarios().items():
+        text = path.read_text(encoding="utf-8")
+        assert text_of(capsys, "scenarios", name) == text.rstrip() + "\n"
+        assert f"{name}\n  {text.partition(chr(10))[0].removeprefix('# ')[:40]}" in listed
+    assert main(["scenarios", "dos_20b_4xh10"]) == 2
+    assert "did you mean 'dos_20b_4xh100'?" in capsys.readouterr().err
+
+
+def test_a_profile_as_yaml(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = text_of(capsys, "profiles", "azure-nc96ads-a100", "--yaml")
+    path = tmp_path / "azure-nc96ads-a100.yaml"
+    path.write_text(text)
+    assert load_profile(path) == load_profile("azure-nc96ads-a100")
+    assert 'note: "inherited from polaris-4xa100, not of this machine; DOS runs; ' in text
+    assert main(["profiles", "--yaml"]) == 2
+    assert "--yaml: found no profile to print" in capsys.readouterr().err
+
+
+def test_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = text_of(capsys, "profiles", "parts")
+    known = catalogue()
+    assert [name for name in (*known.gpus, *known.cpus, *known.links, *known.nvme) if f"  {name} " not in listed] == []
 
 
 def test_profiles(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ COMMANDS = {
     "offsim optimum": "optimum small.yaml --set training.subgroup_size=100000",
     "offsim profiles": "profiles",
     "offsim profiles NAME": "profiles jlse-4xh100-nvme",
+    "offsim profiles parts": "profiles parts",
+    "offsim scenarios": "scenarios",
     "offsim schedulers": "schedulers",
     "offsim schedulers NAME": "schedulers zero_infinity",
     "offsim trace": "trace trace.json",

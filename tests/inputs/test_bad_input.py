@@ -176,7 +176,10 @@ def profile(name: str, extends: str = "", extra: str = "") -> str:
             "b.yaml:2: extends: found 'a.yaml', expected a pro",
         ),
         ({"a": profile("a", "gh20")}, "a.yaml:2: unknown hardware profile 'gh20'; did you mean 'gh200'?"),
-        ({"a": profile("a")}, "a.yaml:1: missing key '"),
+        (
+            {"a": profile("a")},
+            "a.yaml:1: missing keys: description, gpus_per_node, gpu.memory_bytes, gpu.reserved_bytes, ",
+        ),
         ({"a": profile("b")}, "a.yaml:1: name: found 'b', expected 'a', the file's name"),
         (
             {"a": profile("a", "gh200", "gpu: {memory_bytes: 8e10}\n")},

@@ -143,6 +143,8 @@ class _Reader:
     def _column(self, at: KeyPath, name: str, given: Any) -> _Column:
         fields = axis_fields(self.schedulers, self.profiles)
         check_name(self.document, at, name, fields, self.schedulers)
+        if isinstance(given, Mapping) and "from" in given:
+            given = {key: self.document.without_unit((*at, key), one, name) for key, one in given.items()}
         written, labels, places = read_values(self.document, at, given)
         values = [
             check_value(name, value, self.document.mark(place), fields, self.folder)
@@ -152,7 +154,8 @@ class _Reader:
             self.named += [value if isinstance(value, str) else value["name"] for value in values]
         if name == "hardware":
             self.profiles += [load_profile(value) for value in values]
-        return values, [*(labels or cells_of(written))]
+        numbers = [value if isinstance(value, float) else one for value, one in zip(values, written, strict=True)]
+        return values, [*(labels or cells_of(numbers))]
 
     def _condition(self, at: KeyPath, given: Any, axes: Sequence[Axis]) -> Condition:
         if not isinstance(given, Mapping) or not given:
@@ -166,7 +169,8 @@ class _Reader:
             cells = [row[axes[number].columns.index(name)] for row in axes[number].cells]
             meant: set[int] = set()
             for one in wanted if isinstance(wanted, list) else [wanted]:
-                found = {position for position, cell in enumerate(cells) if same_cell(cell, one)}
+                plain = self.document.without_unit((*at, name), one, name)
+                found = {position for position, cell in enumerate(cells) if same_cell(cell, plain)}
                 if not found:
                     listed = ", ".join(str(cell) for cell in cells[:10]) + (", ..." if len(cells) > 10 else "")
                     problem = f"{dotted((*at, name))}: found {one!r}, expected a value of that axis: {listed}"

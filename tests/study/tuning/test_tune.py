@@ -217,6 +217,17 @@ def test_upgrades_multiply_what_the_scenario_has_already_changed() -> None:
     assert after.uplink_bytes_per_s is None
 
 
+def test_a_faster_link_leaves_what_the_cpu_stages() -> None:
+    base = load_scenario("zero3_3b_rtx4090")
+    before = scenario_profile(base).link
+    for after in (upgraded(base, "PCIe x2"), load_scenario("zero3_3b_rtx4090", ["link=pcie5x16"])):
+        link = scenario_profile(after).link
+        for name in ("h2d_bytes_per_s", "d2h_bytes_per_s", "duplex_bytes_per_s", "uplink_bytes_per_s"):
+            assert getattr(link, name) == 2 * getattr(before, name)
+        assert link.pageable_h2d_bytes_per_s == before.pageable_h2d_bytes_per_s
+        assert link.pageable_d2h_bytes_per_s == before.pageable_d2h_bytes_per_s
+
+
 def test_more_gpu_memory_buys_what_does_not_fit_without() -> None:
     question = Question(values={"scheduler": NAMES}, over=("scheduler",))  # of the same result: no stale parameters
     tuning = tune("dos_70b_dgx_h200", question)
@@ -229,6 +240,8 @@ def test_more_gpu_memory_buys_what_does_not_fit_without() -> None:
     assert then.tokens_per_s > now.tokens_per_s
     table = upgrades_table(tuning, bought)
     assert table.index.tolist() == ["as it is", *UPGRADES]
+    # a DGX H200's GPUs share no port
+    assert bought[0].scales == ("link.h2d_bytes_per_s", "link.d2h_bytes_per_s", "link.duplex_bytes_per_s")
     assert table["gain"].tolist() == [t / now.tokens_per_s for t in table["tokens_per_s"]]
     assert table.loc["GPU memory x2", "tokens_per_s"] == then.tokens_per_s
 

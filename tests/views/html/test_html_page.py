@@ -19,7 +19,8 @@ import pytest
 from offsim import __path__ as package
 from offsim.api import Comparison, Result, compare, simulate
 from offsim.cli import main
-from offsim.platform.profiles import load_profile, unit_of
+from offsim.inputs.units import unit_of
+from offsim.platform.profiles import load_profile
 from offsim.results.units import engineering, format_memory, format_time
 from offsim.validation.accuracy import held_out
 from offsim.validation.predictions import validate_runs
