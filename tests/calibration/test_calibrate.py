@@ -57,7 +57,7 @@ def test_any_mix_of_files_becomes_one_profile(measured: Path, capsys: pytest.Cap
     files = [str(measured / "runs.csv"), str(measured / "harness")]
     assert main(["calibrate", *files, "--base", BASE, "--out", str(out)]) == 0
     printed = capsys.readouterr()
-    assert printed.err == ""
+    assert printed.err == f"wrote {out}\n"
     lines = printed.out.splitlines()
     assert max(map(len, lines)) <= 80
     for part in (
