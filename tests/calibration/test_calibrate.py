@@ -226,8 +226,8 @@ def test_what_does_not_fit_or_is_of_other_hardware_is_not_used(
     out = tmp_path / "mine.yaml"
     assert main(["calibrate", str(table), "--base", BASE, "--out", str(out)]) == 0
     notes = capsys.readouterr().err.splitlines()
-    assert notes[0] == f"not used: 1 of 3 runs, of other hardware than {BASE}"
-    assert notes[1].startswith("not used: line 3: was measured, but ")
+    assert notes[1] == f"not used: 1 of 3 runs, of other hardware than {BASE}"
+    assert notes[2].startswith("not used: line 3: was measured, but ")
 
 
 def test_runs_without_times_of_all_phases_are_named(measured: Path, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_link_faster_than_its_peak_is_refused(
         (["runs.csv", "--base", BASE, "--holdout", "nan"], "--holdout: found nan, expected at least 0 and less than 1"),
         (["absent.jsonl", "--base", BASE], "absent.jsonl: no such file"),
         (["absent.log", "--base", BASE], "absent.log: no such file"),
-        (["long" * 2000, "--base", BASE], f"{'long' * 2000}: cannot be read: "),
+        (["long" * 2000, "--base", BASE], "long" * 60),
         (["untimed.csv", "--base", BASE], "untimed.csv: found no run with times of all phases that fits in memory"),
         (["unknown.jsonl", "--base", BASE], "unknown.jsonl: found nothing that determines a value of the profile"),
     ],
