@@ -124,6 +124,7 @@ class Scenario(Section):
     placement: Placement = Placement()
     scheduler: SchedulerChoice
     checkpoint: Checkpoint | None = None
+    price_per_gpu_hour: Number | None = Field(default=None, ge=0, description="for costs, in any currency")
     name: str = Field(default="", description="what results call it; by default the file's name")
     folder: Path = Field(default=Path("."), exclude=True, description="what a relative profile path is relative to")
     _document: Document = PrivateAttr(default_factory=Document)

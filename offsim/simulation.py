@@ -21,13 +21,17 @@ from offsim.states.placement import Placed, Rule, tiers_of
 
 
 def run_scenario(
-    scenario: Scenario, profile: HardwareProfile, all_ranks: bool, stretch: Mapping[str, float] | None
+    scenario: Scenario,
+    profile: HardwareProfile,
+    all_ranks: bool,
+    stretch: Mapping[str, float] | None,
+    bounded: bool = True,
 ) -> Run:
-    """Simulate a scenario on a profile. Raises InputError for errors in either."""
+    """Simulate a scenario on a profile, or with more memory than that has. Raises InputError for errors in either."""
     for kind, times in (stretch or {}).items():
         if not 0 < times < math.inf:
             raise InputError(f"stretch of {kind!r}: found {times!r}, expected a number above 0")
-    return run_training(profile, *checked(scenario, profile), all_ranks, stretch, scenario.checkpoint)
+    return run_training(profile, *checked(scenario, profile), all_ranks, stretch, scenario.checkpoint, bounded)
 
 
 def checked(

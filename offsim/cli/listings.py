@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from offsim.activations.registry import available_rules, find_rule
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
@@ -240,7 +241,8 @@ def _type(annotation: Any) -> str:
     names: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text"}
     if annotation in names:
         return names[annotation]
-    if type(None) in (choices := get_args(annotation)):
+    choices = get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
         return " or ".join("none" if choice is type(None) else _type(choice) for choice in choices)
     if get_origin(annotation) is Annotated:
         return _type(choices[0])

@@ -68,6 +68,8 @@ class Run:
     """Whether the measured iterations end in the state that they began in, and so go on to repeat."""
     drift: float = 0.0
     """Share by which the last two periods differ in time where the iterations have not settled."""
+    unused: str = ""
+    """What the schedule is chosen for, but does not do."""
     out_of_memory: OutOfMemory | None = None
 
     @property
@@ -90,12 +92,16 @@ def run_training(
     all_ranks: bool = False,
     stretch: Mapping[str, float] | None = None,
     checkpoint: Checkpoint | None = None,
+    bounded: bool = True,
 ) -> Run:
-    """Simulate iterations until they repeat; all ranks where they share something that has an order."""
+    """Simulate iterations until they repeat; all ranks where they share something that has an order.
+
+    Unless `bounded`, memory tiers have room beyond their capacity.
+    """
     try:
-        return _run(profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint)
+        return _run(profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint, bounded)
     except OrderAmongRanks:
-        return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint)
+        return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint, bounded)
 
 
 def _run(
@@ -107,16 +113,21 @@ def _run(
     all_ranks: bool,
     stretch: Mapping[str, float] | None,
     checkpoint: Checkpoint | None,
+    bounded: bool,
 ) -> Run:
     engine = Engine(stretch)
     training = workload.training
     layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks)
     platform = Platform(engine, profile, layout)
+    for tier in platform.tiers:
+        tier.memory.grows = not bounded
     collectives = Collectives(layout.simulated)
     ranks = [Rank(engine, platform, number, workload, collectives) for number in range(layout.simulated)]
     run = Run(profile, workload, layout, engine, platform, ranks, schedule.forwards)
     try:
-        iterations = Iterations(run, [schedule(options, workload, placed) for _ in ranks], checkpoint)
+        schedules = [schedule(options, workload, placed) for _ in ranks]
+        run.unused = schedules[0].unused()
+        iterations = Iterations(run, schedules, checkpoint)
         for rank in ranks:
             engine.spawn(rank.host, iterations.of(rank))
         engine.env.run()

@@ -26,6 +26,9 @@ Fields = dict[str, tuple[type[BaseModel], str]]
 """Dotted name of an axis -> the model that checks its values, and the field of that model."""
 
 
+PRICE = "price_per_gpu_hour"
+
+
 def axis_fields(schedulers: Iterable[str], profiles: Iterable[HardwareProfile]) -> Fields:
     """Everything that may be an axis of a sweep under these schedulers on these profiles."""
     sections: list[tuple[str, type[BaseModel]]] = [("scheduler", find_scheduler(name).Options) for name in schedulers]
@@ -35,7 +38,7 @@ def axis_fields(schedulers: Iterable[str], profiles: Iterable[HardwareProfile]) 
         for profile in profiles
         for name, values in profile.sections().items()
     ]
-    fields: Fields = {name: (Scenario, name) for name in ("hardware", "hardware_changes")}
+    fields: Fields = {name: (Scenario, name) for name in ("hardware", "hardware_changes", PRICE)}
     for section, model in sections:
         fields[section] = (Scenario, section)
         fields |= {f"{section}.{key}": (model, key) for key in model.model_fields}

@@ -91,7 +91,7 @@ def _candidates(tuning: Tuning, name: str) -> list[Candidate]:
         fastest = tuning.best.tokens_per_s if tuning.best else 0.0
         chosen = [outcome for outcome in tuning.fitting if FACTOR * outcome.tokens_per_s > fastest]
     changes = {"hardware_changes": upgraded(tuning.given.scenario, name).hardware_changes}
-    return [Candidate(one.settings, one.scenario.model_copy(update=changes), one.changes) for one in chosen]
+    return [Candidate(one.settings, one.scenario.model_copy(update=changes), one.plainness) for one in chosen]
 
 
 def upgrades_table(tuning: Tuning, bought: Sequence[Upgrade]) -> pd.DataFrame:
