@@ -28,7 +28,7 @@ from tests.imports.files import write_huggingface
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-WRITES = ("--plot", "--trace", "--html", "--json", "--report", "--out", "--emit-scenario")
+WRITES = ("--plot", "--trace", "--html", "--json", "--csv", "--report", "--out", "--emit-scenario")
 """Options that name a file or a folder to write."""
 
 

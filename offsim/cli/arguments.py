@@ -62,6 +62,9 @@ SetOption = Annotated[
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON; - for standard output.")
 ]
+CsvOption = Annotated[
+    str | None, typer.Option("--csv", metavar="FILE", help="Write the table as CSV; - for standard output.")
+]
 JobsOption = Annotated[
     int | None, typer.Option("--jobs", min=1, metavar="N", help="Worker processes; by default as many as cores.")
 ]

@@ -65,10 +65,10 @@ class Given:
         """Read the one scenario."""
         return self.load_all()[0]
 
-    def tell(self, json: str | None, scenario: Scenario) -> None:
-        """Show what became of the files' keys in that scenario; beside JSON on standard output, on standard error."""
+    def tell(self, scenario: Scenario, *written: str | None) -> None:
+        """Show what became of the files' keys; on standard error if one of what is written is standard output."""
         if self.draft is not None:
-            stream, write = (sys.stderr, note) if json == STDOUT else (sys.stdout, show)
+            stream, write = (sys.stderr, note) if STDOUT in written else (sys.stdout, show)
             write(f"{account(self.draft, scenario, style_of(stream))}\n")
 
 

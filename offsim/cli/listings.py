@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import groupby
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -36,7 +37,38 @@ def profiles_report(style: Style = PLAIN) -> str:
     return "\n".join(blocks)
 
 
-def parts_report(style: Style = PLAIN) -> str:
+def profiles_rows() -> list[dict[str, Any]]:
+    """Every profile that comes with offsim, without its values."""
+    profiles = [(name, load_profile(name)) for name in available_profiles()]
+    return [
+        {"name": name, "gpus_per_node": p.gpus_per_node, "validated": p.validated, "description": p.description}
+        for name, p in profiles
+    ]
+
+
+def profile_rows(profile: HardwareProfile) -> list[dict[str, Any]]:
+    """Every value of a profile."""
+    rows = []
+    for value in values_of(profile):
+        name = f"{value.section}.{value.field}"
+        known = profile.provenance.get(name)
+        rows.append(
+            {
+                "name": name,
+                "value": value.number,
+                "unit": value.unit,
+                "source": value.source,
+                "low": known and known.low,
+                "high": known and known.high,
+                "description": value.description,
+                "note": value.note,
+                "error": value.error,
+            }
+        )
+    return rows
+
+
+def parts_rows() -> list[dict[str, Any]]:
     """Every part of the catalogue by the name that options take."""
     known = catalogue()
     listed = {
@@ -45,22 +77,36 @@ def parts_report(style: Style = PLAIN) -> str:
         "--link": {name: link["peak_bytes_per_s"]["note"] for name, link in known.links.items()},
         "--nvme": {name: f"{float(ssd['read_bytes_per_s']['value']):g} B/s read" for name, ssd in known.nvme.items()},
     }
+    return [
+        {"option": option, "name": name, "description": said}
+        for option, parts in listed.items()
+        for name, said in parts.items()
+    ]
+
+
+def parts_report(style: Style = PLAIN) -> str:
+    """The parts, option by option."""
     blocks = []
-    for option, parts in listed.items():
+    for option, group in groupby(parts_rows(), key=lambda row: str(row["option"])):
+        parts = {row["name"]: row["description"] for row in group}
         width = max(map(len, parts))
-        blocks.append(
-            "\n".join([style.heading(option), *(f"  {name:<{width}}  {said}" for name, said in parts.items())])
-        )
+        lines = [wrapped(said, f"  {name:<{width}}  ", " " * (width + 4)) for name, said in parts.items()]
+        blocks.append("\n".join([style.heading(option), *lines]))
     return "\n\n".join(blocks)
 
 
-def scenarios_report(style: Style = PLAIN) -> str:
+def scenarios_rows() -> list[dict[str, Any]]:
     """Every scenario that comes with offsim, with what its first comment says."""
-    blocks = []
-    for name, path in available_scenarios().items():
-        comment = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
-        blocks.append(f"{style.heading(name)}\n{wrapped(comment, '  ', '  ')}")
-    return "\n".join(blocks)
+    return [
+        {"name": name, "description": path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()}
+        for name, path in available_scenarios().items()
+    ]
+
+
+def scenarios_report(style: Style = PLAIN) -> str:
+    """Every scenario that comes with offsim."""
+    rows = scenarios_rows()
+    return "\n".join(f"{style.heading(row['name'])}\n{wrapped(row['description'], '  ', '  ')}" for row in rows)
 
 
 def scenario_text(name: str) -> str:
@@ -91,6 +137,37 @@ def _section(section: str, values: Sequence[Value], style: Style) -> str:
         known = {"": value.description, "note: ": value.note, "error: ": value.error, "95 % interval: ": interval}
         lines += [wrapped(f"{kind}{text}", "      ", "      ") for kind, text in known.items() if text]
     return "\n".join(lines)
+
+
+def schedulers_rows() -> list[dict[str, Any]]:
+    """Every scheduler and activation rule that can be loaded."""
+    kinds: dict[str, tuple[Iterable[str], Callable[[str], Described]]] = {
+        "scheduler": (available_schedulers(), find_scheduler),
+        "activation rule": (available_rules(), find_rule),
+    }
+    rows = []
+    for kind, (names, find) in kinds.items():
+        for name in names:
+            with suppress(InputError):
+                cls = find(name)
+                summary, options = _docstring(cls).splitlines()[0], list(cls.Options.model_fields)
+                rows.append({"kind": kind, "name": name, "summary": summary, "options": options})
+    return rows
+
+
+def option_rows(name: str) -> list[dict[str, Any]]:
+    """The options of a scheduler or an activation rule."""
+    cls = find_rule(name) if name in available_rules() else find_scheduler(name)
+    return [
+        {
+            "option": option,
+            "type": _type(info.annotation),
+            "bounds": ", ".join(_bounds(info.metadata)),
+            "default": None if info.is_required() else info.default,
+            "description": info.description or "",
+        }
+        for option, info in cls.Options.model_fields.items()
+    ]
 
 
 def schedulers_report(style: Style = PLAIN) -> str:
@@ -143,7 +220,9 @@ def _report(name: str, cls: Described, facts: str, style: Style) -> str:
     lines = [style.heading("options")]
     for option, info in fields.items():
         default = "required" if info.is_required() else f"default {_shown(info.default)}"
-        lines.append(f"  {option}: {', '.join([_type(info.annotation), *_bounds(info.metadata), default])}")
+        lines.append(
+            wrapped(f"{option}: {', '.join([_type(info.annotation), *_bounds(info.metadata), default])}", "  ")
+        )
         if info.description:
             lines.append(wrapped(info.description, "      ", "      "))
     return "\n\n".join([*blocks, "\n".join(lines)])

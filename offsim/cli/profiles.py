@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from offsim.cli.arguments import profiles_from
-from offsim.cli.outputs import check_outputs, writing
-from offsim.cli.terminal import show, style_of
+from offsim.cli.arguments import CsvOption, JsonOption, profiles_from
+from offsim.cli.outputs import check_outputs, give, writing
+from offsim.cli.terminal import show
 from offsim.inputs.errors import InputError, KeyPath
 
 
@@ -38,31 +38,36 @@ def show_profile(
         typer.Argument(metavar="NAME", help="Show this one, or a file's.", autocompletion=profiles_from),
     ] = None,
     yaml: Annotated[bool, typer.Option("--yaml", help="As a complete YAML file, to start from.")] = False,
+    json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """List profiles, or show one, as `offsim profiles` does.
 
     Shows each value with its unit, where it comes from and what is known of its error.
     """
-    from offsim.cli.listings import profile_report, profiles_report
+    from offsim.cli.listings import profile_report, profile_rows, profiles_report, profiles_rows
     from offsim.platform.profile_yaml import profile_yaml
     from offsim.platform.profiles import load_profile
 
     if name is None and yaml:
         raise InputError("found no profile to print, expected its name", "--yaml")
-    style = style_of(sys.stdout)
+    check_outputs({"--json": json, "--csv": csv}, inputs=[name] if name else [])
     if name is None:
-        show(profiles_report(style))
+        give(json, profiles_report, lambda: {"profiles": profiles_rows()}, csv, profiles_rows)
         return
     profile = load_profile(name)
-    show(profile_yaml(profile).rstrip() if yaml else profile_report(profile, style))
+    rows = partial(profile_rows, profile)
+    text = (lambda _: profile_yaml(profile).rstrip()) if yaml else partial(profile_report, profile)
+    give(json, text, lambda: {"name": profile.name, "values": rows()}, csv, rows)
 
 
 @profiles.command()
-def parts() -> None:
+def parts(json: JsonOption = None, csv: CsvOption = None) -> None:
     """List the parts that `offsim profiles new` knows."""
-    from offsim.cli.listings import parts_report
+    from offsim.cli.listings import parts_report, parts_rows
 
-    show(parts_report(style_of(sys.stdout)))
+    check_outputs({"--json": json, "--csv": csv})
+    give(json, parts_report, lambda: {"parts": parts_rows()}, csv, parts_rows)
 
 
 @profiles.command()
@@ -124,4 +129,4 @@ def new(
         file.write(profile_yaml(profile, shlex.join(command)).encode())
     sources = Counter(origin.source for origin in profile.provenance.values())
     counts = ", ".join(f"{count} {source}" for source, count in sources.most_common())
-    show(f"{profile.description}\n{path} written: {counts}. Scenarios use it with hardware: ./{path}")
+    show(f"{profile.description}\n{counts}. Scenarios use it with hardware: ./{path}")

@@ -11,7 +11,7 @@ def schema(
     of: Annotated[Literal["scenario", "profile"], typer.Argument(help="What the files describe.")],
 ) -> None:
     """Print the JSON Schema of scenarios or profiles, for editors."""
-    from offsim.cli.outputs import STDOUT, write_json
+    from offsim.cli.outputs import STDOUT, give
     from offsim.schema import SCHEMAS
 
-    write_json(STDOUT, SCHEMAS[of]())
+    give(STDOUT, lambda _: "", SCHEMAS[of])

@@ -14,6 +14,7 @@ import typer
 
 from offsim.cli.arguments import (
     AllRanksOption,
+    CsvOption,
     JsonOption,
     PriceOption,
     StrictOption,
@@ -41,6 +42,7 @@ def run(
         str | None, typer.Option(metavar="FILE", help="Write a trace for Perfetto (.json, .json.gz).")
     ] = None,
     json: JsonOption = None,
+    csv: CsvOption = None,
     all_ranks: AllRanksOption = False,
     interval: Annotated[
         bool,
@@ -68,19 +70,21 @@ def run(
     from offsim.views.facts import facts_of
     from offsim.views.text import result_text
 
-    outputs = {"--plot": plot, "--trace": trace, "--json": json, "--emit-scenario": emit_scenario}
+    outputs = {"--plot": plot, "--trace": trace, "--json": json, "--csv": csv, "--emit-scenario": emit_scenario}
     check_outputs(outputs, suffixes=SUFFIXES, inputs=given.inputs)
     chosen = given.load()
     if scheduler is not None:
         chosen = under(chosen, scheduler)
     result = api.simulate(chosen, all_ranks=all_ranks)
-    given.tell(json, chosen)
+    given.tell(chosen, json, csv)
     known = result.interval if interval and result.fits else None
     trust = trust_lines(result) if interval and result.fits else {}
     give(
         json,
         lambda style: result_text(facts_of(result, interval=known, trust=trust), style),
         lambda: result.to_dict() | (interval_dict(result) if interval else {}),
+        csv,
+        lambda: [{"name": result.name, **result.figures(), "inside_measured_range": result.measured_range.inside}],
     )
     if emit_scenario is not None:
         write_scenario(emit_scenario, chosen, given.draft)
@@ -105,6 +109,7 @@ def compare(
     ] = False,
     plot: Annotated[str | None, plot_option("Draw the timelines on one time axis")] = None,
     json: JsonOption = None,
+    csv: CsvOption = None,
     all_ranks: AllRanksOption = False,
     strict: StrictOption = False,
 ) -> None:
@@ -116,21 +121,21 @@ def compare(
     if every:
         if schedulers:
             raise InputError("found --scheduler as well, expected one of them", "--all")
-        end_strictly(strict, _compare_all(given, plot, json, all_ranks))
+        end_strictly(strict, _compare_all(given, plot, json, csv, all_ranks))
         return
     from offsim import api
     from offsim.cli.schedulers import chosen
     from offsim.views.facts import comparison_facts
     from offsim.views.text import comparison_text
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=given.inputs)
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=given.inputs)
     scenario = given.load()
     scenarios, left_out = chosen(scenario, schedulers or [])
     comparison = api.compare(scenarios, all_ranks=all_ranks)
     for line in left_out:
         note(line)
-    given.tell(json, scenario)
-    give(json, partial(comparison_text, comparison_facts(comparison)), comparison.to_dict)
+    given.tell(scenario, json, csv)
+    give(json, partial(comparison_text, comparison_facts(comparison)), comparison.to_dict, csv, comparison.figures)
     missing = [label for label, result in zip(comparison.labels, comparison, strict=True) if not result.fits]
     if plot is not None and len(missing) == len(comparison):
         note(f"nothing to draw, {plot} not written: none of the schedulers fits")
@@ -140,15 +145,15 @@ def compare(
     end_strictly(strict, not missing)
 
 
-def _compare_all(given: Given, plot: str | None, json: str | None, all_ranks: bool) -> bool:
+def _compare_all(given: Given, plot: str | None, json: str | None, csv: str | None, all_ranks: bool) -> bool:
     """Whether any fits."""
     from offsim.results.survey import survey
     from offsim.views.survey import survey_text
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=given.inputs)
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=given.inputs)
     found = survey(given.load(), all_ranks=all_ranks)
-    given.tell(json, found.scenario)
-    give(json, partial(survey_text, found), found.to_dict)
+    given.tell(found.scenario, json, csv)
+    give(json, partial(survey_text, found), found.to_dict, csv, found.figures)
     if plot is not None:
         from offsim.views.survey_picture import plot_survey
 
@@ -192,7 +197,7 @@ def report(
         chosen = [under(scenario, text) for scenario in chosen for text in schedulers]
     labels = [scenario.name for scenario in chosen] if len(chosen) == 1 else []
     comparison = api.compare(chosen, labels=labels)
-    given.tell(None, scenario)
+    given.tell(scenario)
     style = style_of(sys.stdout)
     for label, result in zip(comparison.labels, comparison, strict=True):
         lines = [wrapped(line, "  ", "    ") for line in brief_lines(facts_of(result, resources=False))]
@@ -206,29 +211,45 @@ def scenarios(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Print this one.", autocompletion=scenarios_from)
     ] = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """List scenarios that come with offsim, or print one.
 
     Prints it as it is, to start from: offsim scenarios NAME > mine.yaml
     """
-    from offsim.cli.listings import scenario_text, scenarios_report
+    from offsim.cli.listings import scenario_text, scenarios_report, scenarios_rows
 
-    show(scenarios_report(style_of(sys.stdout)) if name is None else scenario_text(name))
+    check_outputs({"--json": json, "--csv": csv})
+    if name is None:
+        give(json, scenarios_report, lambda: {"scenarios": scenarios_rows()}, csv, scenarios_rows)
+        return
+    if json or csv:
+        raise InputError(
+            "found a scenario as well, expected none: it is printed as it is", "--json" if json else "--csv"
+        )
+    show(scenario_text(name))
 
 
 def schedulers(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Show this one.", autocompletion=schedulers_from)
     ] = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """List schedulers and activation rules, or show one.
 
     Shows what it does and its options with type, bounds and default.
     """
-    from offsim.cli.listings import scheduler_report, schedulers_report
+    from offsim.cli.listings import option_rows, scheduler_report, schedulers_report, schedulers_rows
 
-    style = style_of(sys.stdout)
-    show(schedulers_report(style) if name is None else scheduler_report(name, style))
+    check_outputs({"--json": json, "--csv": csv})
+    if name is None:
+        give(json, schedulers_report, lambda: {"schedulers": schedulers_rows()}, csv, schedulers_rows)
+        return
+    rows = partial(option_rows, name)
+    give(json, partial(scheduler_report, name), lambda: {"name": name, "options": rows()}, csv, rows)
 
 
 def _draw(result: Result, plot: str | None, trace: str | None) -> None:

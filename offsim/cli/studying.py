@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from offsim.cli.arguments import (
     AllRanksOption,
+    CsvOption,
     JobsOption,
     JsonOption,
     PriceOption,
@@ -17,7 +18,7 @@ from offsim.cli.arguments import (
     plot_option,
 )
 from offsim.cli.imports import Given, takes_scenario
-from offsim.cli.outputs import SUFFIXES, check_outputs, give, write_picture
+from offsim.cli.outputs import SUFFIXES, check_outputs, give, rows_of, write_picture
 from offsim.cli.terminal import note
 
 
@@ -39,6 +40,8 @@ def sweep(
         typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler, such as tcp://host:8786."),
     ] = None,
     price: PriceOption = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """Simulate every combination of many values.
 
@@ -46,9 +49,17 @@ def sweep(
     Parquet table in the folder. Whatever interrupts it, --resume continues. With --deepspeed, --fsdp or --trainer the
     scenario is made from them, and --set changes it.
     """
-    from offsim.cli.sweeps import sweep_file
+    from offsim.cli.sweeps import sweep_file, sweep_report
+    from offsim.study.sweeps.parquet import read_results
 
-    sweep_file(sweep, given, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask, price=price)
+    check_outputs({"--json": json, "--csv": csv}, inputs=[sweep, *given.inputs])
+    points = partial(sweep_file, sweep, given, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask)
+    finished = points(price=price, written=(json, csv))
+
+    def rows() -> list[dict[str, Any]]:
+        return rows_of(read_results(out))
+
+    give(json, partial(sweep_report, out, finished), lambda: {"points": rows()}, csv, rows)
 
 
 @takes_scenario(price=PriceOption)
@@ -90,20 +101,21 @@ def tune(
     ] = False,
     strict: StrictOption = False,
     json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """Find the fastest setting that fits in memory.
 
     Simulates every combination of the settings: the fastest, the fastest with less GPU memory, and what better hardware
     would buy. With --largest-model the model grows, in published shapes and then by layers, until nothing fits.
     """
-    from offsim.cli.tuning import largest_json, largest_report, tuning_json, tuning_report, values_to_try
+    from offsim.cli.tuning import largest_json, largest_report, largest_rows, tuning_json, tuning_report, values_to_try
     from offsim.study.processes import cores, worker_processes
     from offsim.study.tuning.largest import largest_models
     from offsim.study.tuning.tune import Mapper, Question
     from offsim.study.tuning.tune import tune as find_fastest
     from offsim.study.tuning.upgrades import upgrades
 
-    check_outputs({"--json": json}, inputs=given.inputs)
+    check_outputs({"--json": json, "--csv": csv}, inputs=given.inputs)
     chosen = given.load()
     names = None if over is None else [name.strip() for name in over.split(",")]
     tried = values_to_try(tries or ())
@@ -112,19 +124,20 @@ def tune(
         mapper: Mapper = map if (jobs or cores()) == 1 else partial(workers.map, chunksize=4)
         if largest:
             found = largest_models(chosen, question, mapper)
-            given.tell(json, chosen)
-            give(json, partial(largest_report, found), lambda: largest_json(found))
+            given.tell(chosen, json, csv)
+            give(json, partial(largest_report, found), lambda: largest_json(found), csv, partial(largest_rows, found))
             end_strictly(strict, bool(found.models))
             return
         tuning = find_fastest(chosen, question, mapper)
         bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
-    given.tell(json, chosen)
-    give(json, partial(tuning_report, chosen.name, tuning, bought), lambda: tuning_json(tuning, bought))
+    given.tell(chosen, json, csv)
+    text = partial(tuning_report, chosen.name, tuning, bought)
+    give(json, text, lambda: tuning_json(tuning, bought), csv, lambda: rows_of(tuning.table))
     end_strictly(strict, tuning.best is not None)
 
 
 @takes_scenario()
-def optimum(given: Given, json: JsonOption = None) -> None:
+def optimum(given: Given, json: JsonOption = None, csv: CsvOption = None) -> None:
     """Find how far schedules are from the best one.
 
     Searches every way to divide up to 8 sub-groups among GPU and CPU (state on the GPU, updated on the CPU, or fetched
@@ -133,10 +146,10 @@ def optimum(given: Given, json: JsonOption = None) -> None:
     from offsim.cli.optimum import optimum_report
     from offsim.study.optimum.search import distances
 
-    check_outputs({"--json": json}, inputs=given.inputs)
+    check_outputs({"--json": json, "--csv": csv}, inputs=given.inputs)
     found = distances(given.load())
-    given.tell(json, found.scenario)
-    give(json, partial(optimum_report, found), found.to_dict)
+    given.tell(found.scenario, json, csv)
+    give(json, partial(optimum_report, found), found.to_dict, csv, lambda: found.to_dict()["schedules"])
 
 
 @takes_scenario()
@@ -144,6 +157,7 @@ def sensitivity(
     given: Given,
     plot: Annotated[str | None, plot_option("Draw what each value's range does to the time")] = None,
     json: JsonOption = None,
+    csv: CsvOption = None,
     all_ranks: AllRanksOption = False,
 ) -> None:
     """Find which hardware values the time depends on.
@@ -159,14 +173,14 @@ def sensitivity(
     from offsim.views.text import result_text
     from offsim.views.wording import drawing_title
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=given.inputs)
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=given.inputs)
     result = simulate(given.load(), all_ranks=all_ranks)
     found = sensitivity_of(result) if result.fits else None
-    given.tell(json, result.scenario)
+    given.tell(result.scenario, json, csv)
     if found:
-        give(json, partial(sensitivity_report, found), found.to_dict)
+        give(json, partial(sensitivity_report, found), found.to_dict, csv, lambda: found.to_dict()["values"])
     else:
-        give(json, partial(result_text, facts_of(result)), lambda: result.to_dict(series=False))
+        give(json, partial(result_text, facts_of(result)), lambda: result.to_dict(series=False), csv)
     if plot is not None and found:
         write_picture(plot, found.plot(title=drawing_title(result)))
     elif plot is not None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from offsim.cli.imports import Given
-from offsim.cli.terminal import Style, note, show, style_of, wrapped
+from offsim.cli.terminal import Style, note, wrapped
 from offsim.inputs.errors import InputError
 from offsim.results.units import format_percent, plural
 from offsim.study.sweeps.parquet import read_results
@@ -19,9 +18,6 @@ from offsim.study.sweeps.store import TABLE
 from offsim.study.sweeps.sweep import Progress, run_sweep
 from offsim.study.sweeps.sweep_file import read_sweep
 from offsim.views.wording import money
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SECONDS_BETWEEN_LINES = 5.0
 SHOWN = 5
@@ -37,14 +33,15 @@ def sweep_file(
     max_points: int,
     dask: str | None,
     price: float | None,
-) -> None:
-    """`offsim sweep`."""
+    written: Sequence[str | None],
+) -> Progress:
+    """Simulate the points of a sweep that are not in the folder yet, and say how far it is."""
     if not out:
         raise InputError("found an empty name, expected a folder's", "--out ''")
     if given.overrides and not given.files:
         raise InputError("found no files that make the scenario, expected the value in the sweep's file", "--set")
     plan = read_sweep(source, given.load() if given.files else None)
-    given.tell(None, plan.bases[0])
+    given.tell(plan.bases[0], *written)
     if price is not None:
         bases = tuple(base.model_copy(update={"price_per_gpu_hour": price}) for base in plan.bases)
         plan = replace(plan, bases=bases)
@@ -58,13 +55,10 @@ def sweep_file(
                 last = progress
                 report(progress)
 
-            finished = run_sweep(
-                plan, Path(out), jobs=jobs, resume=resume, max_points=max_points, dask=dask, report=follow
-            )
+            return run_sweep(plan, Path(out), jobs=jobs, resume=resume, max_points=max_points, dask=dask, report=follow)
     except KeyboardInterrupt:
         note(f"interrupted: {last.done:,} of {last.total:,} points are in {out}; --resume continues")
         raise
-    show(_summary(read_results(out), finished, out, style_of(sys.stdout)))
 
 
 @contextmanager
@@ -109,7 +103,9 @@ def _lines() -> Callable[[Progress], None]:
     return report
 
 
-def _summary(table: pd.DataFrame, progress: Progress, out: str, style: Style) -> str:
+def sweep_report(out: str, progress: Progress, style: Style) -> str:
+    """How many points there are, where, and the fastest."""
+    table = read_results(out)
     failed = int(table["error"].notna().sum())
     unfit = int((table["fits"] == False).sum())  # noqa: E712 (null where a point failed)
     parts = [f"{plural(progress.total, 'point')}: {progress.simulated:,} simulated"]

@@ -198,6 +198,16 @@ def largest_json(found: Largest) -> dict[str, Any]:
     return {"models": models, "none": list(found.none), "skipped": dict(found.skipped)}
 
 
+def largest_rows(found: Largest) -> list[dict[str, Any]]:
+    """A row for each scheduler."""
+    rows = []
+    for one in found.models:
+        row = _outcome_json(one.outcome)
+        fixed = {"scheduler": one.scheduler, "parameters": one.parameters}
+        rows.append(fixed | {name: value for name, value in row.items() if not isinstance(value, dict | list)})
+    return rows
+
+
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from offsim.results.interval import PredictionInterval
+    from offsim.results.measured_range import MeasuredRange
 
 PHASES = ("forward", "backward", "update")
 SPEEDS = (
@@ -165,6 +166,13 @@ class Result:
         return {name: s / total for name, s in sorted(seconds.items(), key=lambda item: (-item[1], item[0]))}
 
     @cached_property
+    def measured_range(self) -> MeasuredRange:
+        """Whether it lies inside what was measured on its hardware, what is outside, and held-out runs near it."""
+        from offsim.results.measured_range import measured_range
+
+        return measured_range(self)
+
+    @cached_property
     def _interval(self) -> PredictionInterval | str:
         from offsim.results.interval import prediction_interval
 
@@ -295,6 +303,7 @@ class Result:
                 "machine": verdict.machine and _fields(verdict.machine),
             },
             "notes": list(self.notes),
+            "measured_range": self.measured_range.to_dict(),
             "phases": records.phase_columns(self.run),
             "limits_s": self.limits_s,
             "peaks": [_fields(peak, without=("kind",)) for peak in self.peaks],

@@ -25,9 +25,11 @@ from offsim.views.wording import (
     hardware_line,
     held_line,
     limited_by,
+    measured_lines,
     model_line,
     money,
     options_of,
+    outside_note,
     peak_time,
     peaks_by_tier,
     speed_line,
@@ -180,7 +182,7 @@ def facts_of(
             for peak in peaks
             if peak.most.occupants
         ),
-        notes=result.notes,
+        notes=(*result.notes, *result.measured_range.notes),
     )
 
 
@@ -228,10 +230,13 @@ def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
         ),
         limits=_shares({label: result.limited_by for label, result in shown}),
         differences=_differences(comparison),
-        notes=tuple(
-            f"{label}: {note}"
-            for label, result in zip(comparison.labels, comparison, strict=True)
-            for note in result.notes
+        notes=(
+            *(
+                f"{label}: {note}"
+                for label, result in zip(comparison.labels, comparison, strict=True)
+                for note in result.notes
+            ),
+            *outside_note(dict(zip(comparison.labels, comparison, strict=True))),
         ),
     )
 
@@ -244,6 +249,7 @@ def set_up_of(result: Result) -> dict[str, str]:
         "scheduler": _scheduler(result),
         "hardware": hardware_line(result),
         "validated": validated(result.run.profile),
+        **measured_lines(result),
         "model": model_line(scenario, result.run.workload.parameters * scenario.training.tensor_parallel),
         "batch": batch_line(scenario),
     }

@@ -25,6 +25,8 @@ class Value:
     section: str
     field: str
     value: str
+    """In engineering notation."""
+    number: float | bool | str | None
     unit: str
     source: str
     description: str
@@ -114,6 +116,7 @@ def values_of(profile: HardwareProfile) -> list[Value]:
                     section,
                     field,
                     "none" if value is None else value if isinstance(value, str) else engineering(value),
+                    value,
                     "" if value is None or unit == "1" else unit,
                     origin.source if origin else "default",
                     info.description or "",

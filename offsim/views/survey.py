@@ -11,7 +11,7 @@ from offsim.results.units import engineering, format_memory, format_percent, for
 from offsim.views.console import PLAIN, Style, labelled, wrapped
 from offsim.views.facts import Cell, Table, set_up_of
 from offsim.views.text import table_text
-from offsim.views.wording import explained, limited_by, money, peaks_by_tier
+from offsim.views.wording import explained, limited_by, money, outside_note, peaks_by_tier
 
 SET_UP = ("scenario", "hardware", "validated", "model", "batch")
 LIMITS = 1
@@ -27,7 +27,9 @@ def survey_text(survey: Survey, style: Style = PLAIN) -> str:
         said = dict.fromkeys(explained(entry.exactness) for entry in fitting if entry.exactness in LEGEND)
         blocks += ["\n".join(wrapped(line, "", "  ") for line in said)] if said else []
         blocks += [table_text(_memory(fitting), style), table_text(_yields(fitting), style)]
-        notes = [f"{entry.schedule}: {note}" for entry in fitting if entry.result for note in entry.result.notes]
+        results = {entry.schedule: result for entry, result in _results(fitting)}
+        notes = [f"{schedule}: {note}" for schedule, result in results.items() for note in result.notes]
+        notes += outside_note(results)
         blocks += ["\n".join(style.alarm(wrapped(note, "", "   ")) for note in notes)] if notes else []
     if survey.too_large:
         blocks.append(_listed("do not fit", survey.too_large, style))

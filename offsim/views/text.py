@@ -10,6 +10,8 @@ from offsim.views.console import BAR, LONG, PLAIN, Style, labelled, wrapped
 from offsim.views.facts import RATES, Cell, ComparisonFacts, Facts, Holding, NoRoom, Table
 
 SHORT_BAR = 12
+OF_ONE = ("scheduler", "measured", "nearest")
+"""Lines of the set-up that each result of a comparison has its own of."""
 COLUMNS = 6
 """As many results as a table with a column for each has room for."""
 
@@ -33,7 +35,7 @@ def result_text(facts: Facts, style: Style = PLAIN) -> str:
 
 def comparison_text(facts: ComparisonFacts, style: Style = PLAIN) -> str:
     """All facts of a comparison; the results are numbered."""
-    set_up = {name: text for name, text in facts.set_up.items() if name != "scheduler"}
+    set_up = {name: text for name, text in facts.set_up.items() if name not in OF_ONE}
     schedulers = [wrapped(text, f"  {n}  ", "     ") for n, text in enumerate(facts.schedulers, start=1)]
     blocks = ["\n".join([*(labelled(*line) for line in set_up.items()), "schedulers", *schedulers])]
     times = [(Cell(str(n)), *row) for n, row in enumerate(facts.times.rows, start=1)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from offsim.platform.hardware import HardwareProfile
 from offsim.programs.schedule import LEGEND
+from offsim.results.measured_range import named, shown
 from offsim.results.records import phase_columns
 from offsim.results.result import Result
 from offsim.results.units import (
@@ -126,6 +127,32 @@ def batch_line(scenario: Scenario) -> str:
     return (
         f"{plural(training.global_batch, 'sequence')} an iteration: data parallel {training.data_parallel}, "
         f"{plural(training.micro_steps, 'micro-step')} of {training.micro_batch}{tensor}"
+    )
+
+
+def measured_lines(result: Result) -> dict[str, str]:
+    """Whether the configuration lies inside what was measured, label -> text, and the nearest run held out."""
+    known = result.measured_range
+    if not known.configurations:
+        return {"measured": known.reason} if result.run.profile.validated else {}
+    lines = {"measured": str(known)}
+    if known.nearest:
+        run = known.nearest[0]
+        errors = {"iteration" if phase == "sum" else phase: error for phase, error in run.errors.items()}
+        off = ", ".join(f"{phase} {100 * error:+.1f} %" for phase, error in errors.items())
+        differs = ", ".join(f"{named(name)} {shown(value)}" for name, value in run.differs.items())
+        same = f"with {differs}" if differs else "the same configuration"
+        lines["nearest"] = f"held-out run {run.name}, {same}: predicted {off}"
+    return lines
+
+
+def outside_note(results: Mapping[str, Result]) -> tuple[str, ...]:
+    """Which of several results, by label, are outside what was measured on their hardware."""
+    outside = [label for label, result in results.items() if result.measured_range.outside]
+    if not outside:
+        return ()
+    return (
+        f"Outside the configurations measured on their hardware (`offsim run` says in what): {', '.join(outside)}.",
     )
 
 

@@ -32,10 +32,11 @@ FAR_TOO_LARGE = ["--set", "model.layers=400"]
 
 
 def text_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What the command prints; it must succeed and have nothing to complain about."""
+    """What the command prints; it must succeed, complain about nothing and name the files that it writes."""
     status = main(arguments)
     printed = capsys.readouterr()
-    assert (status, printed.err) == (0, "")
+    assert status == 0
+    assert [line for line in printed.err.splitlines() if line.removeprefix("wrote ") not in arguments] == []
     return printed.out
 
 
@@ -433,7 +434,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False, env=variables)
     os.close(write)
-    assert (run.returncode, run.stderr) == (0, b"")
+    assert (run.returncode, run.stderr) == (0, f"wrote {out}\n".encode())
     assert json.loads(out.read_bytes())["fits"] is True
 
 

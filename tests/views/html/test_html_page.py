@@ -251,7 +251,7 @@ def test_the_command_takes_names_paths_and_schedulers(tmp_path: Path, capsys: py
     path = str(ROOT / "scenarios" / "zero3_20b_4xh100.yaml")
     assert main(["report", path, "dos_20b_4xh100", "--html", str(target), "--set", "training.global_batch=8"]) == 0
     printed = capsys.readouterr()
-    assert printed.err == ""
+    assert printed.err == f"wrote {target}\n"
     assert max(map(len, printed.out.splitlines())) <= 80
     assert drawn(target) == ["zero3_20b_4xh100", "dos_20b_4xh100"]
     options = ["--scheduler", "zero3_offload", "--scheduler", "deep_optimizer_states:update_stride=4"]
