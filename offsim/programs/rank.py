@@ -268,6 +268,14 @@ class Rank:
         name = f"bf16 to fp32 {subgroup}"
         return self._host_work("conversion", name, elements, rate, UPCAST_TRAFFIC, subgroup, thread)
 
+    def fresh_pages(self, nbytes: float) -> Operation | None:
+        """The host thread's first use of a large buffer: the kernel maps and zeroes its pages."""
+        rate = self.profile.host.fresh_page_bytes_per_s
+        if not rate or not nbytes:
+            return None
+        usage: Usage = (*self.platform.memory_usage(HOST, self.number, 0.0, rate), (self._cores, 1.0))
+        return self._enqueue(Operation(self.host, "host copy", "fresh pages", nbytes / rate, usage, nbytes=nbytes))
+
     def host_pass(
         self, nbytes: float, name: str, kind: str = "scaling", subgroup: int = -1, thread: Thread | None = None
     ) -> Operation:
@@ -444,8 +452,8 @@ class Rank:
             return None
         sent = rounds * nbytes * (dp - 1) / dp
         interconnect, nic = self.profile.interconnect, self.platform.nic
-        rate = interconnect.gpu_bytes_per_s
-        rings = self.workload.training.tensor_parallel  # each crosses the node's network once
+        rate, layout = interconnect.gpu_bytes_per_s, self.platform.layout
+        rings = layout.rings  # each crosses the node's network once
         if nic is not None:
             rate = min(rate, nic.capacity / rings)
         seconds = sent / rate + interconnect.collective_latency_s * rounds
@@ -455,7 +463,7 @@ class Rank:
         if interconnect.over_pcie:
             usage += self.platform.link_filled(self.number, sent / seconds)
         if nic is not None:
-            usage.append((nic, sent / seconds * rings / self.platform.layout.simulated))
+            usage.append((nic, sent / seconds * rings / layout.simulated))
         operation = Operation(
             self.collective_stream,
             kind,
@@ -475,7 +483,7 @@ class Rank:
         if tp == 1:
             return 0.0
         interconnect = self.profile.interconnect
-        return 2 * nbytes * (tp - 1) / tp / interconnect.gpu_bytes_per_s + interconnect.collective_latency_s
+        return 2 * (nbytes * (tp - 1) / tp / interconnect.gpu_bytes_per_s + interconnect.collective_latency_s)
 
 
 class StorageDevice:

@@ -110,7 +110,7 @@ def _run(
 ) -> Run:
     engine = Engine(stretch)
     training = workload.training
-    layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks)
+    layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks, training.tensor_parallel)
     platform = Platform(engine, profile, layout)
     collectives = Collectives(layout.simulated)
     ranks = [Rank(engine, platform, number, workload, collectives) for number in range(layout.simulated)]

@@ -91,6 +91,8 @@ class TrainingSchedule:
     placement_options: ClassVar[tuple[str, ...]] = ()
     """Options that say where optimizer state is; a scenario gives them or `placement.optimizer`."""
 
+    reduction_stops_compute: ClassVar[bool] = False
+    """Whether ZeRO-3's kernels behind a reduce-scatter wait for its end, as DeepSpeed's runs on two nodes show."""
     deepspeed: ClassVar[dict[str, Any] | None] = None
     """Keys of DeepSpeed's configuration that choose it, by dotted path."""
 
@@ -172,9 +174,10 @@ class TrainingSchedule:
         places = self.placed.optimizer
         return sum(share for index, share in bucket.shares if not tiers or places[index] in tiers)
 
-    def off_gpu_elements(self, bucket: Bucket) -> int:
-        """Parameters of a bucket that the rank owns and whose optimizer state is not on the GPU."""
-        return sum(share for index, share in bucket.shares if self.placed.optimizer[index] != GPU)
+    def off_gpu_elements(self, bucket: Bucket, large: bool = False) -> int:
+        """Parameters of a bucket, or of its `large` tensors, that the rank owns and whose state is not on the GPU."""
+        shares = bucket.large if large else bucket.shares
+        return sum(share for index, share in shares if self.placed.optimizer[index] != GPU)
 
     # Hooks
 

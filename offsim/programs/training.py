@@ -17,7 +17,7 @@ from offsim.platform.platform import GPU
 from offsim.programs.checkpoints import Checkpoints
 from offsim.programs.rank import Rank
 from offsim.programs.schedule import Fetch, TrainingSchedule
-from offsim.programs.transformer import BF16, FP32, Bucket, Cost, cost
+from offsim.programs.transformer import BF16, FP32, Bucket, Cost, Kernel, cost
 
 BUCKET_ELEMENTS = 500_000_000
 """DeepSpeed's reduce_bucket_size where the scenario gives none."""
@@ -54,17 +54,19 @@ class PassCosts:
     def of(cls, rank: Rank) -> PassCosts:
         """Work out the costs of a rank's micro-batch on its GPU."""
         workload, gpu = rank.workload, rank.profile.gpu
-        all_reduces = 2 * rank.tensor_parallel_seconds(workload.hidden_bytes)
+        hidden = rank.tensor_parallel_seconds(workload.hidden_bytes)
+        per_token = rank.tensor_parallel_seconds(FP32 * workload.tokens)
 
-        def layer(kernels: Cost) -> Cost:
-            return Cost(kernels.seconds + all_reduces, kernels.flops, kernels.nbytes)
+        def timed(kernels: list[Kernel], all_reduces: float = 0.0) -> Cost:
+            alone = cost(kernels, gpu)
+            return Cost(alone.seconds + all_reduces, alone.flops, alone.nbytes)
 
         return cls(
-            cost(workload.embedding_kernels(), gpu),
-            layer(cost(workload.layer_forward(), gpu)),
-            layer(cost(workload.layer_backward(), gpu)),
-            cost(workload.head_forward(), gpu),
-            cost(workload.head_backward(), gpu),
+            timed(workload.embedding_kernels(), hidden),
+            timed(workload.layer_forward(), 2 * hidden),
+            timed(workload.layer_backward(), 2 * hidden),
+            timed(workload.head_forward(), 3 * per_token),
+            timed(workload.head_backward(), hidden),
             rank.profile.host.module_launch_s,
         )
 
@@ -288,7 +290,10 @@ class Training:
         else:
             filled = rank.elementwise(rank.reduce_stream, "d2d", 2 * nbytes, "copy into bucket", after=[filled_by])
         if self.stage >= 2:
-            rank.wait_event(rank.reduce_stream, rank.reduce_scatter(nbytes, [filled]))
+            scattered = rank.reduce_scatter(nbytes, [filled])
+            rank.wait_event(rank.reduce_stream, scattered)
+            if self.stage == 3 and self.schedule.reduction_stops_compute:
+                rank.wait_event(rank.compute_stream, scattered)
         elif last:  # stages 0 and 1 accumulate all gradients, and reduce them once
             reduce = rank.reduce_scatter if self.stage else rank.all_reduce
             rank.wait_event(rank.reduce_stream, reduce(nbytes, after=[filled]))

@@ -17,6 +17,8 @@ from offsim.scenario import Model, Training
 
 BF16 = 2
 FP32 = 4
+REUSED_BYTES = 2**25
+"""glibc keeps freed buffers below this size (mallopt(3), M_MMAP_THRESHOLD); larger ones go back to the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,14 @@ class Subgroup:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Gradients reduced together: `elements` before reduce-scatter, and the rank's shares by sub-group index."""
+    """Gradients reduced together: `elements` before reduce-scatter, and the rank's shares by sub-group index.
+
+    `large` are the shares of tensors that take fresh pages of host memory whenever they are copied there.
+    """
 
     elements: int
     shares: tuple[tuple[int, int], ...]
+    large: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +231,13 @@ class Workload:
         for members in whole if self.by_layer else build_buckets(ready, bucket_elements):
             seen += len(members)
             shares: dict[int, int] = {}
+            large: dict[int, int] = {}
             for _, share, subgroup in members:
                 shares[subgroup] = shares.get(subgroup, 0) + share
+                if BF16 * share >= REUSED_BYTES:
+                    large[subgroup] = large.get(subgroup, 0) + share
             flushed_by = layers[seen - 1] if self.by_layer else layers[seen] if seen < len(layers) else -1
-            buckets.append((flushed_by, Bucket(sum(m[0] for m in members), tuple(shares.items()))))
+            buckets.append((flushed_by, Bucket(sum(m[0] for m in members), tuple(shares.items()), tuple(large.items()))))
         return buckets
 
     # Kernels. Element-wise kernels are counted by the tensors that they read and write.
