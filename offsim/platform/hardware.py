@@ -62,7 +62,7 @@ class Host(Section):
     )
     upcast_params_per_s: float = Field(gt=0, description="bf16 -> fp32 of a rank, alone")
     fresh_page_bytes_per_s: float | None = Field(
-        default=None, gt=0, description="the kernel maps and zeroes pages of a large buffer at its first use; none: free"
+        default=None, gt=0, description="the kernel maps and zeroes pages of a large new buffer; none: free"
     )
     copy_bytes_per_s: float = Field(default=1e10, gt=0, description="copies of a rank within host memory, bytes copied")
     module_launch_s: float = Field(

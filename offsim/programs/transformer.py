@@ -237,7 +237,8 @@ class Workload:
                 if BF16 * share >= REUSED_BYTES:
                     large[subgroup] = large.get(subgroup, 0) + share
             flushed_by = layers[seen - 1] if self.by_layer else layers[seen] if seen < len(layers) else -1
-            buckets.append((flushed_by, Bucket(sum(m[0] for m in members), tuple(shares.items()), tuple(large.items()))))
+            elements = sum(member[0] for member in members)
+            buckets.append((flushed_by, Bucket(elements, tuple(shares.items()), tuple(large.items()))))
         return buckets
 
     # Kernels. Element-wise kernels are counted by the tensors that they read and write.

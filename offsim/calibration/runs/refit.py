@@ -9,7 +9,16 @@ from pathlib import Path
 
 from offsim.calibration.profile_text import ProfileValue, parsed, put, quoted, text_of
 from offsim.calibration.robust import Interval
-from offsim.calibration.runs.fit import Residuals, apply, fit, intervals, median_errors, residuals, scores_by_hardware
+from offsim.calibration.runs.fit import (
+    Known,
+    Residuals,
+    apply,
+    fit,
+    intervals,
+    median_errors,
+    residuals,
+    scores_by_hardware,
+)
 from offsim.calibration.runs.plausible import check
 from offsim.calibration.runs.recipe_file import RecipeFile
 from offsim.inputs.errors import InputError
@@ -35,18 +44,18 @@ def refit(file: RecipeFile, show: Callable[[str], None] = lambda _: None) -> Ref
     `show` is told of each fit that is done. Raises InputError for a constant that contradicts physics.
     """
     recipe, profiles = file.recipe, file.profiles
-    values = fit(recipe, file.data, profiles, show)
+    known: Known = {}
+    values = fit(recipe, file.data, profiles, show, known=known)
     for constant in recipe.constants:
         for profile, field, factor in constant.targets:
             check(profiles[profile], field, factor * values[constant.name], f"recipe {recipe.name}")
     left_out = {}
-    for group in sorted({point.run.cell(file.leave_out) for point in file.data}):
-        others = [point for point in file.data if point.run.cell(file.leave_out) != group]
-        judged = [point for point in file.data if point.run.cell(file.leave_out) == group]
+    for group, judged in file.groups.items():
+        others = [point for point in file.data if point not in judged]
         show(f"without {group}:")
-        without = fit(recipe, others, profiles, show)
+        without = fit(recipe, others, profiles, show, values, known)
         left_out[group] = residuals(judged, apply(recipe, without, profiles))
-    constants = intervals(recipe, values, file.data, profiles)
+    constants = intervals(recipe, values, file.data, profiles, known)
     return Refit(file, constants, residuals(file.data, apply(recipe, values, profiles)), left_out)
 
 
