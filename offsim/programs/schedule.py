@@ -92,7 +92,7 @@ class TrainingSchedule:
     """Options that say where optimizer state is; a scenario gives them or `placement.optimizer`."""
 
     reduction_stops_compute: ClassVar[bool] = False
-    """Whether ZeRO-3's kernels behind a reduce-scatter wait for its end, as DeepSpeed's runs on two nodes show."""
+    """Whether kernels launched behind a reduce-scatter of ZeRO-3 wait for its end, as in DeepSpeed's measured runs."""
     deepspeed: ClassVar[dict[str, Any] | None] = None
     """Keys of DeepSpeed's configuration that choose it, by dotted path."""
 

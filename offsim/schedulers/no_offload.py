@@ -18,7 +18,6 @@ class NoOffload(TrainingSchedule):
     stages = (0, 1, 2, 3)
     optimizer_kinds = (GPU,)
     optimizer_home = GPU
-    reduction_stops_compute: ClassVar[bool] = True
     deepspeed: ClassVar[dict[str, Any] | None] = {"zero_optimization.offload_optimizer.device": "none"}
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:

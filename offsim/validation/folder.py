@@ -14,8 +14,7 @@ from offsim.validation.run_table import SHIPPED_RUNS, TABLE, NoProfile, RunTable
 SHIPPED_TABLES = tuple(
     SHIPPED_RUNS.with_name(f"{name}.csv") for name in ("measured_runs", "parallel_runs", "nvme_runs", "tiers_runs")
 )
-"""The tables that come with offsim: of Deep Optimizer States, alone and parallel, of MLP-Offload, and of DDR, CXL memory
-and NVMe."""
+"""The tables that come with offsim: two of Deep Optimizer States, of MLP-Offload, and of DDR, CXL memory and NVMe."""
 SUFFIXES = (".csv", ".csv.gz")
 
 
