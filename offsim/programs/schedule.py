@@ -91,8 +91,8 @@ class TrainingSchedule:
     placement_options: ClassVar[tuple[str, ...]] = ()
     """Options that say where optimizer state is; a scenario gives them or `placement.optimizer`."""
 
-    reduction_stops_compute: ClassVar[bool] = False
-    """Whether kernels launched behind a reduce-scatter of ZeRO-3 wait for its end, as in DeepSpeed's measured runs."""
+    gathers_late: ClassVar[bool] = False
+    """Whether backward gathers a layer behind the reduce-scatter of the layer before it, as measured of DeepSpeed."""
     deepspeed: ClassVar[dict[str, Any] | None] = None
     """Keys of DeepSpeed's configuration that choose it, by dotted path."""
 

@@ -87,6 +87,7 @@ class Training:
         fetched = self.sharded or placed.parameters != GPU
         self.vocab_bytes = float(BF16 * workload.vocab_elements) if fetched else 0.0
         self.gathered_bytes = float(BF16 * workload.layer_elements) if fetched else 0.0
+        self.gathers_late = self.sharded and schedule.gathers_late and placed.parameters == GPU
         self.recomputed = placed.recomputed
         activations = workload.layer_activation_bytes
         inputs = schedule.kept_inputs * workload.hidden_bytes
@@ -211,14 +212,15 @@ class Training:
         gathers: list[Operation | None] = [None] * self.layers
         for layer in reversed(range(self.layers - self.live, self.layers - self.kept)):
             gathers[layer] = yield from self._fetch(layer, "backward", None)
-        before = current
+        before, reduced_before = current, None
         gradients = BF16 * workload.layer_elements
         for layer in reversed(range(self.layers)):
-            work, launches = costs.layer_backward, costs.launch
+            work, launches, again = costs.layer_backward, costs.launch, costs.layer_forward
+            late = self.gathers_late and layer < self.layers - self.kept
             if layer < self.recomputed:
-                again = costs.layer_forward
-                work = Cost(work.seconds + again.seconds, work.flops + again.flops, work.nbytes + again.nbytes)
                 launches *= 2
+                if not late:
+                    work = Cost(work.seconds + again.seconds, work.flops + again.flops, work.nbytes + again.nbytes)
             kept, passing = self.kept_bytes[layer], self._hold(WORKING_SET, self.passing_bytes[layer] + gradients)
             for step in reversed(steps):
                 restored = yield from schedule.restore(rank, layer, step, kept)
@@ -229,16 +231,23 @@ class Training:
                     # Module by module, what this layer gives back holds a layer further ahead.
                     self._hold(GATHERED, self.gathered_bytes) if final and layer < self.live else ()
                 )
+                if late and layer < self.recomputed:  # its modules' kernels run as the gathers of each come in
+                    behind = [reduced_before, restored]
+                    rank.compute(f"layer {layer} recomputation", again, layer, behind, allocates=passing)
+                    restored, passing = None, ()
                 current = rank.compute(
                     f"layer {layer} backward", work, layer, [gathers[layer], restored], allocates=passing, frees=frees
                 )
                 schedule.ran(rank, layer, step, current)
             schedule.release(rank, layer, "backward", current)
-            if layer >= self.live:
+            if layer >= self.live and not self.gathers_late:
                 gathers[layer - self.live] = yield from self._fetch(layer - self.live, "backward", before, ())
-            before = current
             while buckets and buckets[0][0] == layer:
                 yield from self._flush(buckets.popleft()[1], current, first, last)
+            if self.gathers_late and 0 < layer <= self.layers - self.kept:
+                reduced_before = rank.collective_stream.tail
+                gathers[layer - 1] = yield from self._fetch(layer - 1, "backward", before, ())
+            before = current
         hidden = self._hold(ACTIVATIONS, 2 * workload.hidden_bytes)
         for _ in steps:
             current = rank.compute("embedding backward", costs.embedding, frees=hidden)
@@ -290,10 +299,7 @@ class Training:
         else:
             filled = rank.elementwise(rank.reduce_stream, "d2d", 2 * nbytes, "copy into bucket", after=[filled_by])
         if self.stage >= 2:
-            scattered = rank.reduce_scatter(nbytes, [filled])
-            rank.wait_event(rank.reduce_stream, scattered)
-            if self.stage == 3 and self.schedule.reduction_stops_compute:
-                rank.wait_event(rank.compute_stream, scattered)
+            rank.wait_event(rank.reduce_stream, rank.reduce_scatter(nbytes, [filled]))
         elif last:  # stages 0 and 1 accumulate all gradients, and reduce them once
             reduce = rank.reduce_scatter if self.stage else rank.all_reduce
             rank.wait_event(rank.reduce_stream, reduce(nbytes, after=[filled]))

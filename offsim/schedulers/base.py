@@ -50,7 +50,7 @@ class OffloadSchedule(TrainingSchedule):
 
     Options: ClassVar[type[ScheduleOptions]] = OffloadOptions
     placement_options: ClassVar[tuple[str, ...]] = ("cpu_ratio",)
-    reduction_stops_compute: ClassVar[bool] = True
+    gathers_late: ClassVar[bool] = True
     deepspeed: ClassVar[dict[str, Any] | None] = {f"{OPTIMIZER}.device": "cpu", f"{OPTIMIZER}.pin_memory": True}
 
     @classmethod

@@ -42,7 +42,6 @@ class MlpOffload(Swapping):
     optimizer_kinds = (GPU, "storage")
     parameter_kinds = (GPU,)
     gradients_with_state = False
-    reduction_stops_compute = False  # its measured backward has no time for it
     deepspeed = None
 
     @classmethod
