@@ -61,29 +61,32 @@ def test_one_ring_has_the_network_alone() -> None:
         assert gather.duration == pytest.approx(gather.bytes / 2e10 + 1e-6)
 
 
-def test_kernels_launched_behind_a_reduce_scatter_wait_for_it() -> None:
-    """So DeepSpeed's backward takes as long as if compute and reduce-scatters came after each other."""
-    network = {"nic_bytes_per_s": 1e8}
-    result = simulated(ASYNCHRONOUS, {"data_parallel": 8, "global_batch": 8}, interconnect=network)
-    reduced = operations(result, "reduce_scatter")
-    kernels = [o for o in operations(result, "compute") if o.phase == "backward"]
-    assert reduced
-    for one in reduced:
-        assert all(o.started_at >= one.ended_at for o in kernels if o.index > one.index)
-    with patch.object(Zero3Offload, "reduction_stops_compute", False):
-        free = simulated(ASYNCHRONOUS, {"data_parallel": 8, "global_batch": 8}, interconnect=network)
-    assert free.durations["backward"] < result.durations["backward"]
-    assert free.durations["forward"] == pytest.approx(result.durations["forward"])
+SLOW = {"nic_bytes_per_s": 1e8}
+EIGHT = {"data_parallel": 8, "global_batch": 8}
 
 
-def test_other_systems_overlap_reduce_scatters() -> None:
-    result = simulated("fsdp_offload", {"data_parallel": 8, "global_batch": 8}, interconnect={"nic_bytes_per_s": 1e8})
-    kernels = [o for o in operations(result, "compute") if o.phase == "backward"]
-    assert any(
-        kernel.started_at < one.ended_at and kernel.index > one.index
-        for one in operations(result, "reduce_scatter")
-        for kernel in kernels
-    )
+def test_backward_gathers_behind_reduce_scatters() -> None:
+    """A communicator runs in order: with no layer gathered ahead, its kernels wait for gradients and for its gather."""
+    result = simulated(ASYNCHRONOUS, EIGHT, interconnect=SLOW)
+    backward = [o for o in operations(result, "compute", "all_gather", "reduce_scatter") if o.phase == "backward"]
+    gathers = [o for o in backward if o.kind == "all_gather"]
+    assert gathers
+    for gather in gathers:
+        behind = [o for o in backward if o.kind == "reduce_scatter" and o.index < gather.index]
+        (again,) = (o for o in backward if o.name == f"layer {gather.layer} recomputation")
+        (kernels,) = (o for o in backward if o.name == f"layer {gather.layer} backward")
+        assert all(o.ended_at <= min(gather.started_at, again.started_at) for o in behind)
+        assert again.started_at < gather.ended_at <= kernels.started_at
+        assert again.ended_at <= kernels.started_at
+    with patch.object(Zero3Offload, "gathers_late", False):
+        early = simulated(ASYNCHRONOUS, EIGHT, interconnect=SLOW)
+    assert early.durations["backward"] < result.durations["backward"]
+    assert early.durations["forward"] == pytest.approx(result.durations["forward"])
+
+
+def test_other_systems_gather_ahead() -> None:
+    result = simulated("fsdp_offload", EIGHT, interconnect=SLOW)
+    assert not any(o.name.endswith("recomputation") for o in operations(result, "compute"))
 
 
 def test_blocking_flushes_pay_for_the_fresh_pages_of_large_tensors() -> None:
