@@ -87,7 +87,7 @@ class Training:
         fetched = self.sharded or placed.parameters != GPU
         self.vocab_bytes = float(BF16 * workload.vocab_elements) if fetched else 0.0
         self.gathered_bytes = float(BF16 * workload.layer_elements) if fetched else 0.0
-        self.gathers_late = self.sharded and schedule.gathers_late and placed.parameters == GPU
+        self.gathers_late = self.sharded and schedule.gathers_late and placed.parameters == GPU and self.kept > 0
         self.recomputed = placed.recomputed
         activations = workload.layer_activation_bytes
         inputs = schedule.kept_inputs * workload.hidden_bytes
@@ -210,8 +210,7 @@ class Training:
         while buckets and buckets[0][0] == self.layers:
             yield from self._flush(buckets.popleft()[1], current, first, last)
         gathers: list[Operation | None] = [None] * self.layers
-        ahead = 1 if self.gathers_late else self.live
-        for layer in reversed(range(self.layers - ahead, self.layers - self.kept)):
+        for layer in reversed(range(self.layers - self.live, self.layers - self.kept)):
             gathers[layer] = yield from self._fetch(layer, "backward", None)
         before, reduced_before = current, None
         gradients = BF16 * workload.layer_elements
@@ -230,9 +229,7 @@ class Training:
                 frees = passing + (head_gradient if final and layer == self.layers - 1 else ())
                 frees += self._hold(ACTIVATIONS, kept) + (
                     # Module by module, what this layer gives back holds a layer further ahead.
-                    self._hold(GATHERED, self.gathered_bytes)
-                    if final and (layer < self.live or self.gathers_late)
-                    else ()
+                    self._hold(GATHERED, self.gathered_bytes) if final and layer < self.live else ()
                 )
                 if late and layer < self.recomputed:  # its modules' kernels run as the gathers of each come in
                     behind = [reduced_before, restored]
@@ -249,7 +246,7 @@ class Training:
                 yield from self._flush(buckets.popleft()[1], current, first, last)
             if self.gathers_late and 0 < layer <= self.layers - self.kept:
                 reduced_before = rank.collective_stream.tail
-                gathers[layer - 1] = yield from self._fetch(layer - 1, "backward", before)
+                gathers[layer - 1] = yield from self._fetch(layer - 1, "backward", before, ())
             before = current
         hidden = self._hold(ACTIVATIONS, 2 * workload.hidden_bytes)
         for _ in steps:
