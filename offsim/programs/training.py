@@ -225,7 +225,7 @@ class Training:
             for step in reversed(steps):
                 restored = yield from schedule.restore(rank, layer, step, kept)
                 yield rank.launch(f"launch layer {layer} backward", launches, layer)
-                final = step == steps[0]
+                final, taken = step == steps[0], passing
                 frees = passing + (head_gradient if final and layer == self.layers - 1 else ())
                 frees += self._hold(ACTIVATIONS, kept) + (
                     # Module by module, what this layer gives back holds a layer further ahead.
@@ -233,11 +233,10 @@ class Training:
                 )
                 if late and layer < self.recomputed:  # its modules' kernels run as the gathers of each come in
                     behind = [reduced_before, restored]
-                    rank.compute(f"layer {layer} recomputation", again, layer, behind, allocates=passing)
-                    restored, passing = None, ()
-                current = rank.compute(
-                    f"layer {layer} backward", work, layer, [gathers[layer], restored], allocates=passing, frees=frees
-                )
+                    restored = rank.compute(f"layer {layer} recomputation", again, layer, behind, allocates=passing)
+                    taken = ()
+                behind = [gathers[layer], restored]
+                current = rank.compute(f"layer {layer} backward", work, layer, behind, allocates=taken, frees=frees)
                 schedule.ran(rank, layer, step, current)
             schedule.release(rank, layer, "backward", current)
             if layer >= self.live and not self.gathers_late:
