@@ -268,14 +268,6 @@ class Rank:
         name = f"bf16 to fp32 {subgroup}"
         return self._host_work("conversion", name, elements, rate, UPCAST_TRAFFIC, subgroup, thread)
 
-    def fresh_pages(self, nbytes: float) -> Operation | None:
-        """The host thread's first use of a large buffer: the kernel maps and zeroes its pages."""
-        rate = self.profile.host.fresh_page_bytes_per_s
-        if not rate or not nbytes:
-            return None
-        usage: Usage = (*self.platform.memory_usage(HOST, self.number, 0.0, rate), (self._cores, 1.0))
-        return self._enqueue(Operation(self.host, "host copy", "fresh pages", nbytes / rate, usage, nbytes=nbytes))
-
     def host_pass(
         self, nbytes: float, name: str, kind: str = "scaling", subgroup: int = -1, thread: Thread | None = None
     ) -> Operation:
@@ -313,6 +305,7 @@ class Rank:
         after: After = (),
         thread: Thread | None = None,
         pinned: bool = True,
+        fresh: float = 0.0,
         direct: bool = False,
         holds: tuple[Server, ...] = (),
         allocates: Sequence[MemoryChange] = (),
@@ -322,13 +315,17 @@ class Rank:
         """Copy from tier to tier, hop by hop; returns the last hop.
 
         Each hop is on `stream`, else on a stream of its kind. What is allocated is from the first hop on, what is
-        freed goes with the last. A real copy from or to pageable memory blocks: `yield` it. Between GPU and storage a
-        `direct` copy (GPUDirect Storage) bypasses host memory.
+        freed goes with the last. A real copy from or to pageable memory blocks: `yield` it. So many of its bytes as are
+        `fresh` go to pages that the kernel has to map first. Between GPU and storage a `direct` copy (GPUDirect
+        Storage) bypasses host memory.
         """
         legs = self.platform.route(source, destination, self.number, pinned, direct)
         operation: Operation | None = None
         for hop, leg in enumerate(legs):
             seconds, usage = leg.cost(nbytes)
+            if fresh and (rate := self.profile.host.fresh_page_bytes_per_s):
+                alone, seconds = seconds, seconds + fresh / rate
+                usage = tuple([(resource, share * alone / seconds) for resource, share in usage])
             operation = Operation(
                 stream or self.stream(leg.kind),
                 leg.kind,
@@ -372,10 +369,11 @@ class Rank:
         after: After = (),
         thread: Thread | None = None,
         pinned: bool = True,
+        fresh: float = 0.0,
     ) -> Operation:
-        """Copy to host memory; to pageable memory it blocks."""
+        """Copy to host memory; to pageable memory it blocks, and so many of its bytes as are `fresh` to fresh pages."""
         return self.move(
-            nbytes, "gpu", "host", name, subgroup, stream=stream, after=after, thread=thread, pinned=pinned
+            nbytes, "gpu", "host", name, subgroup, stream=stream, after=after, thread=thread, pinned=pinned, fresh=fresh
         )
 
     def inside(self, tier: str, number: int, thread: Thread) -> StorageDevice:

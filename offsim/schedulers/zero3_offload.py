@@ -53,8 +53,8 @@ class Zero3Offload(OffloadSchedule):
         if not elements:
             return
         if how == "host_cast":
-            yield rank.d2h(rank.reduce_stream, BF16 * elements, "gradients", pinned=False)
-            yield rank.fresh_pages(BF16 * large)
+            nbytes, fresh = BF16 * elements, BF16 * large
+            yield rank.d2h(rank.reduce_stream, nbytes, "gradients", pinned=False, fresh=fresh)
             yield rank.upcast(elements, -1)
         elif how == "asynchronous":
             self.drain_gradients(rank, elements)

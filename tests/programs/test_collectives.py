@@ -92,11 +92,11 @@ def test_other_systems_gather_ahead() -> None:
 def test_blocking_flushes_pay_for_the_fresh_pages_of_large_tensors() -> None:
     training = {"data_parallel": 1, "global_batch": 1}
     host = {"fresh_page_bytes_per_s": 1e9}
-    small = simulated("zero3_offload", training, host=host).run
-    assert not any(o.name == "fresh pages" for o in small.operations)
-    limit = 2 * max(small.workload.shares)
-    with patch("offsim.programs.transformer.REUSED_BYTES", limit):
-        result = simulated("zero3_offload", training, host=host)
-    pages = [o for o in operations(result, "host copy") if o.name == "fresh pages"]
-    largest = sum(share for share in result.run.workload.shares if 2 * share == limit)
-    assert sum(o.duration for o in pages) == pytest.approx(2 * largest / 1e9)
+    reused = simulated("zero3_offload", training, host=host)
+    shares = reused.run.workload.shares
+    with patch("offsim.programs.transformer.REUSED_BYTES", 2 * max(shares)):
+        fresh = simulated("zero3_offload", training, host=host)
+    before, after = ([o for o in operations(each, "d2h") if o.name == "gradients"] for each in (reused, fresh))
+    assert sum(o.bytes for o in after) == sum(o.bytes for o in before) == 2 * sum(shares)
+    pages = 2 * sum(share for share in shares if share == max(shares)) / 1e9
+    assert sum(o.duration for o in after) == pytest.approx(sum(o.duration for o in before) + pages)
