@@ -18,7 +18,7 @@ from offsim.calibration.runs.refit import Refit, outputs, refit, write_refits
 from offsim.cli.outputs import check_outputs, writing
 from offsim.cli.terminal import PLAIN, Style, note, show, style_of, wrapped
 from offsim.inputs.errors import InputError
-from offsim.platform.profiles import unit_of
+from offsim.inputs.units import unit_of
 
 
 def calibration_report(calibration: Calibration, style: Style = PLAIN) -> str:

@@ -1,20 +1,24 @@
-"""Hardware profiles, schedulers and activation rules as text: lists of all, and everything about one."""
+"""Scenarios, hardware profiles, schedulers and activation rules as text: lists of all, and everything about one."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from offsim.activations.registry import available_rules, find_rule
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.inputs.errors import InputError, nearest
+from offsim.inputs.reading import reading
 from offsim.platform.hardware import HardwareProfile
+from offsim.platform.parts import catalogue
 from offsim.platform.profiles import available_profiles, load_profile
 from offsim.programs.activations import ActivationRule
 from offsim.programs.schedule import TrainingSchedule
 from offsim.results.units import plural
+from offsim.scenario import available_scenarios, scenario_file
 from offsim.schedulers.registry import available_schedulers, find_scheduler
 from offsim.views.provenance import Value, values_of
 from offsim.views.wording import validated
@@ -30,6 +34,39 @@ def profiles_report(style: Style = PLAIN) -> str:
         facts = f"{plural(profile.gpus_per_node, 'GPU')}, {'' if profile.validated else 'not '}validated"
         blocks.append(f"{style.heading(name)}  ({facts})\n{wrapped(profile.description, '  ', '  ')}")
     return "\n".join(blocks)
+
+
+def parts_report(style: Style = PLAIN) -> str:
+    """Every part of the catalogue by the name that options take."""
+    known = catalogue()
+    listed = {
+        "--gpu": {name: f"{part.description}, {part.link}" for name, part in known.gpus.items()},
+        "--cpu": {name: f"{cpu.cores} cores, {cpu.memory}" for name, cpu in known.cpus.items()},
+        "--link": {name: link["peak_bytes_per_s"]["note"] for name, link in known.links.items()},
+        "--nvme": {name: f"{float(ssd['read_bytes_per_s']['value']):g} B/s read" for name, ssd in known.nvme.items()},
+    }
+    blocks = []
+    for option, parts in listed.items():
+        width = max(map(len, parts))
+        blocks.append(
+            "\n".join([style.heading(option), *(f"  {name:<{width}}  {said}" for name, said in parts.items())])
+        )
+    return "\n\n".join(blocks)
+
+
+def scenarios_report(style: Style = PLAIN) -> str:
+    """Every scenario that comes with offsim, with what its first comment says."""
+    blocks = []
+    for name, path in available_scenarios().items():
+        comment = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
+        blocks.append(f"{style.heading(name)}\n{wrapped(comment, '  ', '  ')}")
+    return "\n".join(blocks)
+
+
+def scenario_text(name: str) -> str:
+    """A scenario as its file has it."""
+    with reading(scenario_file(name), "a YAML file") as file:
+        return file.read().decode("utf-8", "replace").rstrip()
 
 
 def profile_report(profile: HardwareProfile, style: Style = PLAIN) -> str:
@@ -125,7 +162,8 @@ def _type(annotation: Any) -> str:
     names: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text"}
     if annotation in names:
         return names[annotation]
-    if type(None) in (choices := get_args(annotation)):
+    choices = get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
         return " or ".join("none" if choice is type(None) else _type(choice) for choice in choices)
     if get_origin(annotation) is Annotated:
         return _type(choices[0])

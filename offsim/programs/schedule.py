@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.activations import rule_of
+from offsim.programs.driven import watch
 from offsim.programs.options import ScheduleOptions, declared
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup, Workload
@@ -20,6 +21,10 @@ from offsim.states.placement import Placed
 OPTIMIZER_STATE = "optimizer state p, m, v (fp32)"
 GRADIENTS = "gradients (fp32)"
 EXACT = "exact"
+UNCLIPPED = "exact if not clipped"
+"""Where updates begin before all gradients are there."""
+LEGEND = {UNCLIPPED: "updates begin before the norm of all gradients is known, which therefore cannot clip them"}
+"""What short words of `exactness` mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,13 @@ class TrainingSchedule:
     """Whether backward gathers a layer behind the reduce-scatter of the layer before it, as measured of DeepSpeed."""
     deepspeed: ClassVar[dict[str, Any] | None] = None
     """Keys of DeepSpeed's configuration that choose it, by dotted path."""
+    special_build: ClassVar[bool] = False
+    """Whether those keys choose it in a build of its own only, not in DeepSpeed as released."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if not cls.__module__.startswith("offsim."):  # tests watch our own: see tests/schedulers/conftest.py
+            watch(cls)
 
     def __init__(self, options: Any, workload: Workload, placed: Placed) -> None:
         self.options = options
@@ -132,6 +144,11 @@ class TrainingSchedule:
         return []
 
     @classmethod
+    def updates_early(cls, options: Any) -> bool:
+        """Whether updates begin before all gradients are there, so that their norm cannot clip them."""
+        return False
+
+    @classmethod
     def spills(cls, options: Any) -> bool:
         """Whether an update's last uploads reach into the next forward, which does not wait for them."""
         return not cls.waits_for_parameters
@@ -159,7 +176,7 @@ class TrainingSchedule:
             updates = f"{behind} update{'s' * (behind > 1)}"
             racing = f"race: late parameters up to {updates} old"
             found.append(f"stale by {updates}" if cls.waits_for_parameters else racing)
-        return "; ".join(found) or EXACT
+        return "; ".join(found) or (UNCLIPPED if cls.updates_early(options) else EXACT)
 
     def on(self, *tiers: str) -> list[Subgroup]:
         """Sub-groups whose optimizer state is in one of these tiers, in order."""
@@ -178,6 +195,10 @@ class TrainingSchedule:
         """Parameters of a bucket, or of its `large` tensors, that the rank owns and whose state is not on the GPU."""
         shares = bucket.large if large else bucket.shares
         return sum(share for index, share in shares if self.placed.optimizer[index] != GPU)
+
+    def unused(self) -> str:
+        """What it is chosen for, but does not do with this model, placement and options; empty where it does it."""
+        return ""
 
     # Hooks
 
@@ -244,7 +265,7 @@ class TrainingSchedule:
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         """Store the rank's share of a reduced bucket; `first` and `last` micro-step of an iteration."""
-        raise NotImplementedError
+        raise NotImplementedError("found no hook `gradient`, expected one")
 
     def after_backward(self, rank: Rank, last: bool) -> Code:
         """At the end of a backward pass, `last` of the iteration: wait for what it left."""
@@ -258,7 +279,7 @@ class TrainingSchedule:
 
     def update(self, rank: Rank) -> Code:
         """Update all of the rank's sub-groups, and tell when their 16-bit parameters are there (`written`)."""
-        raise NotImplementedError
+        raise NotImplementedError("found no hook `update`, expected one")
 
     def update_resident(self, rank: Rank, subgroups: Sequence[Subgroup]) -> Code:
         """Sub-groups whose state lives on the GPU: one AdamW each, and a cast into the bf16 parameters."""
@@ -277,6 +298,10 @@ class TrainingSchedule:
     def home_of(self, subgroup: Subgroup) -> str:
         """The tier of a sub-group's 16-bit parameters."""
         return self.placed.parameters
+
+    def state_tier(self, subgroup: Subgroup) -> str:
+        """The tier where a sub-group's optimizer state is between updates."""
+        return self.placed.optimizer[subgroup.index]
 
     def gather_updated(self, rank: Rank) -> Code:
         """In stages 1 and 2, the parameters that each rank has updated go to all."""

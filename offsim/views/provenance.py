@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import get_args
 
 from offsim.inputs.errors import InputError
+from offsim.inputs.units import unit_of
 from offsim.platform.hardware import HardwareProfile, Source
-from offsim.platform.profiles import available_profiles, load_profile, unit_of
+from offsim.platform.profiles import available_profiles, load_profile
 from offsim.results.result import Result
 from offsim.results.units import engineering, plural
 from offsim.scenario import scenario_profile
