@@ -164,7 +164,7 @@ def test_inherited_constants_stay_inherited_wherever_the_profiles_go(ours: Path,
         )
         for constant in file.recipe.constants
     ]
-    both = RecipeFile(type(file.recipe)("both", tuple(files), tuple(constants)), profiles, files, file.data, "model")
+    both = RecipeFile(type(file.recipe)("both", tuple(files), tuple(constants)), profiles, files, file.data, {})
     found = {constant.name: Interval(constant.start, 0.9 * constant.start, 2e10) for constant in constants}
     away = tmp_path / "away"
     away.mkdir()
@@ -281,6 +281,13 @@ BAD = [
     (f"[own.yaml, {BASE}]", "[]", 3, "profiles: found a list, expected the names of the profiles to fit"),
     ("leave_out: scheduler", "leave_out: modell", 4, "unknown column 'modell' of "),
     ("leave_out: scheduler", "leave_out: model", 4, "leave_out: found one 'model' in the runs, expected several to"),
+    ("leave_out: scheduler", "leave_out: scheduler\nleave_out_too: {far: {node: x}}", 5, "unknown column 'node' of "),
+    (
+        "leave_out: scheduler",
+        "leave_out: scheduler\nleave_out_too: {far: {nodes: none}}",
+        5,
+        "leave_out_too.far: found a section of keys, expected cells of some of the runs, but not of all",
+    ),
     ("leave_out: scheduler\n", "", 1, "missing key 'leave_out' (the column whose values are left out one by one)"),
     (
         "host.module_launch_s",
