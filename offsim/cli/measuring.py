@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from offsim.cli.arguments import JsonOption, plot_option, profile_option
+from offsim.cli.imports import Given, takes_scenario
 from offsim.cli.outputs import (
     REPORT_PICTURES,
     SUFFIXES,
@@ -182,8 +183,22 @@ def validate(
         write_report(report, *make_report(validation, neighbours(report, REPORT_PICTURES)))
 
 
+@takes_scenario(
+    Annotated[
+        str | None,
+        typer.Option("--scenario", metavar="SCENARIO", help="What was run: fills the columns that logs do not say."),
+    ],
+    overrides=None,
+)
 def logs(
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Logs of DeepSpeed or Megatron, also gzipped.")],
+    given: Given,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE",
+            help="Logs of DeepSpeed, Megatron or Hugging Face's Trainer, also its trainer_state.json; also gzipped.",
+        ),
+    ],
     out: Annotated[str, typer.Option("--out", metavar="RUNS.csv", help="The table to write.")],
     columns: Annotated[
         list[str] | None,
@@ -196,23 +211,37 @@ def logs(
 ) -> None:
     """Read training logs into a table of measured runs.
 
-    Takes times, memory and configuration from the lines that DeepSpeed and Megatron print: medians from the third
-    iteration on. What a log does not say stays blank and is listed.
+    Takes times, memory and configuration from the lines that DeepSpeed, Megatron and Hugging Face's Trainer print:
+    medians from the third iteration on, or the Trainer's mean of all. What a log does not say is taken from --scenario,
+    or from the files that make one, stays blank otherwise, and is listed.
     """
     from offsim.calibration.logs.logged_runs import fill, missing, read_log, write_rows
+    from offsim.validation.names import short
+    from offsim.validation.run_table import TIMES, cells_of
 
-    check_outputs({"--out": out}, inputs=files)
-    logs = [(file, read_log(file)) for file in files]
+    check_outputs({"--out": out}, inputs=[*files, *given.inputs])
+    known, unsaid = cells_of(given.load()) if given.inputs or given.files else ({}, [])
+    logs = [(file, read_log(file, known)) for file in files]
     rows = [row for _, found in logs for row in found]
     fill(rows, columns or [])
     with writing("--out", out):
         write_rows(out, rows)
-    blank = [(file, row, missing(row)) for file, found in logs for row in found]
+    # An iteration's time can be scored without those of its phases, which the Trainer does not say.
+    blank = [
+        (file, row, [name for name in missing(row) if not (row["iteration_ms"] and name in TIMES)])
+        for file, found in logs
+        for row in found
+    ]
     style = style_of(sys.stdout)
     times = ("fwd_ms", "bwd_ms", "step_ms", "iteration_ms", "iterations")
     headers = ("log", "forward ms", "backward ms", "step ms", "iteration ms", "iterations", "blank")
     show(style.table([(file, *(row[name] for name in times), len(names)) for file, row, names in blank], headers))
-    for file, _, names in blank:
+    for key in unsaid:
+        note(f"no column says the scenario's {key}: predictions of the table are without it")
+    for file, row, names in blank:
+        for column, value in known.items():
+            if short(row[column]) != short(value):
+                note(f"{file} says {column} {row[column]}, the scenario {value}: the log's is written")
         if names:
             note(f"{file} does not say: {', '.join(names)}; fill them with --set COLUMN=VALUE")
 

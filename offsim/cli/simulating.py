@@ -7,29 +7,24 @@ complete before the slower pictures are begun. What only one command needs is im
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from offsim.cli.arguments import (
-    SCENARIO,
     AllRanksOption,
     JsonOption,
     PriceOption,
-    ScenarioArgument,
-    SetOption,
     StrictOption,
     end_strictly,
     plot_option,
-    priced,
-    profile_option,
     scenarios_from,
     scheduler_option,
     schedulers_from,
 )
-from offsim.cli.outputs import STDOUT, SUFFIXES, check_outputs, give, write_picture, writing
+from offsim.cli.imports import Given, takes_scenario
+from offsim.cli.outputs import SUFFIXES, check_outputs, give, write_picture, writing
 from offsim.cli.terminal import note, show, style_of, wrapped
 from offsim.inputs.errors import InputError
 
@@ -37,9 +32,9 @@ if TYPE_CHECKING:
     from offsim.api import Result
 
 
+@takes_scenario(price=PriceOption)
 def run(
-    scenario: Annotated[str | None, SCENARIO] = None,
-    overrides: SetOption = None,
+    given: Given,
     scheduler: Annotated[str | None, scheduler_option("Replace the scenario's scheduler.")] = None,
     plot: Annotated[str | None, plot_option("Draw timeline, bandwidth and memory on one page")] = None,
     trace: Annotated[
@@ -53,37 +48,20 @@ def run(
             "--interval", help="Add how far measured runs that no fit used were from predictions on this hardware."
         ),
     ] = False,
-    deepspeed: Annotated[
-        str | None,
-        typer.Option(metavar="DS_CONFIG.json", help="Instead of a scenario: DeepSpeed's configuration, as it is."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="CONFIG.json", help="With --deepspeed: the config.json of a Hugging Face model."),
-    ] = None,
-    hardware: Annotated[str | None, profile_option("With --deepspeed: what it runs on.")] = None,
-    gpus: Annotated[
-        int | None, typer.Option(metavar="COUNT", help="With --deepspeed: GPUs of the job; by default one node's.")
-    ] = None,
-    sequence: Annotated[
-        int | None,
-        typer.Option(metavar="TOKENS", help="With --deepspeed: length of a sequence; by default at most 2048."),
-    ] = None,
     emit_scenario: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write the scenario, with where its values come from (.yaml)."),
     ] = None,
-    price: PriceOption = None,
     strict: StrictOption = False,
 ) -> None:
     """Simulate one iteration of a scenario.
 
     Says how long each phase takes, what limits it, how busy each resource is, where memory peaks; and where the
-    scenario does not fit in memory, what ran out, who held it, and single changes with which it fits. With
-    --deepspeed, --model and --hardware it makes the scenario from these, and lists what became of each key.
+    scenario does not fit in memory, what ran out, who held it, and single changes with which it fits. What became of
+    each key of --deepspeed, --fsdp, --trainer and --model is listed first.
     """
     from offsim import api
-    from offsim.cli.imports import Files, account, scenario_of, write_scenario
+    from offsim.cli.imports import write_scenario
     from offsim.cli.schedulers import under
     from offsim.cli.trust import trust_lines
     from offsim.results.interval import interval_dict
@@ -91,16 +69,12 @@ def run(
     from offsim.views.text import result_text
 
     outputs = {"--plot": plot, "--trace": trace, "--json": json, "--emit-scenario": emit_scenario}
-    files = Files(deepspeed, model, hardware, gpus, sequence)
-    check_outputs(outputs, suffixes=SUFFIXES, inputs=files.inputs if scenario is None else [scenario])
-    chosen, draft = scenario_of(scenario, files, priced(overrides, price))
+    check_outputs(outputs, suffixes=SUFFIXES, inputs=given.inputs)
+    chosen = given.load()
     if scheduler is not None:
         chosen = under(chosen, scheduler)
     result = api.simulate(chosen, all_ranks=all_ranks)
-    if draft is not None and json != STDOUT:
-        show(f"{account(draft, chosen, style_of(sys.stdout))}\n")
-    elif draft is not None:
-        note(account(draft, chosen, style_of(sys.stderr)))
+    given.tell(json, chosen)
     known = result.interval if interval and result.fits else None
     trust = trust_lines(result) if interval and result.fits else {}
     give(
@@ -109,13 +83,14 @@ def run(
         lambda: result.to_dict() | (interval_dict(result) if interval else {}),
     )
     if emit_scenario is not None:
-        write_scenario(emit_scenario, chosen, draft)
+        write_scenario(emit_scenario, chosen, given.draft)
     _draw(result, plot, trace)
     end_strictly(strict, result.fits)
 
 
+@takes_scenario(price=PriceOption)
 def compare(
-    scenario: ScenarioArgument,
+    given: Given,
     schedulers: Annotated[
         list[str] | None,
         scheduler_option("A scheduler to compare; may be repeated. Without any, all that apply."),
@@ -128,11 +103,9 @@ def compare(
             "the others cannot; --plot draws one page of bars.",
         ),
     ] = False,
-    overrides: SetOption = None,
     plot: Annotated[str | None, plot_option("Draw the timelines on one time axis")] = None,
     json: JsonOption = None,
     all_ranks: AllRanksOption = False,
-    price: PriceOption = None,
     strict: StrictOption = False,
 ) -> None:
     """Compare schedulers side by side.
@@ -140,23 +113,23 @@ def compare(
     Simulates the scenario under each. Options that the scenario gives are kept where a scheduler has them too.
     --strict wants all to fit, with --all one.
     """
-    overrides = priced(overrides, price)
     if every:
         if schedulers:
             raise InputError("found --scheduler as well, expected one of them", "--all")
-        end_strictly(strict, _compare_all(scenario, overrides, plot, json, all_ranks))
+        end_strictly(strict, _compare_all(given, plot, json, all_ranks))
         return
     from offsim import api
     from offsim.cli.schedulers import chosen
-    from offsim.scenario import load_scenario
     from offsim.views.facts import comparison_facts
     from offsim.views.text import comparison_text
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
-    scenarios, left_out = chosen(load_scenario(scenario, overrides), schedulers or [])
+    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=given.inputs)
+    scenario = given.load()
+    scenarios, left_out = chosen(scenario, schedulers or [])
     comparison = api.compare(scenarios, all_ranks=all_ranks)
     for line in left_out:
         note(line)
+    given.tell(json, scenario)
     give(json, partial(comparison_text, comparison_facts(comparison)), comparison.to_dict)
     missing = [label for label, result in zip(comparison.labels, comparison, strict=True) if not result.fits]
     if plot is not None and len(missing) == len(comparison):
@@ -167,14 +140,14 @@ def compare(
     end_strictly(strict, not missing)
 
 
-def _compare_all(scenario: str, overrides: Sequence[str], plot: str | None, json: str | None, all_ranks: bool) -> bool:
+def _compare_all(given: Given, plot: str | None, json: str | None, all_ranks: bool) -> bool:
     """Whether any fits."""
     from offsim.results.survey import survey
-    from offsim.scenario import load_scenario
     from offsim.views.survey import survey_text
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
-    found = survey(load_scenario(scenario, overrides), all_ranks=all_ranks)
+    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=given.inputs)
+    found = survey(given.load(), all_ranks=all_ranks)
+    given.tell(json, found.scenario)
     give(json, partial(survey_text, found), found.to_dict)
     if plot is not None:
         from offsim.views.survey_picture import plot_survey
@@ -183,21 +156,23 @@ def _compare_all(scenario: str, overrides: Sequence[str], plot: str | None, json
     return bool(found.fitting)
 
 
-def report(
-    scenarios: Annotated[
-        list[str],
+@takes_scenario(
+    Annotated[
+        list[str] | None,
         typer.Argument(
             metavar="SCENARIO",
             help="YAML files, or names of scenarios that come with offsim.",
             autocompletion=scenarios_from,
         ),
-    ],
+    ]
+)
+def report(
+    given: Given,
     html: Annotated[str, typer.Option("--html", metavar="FILE", help="The page to write (.html).")],
     schedulers: Annotated[
         list[str] | None,
         scheduler_option("Simulate each scenario under this one instead; may be repeated."),
     ] = None,
-    overrides: SetOption = None,
     strict: StrictOption = False,
 ) -> None:
     """Write a page about one scenario or several, to send around.
@@ -207,16 +182,17 @@ def report(
     """
     from offsim import api
     from offsim.cli.schedulers import under
-    from offsim.scenario import load_scenario
     from offsim.views.facts import facts_of
     from offsim.views.text import brief_lines
 
-    check_outputs({"--html": html}, suffixes={"--html": (".html", ".htm")}, inputs=scenarios)
-    chosen = [load_scenario(scenario, overrides or []) for scenario in scenarios]
+    check_outputs({"--html": html}, suffixes={"--html": (".html", ".htm")}, inputs=given.inputs)
+    chosen = given.load_all()
+    scenario = chosen[0]
     if schedulers:
         chosen = [under(scenario, text) for scenario in chosen for text in schedulers]
     labels = [scenario.name for scenario in chosen] if len(chosen) == 1 else []
     comparison = api.compare(chosen, labels=labels)
+    given.tell(None, scenario)
     style = style_of(sys.stdout)
     for label, result in zip(comparison.labels, comparison, strict=True):
         lines = [wrapped(line, "  ", "    ") for line in brief_lines(facts_of(result, resources=False))]

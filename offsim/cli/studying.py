@@ -12,18 +12,18 @@ from offsim.cli.arguments import (
     JobsOption,
     JsonOption,
     PriceOption,
-    ScenarioArgument,
-    SetOption,
     StrictOption,
     end_strictly,
     plot_option,
-    priced,
 )
+from offsim.cli.imports import Given, takes_scenario
 from offsim.cli.outputs import SUFFIXES, check_outputs, give, write_picture
 from offsim.cli.terminal import note
 
 
+@takes_scenario(None)
 def sweep(
+    given: Given,
     sweep: Annotated[
         str,
         typer.Argument(metavar="SWEEP", help="A YAML file, or the name of a sweep that comes with offsim."),
@@ -43,16 +43,17 @@ def sweep(
     """Simulate every combination of many values.
 
     A sweep names a scenario and values to try of scheduler, hardware, model and training; all combinations become one
-    Parquet table in the folder. Whatever interrupts it, --resume continues.
+    Parquet table in the folder. Whatever interrupts it, --resume continues. With --deepspeed, --fsdp or --trainer the
+    scenario is made from them, and --set changes it.
     """
     from offsim.cli.sweeps import sweep_file
 
-    sweep_file(sweep, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask, price=price)
+    sweep_file(sweep, given, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask, price=price)
 
 
+@takes_scenario(price=PriceOption)
 def tune(
-    scenario: ScenarioArgument,
-    overrides: SetOption = None,
+    given: Given,
     over: Annotated[
         str | None,
         typer.Option(
@@ -87,7 +88,6 @@ def tune(
             "--largest-model", help="Find the largest model of this kind that fits instead, with each scheduler."
         ),
     ] = False,
-    price: PriceOption = None,
     strict: StrictOption = False,
     json: JsonOption = None,
 ) -> None:
@@ -97,15 +97,14 @@ def tune(
     would buy. With --largest-model the model grows, in published shapes and then by layers, until nothing fits.
     """
     from offsim.cli.tuning import largest_json, largest_report, tuning_json, tuning_report, values_to_try
-    from offsim.scenario import load_scenario
     from offsim.study.processes import cores, worker_processes
     from offsim.study.tuning.largest import largest_models
     from offsim.study.tuning.tune import Mapper, Question
     from offsim.study.tuning.tune import tune as find_fastest
     from offsim.study.tuning.upgrades import upgrades
 
-    check_outputs({"--json": json}, inputs=[scenario])
-    chosen = load_scenario(scenario, priced(overrides, price))
+    check_outputs({"--json": json}, inputs=given.inputs)
+    chosen = given.load()
     names = None if over is None else [name.strip() for name in over.split(",")]
     tried = values_to_try(tries or ())
     question = Question(names, tried, objective, headroom, budget)  # type: ignore[arg-type]  # checked there
@@ -113,33 +112,36 @@ def tune(
         mapper: Mapper = map if (jobs or cores()) == 1 else partial(workers.map, chunksize=4)
         if largest:
             found = largest_models(chosen, question, mapper)
+            given.tell(json, chosen)
             give(json, partial(largest_report, found), lambda: largest_json(found))
             end_strictly(strict, bool(found.models))
             return
         tuning = find_fastest(chosen, question, mapper)
         bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
+    given.tell(json, chosen)
     give(json, partial(tuning_report, chosen.name, tuning, bought), lambda: tuning_json(tuning, bought))
     end_strictly(strict, tuning.best is not None)
 
 
-def optimum(scenario: ScenarioArgument, overrides: SetOption = None, json: JsonOption = None) -> None:
+@takes_scenario()
+def optimum(given: Given, json: JsonOption = None) -> None:
     """Find how far schedules are from the best one.
 
     Searches every way to divide up to 8 sub-groups among GPU and CPU (state on the GPU, updated on the CPU, or fetched
     to the GPU and flushed back), and orders of updates, by simulation.
     """
     from offsim.cli.optimum import optimum_report
-    from offsim.scenario import load_scenario
     from offsim.study.optimum.search import distances
 
-    check_outputs({"--json": json}, inputs=[scenario])
-    found = distances(load_scenario(scenario, overrides or ()))
+    check_outputs({"--json": json}, inputs=given.inputs)
+    found = distances(given.load())
+    given.tell(json, found.scenario)
     give(json, partial(optimum_report, found), found.to_dict)
 
 
+@takes_scenario()
 def sensitivity(
-    scenario: ScenarioArgument,
-    overrides: SetOption = None,
+    given: Given,
     plot: Annotated[str | None, plot_option("Draw what each value's range does to the time")] = None,
     json: JsonOption = None,
     all_ranks: AllRanksOption = False,
@@ -157,9 +159,10 @@ def sensitivity(
     from offsim.views.text import result_text
     from offsim.views.wording import drawing_title
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
-    result = simulate(scenario, overrides or [], all_ranks=all_ranks)
+    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=given.inputs)
+    result = simulate(given.load(), all_ranks=all_ranks)
     found = sensitivity_of(result) if result.fits else None
+    given.tell(json, result.scenario)
     if found:
         give(json, partial(sensitivity_report, found), found.to_dict)
     else:

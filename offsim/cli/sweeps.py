@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from offsim.cli.imports import Given
 from offsim.cli.terminal import Style, note, show, style_of, wrapped
 from offsim.inputs.errors import InputError
 from offsim.results.units import format_percent, plural
@@ -27,12 +28,23 @@ SHOWN = 5
 
 
 def sweep_file(
-    source: str, *, out: str, jobs: int | None, resume: bool, max_points: int, dask: str | None, price: float | None
+    source: str,
+    given: Given,
+    *,
+    out: str,
+    jobs: int | None,
+    resume: bool,
+    max_points: int,
+    dask: str | None,
+    price: float | None,
 ) -> None:
     """`offsim sweep`."""
     if not out:
         raise InputError("found an empty name, expected a folder's", "--out ''")
-    plan = read_sweep(source)
+    if given.overrides and not given.files:
+        raise InputError("found no files that make the scenario, expected the value in the sweep's file", "--set")
+    plan = read_sweep(source, given.load() if given.files else None)
+    given.tell(None, plan.bases[0])
     if price is not None:
         bases = tuple(base.model_copy(update={"price_per_gpu_hour": price}) for base in plan.bases)
         plan = replace(plan, bases=bases)

@@ -76,7 +76,7 @@ def _problem(document: Document, model: type[BaseModel], details: ErrorDetails, 
     elif template := _EXPECTED.get(kind) or _EXPECTED.get(kind.split("_")[0]):
         expected = template.format(**context)
     else:
-        return _Problem(path, f"{dotted(path)}: {cause or details['msg']}")
+        return _Problem(path, f"{dotted(path)}: found {document.found(path)}: {cause or details['msg']}")
     return _Problem(path, f"{dotted(path)}: found {document.found(path)}, expected {expected}")
 
 

@@ -77,6 +77,10 @@ def _with_override(document: Document, override: str, place: Callable[[Keys, str
     path = tuple(part.strip() for part in key.split("."))
     if not equals or not all(path):
         raise InputError("expected key=value, such as training.micro_batch=2", here.where)
+    if len(path) > MAX_DEPTH:
+        raise InputError(f"found a key of {len(path)} parts, expected at most {MAX_DEPTH}", f"override '{key[:40]}...'")
+    if bad := yaml.reader.Reader.NON_PRINTABLE.search(key):
+        raise InputError(f"found the character {bad[0]!r} in the key, expected text", here.where)
     path = place(path, written)
     reader = _Reader(written, here.origin, root=path)
     value = reader.document()

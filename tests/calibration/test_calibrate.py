@@ -113,7 +113,7 @@ def test_a_machine_unlike_its_base(measured: Path, tmp_path: Path, capsys: pytes
     arguments = ["calibrate", str(table), "--base", str(small), "--out", str(out)]
     assert main(arguments) == 2
     assert "where the machine has more than the base, --set host.memory_bytes=" in capsys.readouterr().err
-    given = ["host.memory_bytes=2_000_000_000_001", "link.h2d_bytes_per_s=5e10", "gpus_per_node=8"]
+    given = ["host.memory_bytes=2_000_000_000_001", "link.h2d_bytes_per_s=50GB/s", "gpus_per_node=8"]
     assert main([*arguments, *(f"--set={text}" for text in given)]) == 0
     assert re.search(r"^  memory_bytes +1e\+09 +2e\+12 +assumed$", capsys.readouterr().out, re.MULTILINE)
     profile = load_profile(out)
@@ -135,6 +135,10 @@ def test_a_machine_unlike_its_base(measured: Path, tmp_path: Path, capsys: pytes
             "--set 'host.memory_byte=2e12': unknown value 'host.memory_byte' of a profile; did you",
         ),
         ("host.cores=few", "override 'host.cores=few': host.cores: found 'few', expected a number"),
+        (
+            "host.memory_bytes=2us",
+            "override 'host.memory_bytes=2us': host.memory_bytes: found '2us', expected bytes, such",
+        ),
         ("host.cores=-3", "override 'host.cores=-3': host.cores: found -3, expected more than 0"),
         ("host.cores", "override 'host.cores': expected key=value, such as "),
         ("name=x", "--set 'name=x': unknown value 'name' of a profile; "),

@@ -38,9 +38,10 @@ class _File(Section):
     skip: list[dict[str, Any]] = Field(default_factory=list, description="combinations to leave out")
 
 
-def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
+def read_sweep(source: str | Path | Mapping[str, Any], base: Scenario | None = None) -> Sweep:
     """Read and check a sweep: a file's path, the name of one that comes with offsim, or a mapping of the same shape.
 
+    `base` replaces the scenarios that it starts from.
     Raises InputError that names the file and line of the first thing wrong.
     """
     if isinstance(source, Mapping):
@@ -48,6 +49,8 @@ def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
     else:
         path = _sweep_file(source)
         document, folder = read_yaml(path), path.parent
+    if base is not None:
+        document.data["base"] = base
     return _Reader(document, folder).sweep()
 
 
