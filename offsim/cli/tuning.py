@@ -223,7 +223,7 @@ def tuning_json(tuning: Tuning, bought: Sequence[Upgrade]) -> dict[str, Any]:
 
 def _deepspeed_json(stock: Outcome | None, best: Outcome | None) -> dict[str, Any] | None:
     """The fastest setting that DeepSpeed has, and its keys."""
-    if stock is None:
+    if stock is None or best is None:
         return None
     said = recommendation(stock.scenario)
     return {

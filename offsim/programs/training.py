@@ -39,6 +39,14 @@ WHOLE_GRADIENTS = "gradients of the whole model (bf16)"
 SCORES = "attention score buffer"
 
 
+class NotGathered(Exception):
+    """A kernel runs without parameters."""
+
+
+class GradientsDropped(Exception):
+    """Gradients are overwritten before anything has read them."""
+
+
 @dataclass(frozen=True)
 class PassCosts:
     """Kernel costs of one micro-batch on one rank, and the host's time to launch them."""
@@ -107,6 +115,10 @@ class Training:
         gpu.allocate(SCORES, workload.scores_bytes)
         self._in_flight: deque[Operation] = deque()
         self._vocabularies = 0
+        self._written: dict[int, list[Operation | None]] = {}
+        """What wrote the parameters of each layer that was fetched last."""
+        self._idle: dict[int, int] = {}
+        """Of each bucket, the micro-steps of the iteration in which its gradients went nowhere."""
 
     @cached_property
     def live(self) -> int:
@@ -170,6 +182,8 @@ class Training:
                     allocates=self._hold(ACTIVATIONS, kept) + passing,
                     frees=frees,
                 )
+                if step == steps[0]:
+                    self._used(current, layer, fetched=True)
                 yield from schedule.keep(rank, layer, step, kept, current)
             computed.append(current)
             if layer < self.layers - self.kept:
@@ -194,6 +208,8 @@ class Training:
         logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits_held)
         head_gradient = self._hold(WORKING_SET, BF16 * workload.vocab_elements)
         ranks = workload.training.data_parallel
+        if last:
+            rank.backward_from[rank.iteration] = len(rank.left)
         reduced = 0.0 if self.in_place else FP32 * self.bucket_elements / ranks
         rank.gpu_memory.allocate(REDUCED, reduced)
         for step in steps:
@@ -231,6 +247,8 @@ class Training:
                     f"layer {layer} backward", work, layer, [gathers[layer], restored], allocates=passing, frees=frees
                 )
                 schedule.ran(rank, layer, step, current)
+                if step == steps[-1]:
+                    self._used(current, layer, fetched=layer < self.layers - self.kept)
             schedule.release(rank, layer, "backward", current)
             if layer >= self.live:
                 gathers[layer - self.live] = yield from self._fetch(layer - self.live, "backward", before, ())
@@ -255,13 +273,23 @@ class Training:
         elements, behind = self.rank.workload.layer_elements, [after, *self._writes(layer)]
         return (yield from self.schedule.fetch(self.rank, Fetch(layer, pass_, elements, behind, memory)))
 
+    def _used(self, kernel: Operation, layer: int, fetched: bool) -> None:
+        """Note the first kernel of a pass through a layer, for the checks of the run."""
+        rank, gather = self.rank, None
+        if fetched and self.sharded and (gather := rank.gathered.pop(layer, None)) is None:
+            whole = self.gathered_bytes * (1 - 1 / rank.workload.training.data_parallel)
+            if not any(copy.layer == layer and copy.bytes >= whole for copy in rank.came):
+                raise NotGathered(f"'{kernel.name}' has no parameters: expected an all-gather of the layer by fetch")
+        rank.uses.append((kernel, layer, self._written[layer], gather))
+
     def _writes(self, layer: int) -> list[Operation | None]:
         """The operations that wrote a layer's parameters, which its kernels wait for."""
         rank, schedule = self.rank, self.schedule
         needed = [rank.parameters[index] for index in rank.workload.subgroups_of_layers[layer]]
         for block in needed:
             block.check(rank.iteration, schedule.lag)
-        return [block.since for block in needed] if schedule.waits_for_parameters else []
+        written = self._written[layer] = [block.since for block in needed] if schedule.waits_for_parameters else []
+        return written
 
     def _fetch_vocabulary(self, layer: int, after: Operation | None) -> Code:
         """The embedding at first, then the head, each fetched once an iteration."""
@@ -292,7 +320,22 @@ class Training:
         elif last:  # stages 0 and 1 accumulate all gradients, and reduce them once
             reduce = rank.reduce_scatter if self.stage else rank.all_reduce
             rank.wait_event(rank.reduce_stream, reduce(nbytes, after=[filled]))
+        tail = rank.reduce_stream.tail
+        assert tail is not None
+        if last:
+            rank.reduced.append((rank.iteration, bucket, tail))
+        known = len(rank.engine.operations)
         yield from self.schedule.gradient(rank, bucket, first, last)
+        if self.stage >= 2 and not (first and last):
+            self._moved(bucket, first, len(rank.engine.operations) > known)
         tail = rank.reduce_stream.tail
         assert tail is not None
         self._in_flight.append(tail)
+
+    def _moved(self, bucket: Bucket, first: bool, moved: bool) -> None:
+        """Whether gradients went anywhere: in all micro-steps of an iteration but one, in which they may stay."""
+        idle = self._idle[id(bucket)] = (0 if first else self._idle[id(bucket)]) + (not moved)
+        if idle > 1:
+            groups = ", ".join(str(index) for index, _ in bucket.shares)
+            problem = "gradients of several micro-steps went nowhere, expected `gradient` to add them up"
+            raise GradientsDropped(f"sub-groups {groups}: {problem}")

@@ -77,11 +77,9 @@ def _together(scenario: Scenario, attempt: Attempt) -> list[Remedy]:
     training = scenario.training
     savers: Change = {"training.micro_batch": 1, "training.activation_checkpointing": "true"}
     savers |= {"model.flash_attention": "true", "training.loss_chunks": max(8, training.loss_chunks)}
-    ways: list[Change] = [{"scheduler.name": name} for name in BUILT_IN] + [
-        _on_more_ranks(training, f) for f in FACTORS
-    ]
+    schedulers: list[Change] = [{"scheduler.name": name} for name in BUILT_IN]
     found = []
-    for way in ways:
+    for way in [*schedulers, *(_on_more_ranks(training, factor) for factor in FACTORS)]:
         change = {**savers, **way}
         remedy = _fits(scenario, change, attempt)
         for key in list(change) if remedy else ():

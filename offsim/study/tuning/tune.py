@@ -214,7 +214,7 @@ def outcome_row(outcome: Outcome, axes: Sequence[str]) -> dict[str, Any]:
         "gpu_peak_bytes": outcome.gpu_bytes,
         "host_peak_bytes": outcome.host_bytes,
         "mfu": outcome.mfu if outcome.fits else None,
-        "cost_per_1e9_tokens": outcome.cost_per_1e9_tokens,
+        **({} if (cost := outcome.cost_per_1e9_tokens) is None else {"cost_per_1e9_tokens": cost}),
         "exactness": outcome.exactness,
         "notes": "; ".join(outcome.notes),
         "limited_by": next(iter(outcome.limited_by), "") if outcome.fits else "memory",
