@@ -182,6 +182,15 @@ def test_inherited_constants_stay_inherited_wherever_the_profiles_go(ours: Path,
     assert "extends: own.yaml  # same cores\n" in profile_text(both, "bound", found, "", tmp_path)
 
 
+def test_further_groups_are_left_out_besides_the_values_of_a_column() -> None:
+    file = read_recipe(RECIPES / "polaris.yaml")
+    assert list(file.groups) == ["13B", "7B", "tensor parallel or 2 nodes"]  # all runs of 30B are in the last
+    tables = {name: {point.run.cell("table") for point in group} for name, group in file.groups.items()}
+    assert tables["tensor parallel or 2 nodes"] == {"parallel_runs.csv"}
+    assert len(file.groups["tensor parallel or 2 nodes"]) == 11
+    assert len({point.run.line for group in file.groups.values() for point in group}) == len(file.data)
+
+
 def test_intervals_are_as_wide_as_plausible_where_runs_tell_nothing(file: RecipeFile) -> None:
     starts = {constant.name: constant.start for constant in file.recipe.constants}
     found = intervals(file.recipe, starts, file.data, file.profiles)
