@@ -26,8 +26,12 @@ def run_scenario(
     all_ranks: bool,
     stretch: Mapping[str, float] | None,
     max_operations: int | None = None,
+    record: bool = False,
 ) -> Run:
-    """Simulate a scenario on a profile. Raises InputError for errors in either, and for one that is too large."""
+    """Simulate a scenario on a profile, and `record` what waits for what, for traces.
+
+    Raises InputError for errors in either, and for one that is too large.
+    """
     for kind, times in (stretch or {}).items():
         if not 0 < times < math.inf:
             raise InputError(f"stretch of {kind!r}: found {times!r}, expected a number above 0")
@@ -35,7 +39,7 @@ def run_scenario(
     layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks)
     check_size(scenario.model.layers, training.micro_steps, layout, most_operations(max_operations))
     known = checked(scenario, profile)
-    return run_training(profile, *known, all_ranks, stretch, scenario.checkpoint, max_operations)
+    return run_training(profile, *known, all_ranks, stretch, scenario.checkpoint, max_operations, record)
 
 
 def checked(

@@ -101,13 +101,14 @@ def run_training(
     stretch: Mapping[str, float] | None = None,
     checkpoint: Checkpoint | None = None,
     max_operations: int | None = None,
+    record: bool = False,
 ) -> Run:
     """Simulate iterations until they repeat; all ranks where they share something that has an order."""
     most = most_operations(max_operations)
     try:
-        return _run(profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint, most)
+        return _run(profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint, most, record)
     except OrderAmongRanks:
-        return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint, most)
+        return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint, most, record)
 
 
 def most_operations(given: int | None = None) -> int:
@@ -147,8 +148,9 @@ def _run(
     stretch: Mapping[str, float] | None,
     checkpoint: Checkpoint | None,
     most: int,
+    record: bool,
 ) -> Run:
-    engine = Engine(stretch, most)
+    engine = Engine(stretch, most, record)
     training = workload.training
     layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks)
     check_size(workload.model.layers, training.micro_steps, layout, most)
