@@ -13,12 +13,11 @@ from offsim.cli import main
 from offsim.engine import Code
 from offsim.programs.rank import Rank
 from offsim.programs.run import MAX_PERIODS
-from offsim.programs.schedule import TrainingSchedule
-from offsim.programs.transformer import Bucket
 from offsim.schedulers.registry import BUILT_IN
+from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
 
 
-class Growing(TrainingSchedule):
+class Growing(Zero3OffloadAsyncGrads):
     """Writes a log of all iterations so far before each update."""
 
     name = "growing"
@@ -28,15 +27,10 @@ class Growing(TrainingSchedule):
         super().place(rank)
         self.iterations = 0
 
-    def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
-        yield from ()
-
     def update(self, rank: Rank) -> Code:
         self.iterations += 1
         yield rank.move(self.iterations * self.log_bytes, "gpu", "host", "log")
-        for subgroup in self.subgroups:
-            self.written(rank, subgroup, rank.cpu_adam(subgroup.elements, subgroup.index))
-        yield rank.wait(rank.host)
+        yield from super().update(rank)
 
 
 class GrowingInTurn(Growing):

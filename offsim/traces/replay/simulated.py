@@ -27,7 +27,7 @@ def scaled_by(kind: str) -> str:
 
 
 def recorded_busy_s(graph: Graph) -> dict[str, float]:
-    """Stream -> seconds that it was busy in the trace, but for waits, and for what began before the measured iterations."""
+    """Stream -> seconds that it was busy in the trace, without waits and what began before the measured iterations."""
     return _busy_s(graph, [seconds for _, _, seconds in graph.activities])
 
 
