@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from offsim.api import Comparison, Result, Survey, compare, simulate, survey
+    from offsim.imports.read import import_scenario
     from offsim.inputs.errors import InputError
     from offsim.platform.profiles import load_profile
     from offsim.results.verdict import DoesNotFit
@@ -23,6 +24,7 @@ __all__ = [
     "Survey",
     "Tuning",
     "compare",
+    "import_scenario",
     "load_profile",
     "load_scenario",
     "sensitivity",
@@ -42,6 +44,7 @@ _MODULES = {
     "Survey": "offsim.api",
     "Tuning": "offsim.study.tuning.tune",
     "compare": "offsim.api",
+    "import_scenario": "offsim.imports.read",
     "load_profile": "offsim.platform.profiles",
     "load_scenario": "offsim.scenario",
     "sensitivity": "offsim.study.sensitivities.sensitivity",

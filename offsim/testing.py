@@ -62,6 +62,7 @@ TIERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 MODEL = {
     "layers": 5, "hidden": 512, "ffn_hidden": 1024, "heads": 4, "kv_heads": 4, "vocab": 2048, "sequence": 128,
+    "flash_attention": False,
 }  # fmt: skip
 SUBGROUP, BUCKET, LIVE = 300_000, 2_000_000, 6_000_000
 """Elements: about 15 sub-groups on each of two ranks, each of more than 1 MiB; 7 buckets; 3 layers gathered at once."""

@@ -113,7 +113,7 @@ def difference(found: list[Move]) -> str:
     if not found:
         return "nothing moved"
     rows = [(move.subject, move.number, _value(move.old), _value(move.new), _percent(move.change)) for move in found]
-    return PLAIN.table(rows, ("scenario or run", "number", "old", "new", "change"), "llrrr", wrap=False)
+    return PLAIN.table(rows, ("scenario or run", "number", "old", "new", "change"), "llrrr")
 
 
 def _value(value: float | None) -> str:

@@ -23,11 +23,12 @@ from tests.calibration.synthetic_runs import runs_table
 from tests.calibration.synthetic_traces import training
 from tests.calibration.trace_files import write_kineto
 from tests.imports.files import write as write_configurations
+from tests.imports.files import write_huggingface
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-WRITES = ("--plot", "--trace", "--html", "--json", "--report", "--out", "--emit-scenario")
+WRITES = ("--plot", "--trace", "--html", "--json", "--csv", "--report", "--out", "--emit-scenario")
 """Options that name a file or a folder to write."""
 
 
@@ -55,6 +56,7 @@ def workplace(tmp_path, monkeypatch):
     harness_folder(tmp_path / "harness")
     runs_table(tmp_path / "mine.csv")
     write_configurations(tmp_path)
+    write_huggingface(tmp_path)
     shutil.copy(ROOT / "scenarios" / "dos_20b_4xh100.yaml", tmp_path / "my_run.yaml")
     monkeypatch.chdir(tmp_path)
     for each in (registry, activation_rules):

@@ -61,6 +61,10 @@ def test_the_wheel_finds_its_profiles_scenarios_and_tables(tmp_path: Path) -> No
     expected |= {f"scenario {name}" for name in packaged_files("scenarios")}
     expected |= {f"file {path.relative_to(ROOT).as_posix()}" for path in files}
     assert found == expected
+    (metadata,) = target.glob("offsim-*.dist-info/METADATA")
+    readme = metadata.read_text(encoding="utf-8")
+    assert "# offsim" in readme
+    assert re.findall(r"\]\((?!https:)", readme) == []
 
 
 @pytest.mark.parametrize("folder", ["hardware_profiles", "scenarios"])

@@ -13,7 +13,7 @@ from offsim.schedulers.registry import available_schedulers, find_scheduler
 ROOT = Path(__file__).parents[1]
 
 OPTIONS_NAMED = {
-    # keys of DeepSpeed's own, whose names options have taken
+    # keys of DeepSpeed's and accelerate's own, whose names options have taken
     "imports/deepspeed_keys.py": {
         "cpuadam_cores_perc",
         "gradient_clipping",
@@ -21,6 +21,7 @@ OPTIONS_NAMED = {
         "pipeline_read",
         "pipeline_write",
     },
+    "imports/fsdp_keys.py": {"reshard_after_forward"},
     # the same schedules on PyTorch, for machines without offsim: each has its own options
     "calibration/harness/zero3_offload.py": {"cpu_ratio"},
     "calibration/harness/deep_optimizer_states.py": {"update_stride", "dos_build"},

@@ -47,6 +47,7 @@ def set_values(base: HardwareProfile, assignments: Sequence[str]) -> dict[str, P
         value: Any = document.data
         for part in path:
             value = value[part]
+        value = document.without_unit(path, value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise document.unexpected(path, "a number")
         values[name] = ProfileValue(value, None, None, "assumed", note="set when calibrating")

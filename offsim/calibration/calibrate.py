@@ -36,8 +36,9 @@ from offsim.calibration.runs.plausible import check, general_recipe, value_of
 from offsim.calibration.trace_fits.estimates import fit_trace
 from offsim.inputs.errors import InputError
 from offsim.inputs.packaged import is_path
+from offsim.inputs.units import unit_of
 from offsim.platform.hardware import HardwareProfile
-from offsim.platform.profiles import load_profile, unit_of
+from offsim.platform.profiles import load_profile
 from offsim.traces.read import NAMES, read_trace
 from offsim.validation.run_table import MeasuredRun, read_runs, run_of
 

@@ -9,16 +9,19 @@ from ruamel.yaml.comments import CommentedMap
 
 from offsim.calibration.calibrate import Calibration
 from offsim.calibration.profile_text import put, quoted, text_of
-from offsim.calibration.runs.fit import CONFIGURATIONS, scores
+from offsim.calibration.runs.fit import CONFIGURATIONS, configurations, scores
 from offsim.inputs.files import write_together
 from offsim.inputs.packaged import is_path
 from offsim.platform.held_out import FILE_NAME, held_out_text, read_held_out
+from offsim.platform.measured import FILE_NAME as MEASURED
+from offsim.platform.measured import measured_text, read_measured
 
 
 def write_profile(path: str | Path, calibration: Calibration, base: str) -> None:
     """Write what was found as a profile that extends the base, which `base` is the name or the path of.
 
-    The residuals of the runs held out go into the `held_out.json` beside it, which keeps those of other profiles.
+    The residuals of the runs held out go into the `held_out.json` beside it, the configurations of all into the
+    `measured.json`; both keep what they have of other profiles.
     """
     path = Path(path)
     extends = Path(os.path.relpath(base, path.parent)).as_posix() if is_path(base) else base
@@ -38,4 +41,10 @@ def write_profile(path: str | Path, calibration: Calibration, base: str) -> None
         held_out[path.stem] = {CONFIGURATIONS: scores(calibration.residuals)}
     if known or calibration.held_out:
         files[path.with_name(FILE_NAME)] = held_out_text(held_out)
+    measured = read_measured(path.with_name(MEASURED))
+    data = [*calibration.held_out, *calibration.fitted]
+    if measured.pop(path.stem, None) or data:
+        groups = [CONFIGURATIONS] * len(calibration.held_out) + [""] * len(calibration.fitted)
+        measured[path.stem] = configurations(data, calibration.profile, groups)
+        files[path.with_name(MEASURED)] = measured_text(measured)
     write_together(files)

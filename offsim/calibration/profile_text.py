@@ -15,8 +15,8 @@ from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from ruamel.yaml.tokens import CommentToken
 
+from offsim.inputs.units import unit_of
 from offsim.platform.hardware import Source
-from offsim.platform.profiles import unit_of
 
 _NO_WRAPPING = 1_000_000
 

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from offsim.cli.measuring import calibrate, harness, logs, replay, trace, validate
-from offsim.cli.simulating import compare, profiles, report, run, schedulers
+from offsim.cli.profiles import profiles
+from offsim.cli.schema import schema
+from offsim.cli.simulating import compare, report, run, scenarios, schedulers
 from offsim.cli.studying import optimum, sensitivity, sweep, tune
 
+# In the order of what a newcomer asks: predictions first, then measuring a machine, traces, runs, calibration.
+COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
+    *(run, compare, sweep, tune, sensitivity, report, optimum, scenarios, profiles, schedulers, schema),
+    *(harness, trace, replay, validate, logs, calibrate),
+)
+
+
+class _InOrder(TyperGroup):
+    """Lists commands in their order, which Typer breaks for commands that have their own."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = [one.info.name if isinstance(one, typer.Typer) else one.__name__ for one in COMMANDS]
+        return [str(name) for name in names]
+
+
 app = typer.Typer(
+    cls=_InOrder,
     help="Simulate offloading schedules of large-model training: how long an iteration takes, what limits it, and "
     "where memory peaks.",
     no_args_is_help=True,
@@ -46,9 +66,8 @@ def offsim(
         os.environ["OFFSIM_MAX_OPERATIONS"] = max_operations  # worker processes have it too
 
 
-# In the order of what a newcomer asks: predictions first, then measuring a machine, traces, runs, calibration.
-for command in (
-    *(run, compare, sweep, tune, sensitivity, report, optimum, profiles, schedulers),
-    *(harness, trace, replay, validate, logs, calibrate),
-):
-    app.command()(command)
+for command in COMMANDS:
+    if isinstance(command, typer.Typer):
+        app.add_typer(command)
+    else:
+        app.command()(command)

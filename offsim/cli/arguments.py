@@ -43,12 +43,14 @@ def plot_option(help: str) -> Any:
     return typer.Option("--plot", metavar="FILE", help=f"{help} (.png, .pdf, .svg).")
 
 
-SCENARIO = typer.Argument(
-    metavar="SCENARIO",
-    help="A YAML file, or the name of a scenario that comes with offsim.",
-    autocompletion=scenarios_from,
-)
-ScenarioArgument = Annotated[str, SCENARIO]
+ScenarioArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="SCENARIO",
+        help="A YAML file, or the name of a scenario that comes with offsim.",
+        autocompletion=scenarios_from,
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -60,6 +62,9 @@ SetOption = Annotated[
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON; - for standard output.")
 ]
+CsvOption = Annotated[
+    str | None, typer.Option("--csv", metavar="FILE", help="Write the table as CSV; - for standard output.")
+]
 JobsOption = Annotated[
     int | None, typer.Option("--jobs", min=1, metavar="N", help="Worker processes; by default as many as cores.")
 ]
@@ -67,3 +72,45 @@ AllRanksOption = Annotated[
     bool,
     typer.Option("--all-ranks", help="Simulate every rank of a node; otherwise one stands for those that are alike."),
 ]
+
+
+def _file(metavar: str, help: str) -> Any:
+    return Annotated[str | None, typer.Option(metavar=metavar, help=help)]
+
+
+IMPORT_OPTIONS = {
+    "deepspeed": _file("DS_CONFIG.json", "Instead of a scenario: DeepSpeed's configuration, as it is."),
+    "fsdp": _file("ACCELERATE.yaml", "Instead of a scenario: accelerate's configuration of PyTorch FSDP, as it is."),
+    "trainer": _file(
+        "ARGS.json", "Hugging Face's TrainingArguments: batch sizes, and the configuration that they name."
+    ),
+    "model": _file("CONFIG.json", "With these: the config.json of a Hugging Face model."),
+    "hardware": Annotated[str | None, profile_option("With these: what it runs on.")],
+    "gpus": Annotated[
+        int | None, typer.Option(metavar="COUNT", help="With these: GPUs of the job; by default one node's.")
+    ],
+    "sequence": Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", help="With these: length of a sequence; by default at most 2048."),
+    ],
+}
+"""The options that make a scenario: parameter of `import_scenario` -> how it is declared."""
+
+PriceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--price-per-gpu-hour",
+        min=0,
+        metavar="PRICE",
+        help="Add costs, in the currency of this price of a GPU; the scenario's key price_per_gpu_hour does too.",
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit with 1 where it does not fit in memory; without it that is 0.")
+]
+
+
+def end_strictly(strict: bool, fits: bool) -> None:
+    """Leave the command with status 1 where it is strict and something does not fit."""
+    if strict and not fits:
+        raise typer.Exit(1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,10 @@ from offsim.calibration.runs.fit import Residuals, relative_errors
 from offsim.calibration.runs.plausible import value_of
 from offsim.calibration.runs.recipe_file import read_recipe
 from offsim.calibration.runs.refit import Refit, outputs, refit, write_refits
-from offsim.cli.outputs import check_outputs, writing
-from offsim.cli.terminal import PLAIN, Style, note, show, style_of, wrapped
+from offsim.cli.outputs import check_outputs, give, writing
+from offsim.cli.terminal import PLAIN, Style, note, wrapped
 from offsim.inputs.errors import InputError
-from offsim.platform.profiles import unit_of
+from offsim.inputs.units import unit_of
 
 
 def calibration_report(calibration: Calibration, style: Style = PLAIN) -> str:
@@ -35,6 +36,23 @@ def calibration_report(calibration: Calibration, style: Style = PLAIN) -> str:
     return "\n\n".join(blocks)
 
 
+def calibration_rows(calibration: Calibration) -> list[dict[str, Any]]:
+    """The values found."""
+    return [
+        {
+            "name": name,
+            "base": value_of(calibration.base, name),
+            "found": value.value,
+            "low": value.low,
+            "high": value.high,
+            "unit": unit_of(name),
+            "source": value.source,
+            "note": value.note,
+        }
+        for name, value in calibration.values
+    ]
+
+
 def _found(calibration: Calibration, style: Style) -> str:
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []  # of the rows; a section's has none
@@ -49,7 +67,7 @@ def _found(calibration: Calibration, style: Style) -> str:
         cells = ("" if number is None else f"{number:.3g}" for number in numbers)
         rows.append((f"  {key}" if section else key, *cells, found.source))
         notes.append(wrapped(found.note, "    ", "    "))
-    table = style.table(rows, ("value", "base", "found", "low", "high", "source"), "lrrrrl", wrap=False)
+    table = style.table(rows, ("value", "base", "found", "low", "high", "source"), "lrrrrl")
     headers, rule, *lines = table.splitlines()
     below = (part for pair in zip(lines, notes, strict=True) for part in pair if part)
     return "\n".join([headers, rule, *below])
@@ -86,8 +104,11 @@ def is_recipe(file: str) -> bool:
     return file.endswith((".yaml", ".yml"))
 
 
-def refit_profiles(files: Sequence[str], out: str, others: Mapping[str, object]) -> None:
+def refit_profiles(
+    files: Sequence[str], out: str, others: Mapping[str, object], json: str | None, csv: str | None
+) -> None:
     """Carry out recipes and write their profiles into the folder `out`; `others` are options that do not go with it."""
+    check_outputs({"--json": json, "--csv": csv}, inputs=files)
     for file in files:
         if not is_recipe(file):
             raise InputError("found measurements together with a recipe, expected recipes alone", file)
@@ -107,7 +128,28 @@ def refit_profiles(files: Sequence[str], out: str, others: Mapping[str, object])
     with writing("--out", out):
         folder.mkdir(exist_ok=True)
         write_refits(refits, folder)
-    show("\n\n".join(refit_report(found, style_of(sys.stdout)) for found in refits))
+    rows = partial(refit_rows, refits)
+
+    def text(style: Style) -> str:
+        return "\n\n".join(refit_report(found, style) for found in refits)
+
+    give(json, text, lambda: {"values": rows()}, csv, rows)
+
+
+def refit_rows(refits: Sequence[Refit]) -> list[dict[str, Any]]:
+    """The values of profiles that were found."""
+    return [
+        {
+            "profile": profile,
+            "name": field,
+            "start": factor * constant.start,
+            **dict(zip(("found", "low", "high"), refit.constants[constant.name].times(factor).numbers, strict=True)),
+            "unit": unit_of(field),
+        }
+        for refit in refits
+        for constant in refit.file.recipe.constants
+        for profile, field, factor in constant.targets
+    ]
 
 
 def refit_report(found: Refit, style: Style = PLAIN) -> str:

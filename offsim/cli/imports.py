@@ -1,14 +1,19 @@
-"""Scenarios that `offsim run` makes from DeepSpeed's configuration and a model's config.json."""
+"""Scenarios that commands read, or make from the configuration of DeepSpeed or PyTorch FSDP and a model's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offsim.cli.terminal import Style, wrapped
+from offsim.cli.arguments import IMPORT_OPTIONS, ScenarioArgument, SetOption
+from offsim.cli.outputs import STDOUT
+from offsim.cli.terminal import Style, note, show, style_of, wrapped
 from offsim.inputs.document import dotted
 from offsim.inputs.errors import InputError
 
@@ -16,49 +21,91 @@ if TYPE_CHECKING:
     from offsim.imports.draft import Draft, Entry
     from offsim.scenario import Scenario
 
+Command = Callable[..., None]
+CONFIGURATIONS = ("deepspeed", "fsdp", "trainer")
+FILES = (*CONFIGURATIONS, "model")
+"""Import options that are files."""
 
-@dataclass(frozen=True)
-class Files:
-    """What the command line gives in place of a scenario."""
 
-    deepspeed: str | None = None
-    model: str | None = None
-    hardware: str | None = None
-    gpus: int | None = None
-    sequence: int | None = None
+@dataclass
+class Given:
+    """What the command line gives: scenarios by name or path, or the files to make one from, and `--set`."""
+
+    sources: Sequence[str]
+    files: Mapping[str, Any]
+    """Parameter of `import_scenario` -> value, of those that are given."""
+    overrides: Sequence[str]
+    draft: Draft | None = None
+    """The account of the files' keys, once they are read."""
 
     @property
     def inputs(self) -> list[str]:
         """The files that are read."""
-        return [path for path in (self.deepspeed, self.model) if path is not None]
+        return [*self.sources, *(self.files[name] for name in FILES if name in self.files)]
 
-    def check(self, source: str | None) -> None:
-        """Raise InputError unless there is either a scenario or all that makes one."""
-        given = [f"--{name}" for name, value in vars(self).items() if value is not None]
-        if source is not None and given:
-            raise InputError(f"found the scenario '{source}' and {given[0]}, expected one or the other")
-        missing = [f"--{name}" for name in ("deepspeed", "model", "hardware") if getattr(self, name) is None]
-        if source is None and missing:
-            found = f"found {given[0]} without {' and '.join(missing)}" if given else "found no scenario"
-            raise InputError(f"{found}, expected SCENARIO, or --deepspeed, --model and --hardware")
+    def load_all(self) -> list[Scenario]:
+        """Read all scenarios; InputError unless there are either scenarios or all that makes one."""
+        if self.sources and self.files:
+            option = next(iter(self.files))
+            raise InputError(f"found the scenario '{self.sources[0]}' and --{option}, expected one or the other")
+        if self.sources:
+            from offsim.scenario import load_scenario
+
+            return [load_scenario(source, self.overrides) for source in self.sources]
+        if not self.files:
+            expected = f"SCENARIO, or one of {', '.join(f'--{name}' for name in CONFIGURATIONS)}"
+            raise InputError(f"found no scenario, expected {expected}, with --model and --hardware")
+        from offsim.imports.read import import_scenario
+
+        made = import_scenario(**self.files, overrides=self.overrides)
+        self.draft = made.draft
+        return [made.scenario]
+
+    def load(self) -> Scenario:
+        """Read the one scenario."""
+        return self.load_all()[0]
+
+    def tell(self, scenario: Scenario, *written: str | None) -> None:
+        """Show what became of the files' keys; on standard error if one of what is written is standard output."""
+        if self.draft is not None:
+            stream, write = (sys.stderr, note) if STDOUT in written else (sys.stdout, show)
+            write(f"{account(self.draft, scenario, style_of(stream))}\n")
 
 
-def scenario_of(source: str | None, files: Files, overrides: Sequence[str]) -> tuple[Scenario, Draft | None]:
-    """The scenario of a file or a name, or one made from files, with the account of their keys."""
-    files.check(source)
-    if source is not None:
-        from offsim.scenario import load_scenario
+def takes_scenario(
+    source: Any = ScenarioArgument, *, overrides: Any = SetOption, price: Any = None
+) -> Callable[[Command], Command]:
+    """Give a command `SCENARIO`, `--set` and the options that make a scenario, as its first parameter, a `Given`.
 
-        return load_scenario(source, overrides), None
-    from offsim.imports.read import import_scenario
+    `source`, `overrides` and `price` are how a scenario, `--set` and `--price-per-gpu-hour` are declared; None: the
+    command has none.
+    """
+    declared = {"scenario": source, "overrides": overrides, "price": price, **IMPORT_OPTIONS}
+    own = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in declared.items()
+        if annotation is not None
+    ]
 
-    assert files.deepspeed is not None
-    assert files.model is not None
-    assert files.hardware is not None
-    made = import_scenario(
-        files.deepspeed, files.model, files.hardware, gpus=files.gpus, sequence=files.sequence, overrides=overrides
-    )
-    return made.scenario, made.draft
+    def declare(command: Command) -> Command:
+        @wraps(command)
+        def parsed(**values: Any) -> None:
+            source, overrides = values.pop("scenario", None), values.pop("overrides", None)
+            files = {name: value for name in IMPORT_OPTIONS if (value := values.pop(name)) is not None}
+            sources = [source] if isinstance(source, str) else source or []
+            cost = values.pop("price") if price is not None else None
+            priced = [] if cost is None else [f"price_per_gpu_hour={cost!r}"]
+            command(Given(sources, files, [*(overrides or []), *priced]), **values)
+
+        _, *rest = signature(command, eval_str=True).parameters.values()
+        rest = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in rest]
+        first = len(own) - len(IMPORT_OPTIONS)
+        parameters = [*own[:first], *rest, *own[first:]]
+        parsed.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        parsed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return parsed
+
+    return declare
 
 
 TITLES = {

@@ -1,20 +1,25 @@
-"""Hardware profiles, schedulers and activation rules as text: lists of all, and everything about one."""
+"""Scenarios, hardware profiles, schedulers and activation rules as text: lists of all, and everything about one."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import groupby
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from offsim.activations.registry import available_rules, find_rule
 from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
 from offsim.inputs.errors import InputError, nearest
+from offsim.inputs.reading import reading
 from offsim.platform.hardware import HardwareProfile
+from offsim.platform.parts import catalogue
 from offsim.platform.profiles import available_profiles, load_profile
 from offsim.programs.activations import ActivationRule
 from offsim.programs.schedule import TrainingSchedule
 from offsim.results.units import plural
+from offsim.scenario import available_scenarios, scenario_file
 from offsim.schedulers.registry import available_schedulers, find_scheduler
 from offsim.views.provenance import Value, values_of
 from offsim.views.wording import validated
@@ -30,6 +35,84 @@ def profiles_report(style: Style = PLAIN) -> str:
         facts = f"{plural(profile.gpus_per_node, 'GPU')}, {'' if profile.validated else 'not '}validated"
         blocks.append(f"{style.heading(name)}  ({facts})\n{wrapped(profile.description, '  ', '  ')}")
     return "\n".join(blocks)
+
+
+def profiles_rows() -> list[dict[str, Any]]:
+    """Every profile that comes with offsim, without its values."""
+    profiles = [(name, load_profile(name)) for name in available_profiles()]
+    return [
+        {"name": name, "gpus_per_node": p.gpus_per_node, "validated": p.validated, "description": p.description}
+        for name, p in profiles
+    ]
+
+
+def profile_rows(profile: HardwareProfile) -> list[dict[str, Any]]:
+    """Every value of a profile."""
+    rows = []
+    for value in values_of(profile):
+        name = f"{value.section}.{value.field}"
+        known = profile.provenance.get(name)
+        rows.append(
+            {
+                "name": name,
+                "value": value.number,
+                "unit": value.unit,
+                "source": value.source,
+                "low": known and known.low,
+                "high": known and known.high,
+                "description": value.description,
+                "note": value.note,
+                "error": value.error,
+            }
+        )
+    return rows
+
+
+def parts_rows() -> list[dict[str, Any]]:
+    """Every part of the catalogue by the name that options take."""
+    known = catalogue()
+    listed = {
+        "--gpu": {name: f"{part.description}, {part.link}" for name, part in known.gpus.items()},
+        "--cpu": {name: f"{cpu.cores} cores, {cpu.memory}" for name, cpu in known.cpus.items()},
+        "--link": {name: link["peak_bytes_per_s"]["note"] for name, link in known.links.items()},
+        "--nvme": {name: f"{float(ssd['read_bytes_per_s']['value']):g} B/s read" for name, ssd in known.nvme.items()},
+    }
+    return [
+        {"option": option, "name": name, "description": said}
+        for option, parts in listed.items()
+        for name, said in parts.items()
+    ]
+
+
+def parts_report(style: Style = PLAIN) -> str:
+    """The parts, option by option."""
+    blocks = []
+    for option, group in groupby(parts_rows(), key=lambda row: str(row["option"])):
+        parts = {row["name"]: row["description"] for row in group}
+        width = max(map(len, parts))
+        lines = [wrapped(said, f"  {name:<{width}}  ", " " * (width + 4)) for name, said in parts.items()]
+        blocks.append("\n".join([style.heading(option), *lines]))
+    return "\n\n".join(blocks)
+
+
+def scenarios_rows() -> list[dict[str, Any]]:
+    """Every scenario that comes with offsim, with what its first comment says."""
+    return [
+        {"name": name, "description": path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()}
+        for name, path in available_scenarios().items()
+    ]
+
+
+def scenarios_report(style: Style = PLAIN) -> str:
+    """Every scenario that comes with offsim."""
+    rows = scenarios_rows()
+    return "\n".join(f"{style.heading(row['name'])}\n{wrapped(row['description'], '  ', '  ')}" for row in rows)
+
+
+def scenario_text(name: str) -> str:
+    """A scenario as its file has it."""
+    with reading(scenario_file(name), "a YAML file") as file:
+        return file.read().decode("utf-8", "replace").rstrip()
 
 
 def profile_report(profile: HardwareProfile, style: Style = PLAIN) -> str:
@@ -54,6 +137,37 @@ def _section(section: str, values: Sequence[Value], style: Style) -> str:
         known = {"": value.description, "note: ": value.note, "error: ": value.error, "95 % interval: ": interval}
         lines += [wrapped(f"{kind}{text}", "      ", "      ") for kind, text in known.items() if text]
     return "\n".join(lines)
+
+
+def schedulers_rows() -> list[dict[str, Any]]:
+    """Every scheduler and activation rule that can be loaded."""
+    kinds: dict[str, tuple[Iterable[str], Callable[[str], Described]]] = {
+        "scheduler": (available_schedulers(), find_scheduler),
+        "activation rule": (available_rules(), find_rule),
+    }
+    rows = []
+    for kind, (names, find) in kinds.items():
+        for name in names:
+            with suppress(InputError):
+                cls = find(name)
+                summary, options = _docstring(cls).splitlines()[0], list(cls.Options.model_fields)
+                rows.append({"kind": kind, "name": name, "summary": summary, "options": options})
+    return rows
+
+
+def option_rows(name: str) -> list[dict[str, Any]]:
+    """The options of a scheduler or an activation rule."""
+    cls = find_rule(name) if name in available_rules() else find_scheduler(name)
+    return [
+        {
+            "option": option,
+            "type": _type(info.annotation),
+            "bounds": ", ".join(_bounds(info.metadata)),
+            "default": None if info.is_required() else info.default,
+            "description": info.description or "",
+        }
+        for option, info in cls.Options.model_fields.items()
+    ]
 
 
 def schedulers_report(style: Style = PLAIN) -> str:
@@ -106,7 +220,9 @@ def _report(name: str, cls: Described, facts: str, style: Style) -> str:
     lines = [style.heading("options")]
     for option, info in fields.items():
         default = "required" if info.is_required() else f"default {_shown(info.default)}"
-        lines.append(f"  {option}: {', '.join([_type(info.annotation), *_bounds(info.metadata), default])}")
+        lines.append(
+            wrapped(f"{option}: {', '.join([_type(info.annotation), *_bounds(info.metadata), default])}", "  ")
+        )
         if info.description:
             lines.append(wrapped(info.description, "      ", "      "))
     return "\n\n".join([*blocks, "\n".join(lines)])
@@ -125,7 +241,8 @@ def _type(annotation: Any) -> str:
     names: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text"}
     if annotation in names:
         return names[annotation]
-    if type(None) in (choices := get_args(annotation)):
+    choices = get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
         return " or ".join("none" if choice is type(None) else _type(choice) for choice in choices)
     if get_origin(annotation) is Annotated:
         return _type(choices[0])

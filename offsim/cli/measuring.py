@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offsim.cli.arguments import JsonOption, plot_option, profile_option
+from offsim.cli.arguments import CsvOption, JsonOption, plot_option, profile_option
+from offsim.cli.imports import Given, takes_scenario
 from offsim.cli.outputs import (
     REPORT_PICTURES,
     SUFFIXES,
@@ -22,7 +22,7 @@ from offsim.cli.outputs import (
     write_report,
     writing,
 )
-from offsim.cli.terminal import note, show, style_of
+from offsim.cli.terminal import note, show
 from offsim.inputs.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,27 +61,28 @@ def harness(
     )
     with writing("FILE", file), atomic_write(file) as out:
         out.write(archive.getvalue())
-    show(f"{file} written; on the machine to measure, run: python {Path(file).name} --out results")
+    show(f"on the machine to measure, run: python {Path(file).name} --out results")
 
 
 def trace(
     trace: TraceArgument,
     plot: Annotated[str | None, plot_option("Draw the trace as a timeline")] = None,
     json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """Show what is in a recorded trace.
 
     Copies by direction, memory and size with their rates, kernels by class, how busy each stream was, how much copying
     overlaps with kernels, and how long launches take to start.
     """
-    from offsim.cli.traces import trace_report
+    from offsim.cli.traces import trace_report, trace_rows
     from offsim.traces import read_trace
     from offsim.traces.summary import summarize
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[trace])
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=[trace])
     recorded = read_trace(trace)
     summary = summarize(recorded)
-    give(json, partial(trace_report, summary), summary.to_dict)
+    give(json, partial(trace_report, summary), summary.to_dict, csv, partial(trace_rows, summary))
     if plot is not None:
         from offsim.traces.picture import plot_trace
 
@@ -100,23 +101,24 @@ def replay(
     ] = None,
     profile: Annotated[str | None, profile_option("Copy at the link rates of this hardware profile.")] = None,
     json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """Replay a recorded trace, as it was and with changed speeds.
 
     Rebuilds what each stream and thread waited for, checks that the replay takes as long as the trace did, and says
     how long the same run would take with other links, CPU or GPU kernels.
     """
-    from offsim.cli.traces import replay_report
+    from offsim.cli.traces import replay_report, replay_rows
     from offsim.platform.profiles import load_profile
     from offsim.traces import read_trace
     from offsim.traces.replay import parse_scales
     from offsim.traces.replay import replay as replay_trace
 
-    check_outputs({"--json": json}, inputs=[trace])
+    check_outputs({"--json": json, "--csv": csv}, inputs=[trace])
     scales = parse_scales(scale) if scale is not None else None
     hardware = load_profile(profile) if profile is not None else None
     replayed = replay_trace(read_trace(trace), scales, hardware)
-    give(json, partial(replay_report, replayed), replayed.to_dict)
+    give(json, partial(replay_report, replayed), replayed.to_dict, csv, partial(replay_rows, replayed))
 
 
 def validate(
@@ -132,6 +134,7 @@ def validate(
         str | None, profile_option("Predict with this hardware profile instead of those the table names.")
     ] = None,
     json: JsonOption = None,
+    csv: CsvOption = None,
     plot: Annotated[str | None, plot_option("Draw predicted over measured times")] = None,
     report: Annotated[
         str | None,
@@ -157,14 +160,14 @@ def validate(
     if published:
         for option, given in {"--hardware": hardware, "--plot": plot, "--report": report}.items():
             if given is not None:
-                raise InputError(f"found {option} as well, expected --json at most", "--published")
-        _validate_published(runs, json)
+                raise InputError(f"found {option} as well, expected --json and --csv at most", "--published")
+        _validate_published(runs, json, csv)
         return
     from offsim.validation.folder import read_tables, table_files
     from offsim.validation.predictions import validate_runs
     from offsim.validation.report import format_validation, to_json
 
-    outputs = {"--plot": plot, "--json": json, "--report": report}
+    outputs = {"--plot": plot, "--json": json, "--csv": csv, "--report": report}
     if report is not None:
         check_has_neighbours("--report", report)
         outputs |= {f"{name} of --report": path for name, path in neighbours(report, REPORT_PICTURES).items()}
@@ -173,7 +176,8 @@ def validate(
     for line in left_out:
         note(f"left out {line}")
     validation = validate_runs(table)
-    give(json, partial(format_validation, validation), lambda: to_json(validation))
+    text = partial(format_validation, validation)
+    give(json, text, lambda: to_json(validation), csv, lambda: to_json(validation)["runs"])
     if plot is not None:
         _draw_scatter(validation, plot)
     if report is not None:
@@ -182,8 +186,22 @@ def validate(
         write_report(report, *make_report(validation, neighbours(report, REPORT_PICTURES)))
 
 
+@takes_scenario(
+    Annotated[
+        str | None,
+        typer.Option("--scenario", metavar="SCENARIO", help="What was run: fills the columns that logs do not say."),
+    ],
+    overrides=None,
+)
 def logs(
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Logs of DeepSpeed or Megatron, also gzipped.")],
+    given: Given,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE",
+            help="Logs of DeepSpeed, Megatron or Hugging Face's Trainer, also its trainer_state.json; also gzipped.",
+        ),
+    ],
     out: Annotated[str, typer.Option("--out", metavar="RUNS.csv", help="The table to write.")],
     columns: Annotated[
         list[str] | None,
@@ -193,26 +211,42 @@ def logs(
             help="Fill a column that logs cannot say, such as hardware=jlse-4xh100. May be repeated.",
         ),
     ] = None,
+    json: JsonOption = None,
 ) -> None:
     """Read training logs into a table of measured runs.
 
-    Takes times, memory and configuration from the lines that DeepSpeed and Megatron print: medians from the third
-    iteration on. What a log does not say stays blank and is listed.
+    Takes times, memory and configuration from the lines that DeepSpeed, Megatron and Hugging Face's Trainer print:
+    medians from the third iteration on, or the Trainer's mean of all. What a log does not say is taken from --scenario,
+    or from the files that make one, stays blank otherwise, and is listed.
     """
     from offsim.calibration.logs.logged_runs import fill, missing, read_log, write_rows
+    from offsim.validation.names import short
+    from offsim.validation.run_table import TIMES, cells_of
 
-    check_outputs({"--out": out}, inputs=files)
-    logs = [(file, read_log(file)) for file in files]
+    check_outputs({"--out": out, "--json": json}, inputs=[*files, *given.inputs])
+    known, unsaid = cells_of(given.load()) if given.inputs or given.files else ({}, [])
+    logs = [(file, read_log(file, known)) for file in files]
     rows = [row for _, found in logs for row in found]
     fill(rows, columns or [])
     with writing("--out", out):
         write_rows(out, rows)
-    blank = [(file, row, missing(row)) for file, found in logs for row in found]
-    style = style_of(sys.stdout)
+    # An iteration's time can be scored without those of its phases, which the Trainer does not say.
+    blank = [
+        (file, row, [name for name in missing(row) if not (row["iteration_ms"] and name in TIMES)])
+        for file, found in logs
+        for row in found
+    ]
     times = ("fwd_ms", "bwd_ms", "step_ms", "iteration_ms", "iterations")
     headers = ("log", "forward ms", "backward ms", "step ms", "iteration ms", "iterations", "blank")
-    show(style.table([(file, *(row[name] for name in times), len(names)) for file, row, names in blank], headers))
-    for file, _, names in blank:
+    shown = [(file, *(row[name] for name in times), len(names)) for file, row, names in blank]
+    listed = [{"log": file, "blank": names, **row} for file, row, names in blank]
+    give(json, lambda style: style.table(shown, headers), lambda: {"runs": listed})
+    for key in unsaid:
+        note(f"no column says the scenario's {key}: predictions of the table are without it")
+    for file, row, names in blank:
+        for column, value in known.items():
+            if short(row[column]) != short(value):
+                note(f"{file} says {column} {row[column]}, the scenario {value}: the log's is written")
         if names:
             note(f"{file} does not say: {', '.join(names)}; fill them with --set COLUMN=VALUE")
 
@@ -247,6 +281,8 @@ def calibrate(
             metavar="SHARE", help="The share of the runs' configurations that is kept to judge by; by default 0.3."
         ),
     ] = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """Fit a hardware profile to your own measurements.
 
@@ -258,33 +294,35 @@ def calibrate(
         from offsim.calibration.calibrate import HOLDOUT
         from offsim.calibration.calibrate import calibrate as fit
         from offsim.calibration.own_profile import write_profile
-        from offsim.cli.calibration import calibration_report, is_recipe, refit_profiles
+        from offsim.cli.calibration import calibration_report, calibration_rows, is_recipe, refit_profiles
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("scipy", "ruamel"):
             raise
         raise InputError("calibrating needs SciPy and ruamel.yaml: pip install 'offsim[calibrate]'") from None
     if any(map(is_recipe, files)):
-        refit_profiles(
-            files, out, {"--base": base, "--holdout": holdout, "--set": ", ".join(assignments or []) or None}
-        )
+        others = {"--base": base, "--holdout": holdout, "--set": ", ".join(assignments or []) or None}
+        refit_profiles(files, out, others, json, csv)
         return
     if base is None:
         raise InputError("not given, expected the profile to start from", "--base")
-    check_outputs({"--out": out}, suffixes={"--out": (".yaml", ".yml")}, inputs=[*files, base])
+    outputs = {"--out": out, "--json": json, "--csv": csv}
+    check_outputs(outputs, suffixes={"--out": (".yaml", ".yml")}, inputs=[*files, base])
     calibration = fit(files, base, HOLDOUT if holdout is None else holdout, assignments or [])
     with writing("--out", out):
         write_profile(out, calibration, base)
-    show(calibration_report(calibration, style_of(sys.stdout)))
+    rows = partial(calibration_rows, calibration)
+    give(json, partial(calibration_report, calibration), lambda: {"values": rows()}, csv, rows)
     for line in calibration.left_out:
         note(f"not used: {line}")
 
 
-def _validate_published(table: str | None, json: str | None) -> None:
+def _validate_published(table: str | None, json: str | None, csv: str | None) -> None:
     from offsim.validation.published import published_json, published_text, read_figures, score, shipped_figures
 
-    check_outputs({"--json": json}, inputs=[table] if table else [])
+    check_outputs({"--json": json, "--csv": csv}, inputs=[table] if table else [])
     scored = score(read_figures(Path(table)) if table else shipped_figures())
-    give(json, partial(published_text, scored), lambda: published_json(scored))
+    text = partial(published_text, scored)
+    give(json, text, lambda: published_json(scored), csv, lambda: published_json(scored)["figures"])
 
 
 def _draw_scatter(validation: Validation, plot: str) -> None:

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offsim.inputs.errors import InputError, nearest
-from offsim.inputs.files import atomic_write, write_together
+from offsim.inputs.document import flat
+from offsim.inputs.errors import InputError, nearest, one_line
+from offsim.inputs.files import atomic_write, stream_of, write_together
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from offsim.views.console import Style
@@ -25,6 +27,8 @@ TRACES = (".json", ".json.gz")
 SCENARIOS = (".yaml", ".yml")
 REPORTS = (".md", ".markdown")
 SUFFIXES = {"--plot": PICTURES, "--trace": TRACES, "--report": REPORTS, "--emit-scenario": SCENARIOS}
+ALONE = ("--json", "--csv")
+"""Options for which - stands for standard output, where nothing else is then shown."""
 REPORT_PICTURES = ("scatter", "timeline")
 
 
@@ -37,7 +41,12 @@ def check_outputs(
     """Raise InputError for the first of the files, option -> path, that could not be written or would do damage."""
     taken = {os.path.realpath(path): "that is read" for path in inputs if "\0" not in str(path)}
     for option, path in outputs.items():
-        if path is None or (path == STDOUT and option == "--json"):
+        if path is None:
+            continue
+        if path == STDOUT and option in ALONE:
+            if STDOUT in taken:
+                raise InputError(f"found standard output, which is {taken[STDOUT]}, expected a file", option)
+            taken[STDOUT] = f"of {option}"
             continue
         where = f"{option} '{path}'"
         _check_suffix(path, (suffixes or {}).get(option, ()), where)
@@ -76,16 +85,16 @@ def _check_place(path: str, where: str) -> None:
             raise InputError("found a folder, expected a file", where)
         if not os.access(path, os.W_OK):
             raise InputError("found a file that may not be written, expected one that may", where)
-        if not stat.S_ISREG(mode):
+        if _is_special(path):
             return
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"found the folder '{folder}', in which nothing may be written, expected another one", where)
 
 
 def _is_special(path: str) -> bool:
-    """Whether it is there and no plain file: a pipe, a terminal, /dev/null."""
+    """Whether it is there and no plain file, or standard output: a pipe, a terminal, /dev/null."""
     try:
-        return not stat.S_ISREG(os.stat(path).st_mode)
+        return stream_of(path) is not None or not stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
 
@@ -104,37 +113,80 @@ def check_has_neighbours(option: str, path: str) -> None:
 
 @contextmanager
 def writing(option: str, path: str) -> Iterator[None]:
-    """Make what goes wrong while a file is written (a full disk) one message."""
+    """Say which file was written; make what goes wrong meanwhile (a full disk) one message."""
+    from offsim.cli.terminal import note
+
     try:
         yield
     except BrokenPipeError:
         pass
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror or error}", f"{option} '{path}'") from error
+    else:
+        if not _is_special(path):
+            note(f"wrote {one_line(path)}")
 
 
-def write_json(path: str, document: Mapping[str, Any]) -> None:
-    """Write a document as JSON, to standard output where the path is "-"; the same document gives the same bytes."""
+def give(
+    json: str | None,
+    text: Callable[[Style], str],
+    document: Callable[[], Mapping[str, Any]],
+    csv: str | None = None,
+    rows: Callable[[], Sequence[Mapping[str, Any]]] = list,
+) -> None:
+    """Show a result as text, and write it as JSON and its table as CSV where that is asked for.
+
+    What goes to standard output, where the path is "-", stands there alone.
+    """
+    from offsim.cli.terminal import show, style_of
+
+    if STDOUT not in (json, csv):
+        show(text(style_of(sys.stdout)))
+    if json is not None:
+        import orjson
+
+        _write("--json", json, orjson.dumps(document(), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+    if csv is not None:
+        _write("--csv", csv, csv_text(rows()).encode())
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV under the names of their columns; sections within become columns with dotted names.
+
+    An empty cell is a value that there is not. Lists are JSON.
+    """
+    import csv
+    import io
+
     import orjson
 
+    def cell(value: Any) -> Any:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return orjson.dumps(value).decode() if isinstance(value, list | tuple) else value
+
+    flattened = [flat(row) for row in rows]
+    file = io.StringIO()
+    table = csv.DictWriter(file, dict.fromkeys(name for row in flattened for name in row), lineterminator="\n")
+    table.writeheader()
+    table.writerows({name: cell(value) for name, value in row.items()} for row in flattened)
+    return file.getvalue()
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table by column, None for what a row has not."""
+    cells = table.astype(object).where(table.notna(), None)
+    return [dict(zip(table.columns, row, strict=True)) for row in cells.itertuples(index=False, name=None)]
+
+
+def _write(option: str, path: str, data: bytes) -> None:
     from offsim.cli.terminal import show_bytes
 
-    data = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
     if path == STDOUT:
         show_bytes(data)
         return
-    with writing("--json", path), atomic_write(path) as file:
+    with writing(option, path), atomic_write(path) as file:
         file.write(data)
-
-
-def give(json: str | None, text: Callable[[Style], str], document: Callable[[], Mapping[str, Any]]) -> None:
-    """Show a result as text, and write it as JSON where that is asked for: JSON on standard output stands alone."""
-    from offsim.cli.terminal import show, style_of
-
-    if json != STDOUT:
-        show(text(style_of(sys.stdout)))
-    if json is not None:
-        write_json(json, document())
 
 
 def write_picture(path: str, picture: Figure) -> None:

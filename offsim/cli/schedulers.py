@@ -21,6 +21,8 @@ def under(scenario: Scenario, text: str) -> Scenario:
     try:
         changed = with_scheduler(scenario, name.strip())
     except InputError as error:
+        if error.where:
+            raise
         raise InputError(error.problem, where) from error.__cause__
     try:
         changed = load_scenario(changed, overrides)

@@ -1,4 +1,4 @@
-"""The commands that simulate scenarios one by one, and those that list profiles and schedulers.
+"""The commands that simulate scenarios one by one, and those that list scenarios and schedulers.
 
 Each is declared and carried out in one place: it checks its files, simulates, prints, writes. Text comes first and is
 complete before the slower pictures are begun. What only one command needs is imported in it, so that all start at once.
@@ -7,26 +7,25 @@ complete before the slower pictures are begun. What only one command needs is im
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from offsim.cli.arguments import (
-    SCENARIO,
     AllRanksOption,
+    CsvOption,
     JsonOption,
-    ScenarioArgument,
-    SetOption,
+    PriceOption,
+    StrictOption,
+    end_strictly,
     plot_option,
-    profile_option,
-    profiles_from,
     scenarios_from,
     scheduler_option,
     schedulers_from,
 )
-from offsim.cli.outputs import STDOUT, SUFFIXES, check_outputs, give, write_picture, writing
+from offsim.cli.imports import Given, takes_scenario
+from offsim.cli.outputs import SUFFIXES, check_outputs, give, write_picture, writing
 from offsim.cli.terminal import note, show, style_of, wrapped
 from offsim.inputs.errors import InputError
 
@@ -34,15 +33,16 @@ if TYPE_CHECKING:
     from offsim.api import Result
 
 
+@takes_scenario(price=PriceOption)
 def run(
-    scenario: Annotated[str | None, SCENARIO] = None,
-    overrides: SetOption = None,
+    given: Given,
     scheduler: Annotated[str | None, scheduler_option("Replace the scenario's scheduler.")] = None,
     plot: Annotated[str | None, plot_option("Draw timeline, bandwidth and memory on one page")] = None,
     trace: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write a trace for Perfetto (.json, .json.gz).")
     ] = None,
     json: JsonOption = None,
+    csv: CsvOption = None,
     all_ranks: AllRanksOption = False,
     interval: Annotated[
         bool,
@@ -50,66 +50,51 @@ def run(
             "--interval", help="Add how far measured runs that no fit used were from predictions on this hardware."
         ),
     ] = False,
-    deepspeed: Annotated[
-        str | None,
-        typer.Option(metavar="DS_CONFIG.json", help="Instead of a scenario: DeepSpeed's configuration, as it is."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="CONFIG.json", help="With --deepspeed: the config.json of a Hugging Face model."),
-    ] = None,
-    hardware: Annotated[str | None, profile_option("With --deepspeed: what it runs on.")] = None,
-    gpus: Annotated[
-        int | None, typer.Option(metavar="COUNT", help="With --deepspeed: GPUs of the job; by default one node's.")
-    ] = None,
-    sequence: Annotated[
-        int | None,
-        typer.Option(metavar="TOKENS", help="With --deepspeed: length of a sequence; by default at most 2048."),
-    ] = None,
     emit_scenario: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write the scenario, with where its values come from (.yaml)."),
     ] = None,
+    strict: StrictOption = False,
 ) -> None:
     """Simulate one iteration of a scenario.
 
     Says how long each phase takes, what limits it, how busy each resource is, where memory peaks; and where the
-    scenario does not fit in memory, what ran out, who held it, and single changes with which it fits. With
-    --deepspeed, --model and --hardware it makes the scenario from these, and lists what became of each key.
+    scenario does not fit in memory, what ran out, who held it, and single changes with which it fits. What became of
+    each key of --deepspeed, --fsdp, --trainer and --model is listed first.
     """
     from offsim import api
-    from offsim.cli.imports import Files, account, scenario_of, write_scenario
+    from offsim.cli.imports import write_scenario
     from offsim.cli.schedulers import under
     from offsim.cli.trust import trust_lines
     from offsim.results.interval import interval_dict
     from offsim.views.facts import facts_of
     from offsim.views.text import result_text
 
-    outputs = {"--plot": plot, "--trace": trace, "--json": json, "--emit-scenario": emit_scenario}
-    files = Files(deepspeed, model, hardware, gpus, sequence)
-    check_outputs(outputs, suffixes=SUFFIXES, inputs=files.inputs if scenario is None else [scenario])
-    chosen, draft = scenario_of(scenario, files, overrides or [])
+    outputs = {"--plot": plot, "--trace": trace, "--json": json, "--csv": csv, "--emit-scenario": emit_scenario}
+    check_outputs(outputs, suffixes=SUFFIXES, inputs=given.inputs)
+    chosen = given.load()
     if scheduler is not None:
         chosen = under(chosen, scheduler)
     result = api.simulate(chosen, all_ranks=all_ranks)
-    if draft is not None and json != STDOUT:
-        show(f"{account(draft, chosen, style_of(sys.stdout))}\n")
-    elif draft is not None:
-        note(account(draft, chosen, style_of(sys.stderr)))
+    given.tell(chosen, json, csv)
     known = result.interval if interval and result.fits else None
     trust = trust_lines(result) if interval and result.fits else {}
     give(
         json,
         lambda style: result_text(facts_of(result, interval=known, trust=trust), style),
         lambda: result.to_dict() | (interval_dict(result) if interval else {}),
+        csv,
+        lambda: [{"name": result.name, **result.figures(), "inside_measured_range": result.measured_range.inside}],
     )
     if emit_scenario is not None:
-        write_scenario(emit_scenario, chosen, draft)
+        write_scenario(emit_scenario, chosen, given.draft)
     _draw(result, plot, trace)
+    end_strictly(strict, result.fits)
 
 
+@takes_scenario(price=PriceOption)
 def compare(
-    scenario: ScenarioArgument,
+    given: Given,
     schedulers: Annotated[
         list[str] | None,
         scheduler_option("A scheduler to compare; may be repeated. Without any, all that apply."),
@@ -122,73 +107,78 @@ def compare(
             "the others cannot; --plot draws one page of bars.",
         ),
     ] = False,
-    overrides: SetOption = None,
     plot: Annotated[str | None, plot_option("Draw the timelines on one time axis")] = None,
     json: JsonOption = None,
+    csv: CsvOption = None,
     all_ranks: AllRanksOption = False,
+    strict: StrictOption = False,
 ) -> None:
     """Compare schedulers side by side.
 
     Simulates the scenario under each. Options that the scenario gives are kept where a scheduler has them too.
+    --strict wants all to fit, with --all one.
     """
     if every:
         if schedulers:
             raise InputError("found --scheduler as well, expected one of them", "--all")
-        _compare_all(scenario, overrides or [], plot, json, all_ranks)
+        end_strictly(strict, _compare_all(given, plot, json, csv, all_ranks))
         return
     from offsim import api
     from offsim.cli.schedulers import chosen
-    from offsim.scenario import load_scenario
     from offsim.views.facts import comparison_facts
     from offsim.views.text import comparison_text
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
-    scenarios, left_out = chosen(load_scenario(scenario, overrides or []), schedulers or [])
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=given.inputs)
+    scenario = given.load()
+    scenarios, left_out = chosen(scenario, schedulers or [])
     comparison = api.compare(scenarios, all_ranks=all_ranks)
     for line in left_out:
         note(line)
-    give(json, partial(comparison_text, comparison_facts(comparison)), comparison.to_dict)
-    if plot is None:
-        return
-    if not any(result.fits for result in comparison):
-        note(f"nothing to draw, {plot} not written: none of the schedulers fits")
-        return
+    given.tell(scenario, json, csv)
+    give(json, partial(comparison_text, comparison_facts(comparison)), comparison.to_dict, csv, comparison.figures)
     missing = [label for label, result in zip(comparison.labels, comparison, strict=True) if not result.fits]
-    title = comparison[0].name
-    if missing:
-        title += f"; does not fit: {', '.join(missing)}"
-    write_picture(plot, comparison.plot(title=title))
+    if plot is not None and len(missing) == len(comparison):
+        note(f"nothing to draw, {plot} not written: none of the schedulers fits")
+    elif plot is not None:
+        unfit = f"; does not fit: {', '.join(missing)}" if missing else ""
+        write_picture(plot, comparison.plot(title=comparison[0].name + unfit))
+    end_strictly(strict, not missing)
 
 
-def _compare_all(scenario: str, overrides: Sequence[str], plot: str | None, json: str | None, all_ranks: bool) -> None:
+def _compare_all(given: Given, plot: str | None, json: str | None, csv: str | None, all_ranks: bool) -> bool:
+    """Whether any fits."""
     from offsim.results.survey import survey
-    from offsim.scenario import load_scenario
     from offsim.views.survey import survey_text
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
-    found = survey(load_scenario(scenario, overrides), all_ranks=all_ranks)
-    give(json, partial(survey_text, found), found.to_dict)
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=given.inputs)
+    found = survey(given.load(), all_ranks=all_ranks)
+    given.tell(found.scenario, json, csv)
+    give(json, partial(survey_text, found), found.to_dict, csv, found.figures)
     if plot is not None:
         from offsim.views.survey_picture import plot_survey
 
         write_picture(plot, plot_survey(found, title=f"All schedules on {found.scenario.name}"))
+    return bool(found.fitting)
 
 
-def report(
-    scenarios: Annotated[
-        list[str],
+@takes_scenario(
+    Annotated[
+        list[str] | None,
         typer.Argument(
             metavar="SCENARIO",
             help="YAML files, or names of scenarios that come with offsim.",
             autocompletion=scenarios_from,
         ),
-    ],
+    ]
+)
+def report(
+    given: Given,
     html: Annotated[str, typer.Option("--html", metavar="FILE", help="The page to write (.html).")],
     schedulers: Annotated[
         list[str] | None,
         scheduler_option("Simulate each scenario under this one instead; may be repeated."),
     ] = None,
-    overrides: SetOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Write a page about one scenario or several, to send around.
 
@@ -197,54 +187,69 @@ def report(
     """
     from offsim import api
     from offsim.cli.schedulers import under
-    from offsim.scenario import load_scenario
     from offsim.views.facts import facts_of
     from offsim.views.text import brief_lines
 
-    check_outputs({"--html": html}, suffixes={"--html": (".html", ".htm")}, inputs=scenarios)
-    chosen = [load_scenario(scenario, overrides or []) for scenario in scenarios]
+    check_outputs({"--html": html}, suffixes={"--html": (".html", ".htm")}, inputs=given.inputs)
+    chosen = given.load_all()
+    scenario = chosen[0]
     if schedulers:
         chosen = [under(scenario, text) for scenario in chosen for text in schedulers]
     labels = [scenario.name for scenario in chosen] if len(chosen) == 1 else []
     comparison = api.compare(chosen, labels=labels)
+    given.tell(scenario)
     style = style_of(sys.stdout)
     for label, result in zip(comparison.labels, comparison, strict=True):
         lines = [wrapped(line, "  ", "    ") for line in brief_lines(facts_of(result, resources=False))]
         show("\n".join([style.heading(label), *lines]))
     with writing("--html", html):
         comparison.to_html(html)
+    end_strictly(strict, all(result.fits for result in comparison))
 
 
-def profiles(
+def scenarios(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="Show this one, or a file's.", autocompletion=profiles_from),
+        str | None, typer.Argument(metavar="NAME", help="Print this one.", autocompletion=scenarios_from)
     ] = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
-    """List hardware profiles, or show one.
+    """List scenarios that come with offsim, or print one.
 
-    Shows each value with its unit, where it comes from and what is known of its error.
+    Prints it as it is, to start from: offsim scenarios NAME > mine.yaml
     """
-    from offsim.cli.listings import profile_report, profiles_report
-    from offsim.platform.profiles import load_profile
+    from offsim.cli.listings import scenario_text, scenarios_report, scenarios_rows
 
-    style = style_of(sys.stdout)
-    show(profiles_report(style) if name is None else profile_report(load_profile(name), style))
+    check_outputs({"--json": json, "--csv": csv})
+    if name is None:
+        give(json, scenarios_report, lambda: {"scenarios": scenarios_rows()}, csv, scenarios_rows)
+        return
+    if json or csv:
+        raise InputError(
+            "found a scenario as well, expected none: it is printed as it is", "--json" if json else "--csv"
+        )
+    show(scenario_text(name))
 
 
 def schedulers(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Show this one.", autocompletion=schedulers_from)
     ] = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """List schedulers and activation rules, or show one.
 
     Shows what it does and its options with type, bounds and default.
     """
-    from offsim.cli.listings import scheduler_report, schedulers_report
+    from offsim.cli.listings import option_rows, scheduler_report, schedulers_report, schedulers_rows
 
-    style = style_of(sys.stdout)
-    show(schedulers_report(style) if name is None else scheduler_report(name, style))
+    check_outputs({"--json": json, "--csv": csv})
+    if name is None:
+        give(json, schedulers_report, lambda: {"schedulers": schedulers_rows()}, csv, schedulers_rows)
+        return
+    rows = partial(option_rows, name)
+    give(json, partial(scheduler_report, name), lambda: {"name": name, "options": rows()}, csv, rows)
 
 
 def _draw(result: Result, plot: str | None, trace: str | None) -> None:

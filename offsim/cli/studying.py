@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from offsim.cli.arguments import AllRanksOption, JobsOption, JsonOption, ScenarioArgument, SetOption, plot_option
-from offsim.cli.outputs import SUFFIXES, check_outputs, give, write_picture
+from offsim.cli.arguments import (
+    AllRanksOption,
+    CsvOption,
+    JobsOption,
+    JsonOption,
+    PriceOption,
+    StrictOption,
+    end_strictly,
+    plot_option,
+)
+from offsim.cli.imports import Given, takes_scenario
+from offsim.cli.outputs import SUFFIXES, check_outputs, give, rows_of, write_picture
 from offsim.cli.terminal import note
 
 
+@takes_scenario(None)
 def sweep(
+    given: Given,
     sweep: Annotated[
         str,
         typer.Argument(metavar="SWEEP", help="A YAML file, or the name of a sweep that comes with offsim."),
@@ -27,20 +39,32 @@ def sweep(
         str | None,
         typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler, such as tcp://host:8786."),
     ] = None,
+    price: PriceOption = None,
+    json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """Simulate every combination of many values.
 
     A sweep names a scenario and values to try of scheduler, hardware, model and training; all combinations become one
-    Parquet table in the folder. Whatever interrupts it, --resume continues.
+    Parquet table in the folder. Whatever interrupts it, --resume continues. With --deepspeed, --fsdp or --trainer the
+    scenario is made from them, and --set changes it.
     """
-    from offsim.cli.sweeps import sweep_file
+    from offsim.cli.sweeps import sweep_file, sweep_report
+    from offsim.study.sweeps.parquet import read_results
 
-    sweep_file(sweep, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask)
+    check_outputs({"--json": json, "--csv": csv}, inputs=[sweep, *given.inputs])
+    points = partial(sweep_file, sweep, given, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask)
+    finished = points(price=price, written=(json, csv))
+
+    def rows() -> list[dict[str, Any]]:
+        return rows_of(read_results(out))
+
+    give(json, partial(sweep_report, out, finished), lambda: {"points": rows()}, csv, rows)
 
 
+@takes_scenario(price=PriceOption)
 def tune(
-    scenario: ScenarioArgument,
-    overrides: SetOption = None,
+    given: Given,
     over: Annotated[
         str | None,
         typer.Option(
@@ -69,52 +93,71 @@ def tune(
     with_upgrades: Annotated[
         bool, typer.Option("--upgrades/--no-upgrades", help="Say what better hardware would buy.")
     ] = True,
+    largest: Annotated[
+        bool,
+        typer.Option(
+            "--largest-model", help="Find the largest model of this kind that fits instead, with each scheduler."
+        ),
+    ] = False,
+    strict: StrictOption = False,
     json: JsonOption = None,
+    csv: CsvOption = None,
 ) -> None:
     """Find the fastest setting that fits in memory.
 
     Simulates every combination of the settings: the fastest, the fastest with less GPU memory, and what better hardware
-    would buy.
+    would buy. With --largest-model the model grows, in published shapes and then by layers, until nothing fits.
     """
-    from offsim.cli.tuning import tuning_json, tuning_report, values_to_try
-    from offsim.scenario import load_scenario
+    from offsim.cli.tuning import largest_json, largest_report, largest_rows, tuning_json, tuning_report, values_to_try
     from offsim.study.processes import cores, worker_processes
+    from offsim.study.tuning.largest import largest_models
     from offsim.study.tuning.tune import Mapper, Question
     from offsim.study.tuning.tune import tune as find_fastest
     from offsim.study.tuning.upgrades import upgrades
 
-    check_outputs({"--json": json}, inputs=[scenario])
-    chosen = load_scenario(scenario, overrides or ())
+    check_outputs({"--json": json, "--csv": csv}, inputs=given.inputs)
+    chosen = given.load()
     names = None if over is None else [name.strip() for name in over.split(",")]
     tried = values_to_try(tries or ())
     question = Question(names, tried, objective, headroom, budget)  # type: ignore[arg-type]  # checked there
     with worker_processes(jobs or cores(), "--jobs 1 needs none") as workers:
         mapper: Mapper = map if (jobs or cores()) == 1 else partial(workers.map, chunksize=4)
+        if largest:
+            found = largest_models(chosen, question, mapper)
+            given.tell(chosen, json, csv)
+            give(json, partial(largest_report, found), lambda: largest_json(found), csv, partial(largest_rows, found))
+            end_strictly(strict, bool(found.models))
+            return
         tuning = find_fastest(chosen, question, mapper)
         bought = upgrades(tuning, mapper) if with_upgrades and tuning.best else []
-    give(json, partial(tuning_report, chosen.name, tuning, bought), lambda: tuning_json(tuning, bought))
+    given.tell(chosen, json, csv)
+    text = partial(tuning_report, chosen.name, tuning, bought)
+    give(json, text, lambda: tuning_json(tuning, bought), csv, lambda: rows_of(tuning.table))
+    end_strictly(strict, tuning.best is not None)
 
 
-def optimum(scenario: ScenarioArgument, overrides: SetOption = None, json: JsonOption = None) -> None:
+@takes_scenario()
+def optimum(given: Given, json: JsonOption = None, csv: CsvOption = None) -> None:
     """Find how far schedules are from the best one.
 
     Searches every way to divide up to 8 sub-groups among GPU and CPU (state on the GPU, updated on the CPU, or fetched
     to the GPU and flushed back), and orders of updates, by simulation.
     """
     from offsim.cli.optimum import optimum_report
-    from offsim.scenario import load_scenario
     from offsim.study.optimum.search import distances
 
-    check_outputs({"--json": json}, inputs=[scenario])
-    found = distances(load_scenario(scenario, overrides or ()))
-    give(json, partial(optimum_report, found), found.to_dict)
+    check_outputs({"--json": json, "--csv": csv}, inputs=given.inputs)
+    found = distances(given.load())
+    given.tell(found.scenario, json, csv)
+    give(json, partial(optimum_report, found), found.to_dict, csv, lambda: found.to_dict()["schedules"])
 
 
+@takes_scenario()
 def sensitivity(
-    scenario: ScenarioArgument,
-    overrides: SetOption = None,
+    given: Given,
     plot: Annotated[str | None, plot_option("Draw what each value's range does to the time")] = None,
     json: JsonOption = None,
+    csv: CsvOption = None,
     all_ranks: AllRanksOption = False,
 ) -> None:
     """Find which hardware values the time depends on.
@@ -130,13 +173,14 @@ def sensitivity(
     from offsim.views.text import result_text
     from offsim.views.wording import drawing_title
 
-    check_outputs({"--plot": plot, "--json": json}, suffixes=SUFFIXES, inputs=[scenario])
-    result = simulate(scenario, overrides or [], all_ranks=all_ranks)
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=given.inputs)
+    result = simulate(given.load(), all_ranks=all_ranks)
     found = sensitivity_of(result) if result.fits else None
+    given.tell(result.scenario, json, csv)
     if found:
-        give(json, partial(sensitivity_report, found), found.to_dict)
+        give(json, partial(sensitivity_report, found), found.to_dict, csv, lambda: found.to_dict()["values"])
     else:
-        give(json, partial(result_text, facts_of(result)), lambda: result.to_dict(series=False))
+        give(json, partial(result_text, facts_of(result)), lambda: result.to_dict(series=False), csv)
     if plot is not None and found:
         write_picture(plot, found.plot(title=drawing_title(result)))
     elif plot is not None:

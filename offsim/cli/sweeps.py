@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
 
-from offsim.cli.terminal import Style, note, show, style_of
+from offsim.cli.imports import Given
+from offsim.cli.terminal import Style, note, wrapped
 from offsim.inputs.errors import InputError
-from offsim.results.units import plural
+from offsim.results.units import format_percent, plural
 from offsim.study.sweeps.parquet import read_results
 from offsim.study.sweeps.store import TABLE
 from offsim.study.sweeps.sweep import Progress, run_sweep
 from offsim.study.sweeps.sweep_file import read_sweep
-
-if TYPE_CHECKING:
-    import pandas as pd
+from offsim.views.wording import money
 
 SECONDS_BETWEEN_LINES = 5.0
 SHOWN = 5
 
 
-def sweep_file(source: str, *, out: str, jobs: int | None, resume: bool, max_points: int, dask: str | None) -> None:
-    """`offsim sweep`."""
+def sweep_file(
+    source: str,
+    given: Given,
+    *,
+    out: str,
+    jobs: int | None,
+    resume: bool,
+    max_points: int,
+    dask: str | None,
+    price: float | None,
+    written: Sequence[str | None],
+) -> Progress:
+    """Simulate the points of a sweep that are not in the folder yet, and say how far it is."""
     if not out:
         raise InputError("found an empty name, expected a folder's", "--out ''")
-    plan = read_sweep(source)
+    if given.overrides and not given.files:
+        raise InputError("found no files that make the scenario, expected the value in the sweep's file", "--set")
+    plan = read_sweep(source, given.load() if given.files else None)
+    given.tell(plan.bases[0], *written)
+    if price is not None:
+        bases = tuple(base.model_copy(update={"price_per_gpu_hour": price}) for base in plan.bases)
+        plan = replace(plan, bases=bases)
     last = Progress(0)
 
     try:
@@ -39,13 +55,10 @@ def sweep_file(source: str, *, out: str, jobs: int | None, resume: bool, max_poi
                 last = progress
                 report(progress)
 
-            finished = run_sweep(
-                plan, Path(out), jobs=jobs, resume=resume, max_points=max_points, dask=dask, report=follow
-            )
+            return run_sweep(plan, Path(out), jobs=jobs, resume=resume, max_points=max_points, dask=dask, report=follow)
     except KeyboardInterrupt:
         note(f"interrupted: {last.done:,} of {last.total:,} points are in {out}; --resume continues")
         raise
-    show(_summary(read_results(out), finished, out, style_of(sys.stdout)))
 
 
 @contextmanager
@@ -90,7 +103,9 @@ def _lines() -> Callable[[Progress], None]:
     return report
 
 
-def _summary(table: pd.DataFrame, progress: Progress, out: str, style: Style) -> str:
+def sweep_report(out: str, progress: Progress, style: Style) -> str:
+    """How many points there are, where, and the fastest."""
+    table = read_results(out)
     failed = int(table["error"].notna().sum())
     unfit = int((table["fits"] == False).sum())  # noqa: E712 (null where a point failed)
     parts = [f"{plural(progress.total, 'point')}: {progress.simulated:,} simulated"]
@@ -103,9 +118,20 @@ def _summary(table: pd.DataFrame, progress: Progress, out: str, style: Style) ->
     fastest = table.dropna(subset=["tokens_per_s"]).nlargest(SHOWN, "tokens_per_s", keep="first")
     if len(fastest):
         axes = [name for name in table.attrs["axes"] if table[name].nunique(dropna=False) > 1]
-        rows = [[*(_cell(row[name]) for name in axes), f"{row['tokens_per_s']:,.0f}"] for _, row in fastest.iterrows()]
-        headers = [*(name.rpartition(".")[2] for name in axes), "tokens/s"]
-        lines += ["", "most tokens per second", style.table(rows, headers, "l" * len(axes) + "r")]
+        priced = fastest["cost_per_1e9_tokens"].notna().any()
+        rows = [
+            [
+                *(_cell(row[name]) for name in axes),
+                f"{row['tokens_per_s']:,.0f}",
+                format_percent(row["mfu"]),
+                *([money(row["cost_per_1e9_tokens"])] if priced else []),
+            ]
+            for _, row in fastest.iterrows()
+        ]
+        headers = [*(name.rpartition(".")[2] for name in axes), "tokens/s", "MFU", *(["cost/1e9"] if priced else [])]
+        align = "l" * len(axes) + "r" * (len(headers) - len(axes))
+        lines += ["", "most tokens per second", style.table(rows, headers, align)]
+        lines += [style.alarm(wrapped(note, "note  ", "      ")) for note in fastest["notes"].dropna().unique()]
     return "\n".join(lines)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from offsim.cli.terminal import Style, labelled, wrapped
 from offsim.results.units import format_bytes, format_percent, format_rate, format_time
 from offsim.traces.replay import Replay
@@ -11,6 +13,19 @@ from offsim.validation.report import signed_percent
 BAR = 20
 STREAMS = 20
 """As many are listed; the others are counted."""
+
+
+def trace_rows(summary: Summary) -> list[dict[str, Any]]:
+    """The three tables of a trace as one: copies by direction, memory and size, kernels by class, streams."""
+    found = summary.to_dict()
+    kinds = {"copies": found["copies"], "kernels": found["kernels"], "streams": found["streams"]}
+    columns = dict.fromkeys(name for rows in kinds.values() for row in rows for name in row)
+    return [{"table": kind, **dict.fromkeys(columns), **row} for kind, rows in kinds.items() for row in rows]
+
+
+def replay_rows(replay: Replay) -> list[dict[str, Any]]:
+    """How long each stream was busy."""
+    return [{"stream": name, **busy} for name, busy in replay.to_dict()["streams"].items()]
 
 
 def trace_report(summary: Summary, style: Style) -> str:

@@ -37,7 +37,7 @@ class Tier(Turns):
     operation that allocates waits for room.
     """
 
-    __slots__ = ("capacity", "env", "name", "occupants", "series", "used", "waits")
+    __slots__ = ("capacity", "env", "grows", "name", "occupants", "series", "used", "waits")
 
     def __init__(
         self, env: Environment, name: str, capacity: float, when_full: Literal["fail", "wait"] = "fail"
@@ -47,6 +47,8 @@ class Tier(Turns):
         self.name = name
         self.capacity = capacity
         self.waits = when_full == "wait"
+        self.grows = False
+        """Whether it has room beyond its capacity, to see what would be needed."""
         self.occupants: dict[str, float] = {}
         self.used = 0.0
         self.series: list[tuple[float, str, float, float]] = []
@@ -70,7 +72,7 @@ class Tier(Turns):
         """Add bytes; raises OutOfMemory where they exceed the capacity."""
         if not nbytes >= 0:
             raise ValueError(f"{self.name}: nbytes(={nbytes}) of {occupant} must be >= 0")
-        if self.used + nbytes > self.capacity and not self.waits:
+        if self.used + nbytes > self.capacity and not self.waits and not self.grows:
             raise OutOfMemory(self, occupant, nbytes, self.env.now)
         self._change(occupant, nbytes)
 

@@ -6,20 +6,20 @@ from collections.abc import Mapping
 
 from offsim.imports import deepspeed_keys as keys
 from offsim.imports.batches import take_batches
-from offsim.imports.draft import Draft
+from offsim.imports.draft import CHECKPOINTING, Draft
 from offsim.imports.keys import Section, option_keys, switched_on
 from offsim.imports.offload import take_offload
+from offsim.imports.trainer import NOTHING, precision_of
 from offsim.inputs.document import Document
 from offsim.platform.platform import HOST
 from offsim.programs.options import declared
 from offsim.programs.training import BUCKET_ELEMENTS
 
 SUBGROUP_SIZE = 1_000_000_000
-CHECKPOINTING = "training.activation_checkpointing"
 
 
-def read_deepspeed(document: Document, draft: Draft, *, gpus: int, hidden: int) -> None:
-    """Take over a configuration for a model of that width on that many GPUs.
+def read_deepspeed(document: Document, draft: Draft, trainer: Section = NOTHING, *, gpus: int, hidden: int) -> None:
+    """Take over a configuration for a model of that width on that many GPUs, with the Trainer's arguments.
 
     Raises InputError, with file and line, for what is wrong and for what would change an iteration but cannot be
     simulated.
@@ -27,19 +27,19 @@ def read_deepspeed(document: Document, draft: Draft, *, gpus: int, hidden: int) 
     top = Section(document, (), keys.TOP)
     zero = top.section("zero_optimization", keys.ZERO)
     stage = _take_stage(zero, draft)
-    precision = _take_precision(top, draft)
-    take_batches(top, draft, gpus)
+    precision = _take_precision(top, trainer, draft)
+    take_batches(top, trainer, draft, gpus, accumulates=zero.given(keys.ZENFLOW) is None)
     scheduler, devices = take_offload(zero, draft, stage)
     _take_sizes(zero, draft, stage, hidden)
     _take_optimizer(top, draft, offloaded=devices[0] != "none")
     _take_checkpointing(top, draft)
     _check_data_types(top, draft, precision)
     _refuse_switched_on(top, draft)
-    _take_only(top, keys.ONLY, draft)
-    draft.ignore_all(top, keys.IGNORED)
+    draft.take_only(top, keys.ONLY)
     aio = top.section("aio", keys.MODELLED_AIO)
     for section in (top, zero, aio):
         draft.take_options(section, option_keys(section.path, declared(scheduler.Options)))
+    draft.ignore_all(top, keys.IGNORED)
     _account_for_stage(zero, draft, stage)
     if "nvme" in devices:
         _compare_with_modelled(aio, keys.MODELLED_AIO, draft)
@@ -53,15 +53,13 @@ def _account_for_stage(zero: Section, draft: Draft, stage: int) -> None:
     modelled = keys.MODELLED_ZERO
     if stage == 3:
         if not draft.accounts_for(zero, keys.OVERLAP):
-            _take_only(zero, keys.ONLY_STAGE_3, draft)
+            draft.take_only(zero, keys.ONLY_STAGE_3)
         modelled = modelled | keys.MODELLED_STAGE_3
     elif stage > 0:
         modelled = modelled | keys.MODELLED_STAGES_1_2
         if keys.OVERLAP not in zero and not draft.accounts_for(zero, keys.OVERLAP):
             draft.leave(zero, keys.OVERLAP, modelled[keys.OVERLAP].simulated)
-    if zero.given("zenflow"):
-        raise zero.refused("zenflow", "ZenFlow")
-    _take_only(zero, keys.ONLY_ZERO, draft)
+    draft.take_only(zero, keys.ONLY_ZERO)
     _compare_with_modelled(zero, modelled, draft)
     draft.ignore_all(zero, keys.IGNORED_ZERO)
     others = ("sub_group_size", *keys.MODELLED_STAGE_3, *keys.MODELLED_STAGES_1_2)
@@ -90,16 +88,6 @@ def _refuse_switched_on(top: Section, draft: Draft) -> None:
     draft.ignore_all(top, dict.fromkeys([*keys.SWITCHED, "tensor_parallel"], "off"))
 
 
-def _take_only(section: Section, only: Mapping[str, keys.Only], draft: Draft) -> None:
-    for key, (expected, other) in only.items():
-        if key not in section:
-            continue
-        value = section.like(key, expected, -1)
-        if value is not None and value != expected:
-            raise section.unexpected(key, f"{str(expected).lower()}: {other} cannot be simulated")
-        draft.use(section, key, "as simulated")
-
-
 def _take_stage(zero: Section, draft: Draft) -> int:
     stage = zero.count("stage", 0)
     if zero.is_auto("stage") or (stage or 0) > 3:
@@ -108,7 +96,7 @@ def _take_stage(zero: Section, draft: Draft) -> int:
     return stage or 0
 
 
-def _take_precision(top: Section, draft: Draft) -> str:
+def _take_precision(top: Section, trainer: Section, draft: Draft) -> str:
     """Name of the 16-bit format: both have two bytes, so they take the same time."""
     chosen: list[str] = []
     for key in keys.PRECISIONS:
@@ -131,6 +119,8 @@ def _take_precision(top: Section, draft: Draft) -> str:
     autos = [key for key in keys.PRECISIONS if key in top and top.section(key).is_auto("enabled")]
     if not chosen and not autos:
         raise top.document.error((), "neither bf16.enabled nor fp16.enabled is true: fp32 training cannot be simulated")
+    if autos and not chosen and trainer.values and precision_of(trainer) is None:
+        raise trainer.unexpected("bf16", f"true, or fp16, which DeepSpeed's {autos[0]}.enabled leaves to it")
     return "fp16" if "fp16" in chosen else "bf16"
 
 

@@ -12,6 +12,10 @@ OTHER_STAGES = "of other ZeRO stages"
 _CHECKPOINTS = "checkpoints to disk are between iterations"
 _NUMBERS = "changes numbers, not their amount"
 
+ZENFLOW = "zenflow"
+SUPER_OFFLOAD = "super_offload"
+"""The section, and the key of offload_optimizer, that switch to another schedule."""
+
 IGNORED: dict[str, str] = {
     "scheduler": "the learning rate's",
     "gradient_clipping": "the norm is part of every update, its factor part of the scaling",
@@ -32,7 +36,7 @@ IGNORED: dict[str, str] = {
 
 IGNORED_ZERO: dict[str, str] = {
     **dict.fromkeys(("legacy_stage1", "parameter_alignment"), OTHER_STAGES),
-    "zenflow": "off",
+    ZENFLOW: "off",
     "cpu_offload_use_pin_memory": "deprecated, without effect",
     **dict.fromkeys(("load_from_fp32_weights", "elastic_checkpoint", "pipeline_loading_checkpoint"), _CHECKPOINTS),
     "stage3_gather_16bit_weights_on_model_save": _CHECKPOINTS,
@@ -50,7 +54,7 @@ IGNORED_ZERO: dict[str, str] = {
 
 IGNORED_OFFLOAD: dict[str, dict[str, str]] = {
     "offload_optimizer": {
-        "super_offload": "off",
+        SUPER_OFFLOAD: "off, or in ZeRO stage 3 only",
         "ratio": "all of the optimizer is offloaded",
         "pin_memory": "buffers of NVMe are pinned either way",
         "cpuadam_cores_perc": "of super_offload, which is off",
@@ -100,6 +104,19 @@ ONLY_ZERO: dict[str, Only] = {
     "zero_quantized_gradients": Only(False, "ZeRO++'s quantized gradients"),
     "mics_shard_size": Only(-1, "MiCS"),
 }
+
+ONLY_ZENFLOW: dict[str, Only] = {"offload": Only(False, "m and v of selected columns in host memory")}
+
+IGNORED_ZENFLOW: dict[str, str] = {
+    "select_strategy": "columns are selected once an epoch",
+    "select_interval": "columns are selected once an epoch",
+    "auto_ratio": "of the automatic interval",
+    "full_warm_up_rounds": "before the steady state",
+    "steps_per_epoch": "DeepSpeed sets it",
+}
+
+TRAINERS = {"gradient_clipping": 1.0}
+"""What the Trainer puts for "auto" by its own default."""
 
 SWITCHED: dict[str, tuple[str | None, str]] = {
     "amp": ("enabled", "apex mixed precision"),

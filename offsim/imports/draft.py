@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from offsim.imports.keys import NOT_GIVEN, Section
+from offsim.imports.deepspeed_keys import TRAINERS, Only
+from offsim.imports.keys import AUTO, NOT_GIVEN, Section
 from offsim.inputs.document import Mark
 from offsim.inputs.errors import KeyPath
 from offsim.programs.options import Option
+
+CHECKPOINTING = "training.activation_checkpointing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,17 @@ class Draft:
         """Set options by the keys of a section that say them; by DeepSpeed's defaults where it lacks those."""
         for key, option in options.items():
             target, default = f"scheduler.{option.name}", option.deepspeed_default
-            value = section.like(key, default)
-            if meaning := option.deepspeed_values.get(default if value is None else value):
-                self.take(section, key, target, meaning[0][0], meaning[1])
+            example = option.default if default == AUTO else default
+            value = section.given(key) if example is None else section.like(key, example)
+            if section.is_auto(key):
+                value = TRAINERS.get(key)
+            if isinstance(option.default, bool) and isinstance(value, float):
+                value = value > 0
+            meant = default if value is None else value
+            if isinstance(meant, Hashable) and (meaning := option.deepspeed_values.get(meant)):
+                values, why = meaning
+                assumed = True if value is None and default == AUTO else None
+                self.take(section, key, target, values[0] if values else option.default, why, assumed=assumed)
             else:
                 self.take_or_default(section, key, target, value, default)
 
@@ -103,6 +114,10 @@ class Draft:
         self._accounted.add((id(section.document), section.at(key)))
         return Entry(section.name(key), section.shown(key), became)
 
+    def note_read(self, section: Section, key: str) -> None:
+        """Count a key as accounted for, which a list names under its own name only."""
+        self._accounted.add((id(section.document), section.at(key)))
+
     def accounts_for(self, section: Section, key: str) -> bool:
         """Whether a list names the key."""
         return (id(section.document), section.at(key)) in self._accounted
@@ -120,6 +135,16 @@ class Draft:
         for key, why in reasons.items():
             if key in section and not self.accounts_for(section, key):
                 self.ignore(section, key, why)
+
+    def take_only(self, section: Section, only: Mapping[str, Only]) -> None:
+        """List keys of which one value can be simulated; InputError for any other."""
+        for key, (expected, other) in only.items():
+            if key not in section:
+                continue
+            value = section.like(key, expected, -1)
+            if value is not None and value != expected:
+                raise section.unexpected(key, f"{str(expected).lower()}: {other} cannot be simulated")
+            self.use(section, key, "as simulated")
 
     def leave(self, section: Section, key: str, instead: str) -> None:
         """List a key that is not modelled, and what is simulated instead."""

@@ -16,7 +16,10 @@ from offsim.inputs.packaged import is_path
 from offsim.scenario import Scenario
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
-KEYS = ("name", "hardware", "hardware_changes", "model", "training", "placement", "scheduler", "checkpoint")
+KEYS = (
+    *("name", "hardware", "hardware_changes", "model", "training", "placement", "scheduler", "checkpoint"),
+    "price_per_gpu_hour",
+)
 _WORDS = ("true", "false", "yes", "no", "on", "off", "null")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from difflib import get_close_matches
 
-from offsim.imports.draft import Draft, Entry
+from offsim.imports.draft import CHECKPOINTING, Draft, Entry
 from offsim.imports.families import EXPERTS, FAMILIES, NO_FFN_MEANS_FOUR_TIMES, OWN_KEYS, TELLTALES, Family
 from offsim.imports.keys import Section
 from offsim.imports.parameters import Shape, count_parameters, setting
@@ -20,8 +20,10 @@ REFUSED = 0.10
 DROPOUTS = ("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout")
 
 
-def read_model(document: Document, draft: Draft, *, sequence: int | None) -> int:
+def read_model(document: Document, draft: Draft, *, sequence: int | None, said_by: str = "--sequence") -> int:
     """Take over a model; return its number of parameters in the Transformers library.
+
+    `sequence` is its length in tokens, which `said_by` gives.
 
     Raises InputError, with file and line, for what is wrong and for what is not a dense decoder-only transformer.
     """
@@ -31,10 +33,10 @@ def read_model(document: Document, draft: Draft, *, sequence: int | None) -> int
     shape = _shape(config, model_type, family)
     _check_spelling(config, family)
     _take_shape(config, draft, family, shape)
-    _take_sequence(config, draft, family, shape, sequence)
+    _take_sequence(config, draft, family, shape, sequence, said_by)
     _take_attention(config, draft)
     if config.flag("gradient_checkpointing"):
-        draft.take(config, "gradient_checkpointing", "training.activation_checkpointing", True)
+        draft.take(config, "gradient_checkpointing", CHECKPOINTING, True)
     _account_for_the_rest(config, draft, model_type, family)
     return count_parameters(config, model_type, family, shape)
 
@@ -162,16 +164,18 @@ def _take_shape(config: Section, draft: Draft, family: Family, shape: Shape) -> 
     draft.take(config, "tie_word_embeddings", "model.tied_embeddings", shape.tied, why)
 
 
-def _take_sequence(config: Section, draft: Draft, family: Family, shape: Shape, sequence: int | None) -> None:
+def _take_sequence(
+    config: Section, draft: Draft, family: Family, shape: Shape, sequence: int | None, said_by: str
+) -> None:
     key = _key(config, family, "positions")
     if sequence is not None:
-        draft.option("--sequence", "model.sequence", sequence, str(sequence), "tokens")
+        draft.option(said_by, "model.sequence", sequence, str(sequence), "tokens")
         if shape.positions is not None and sequence > shape.positions:
             if family.position_offset is not None:
-                raise config.unexpected(key, f"at least the {sequence} tokens of --sequence: its positions are learned")
-            draft.leave(config, key, f"--sequence {sequence}")
+                raise config.unexpected(key, f"at least the {sequence} tokens of {said_by}: its positions are learned")
+            draft.leave(config, key, f"{said_by} {sequence}")
         elif shape.positions is not None:
-            draft.ignore(config, key, "only a bound on --sequence")
+            draft.ignore(config, key, f"only a bound on {said_by}")
         return
     length = min(shape.positions or SEQUENCE, SEQUENCE)
     why = f"at most {SEQUENCE}; --sequence says what is trained"
@@ -184,3 +188,5 @@ def _take_attention(config: Section, draft: Draft) -> None:
     name = config.word(key) or "sdpa"
     why = f"{name}: " + ("attention matrices are stored" if name == "eager" else "fused attention")
     draft.take(config, key, "model.flash_attention", name != "eager", why if keys else f"the library's default, {why}")
+    if name == "eager":
+        draft.take(config, key, "model.softmax_fp32", True, "eager attention: softmax in fp32")

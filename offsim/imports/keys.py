@@ -126,8 +126,8 @@ class Section:
 
     def unknown_choice(self, key: str, choices: Collection[str]) -> InputError:
         """The error about a text that is not one of `choices`."""
-        written = str(self.values[key]).lower()
-        near = MEANT[written] if MEANT.get(written) in choices else nearest(written, choices)
+        written, by_lower = str(self.values[key]).lower(), {choice.lower(): choice for choice in choices}
+        near = by_lower.get(MEANT.get(written) or nearest(written, by_lower) or "")
         return self.unexpected(key, f"one of {', '.join(choices)}" + (f"; did you mean '{near}'?" if near else ""))
 
     def section(self, key: str, known: Collection[str] | None = None) -> Section:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +25,8 @@ class Recommendation:
 
     keys: dict[str, Any]
     notes: tuple[str, ...]
+    nearest: bool = False
+    """Whether DeepSpeed does not have the schedule: the keys choose the nearest that it has, not this one."""
 
     def to_json(self) -> str:
         """The keys as a part of ds_config.json."""
@@ -36,7 +37,8 @@ def recommendation(scenario: Scenario) -> Recommendation:
     """Say in DeepSpeed's words what to train with; `import_scenario` reads the same values back.
 
     A scheduler says its own keys in `deepspeed_keys(options)`, by their dotted path in ds_config.json, and what no key
-    does in `deepspeed_notes(options)`. One without them gets the keys of ZeRO-3 with the optimizer on the CPU.
+    does in `deepspeed_notes(options)`. One without them gets, as the nearest, the keys of ZeRO-3 with the optimizer on
+    the CPU.
     """
     training = scenario.training
     stage = training.zero_stage
@@ -51,7 +53,12 @@ def recommendation(scenario: Scenario) -> Recommendation:
         "bf16": {"enabled": True},
         "zero_optimization": zero,
     }
-    own, notes = _of_scheduler(scenario)
+    scheduler, options = scenario_scheduler(scenario)
+    own, notes = scheduler.deepspeed_keys(options), list(scheduler.deepspeed_notes(options))
+    nearest = own is None
+    if own is None:
+        own = OffloadSchedule.deepspeed or {}
+        notes = [f"DeepSpeed does not have {scheduler.name}: the nearest that these keys choose is ZeRO-3 offload"]
     for path, value in own.items():
         *sections, key = path.split(".")
         section = keys
@@ -62,16 +69,7 @@ def recommendation(scenario: Scenario) -> Recommendation:
     if training.tensor_parallel > 1:
         notes.append(f"tensor parallelism of {training.tensor_parallel} is Megatron's --tensor-model-parallel-size")
     notes += _keep_activations(scenario, keys)
-    return Recommendation(keys, tuple(notes))
-
-
-def _of_scheduler(scenario: Scenario) -> tuple[Mapping[str, object], list[str]]:
-    scheduler, options = scenario_scheduler(scenario)
-    said = scheduler.deepspeed_keys(options)
-    if said is None:
-        note = f"needs a build with the scheduler {scheduler.name}; stock DeepSpeed runs ZeRO-3 offload"
-        return OffloadSchedule.deepspeed or {}, [note]
-    return said, list(scheduler.deepspeed_notes(options))
+    return Recommendation(keys, tuple(notes), nearest)
 
 
 def _place(scenario: Scenario, zero: dict[str, Any]) -> list[str]:

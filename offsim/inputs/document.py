@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from offsim.inputs.errors import InputError, KeyPath
+from offsim.inputs.errors import Expected, InputError, KeyPath
+from offsim.inputs.units import without_unit
 
 MAX_DEPTH = 16
 MAX_DIGITS = 30
@@ -48,6 +49,13 @@ class Document:
         for part in path:
             value = value[part]
         return shown(value, self.marks[path].text if path in self.marks else "")
+
+    def without_unit(self, path: KeyPath, value: Any, field: str = "") -> Any:
+        """Return `value`, written at `path`, as the number in the unit of the `field`, or of the path's last part."""
+        try:
+            return without_unit(field or str(path[-1]), value)
+        except Expected as error:
+            raise self.unexpected(path, error.expected) from None
 
     def error(self, path: KeyPath, problem: str) -> InputError:
         """Return an error about the value at `path`."""

@@ -8,7 +8,14 @@ from collections.abc import Iterable
 KeyPath = tuple[str | int, ...]
 
 MAX_LENGTH = 1000
-"""A problem may quote input of any length, with line breaks."""
+MAX_WHERE = 500
+
+
+def one_line(text: str, most: int = MAX_LENGTH) -> str:
+    """Text that may quote input of any length, with line breaks, as one line of at most so many characters."""
+    if len(text) > most:
+        text = f"{text[: most // 2 - 3]}...{text[-(most // 2) :]}"
+    return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
 class InputError(Exception):
@@ -24,11 +31,8 @@ class InputError(Exception):
         self.where = where
 
     def __str__(self) -> str:
-        problem, half = self.problem, MAX_LENGTH // 2
-        if len(problem) > MAX_LENGTH:
-            problem = f"{problem[: half - 3]}...{problem[-half:]}"
-        text = f"{self.where}: {problem}" if self.where else problem
-        return text.replace("\n", "\\n")
+        problem = one_line(self.problem)
+        return f"{one_line(self.where, MAX_WHERE)}: {problem}" if self.where else problem
 
 
 class Expected(ValueError):

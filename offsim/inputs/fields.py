@@ -6,13 +6,26 @@ that some YAML libraries return as text (`1e8`, `100_000_000`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Integral
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    Strict,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from offsim.inputs.errors import Expected
+from offsim.inputs.units import WITH_UNIT_SCHEMA, unit_of, without_unit
 
 MAX_COUNT = 10**15
 MAX_NUMBER = 1e30
@@ -20,9 +33,41 @@ MAX_NUMBER = 1e30
 
 
 class Section(BaseModel):
-    """A group of named values; unknown names, NaN, infinities and numbers of extreme size are errors."""
+    """A group of named values; unknown names, NaN, infinities and numbers of extreme size are errors.
+
+    Numbers may be written with their unit, `48GB`, where the field's name says which one it is in.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core)
+        for name, given in handler.resolve_ref_schema(schema).get("properties", {}).items():
+            about = {key: given[key] for key in ("default", "description", "title") if key in given}
+            choices = given.get("anyOf") or [{key: given[key] for key in given.keys() - about.keys()}]
+            if cls.takes_unit(name) and any(choice.get("type") in ("integer", "number") for choice in choices):
+                given.clear()
+                given |= {"anyOf": [*choices, WITH_UNIT_SCHEMA], **about}
+        return schema
+
+    @classmethod
+    def takes_unit(cls, field: str) -> bool:
+        """Whether a field's number may be written with a unit."""
+        return unit_of(field) != "1"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_their_units(cls, values: Any) -> Any:
+        numbers = {}
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            try:
+                number = without_unit(str(name), value)
+            except Expected as error:
+                raise Expected(error.expected, at=(name,)) from None
+            if number is not value:
+                numbers[name] = number
+        return {**values, **numbers} if numbers else values
 
     @field_validator("*")
     @classmethod

@@ -31,25 +31,35 @@ _EXPECTED = {
     "dict": "a section of keys",
 }
 
+_FOLLOWS = "default_factory_not_called"
+"""A default that another key gives, which is a problem itself."""
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class _Problem(NamedTuple):
     path: KeyPath
     text: str
-    missing: bool = False
+    missing: str = ""
+    """The key that is missing."""
 
 
 def validate(document: Document, model: type[ModelT], data: Any = None, at: KeyPath = ()) -> ModelT:
     """Build `model` from the document, or from `data`, the part of it at the path `at`.
 
-    Raises InputError for the first problem by line. Missing keys come last, because a misspelt key is missing too.
+    Raises InputError for the first problem by line. Missing keys come last, because a misspelt key is missing too, and
+    all at once.
     """
     try:
         return model.model_validate(document.data if data is None else data)
     except ValidationError as error:
-        problems = [_problem(document, model, details, at) for details in error.errors(include_url=False)]
-    first = min(problems, key=lambda problem: (problem.missing, document.mark(problem.path).line))
+        found = [each for each in error.errors(include_url=False) if each["type"] != _FOLLOWS]
+        problems = [_problem(document, model, details, at) for details in found]
+    first = min(problems, key=lambda problem: (bool(problem.missing), document.mark(problem.path).line))
+    if first.missing and len(problems) > 1:
+        raise document.error(
+            first.path, f"missing keys: {', '.join(dict.fromkeys(problem.missing for problem in problems))}"
+        )
     raise document.error(first.path, first.text)
 
 
@@ -70,7 +80,7 @@ def _problem(document: Document, model: type[BaseModel], details: ErrorDetails, 
     elif template := _EXPECTED.get(kind) or _EXPECTED.get(kind.split("_")[0]):
         expected = template.format(**context)
     else:
-        return _Problem(path, f"{dotted(path)}: {cause or details['msg']}")
+        return _Problem(path, f"{dotted(path)}: found {document.found(path)}: {cause or details['msg']}")
     return _Problem(path, f"{dotted(path)}: found {document.found(path)}, expected {expected}")
 
 
@@ -81,7 +91,8 @@ def _problem_of_keys(model: type[BaseModel], details: ErrorDetails, at: KeyPath)
     fields = _fields(model, tuple(inside))
     if details["type"] == "missing":
         meaning = f" ({fields[str(name)]})" if fields.get(str(name)) else ""
-        return _Problem(section, f"missing key '{dotted((*section, name))}'{meaning}", missing=True)
+        missing = dotted((*section, name))
+        return _Problem(section, f"missing key '{missing}'{meaning}", missing)
     place = f" in {dotted(section)}" if section else ""
     return _Problem((*section, name), f"unknown key '{name}'{place}{suggestion(str(name), fields)}")
 

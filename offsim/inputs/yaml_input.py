@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from offsim.inputs.validate import validate
 __all__ = ["Document", "Mark", "dotted", "read_json", "read_yaml", "validate", "with_overrides"]
 
 MAX_BYTES = 1_000_000
+
+Keys = tuple[str, ...]
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WHOLE = re.compile(r"[-+]?[0-9][0-9_]*")
@@ -57,19 +59,29 @@ def read_json(path: Path) -> Document:
     return Document(data, reader.marks)
 
 
-def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
-    """Return the document with `section.key=value` strings applied; values are YAML scalars or flow lists."""
+def with_overrides(
+    document: Document, overrides: Sequence[str], place: Callable[[Keys, str], Keys] = lambda path, _: path
+) -> Document:
+    """Return the document with `section.key=value` strings applied; values are YAML scalars or flow lists.
+
+    `place` says where to put the value of a path, by how it is written.
+    """
     for override in overrides:
-        document = _with_override(document, override)
+        document = _with_override(document, override, place)
     return document
 
 
-def _with_override(document: Document, override: str) -> Document:
+def _with_override(document: Document, override: str, place: Callable[[Keys, str], Keys]) -> Document:
     here = Mark(f"override '{override}'")
     key, equals, written = override.partition("=")
     path = tuple(part.strip() for part in key.split("."))
     if not equals or not all(path):
         raise InputError("expected key=value, such as training.micro_batch=2", here.where)
+    if len(path) > MAX_DEPTH:
+        raise InputError(f"found a key of {len(path)} parts, expected at most {MAX_DEPTH}", f"override '{key[:40]}...'")
+    if bad := yaml.reader.Reader.NON_PRINTABLE.search(key):
+        raise InputError(f"found the character {bad[0]!r} in the key, expected text", here.where)
+    path = place(path, written)
     reader = _Reader(written, here.origin, root=path)
     value = reader.document()
     marks = {known: mark for known, mark in document.marks.items() if known[: len(path)] != path}

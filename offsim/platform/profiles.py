@@ -7,8 +7,10 @@
     validated: false
     gpu:
       memory_bytes: {value: 1.5e11, unit: B, source: datasheet, note: "..."}
+      hbm_bytes_per_s: {value: 3.2TB/s, source: measured, note: "..."}  # the unit behind the value
 
-The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval.
+The unit is what the value's name says. A value may have `low` and `high`, the ends of its 95 % interval. What comes
+from the profile extended says so in its note, unless `same_machine` is true.
 """
 
 from __future__ import annotations
@@ -18,31 +20,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from offsim.inputs.document import Document, Mark, dotted
 from offsim.inputs.errors import Expected, InputError, KeyPath, suggestion
 from offsim.inputs.fields import Count, Flag, Number, Section
 from offsim.inputs.packaged import is_path, packaged_file, packaged_files
+from offsim.inputs.units import unit_of, without_unit
 from offsim.inputs.validate import validate
 from offsim.inputs.yaml_input import read_yaml
 from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile, Provenance, Source, TierSpec
 
-_UNITS = {"_bytes_per_s": "B/s", "_params_per_s": "params/s", "_flops_per_s": "FLOP/s", "_bytes": "B", "_s": "s"}
-
 
 class _Entry(Provenance):
-    """One value as a profile file gives it."""
+    """One value as a profile file gives it; the unit may stand behind the value instead."""
 
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("unit"))
     value: Number
     low: Number | None = None
     high: Number | None = None
     unit: Annotated[str, BeforeValidator(lambda unit: "1" if unit == 1 else unit)]
 
+    @classmethod
+    def takes_unit(cls, field: str) -> bool:
+        """Whether a field's number may be written with a unit."""
+        return field in _NUMBERS
 
-def unit_of(field: str) -> str:
-    """Return the unit that the name of a profile's field says: `hbm_bytes_per_s` is in B/s; 1 where it says none."""
-    return next((unit for suffix, unit in _UNITS.items() if field.endswith(suffix)), "1")
+
+_NUMBERS = ("value", "low", "high")
 
 
 def _entry_type(field: str) -> Any:
@@ -53,7 +58,14 @@ def _entry_type(field: str) -> Any:
         if not isinstance(entry, Mapping):
             sources = "|".join(get_args(Source))
             raise Expected(f"{{value: ..., unit: {unit}, source: {sources}, note: ...}}")
-        return entry
+        numbers = {}
+        for key in entry.keys() & _NUMBERS:
+            try:
+                numbers[key] = without_unit(field, entry[key])
+            except Expected as error:
+                raise Expected(error.expected, at=(key,)) from None
+        behind = {"unit": unit} if any(numbers[key] is not entry[key] for key in numbers) else {}
+        return {**behind, **entry, **numbers}
 
     def has_unit(entry: _Entry) -> _Entry:
         if entry.unit != unit:
@@ -68,12 +80,15 @@ def _entry_type(field: str) -> Any:
 
 
 def _section_file(name: str, model: type[BaseModel]) -> Any:
-    """Return the model of a section as files give it: any of its fields, each an entry, or a plain word."""
+    """Return the field of a file for a section: any of the section's fields, each an entry, or a plain word."""
     entries: dict[str, Any] = {
-        field: (info.annotation if is_word(info.annotation) else _entry_type(field), None)
+        field: (
+            info.annotation if is_word(info.annotation) else _entry_type(field),
+            Field(default=None, description=info.description),
+        )
         for field, info in model.model_fields.items()
     }
-    return create_model(name, __base__=Section, **entries), None
+    return create_model(name, __base__=Section, __doc__=model.__doc__, **entries), None
 
 
 def is_word(annotation: Any) -> bool:
@@ -85,25 +100,50 @@ class _Head(Section):
     name: str
     description: str = ""
     extends: str = ""
+    same_machine: Flag = Field(default=False, description="whether the profile extended is of this machine too")
     gpus_per_node: Count | None = None
     runs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     validated: Flag = Field(description="whether predictions were compared with measured runs: true or false")
 
 
 _SECTION_FILES: dict[str, Any] = {name: _section_file(name, model) for name, model in FIXED_SECTIONS.items()}
-_TIER_FILE: Any = _section_file("_Tier", TierSpec)
+TIER_FILE: Any = _section_file("_Tier", TierSpec)[0]
+"""A tier as a profile's file gives it."""
 _FILE: type[_Head] = create_model("_File", __base__=_Head, **_SECTION_FILES)
+
+
+def section_file(name: str) -> type[BaseModel]:
+    """Return the model of a section as a profile's file gives it: any of its fields, each an entry."""
+    model: type[BaseModel] = _SECTION_FILES[name][0]
+    return model
+
+
+def profile_from(document: Document) -> HardwareProfile:
+    """Return the profile of a document of the shape of a profile's file, which extends no other."""
+    _checked(document)
+    return _merge([document])
 
 
 def _checked(document: Document) -> _Head:
     """Check a profile's file. A section of an unknown name that has a tier's fields is a tier."""
-    tiers = {
-        name: _TIER_FILE
+    tiers: dict[str, Any] = {
+        name: (TIER_FILE, None)
         for name, given in document.data.items()
         if name not in _FILE.model_fields and isinstance(given, Mapping) and given.keys() & TierSpec.model_fields.keys()
     }
     return validate(document, create_model("_FileWithTiers", __base__=_FILE, **tiers) if tiers else _FILE)
 
+
+def profile_schema() -> dict[str, Any]:
+    """JSON Schema of a profile file, for editors; a section of an unknown name is a tier."""
+    schema = _FILE.model_json_schema()
+    tier = TIER_FILE.model_json_schema()
+    schema["$defs"] |= tier.pop("$defs")
+    return schema | {"additionalProperties": tier}
+
+
+_REQUIRED = [name for name in FIXED_SECTIONS if HardwareProfile.model_fields[name].is_required()]
+_INHERITED = "inherited from"
 
 _Stamp = tuple[Path, int]
 _cache: dict[Path, tuple[list[_Stamp], HardwareProfile]] = {}
@@ -121,60 +161,6 @@ def load_profile(name_or_path: str | Path, relative_to: Path | None = None) -> H
     file, the line and the dotted key of the first thing wrong.
     """
     return _load(profile_file(name_or_path, relative_to))
-
-
-def with_changes(
-    profile: HardwareProfile, changes_by_section: Mapping[str, Mapping[str, float | str]], document: Document
-) -> HardwareProfile:
-    """Return the profile with values in place of its own, or factors of them as `x2`.
-
-    `document` has them under `hardware_changes`, to point at in errors.
-    """
-    data = profile.model_dump() | {"validated": False}
-    marks: dict[KeyPath, Mark] = {}
-    named = []
-    known = {name: type(model) for name, model in profile.sections().items()}
-    for section, changes in changes_by_section.items():
-        at: KeyPath = ("hardware_changes", section)
-        if section not in known:
-            problem = f"unknown key '{section}' in hardware_changes{suggestion(section, known)}"
-            raise document.error(at, problem)
-        fields = [name for name, info in known[section].model_fields.items() if not is_word(info.annotation)]
-        values = data["tiers"][section] if section in profile.tiers else data[section]
-        for field, change in changes.items():
-            path = (section, field)
-            place = ("tiers", *path) if section in profile.tiers else path
-            if field not in fields:
-                problem = f"unknown key '{field}' in {dotted(at)}{suggestion(field, fields)}"
-                raise document.error((*at, field), problem)
-            old = values.get(field)
-            factor = factor_of(change)
-            if factor is None and isinstance(change, str):
-                raise document.unexpected((*at, field), "a number, or a factor such as x2")
-            if factor is not None and old is None:
-                raise document.error((*at, field), f"profile '{profile.name}' has no value to multiply")
-            values[field] = change if factor is None else factor * old
-            named.append(f"{dotted(path)} {format(change, 'g') if factor is None else change}")
-            marks[place] = document.mark((*at, field))
-            data["provenance"][dotted(path)] = _provenance(profile.provenance.get(dotted(path)), factor)
-        marks[section,] = document.mark(at)
-    data["name"] = f"{profile.name} with {', '.join(named)}"
-    return validate(Document(data, marks), HardwareProfile)
-
-
-def factor_of(change: float | str) -> float | None:
-    """What `x2` multiplies by; None for a value, or text that is no factor."""
-    try:
-        return float(change[1:]) if isinstance(change, str) and change.startswith("x") else None
-    except ValueError:
-        return None
-
-
-def _provenance(old: Provenance | None, factor: float | None) -> Provenance:
-    if factor is None or old is None:
-        return Provenance(source="assumed", note="set by the scenario")
-    bounds = {name: None if bound is None else factor * bound for name, bound in (("low", old.low), ("high", old.high))}
-    return old.model_copy(update={**bounds, "note": f"x{factor:g} by the scenario; {old.note}".rstrip("; ")})
 
 
 def _load(path: Path) -> HardwareProfile:
@@ -232,9 +218,10 @@ def _chain(path: Path) -> dict[Path, Document]:
 
 def _merge(documents: list[Document]) -> HardwareProfile:
     """Lay profiles over one another, the last on top, and check the whole."""
-    data: dict[str, Any] = {"provenance": {}, "tiers": {}}
+    data: dict[str, Any] = {"provenance": {}, "tiers": {}} | {name: {} for name in _REQUIRED}
     marks: dict[KeyPath, Mark] = {}
     for document in documents:
+        _mark_inherited(data, document)
         for name, given in document.data.items():
             if not isinstance(given, Mapping) or name in _Head.model_fields:
                 data[name] = given
@@ -251,8 +238,21 @@ def _merge(documents: list[Document]) -> HardwareProfile:
                     continue
                 section[field] = entry["value"]
                 marks[place] = document.mark((*path, "value"))
-                data["provenance"][dotted(path)] = {key: entry[key] for key in Provenance.model_fields if key in entry}
+                data["provenance"][dotted(path)] = {
+                    key: without_unit(field, entry[key]) for key in Provenance.model_fields if key in entry
+                }
             marks[("tiers", name) if tier else (name,)] = document.mark((name,))
         marks[()] = document.mark(())
-    data.pop("extends", None)
+    for key in ("extends", "same_machine"):
+        data.pop(key, None)
     return validate(Document(data, marks), HardwareProfile)
+
+
+def _mark_inherited(data: dict[str, Any], document: Document) -> None:
+    """Say in the notes of all values so far that they are of the profile that `document` extends."""
+    if document.data.get("same_machine") or "name" not in data:
+        return
+    for name, origin in data["provenance"].items():
+        if not origin.get("note", "").startswith(_INHERITED):
+            note = f"{_INHERITED} {data['name']}, not of this machine; {origin.get('note', '')}"
+            data["provenance"][name] = origin | {"note": note.rstrip("; ")}

@@ -24,6 +24,8 @@ class Option(NamedTuple):
     tries: Sequence[Any] = ()
     deepspeed: str = ""
     deepspeed_values: Mapping[Any, tuple[Sequence[Any], str]] = {}
+    fsdp: str = ""
+    fsdp_values: Mapping[Any, Any] = {}
     cells: Mapping[str, str] = {}
     word: str = ""
 
@@ -40,6 +42,8 @@ def option(
     deepspeed: str = "",
     deepspeed_default: Any = None,
     deepspeed_values: Mapping[Any, tuple[Sequence[Any], str]] | None = None,
+    fsdp: str = "",
+    fsdp_values: Mapping[Any, Any] | None = None,
     column: str = "",
     cells: Mapping[str, str] | None = None,
     word: str = "",
@@ -49,12 +53,14 @@ def option(
 
     `tries` are the values that `offsim tune` tries. `deepspeed` is its key in ds_config.json by dotted path,
     `deepspeed_default` DeepSpeed's default if that is another; `deepspeed_values` has, where the key's values are not
-    the option's, those that each stands for, of which an import takes the first, and why. `column` is its column in
-    tables of measured runs if that has another name, `cells` the values that words there stand for, `word` what names
-    and rankings of runs call it.
+    the option's, those that each stands for, and why. An import takes the first of them, the option's default where
+    there are none. `fsdp` is the fact of FSDP's configuration that says the option, `fsdp_values` its value for each.
+    `column` is its column in tables of measured runs if that has another name, `cells` the values that words there
+    stand for, `word` what names and rankings of runs call it.
     """
     extra: dict[str, Any] = {"try": [*tries], "column": column, "cells": cells, "word": word, "deepspeed": deepspeed}
     extra |= {"deepspeed_default": deepspeed_default, "deepspeed_values": deepspeed_values}
+    extra |= {"fsdp": fsdp, "fsdp_values": fsdp_values}
     given = {key: value for key, value in extra.items() if value not in (None, "", [])}
     return Field(default=default, description=description, json_schema_extra=given, **bounds)
 

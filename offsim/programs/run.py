@@ -78,6 +78,8 @@ class Run:
     """Whether the measured iterations end in the state that they began in, and so go on to repeat."""
     drift: float = 0.0
     """Share by which the last two periods differ in time where the iterations have not settled."""
+    unused: str = ""
+    """What the schedule is chosen for, but does not do."""
     out_of_memory: OutOfMemory | None = None
 
     @property
@@ -100,15 +102,19 @@ def run_training(
     all_ranks: bool = False,
     stretch: Mapping[str, float] | None = None,
     checkpoint: Checkpoint | None = None,
+    bounded: bool = True,
     max_operations: int | None = None,
     record: bool = False,
 ) -> Run:
-    """Simulate iterations until they repeat; all ranks where they share something that has an order."""
+    """Simulate iterations until they repeat; all ranks where they share something that has an order.
+
+    Unless `bounded`, memory tiers have room beyond their capacity.
+    """
     most = most_operations(max_operations)
     try:
-        return _run(profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint, most, record)
+        return _run(profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint, bounded, most, record)
     except OrderAmongRanks:
-        return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint, most, record)
+        return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint, bounded, most, record)
 
 
 def most_operations(given: int | None = None) -> int:
@@ -147,6 +153,7 @@ def _run(
     all_ranks: bool,
     stretch: Mapping[str, float] | None,
     checkpoint: Checkpoint | None,
+    bounded: bool,
     most: int,
     record: bool,
 ) -> Run:
@@ -155,12 +162,15 @@ def _run(
     layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks)
     check_size(workload.model.layers, training.micro_steps, layout, most)
     platform = Platform(engine, profile, layout)
+    for tier in platform.tiers:
+        tier.memory.grows = not bounded
     collectives = Collectives(layout.simulated)
     ranks = [Rank(engine, platform, number, workload, collectives) for number in range(layout.simulated)]
     run = Run(profile, workload, layout, engine, platform, ranks, schedule.forwards)
     schedules: list[TrainingSchedule] = []
     try:
         schedules += [schedule(options, workload, placed) for _ in ranks]
+        run.unused = schedules[0].unused()
         iterations = Iterations(run, schedules, checkpoint)
         for rank in ranks:
             engine.spawn(rank.host, iterations.of(rank))

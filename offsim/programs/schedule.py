@@ -21,6 +21,10 @@ from offsim.states.placement import Placed
 OPTIMIZER_STATE = "optimizer state p, m, v (fp32)"
 GRADIENTS = "gradients (fp32)"
 EXACT = "exact"
+UNCLIPPED = "exact if not clipped"
+"""Where updates begin before all gradients are there."""
+LEGEND = {UNCLIPPED: "updates begin before the norm of all gradients is known, which therefore cannot clip them"}
+"""What short words of `exactness` mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,8 @@ class TrainingSchedule:
 
     deepspeed: ClassVar[dict[str, Any] | None] = None
     """Keys of DeepSpeed's configuration that choose it, by dotted path."""
+    special_build: ClassVar[bool] = False
+    """Whether those keys choose it in a build of its own only, not in DeepSpeed as released."""
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
@@ -136,6 +142,11 @@ class TrainingSchedule:
         return []
 
     @classmethod
+    def updates_early(cls, options: Any) -> bool:
+        """Whether updates begin before all gradients are there, so that their norm cannot clip them."""
+        return False
+
+    @classmethod
     def spills(cls, options: Any) -> bool:
         """Whether an update's last uploads reach into the next forward, which does not wait for them."""
         return not cls.waits_for_parameters
@@ -163,7 +174,7 @@ class TrainingSchedule:
             updates = f"{behind} update{'s' * (behind > 1)}"
             racing = f"race: late parameters up to {updates} old"
             found.append(f"stale by {updates}" if cls.waits_for_parameters else racing)
-        return "; ".join(found) or EXACT
+        return "; ".join(found) or (UNCLIPPED if cls.updates_early(options) else EXACT)
 
     def on(self, *tiers: str) -> list[Subgroup]:
         """Sub-groups whose optimizer state is in one of these tiers, in order."""
@@ -181,6 +192,10 @@ class TrainingSchedule:
     def off_gpu_elements(self, bucket: Bucket) -> int:
         """Parameters of a bucket that the rank owns and whose optimizer state is not on the GPU."""
         return sum(share for index, share in bucket.shares if self.placed.optimizer[index] != GPU)
+
+    def unused(self) -> str:
+        """What it is chosen for, but does not do with this model, placement and options; empty where it does it."""
+        return ""
 
     # Hooks
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from offsim.results.result import Result
+from offsim.results.result import SPEEDS, Result
 from offsim.results.simulate import Source, simulate
 from offsim.scenario import Scenario, load_scenario
 from offsim.schedulers.registry import with_scheduler
@@ -59,7 +59,7 @@ class Comparison(Generic[AnyResult]):
         import pandas as pd
 
         table = pd.DataFrame(self.figures()).set_index("label")
-        numbers = [name for name in table.columns if name.endswith("_s") or name in ("tflops_per_gpu", "speedup")]
+        numbers = [name for name in table.columns if name.endswith("_s") or name in (*SPEEDS, "speedup")]
         return table.astype(dict.fromkeys(numbers, "float64"))
 
     def to_dict(self, *, series: bool = False) -> dict[str, Any]:

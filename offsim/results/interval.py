@@ -3,6 +3,7 @@
 Held-out runs were predicted by a fit that did not use them. If a new run is exchangeable with them, its residual
 |log(measured / predicted)| exceeds the k-th smallest of n residuals with probability 1 - k / (n + 1). For 95 %, k is
 ceil(0.95 (n + 1)). Below 19 runs that is more than n: the interval uses the largest residual and covers n / (n + 1).
+A configuration outside what was measured is not exchangeable with those runs, and gets no interval.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from offsim.inputs.errors import InputError
-from offsim.platform.held_out import HeldOut, held_out_of
-from offsim.platform.profiles import load_profile, profile_file
+from offsim.platform.held_out import held_out_of
+from offsim.results.measured_range import known_profile
 
 if TYPE_CHECKING:
     from offsim.results.result import Result
@@ -89,24 +90,16 @@ def interval_dict(result: Result) -> dict[str, object]:
 def prediction_interval(result: Result) -> PredictionInterval | str:
     """The interval of a result's times, or the reason for its absence. Raises DoesNotFit."""
     times = {**result.durations, WHOLE: result.iteration_s}
-    held_out = _held_out(result)
-    if isinstance(held_out, str):
-        return held_out
+    try:
+        path = known_profile(result)
+    except InputError as error:
+        return error.problem
+    held_out = held_out_of(path)
+    if held_out is None:
+        return f"no measured runs of {result.run.profile.name} were held out of its fit"
+    if not result.measured_range.inside:
+        known = result.measured_range
+        return f"it holds inside the measured range, and {'this is ' if known.configurations else ''}{known}"
     residuals = {WHOLE if phase == "sum" else phase: values for phase, values in held_out.residuals.items()}
     spreads = {phase: conformal_quantile(residuals[phase]) for phase in times if residuals.get(phase)}
     return PredictionInterval(times, spreads, len(residuals[WHOLE]), held_out.groups)
-
-
-def _held_out(result: Result) -> HeldOut | str:
-    """The held-out runs on a result's hardware, or the reason for their absence."""
-    scenario, profile = result.scenario, result.run.profile
-    if scenario.hardware_changes:
-        return "no runs were measured on this hardware, which hardware_changes make"
-    try:
-        path = profile_file(scenario.hardware, scenario.folder)
-        known = load_profile(path) == profile
-    except InputError:
-        known = False
-    if not known:
-        return f"{profile.name} was given in Python, not by its file"
-    return held_out_of(path) or f"no measured runs of {profile.name} were held out of its fit"

@@ -15,4 +15,6 @@ def notes(run: Run) -> tuple[str, ...]:
             f"({plural(run.iterations, 'iteration')} each) differ by {format_percent(run.drift)} in time. "
             "Times are means over the last period."
         )
+    if run.unused:
+        found.append(f"{run.unused}.")
     return tuple(found)

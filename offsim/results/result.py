@@ -16,15 +16,21 @@ from offsim.programs.run import Run
 from offsim.results import limits, notes, records
 from offsim.results.records import Peak
 from offsim.results.remedies import Attempt, Remedy, find_remedies
-from offsim.results.verdict import DoesNotFit, Verdict, verdict_of
+from offsim.results.verdict import DoesNotFit, Shortage, Verdict, verdict_of
 from offsim.scenario import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from offsim.results.interval import PredictionInterval
+    from offsim.results.measured_range import MeasuredRange
 
 PHASES = ("forward", "backward", "update")
+SPEEDS = (
+    *("iteration_s", "tokens_per_s", "tflops_per_gpu", "mfu", "tokens_per_day"),
+    *("cost_per_iteration", "cost_per_1e9_tokens"),
+)
+"""Figures of a result that has times; costs are None without a price."""
 
 
 class Result:
@@ -33,12 +39,20 @@ class Result:
     A scenario that does not fit in memory has a `verdict` and no times: accessing one raises DoesNotFit.
     """
 
-    def __init__(self, scenario: Scenario, run: Run, attempt: Attempt, on: Callable[[HardwareProfile], Result]) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        run: Run,
+        attempt: Attempt,
+        unbounded: Callable[[], Run],
+        on: Callable[[HardwareProfile], Result],
+    ) -> None:
         self.scenario = scenario
         self.run = run
         self.on = on
         """Simulates the same iteration on another profile."""
         self._attempt = attempt
+        self._unbounded = unbounded
 
     # Numbers
 
@@ -54,11 +68,11 @@ class Result:
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """The tier, instant and occupants when memory ran out, and remedies; None if the scenario fits."""
+        """What ran out first, all shortages, and remedies; None if the scenario fits."""
         cause = self.run.out_of_memory
         if cause is None:
             return None
-        return verdict_of(self.run, cause, lambda: find_remedies(self.scenario, self._attempt))
+        return verdict_of(self.run, cause, self._unbounded, lambda: find_remedies(self.scenario, self._attempt))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -96,6 +110,31 @@ class Result:
         workload = self.run.workload
         return workload.model_flops(self.run.forwards) * workload.training.micro_steps / self.iteration_s / 1e12
 
+    @property
+    def mfu(self) -> float:
+        """Model FLOPs utilization: `tflops_per_gpu` over the profile's gpu.peak_flops_per_s, 0 to 1.
+
+        Chowdhery et al. 2022 (PaLM), appendix B: recomputation is no model FLOP; attention counts in full, not half.
+        """
+        return self.tflops_per_gpu * 1e12 / self.run.profile.gpu.peak_flops_per_s
+
+    @property
+    def tokens_per_day(self) -> float:
+        """Tokens in 24 hours of iterations."""
+        return self.tokens_per_s * 86_400
+
+    @property
+    def cost_per_iteration(self) -> float | None:
+        """Of all GPUs at the scenario's `price_per_gpu_hour`, in its currency; None without a price."""
+        price = self.scenario.price_per_gpu_hour
+        return None if price is None else price * self.gpus * self.iteration_s / 3600
+
+    @property
+    def cost_per_1e9_tokens(self) -> float | None:
+        """As `cost_per_iteration`."""
+        price = self.scenario.price_per_gpu_hour
+        return None if price is None else price * self.gpus * 1e9 / self.tokens_per_s / 3600
+
     @cached_property
     def limits_s(self) -> dict[str, dict[str, float]]:
         """Phase -> name -> seconds of its critical path, largest first; they add up to the phase."""
@@ -125,6 +164,13 @@ class Result:
                 seconds[name] = seconds.get(name, 0.0) + amount
         total = sum(seconds.values())
         return {name: s / total for name, s in sorted(seconds.items(), key=lambda item: (-item[1], item[0]))}
+
+    @cached_property
+    def measured_range(self) -> MeasuredRange:
+        """Whether it lies inside what was measured on its hardware, what is outside, and held-out runs near it."""
+        from offsim.results.measured_range import measured_range
+
+        return measured_range(self)
 
     @cached_property
     def _interval(self) -> PredictionInterval | str:
@@ -216,12 +262,10 @@ class Result:
 
     def figures(self) -> dict[str, Any]:
         """The headline numbers; times are None if the scenario does not fit."""
-        times: dict[str, float | None] = dict.fromkeys(
-            [*(f"{phase}_s" for phase in PHASES), "iteration_s", "tokens_per_s", "tflops_per_gpu"]
-        )
+        times: dict[str, float | None] = dict.fromkeys([*(f"{phase}_s" for phase in PHASES), *SPEEDS])
         if self.fits:
             times |= {f"{phase}_s": seconds for phase, seconds in self.durations.items()}
-            times |= {name: getattr(self, name) for name in ("iteration_s", "tokens_per_s", "tflops_per_gpu")}
+            times |= {name: getattr(self, name) for name in SPEEDS}
         return {
             "scheduler": self.scenario.scheduler.name,
             "hardware": self.run.profile.name,
@@ -252,10 +296,14 @@ class Result:
             "verdict": None
             if verdict is None
             else {
-                **_fields(verdict, without=("_find_remedies",)),
+                **_fields(verdict, without=("_unbounded", "_find_remedies")),
+                "shortages": [_fields(short) | {"missing_bytes": short.missing_bytes} for short in verdict.shortages],
                 "remedies": [_fields(remedy) for remedy in verdict.remedies],
+                "tried": list(verdict.tried),
+                "machine": verdict.machine and _fields(verdict.machine),
             },
             "notes": list(self.notes),
+            "measured_range": self.measured_range.to_dict(),
             "phases": records.phase_columns(self.run),
             "limits_s": self.limits_s,
             "peaks": [_fields(peak, without=("kind",)) for peak in self.peaks],
@@ -269,5 +317,5 @@ class Result:
         return document
 
 
-def _fields(record: Peak | Verdict | Remedy, without: Sequence[str] = ()) -> dict[str, Any]:
+def _fields(record: Peak | Verdict | Shortage | Remedy, without: Sequence[str] = ()) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in fields(record) if field.name not in without}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from offsim.platform.hardware import HardwareProfile
+from offsim.programs.run import Run
 from offsim.results.result import Result
 from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.simulation import run_scenario
@@ -32,13 +33,18 @@ def simulate(
     input and for a schedule's mistake; running out of memory is a result (`Result.verdict`), not an error.
     """
     chosen = load_scenario(scenario, overrides)
-    run = run_scenario(chosen, profile or scenario_profile(chosen), all_ranks, stretch, max_operations)
+    on_profile = profile or scenario_profile(chosen)
+    run = run_scenario(chosen, on_profile, all_ranks, stretch, max_operations=max_operations)
 
     def attempt(changed: Scenario) -> float | None:
-        other = simulate(changed, all_ranks=all_ranks, profile=profile, stretch=stretch, max_operations=max_operations)
+        same = profile if changed.hardware == chosen.hardware else None
+        other = simulate(changed, all_ranks=all_ranks, profile=same, stretch=stretch, max_operations=max_operations)
         return other.iteration_s if other.fits else None
+
+    def unbounded() -> Run:
+        return run_scenario(chosen, on_profile, all_ranks, stretch, bounded=False, max_operations=max_operations)
 
     def on(other: HardwareProfile) -> Result:
         return simulate(chosen, all_ranks=all_ranks, profile=other, stretch=stretch, max_operations=max_operations)
 
-    return Result(chosen, run, attempt, on)
+    return Result(chosen, run, attempt, unbounded, on)

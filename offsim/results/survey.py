@@ -62,6 +62,20 @@ class Survey:
         """Entries of schedules that cannot run the scenario."""
         return [entry for entry in self.entries if entry.result is None]
 
+    def figures(self) -> list[dict[str, Any]]:
+        """The headline numbers of each, None for those that do not apply, and why some have none."""
+        empty = next((dict.fromkeys(entry.result.figures()) for entry in self.entries if entry.result), {})
+        return [
+            {
+                "schedule": entry.schedule,
+                **(entry.result.figures() if entry.result else empty),
+                "changes": ", ".join(entry.changes),
+                "exactness": entry.exactness,
+                "reason": entry.reason,
+            }
+            for entry in self.entries
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON."""
         return {

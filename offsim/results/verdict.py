@@ -5,17 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from offsim.engine import OutOfMemory
 from offsim.platform.platform import TrackedTier
 from offsim.programs.run import Run
 from offsim.results.limits import job_phases
-from offsim.results.remedies import Remedy
 from offsim.results.units import format_memory, format_time
+
+if TYPE_CHECKING:
+    from offsim.results.remedies import Remedies, Remedy
 
 
 class DoesNotFit(Exception):
     """Raised on access to a time of a scenario that does not fit in memory; its text is the verdict."""
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """A tier that is too small, and what it would hold at most if all tiers had room. Bytes."""
+
+    tier: str
+    needed_bytes: float
+    capacity_bytes: float
+
+    @property
+    def missing_bytes(self) -> float:
+        """How much more it would have to hold."""
+        return self.needed_bytes - self.capacity_bytes
 
 
 @dataclass(frozen=True)
@@ -32,12 +49,41 @@ class Verdict:
     capacity_bytes: float
     occupants: dict[str, float]
     """Occupant -> bytes, largest first."""
-    _find_remedies: Callable[[], tuple[Remedy, ...]] = field(repr=False, compare=False)
+    _unbounded: Callable[[], Run] = field(repr=False, compare=False)
+    _find_remedies: Callable[[], Remedies] = field(repr=False, compare=False)
 
     @cached_property
-    def remedies(self) -> tuple[Remedy, ...]:
-        """Single changes that make it fit, found by simulation; sorted by GPUs, then by time."""
+    def shortages(self) -> tuple[Shortage, ...]:
+        """Every tier that is too small, by a simulation in which all have room; equal tiers, as GPUs, one by one."""
+        needed = {
+            tier.name: (tier.memory.peak * tier.scale, tier.capacity) for tier in self._unbounded().platform.tiers
+        }
+        # Where a pool has too few buffers for one operation, that simulation ends early too.
+        most, capacity = needed.get(self.tier, (0.0, self.capacity_bytes))
+        needed[self.tier] = max(most, self.used_bytes + self.asked_bytes), capacity
+        return tuple(Shortage(name, most, has) for name, (most, has) in needed.items() if most > has)
+
+    @cached_property
+    def _found(self) -> Remedies:
         return self._find_remedies()
+
+    @property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """Changes that make it fit, found by simulation: single ones if there are any, else of several things at once.
+
+        Sorted by GPUs, then by time.
+        """
+        return self._found.changes
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """Changes with which it does not fit either, a text for each kind."""
+        return self._found.in_vain
+
+    @property
+    def machine(self) -> Remedy | None:
+        """The shipped profile with the least GPU memory, then host memory, on which it fits as it is."""
+        return self._found.machine
 
     def __str__(self) -> str:
         held = ", ".join(f"{name} {format_memory(nbytes)}" for name, nbytes in self.occupants.items())
@@ -48,7 +94,9 @@ class Verdict:
         )
 
 
-def verdict_of(run: Run, cause: OutOfMemory, find_remedies: Callable[[], tuple[Remedy, ...]]) -> Verdict:
+def verdict_of(
+    run: Run, cause: OutOfMemory, unbounded: Callable[[], Run], find_remedies: Callable[[], Remedies]
+) -> Verdict:
     """The verdict on a run that ran out of memory."""
     pool = TrackedTier(cause.tier, "memory")
     tier = next((tier for tier in run.platform.tiers if tier.memory is cause.tier), pool)
@@ -62,6 +110,7 @@ def verdict_of(run: Run, cause: OutOfMemory, find_remedies: Callable[[], tuple[R
         used_bytes=float(sum(held.values())),
         capacity_bytes=float(tier.capacity),
         occupants=dict(sorted(held.items(), key=lambda item: (-item[1], item[0]))),
+        _unbounded=unbounded,
         _find_remedies=find_remedies,
     )
 

@@ -8,7 +8,9 @@ The paper finds the three numbers by an integer program over the times of one bl
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from offsim.engine import Code
 from offsim.inputs.fields import Flag
@@ -21,18 +23,22 @@ from offsim.schedulers.base import ScheduleOptions, option
 from offsim.schedulers.block_updates import BlockUpdates
 
 BUFFERS = 2
-ALL = 1_000_000
-"""More blocks than a model has are all of them."""
-TRIES = (0, 6, 13, 20, ALL)
+Blocks = Annotated[int, Field(ge=0)] | Literal["all"]
+TRIES = (0, 6, 13, 20, "all")
 
 
 class AutoHeteOptions(ScheduleOptions):
     """The paper's n_ac, n_p and n_o, and the order of its queues."""
 
-    checkpointed: int = option(ALL, "first blocks that are checkpointed", ge=0, tries=TRIES)
-    parameters_on_cpu: int = option(0, "first blocks whose parameters are in host memory", ge=0, tries=TRIES)
-    optimizer_on_cpu: int = option(ALL, "last blocks that the CPU updates", ge=0, tries=TRIES)
+    checkpointed: Blocks = option("all", "first blocks that are checkpointed", tries=TRIES)
+    parameters_on_cpu: Blocks = option(0, "first blocks whose parameters are in host memory", tries=TRIES)
+    optimizer_on_cpu: Blocks = option("all", "last blocks that the CPU updates", tries=TRIES)
     priorities: Flag = option(True, "copies and updates of low blocks overtake others")
+
+
+def at_most(blocks: int, asked: int | Literal["all"]) -> int:
+    """So many of the blocks as an option asks for."""
+    return blocks if asked == "all" else min(asked, blocks)
 
 
 class AutoHete(BlockUpdates):
@@ -46,12 +52,12 @@ class AutoHete(BlockUpdates):
     @classmethod
     def default_tiers(cls, options: Any, subgroups: int) -> tuple[str, ...]:
         blocks = subgroups - 2
-        on_cpu = min(options.optimizer_on_cpu, blocks)
+        on_cpu = at_most(blocks, options.optimizer_on_cpu)
         return (GPU, *[GPU] * (blocks - on_cpu), *[HOST] * on_cpu, GPU)
 
     @classmethod
     def default_recomputed(cls, options: Any, layers: int) -> int:
-        return min(int(options.checkpointed), layers)
+        return at_most(layers, options.checkpointed)
 
     def turn(self, block: Subgroup) -> int:
         return block.index if self.options.priorities else 0
@@ -61,7 +67,7 @@ class AutoHete(BlockUpdates):
 
     def place(self, rank: Rank) -> None:
         super().place(rank)
-        self.away = min(self.options.parameters_on_cpu, self.workload.model.layers)
+        self.away = at_most(self.workload.model.layers, self.options.parameters_on_cpu)
         layer = BF16 * self.subgroups[1].elements
         rank.gpu_memory.free(PARAMETERS, self.away * layer)
         rank.gpu_memory.allocate("buffers of parameters", min(self.away, BUFFERS) * layer)

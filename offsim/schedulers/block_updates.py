@@ -5,6 +5,8 @@ Without a barrier between iterations there is no global norm, and so no clipping
 
 from __future__ import annotations
 
+from typing import Any
+
 from offsim.engine import Code, Operation, Server, Stream, Thread
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
@@ -63,6 +65,10 @@ class BlockUpdates(TrainingSchedule):
             if self.home_of(block) == GPU:
                 stream = Stream("parameters in", rank.number)
                 yield rank.h2d(stream, BF16 * block.elements, "upload parameters", block.index, thread=worker)
+
+    @classmethod
+    def updates_early(cls, options: Any) -> bool:
+        return True
 
     def before_update(self, rank: Rank) -> Code:
         """No global norm: updates have begun in backward."""

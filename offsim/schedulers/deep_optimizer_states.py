@@ -52,6 +52,7 @@ class DeepOptimizerStates(OffloadSchedule):
     waits_for_parameters = False
     """The background thread's last uploads are not awaited: they can reach into the next forward (released code)."""
     starts_with_update = True
+    special_build = True
 
     @classmethod
     def deepspeed_notes(cls, options: DeepOptimizerStatesOptions) -> list[str]:
@@ -74,6 +75,13 @@ class DeepOptimizerStates(OffloadSchedule):
         self.fetched = tuple(s for s in self.dynamic if self.runs_on_gpu(s))
         self.to_flush: Subgroup | None = None
         self.updated: Operation | None = None
+
+    def unused(self) -> str:
+        if self.fetched:
+            return ""
+        return (
+            f"update_stride {self.stride} has no effect: none of {len(self.dynamic)} sub-groups off the GPU is fetched"
+        )
 
     def runs_on_gpu(self, subgroup: Subgroup) -> bool:
         return (subgroup.index + 1) % self.stride == 0

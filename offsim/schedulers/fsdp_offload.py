@@ -25,11 +25,23 @@ class FsdpOffloadOptions(ScheduleOptions):
         "fsdp2",
         "fsdp2: later micro-steps copy gradients to pageable memory, blocking, and add them on the CPU; "
         "fsdp1: gradients are added up on the GPU, and each micro-step copies the sum",
+        fsdp="version",
+        fsdp_values={1: "fsdp1", 2: "fsdp2"},
     )
     reshard_after_forward: Flag = option(
-        True, "free layers after forward and fetch them again; if not, all stay until backward", tries=(True, False)
+        True,
+        "free layers after forward and fetch them again; if not, all stay until backward",
+        tries=(True, False),
+        fsdp="strategy",
+        fsdp_values={"FULL_SHARD": True, "SHARD_GRAD_OP": False},
     )
-    fused: Flag = option(False, "torch.optim with fused=True; if not, its loop over tensors", tries=(False, True))
+    fused: Flag = option(
+        False,
+        "torch.optim with fused=True; if not, its loop over tensors",
+        tries=(False, True),
+        fsdp="optim",
+        fsdp_values={"adamw_torch": False, "adamw_torch_fused": True},
+    )
 
 
 class FsdpOffload(LayersInHost):
@@ -40,6 +52,10 @@ class FsdpOffload(LayersInHost):
     parameter_bytes = 0
     keeps_last_layers = False
     layers_ahead = 2  # the one that computes and the next one
+
+    @classmethod
+    def updates_early(cls, options: FsdpOffloadOptions) -> bool:
+        return False
 
     def place(self, rank: Rank) -> None:
         super().place(rank)

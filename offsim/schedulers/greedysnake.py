@@ -33,6 +33,10 @@ class GreedySnake(Prefetching):
     by_layer = True
     order = "layer"
 
+    @classmethod
+    def updates_early(cls, options: GreedySnakeOptions) -> bool:
+        return options.late < 1
+
     def place(self, rank: Rank) -> None:
         super().place(rank)
         largest = max(layer.elements for layer in self.subgroups)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.platform.platform import GPU, HOST
@@ -30,6 +30,10 @@ class LayersInHost(TrainingSchedule):
     optimizer_kinds: ClassVar[tuple[str, ...]] = ("memory",)
     released: Operation | None = None
     """The kernels after which a layer gave back its place last."""
+
+    @classmethod
+    def updates_early(cls, options: Any) -> bool:
+        return True
 
     def before_update(self, rank: Rank) -> Code:
         """No norm of all gradients: layers are updated as their gradients come."""

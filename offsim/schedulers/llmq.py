@@ -62,6 +62,10 @@ class Llmq(LayersInHost):
         rank.elementwise(rank.reduce_stream, "d2d", 3 * BF16 * self.elements(bucket), "accumulate gradients")
         yield from ()
 
+    @classmethod
+    def updates_early(cls, options: Any) -> bool:
+        return False
+
     def before_update(self, rank: Rank) -> Code:
         yield from TrainingSchedule.before_update(self, rank)
 

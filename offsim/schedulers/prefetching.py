@@ -68,6 +68,10 @@ class Prefetching(TrainingSchedule):
         stream = rank.stream(f"{tier} write")
         return rank.move(3 * FP32 * elements, HOST, tier, "write p, m, v", subgroup.index, stream=stream, **how)
 
+    @classmethod
+    def updates_early(cls, options: Any) -> bool:
+        return True
+
     def before_update(self, rank: Rank) -> Code:
         """No global norm: updates have begun in backward."""
         yield from ()

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from offsim.inputs.document import Document, Mark
-from offsim.inputs.errors import InputError
+from offsim.inputs.errors import InputError, suggestion
 from offsim.programs.entries import find_class, names_of
 from offsim.programs.options import Option, ScheduleOptions, declared
 from offsim.programs.schedule import TrainingSchedule
@@ -117,12 +117,17 @@ def scenario_scheduler(scenario: Scenario) -> tuple[type[TrainingSchedule], Sche
 def with_scheduler(scenario: Scenario, choice: str | Mapping[str, Any]) -> Scenario:
     """Return the scenario under another scheduler, a name or a mapping of `name` and options.
 
-    Options that the scenario gives and the other scheduler knows too are kept, the rest are dropped.
+    Options that the scenario gives and the other scheduler knows too are kept, the rest are dropped. InputError for one
+    that no scheduler knows.
     """
     given = {"name": choice} if isinstance(choice, str) else dict(choice)
     name = given.setdefault("name", scenario.scheduler.name)
     known = find_scheduler(name).Options.model_fields
     kept = {key: value for key, value in scenario.scheduler.options.items() if key in known}
+    for key in scenario.scheduler.options:
+        if key not in known and not _is_option(key, scenario.scheduler.name):
+            problem = f"unknown key '{key}' in scheduler{suggestion(key, known)}"
+            raise scenario.document.error(("scheduler", key), problem)
     section = {**kept, **given}
     changed = scenario.model_copy(update={"scheduler": SchedulerChoice(**section)})
     before = scenario.document
@@ -130,6 +135,19 @@ def with_scheduler(scenario: Scenario, choice: str | Mapping[str, Any]) -> Scena
     marks = before.marks | {("scheduler", key): Mark("", 0, "") for key in given}
     changed._document = Document({**before.data, "scheduler": section}, marks)
     return changed
+
+
+def _is_option(key: str, likely: str) -> bool:
+    """Whether a scheduler has the option, of which `likely` is looked at first and those of packages last."""
+    if key in known_options():
+        return True
+    for name in (likely, *available_schedulers()):
+        try:
+            if key in find_scheduler(name).Options.model_fields:
+                return True
+        except InputError:  # of a name that a complaint is about elsewhere, or of a broken package
+            continue
+    return False
 
 
 def alternative(scenario: Scenario, name: str) -> Scenario:

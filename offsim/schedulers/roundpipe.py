@@ -41,6 +41,10 @@ class RoundPipe(LayersInHost):
     def staleness(cls, options: RoundPipeOptions) -> int:
         return cls.lag if options.is_async else 0
 
+    @classmethod
+    def updates_early(cls, options: RoundPipeOptions) -> bool:
+        return False
+
     def place(self, rank: Rank) -> None:
         super().place(rank)
         rank.host_memory.allocate("gradients (bf16, pinned)", BF16 * count(self.subgroups))

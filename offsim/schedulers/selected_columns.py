@@ -22,7 +22,12 @@ class ZenFlowOptions(ScheduleOptions):
     """Keys of DeepSpeed's section `zenflow`."""
 
     update_interval: Count = option(
-        4, "steps between updates on the CPU", tries=(2, 4, 8), deepspeed=f"{ZENFLOW}.update_interval"
+        4,
+        "steps between updates on the CPU",
+        tries=(2, 4, 8),
+        deepspeed=f"{ZENFLOW}.update_interval",
+        deepspeed_default="auto",
+        deepspeed_values={"auto": ([], "DeepSpeed chooses it at run time; --set says which")},
     )
     topk_ratio: Number = option(
         0.1, "share of columns updated on the GPU", gt=0, lt=1, tries=(0.05, 0.1), deepspeed=f"{ZENFLOW}.topk_ratio"
@@ -34,7 +39,10 @@ class ZenFlowOptions(ScheduleOptions):
         0.5, "share of cores not for overlapped CPU Adam", gt=0, lt=1, deepspeed=f"{ZENFLOW}.pt_reserved_cores_perc"
     )
     overlap_comm: Flag | None = option(
-        None, "gradients move beside compute; none: in stage 3 only", deepspeed="zero_optimization.overlap_comm"
+        None,
+        "gradients move beside compute; none: in stage 3 only",
+        deepspeed="zero_optimization.overlap_comm",
+        deepspeed_values={None: ([None], "DeepSpeed's default: in stage 3 only")},
     )
 
 

@@ -79,6 +79,10 @@ class SuperOffload(AdamProcess):
         if self.options.version != "paper":
             yield rank.copy_state(self.subgroups[index].elements, index)
 
+    @classmethod
+    def updates_early(cls, options: Any) -> bool:
+        return not options.gradient_clipping
+
     def before_update(self, rank: Rank) -> Code:
         """Only clipping needs the norm."""
         if self.options.gradient_clipping:

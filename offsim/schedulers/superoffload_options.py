@@ -18,7 +18,13 @@ class SuperOffloadOptions(OverlapOptions):
     """`cpu_ratio` leaves the first sub-groups on the GPU: DeepSpeed's form of the paper's repartition of buckets."""
 
     version: Literal["0.18.9", "0.18.0", "paper"] = option("0.18.9", "of DeepSpeed, from that on; or the paper")
-    gradient_clipping: Flag = option(False, "by the global norm: from 0.18.9 it forbids updates in backward")
+    gradient_clipping: Flag = option(
+        False,
+        "by the global norm: from 0.18.9 it forbids updates in backward",
+        deepspeed="gradient_clipping",
+        deepspeed_default=0.0,
+        deepspeed_values={0.0: ([False], "no clipping"), 1.0: ([True], "updates wait for the norm")},
+    )
     cpuadam_cores_perc: Number = option(
         0.8,
         "share of cores for CPU Adam",

@@ -15,8 +15,8 @@ from offsim.inputs.fields import Number, Section
 class Share(Section):
     """A share of the sub-groups, in their order, and its tier."""
 
-    tier: str = Field(min_length=1)
-    share: Number | Literal["rest"] = "rest"
+    tier: str = Field(min_length=1, description="gpu, host, or a tier of the profile")
+    share: Number | Literal["rest"] = Field(default="rest", description="share of the sub-groups, from 0 to 1; or rest")
 
 
 class Activations(Section):
@@ -55,8 +55,13 @@ class Placement(Section):
     activations: {recompute: 12, tier: host, rule: torchtune}
     """
 
-    parameters: str | None = Field(default=None, min_length=1)
-    optimizer: Annotated[list[Share] | None, BeforeValidator(_one_tier_for_all)] = None
+    parameters: str | None = Field(default=None, min_length=1, description="their tier; none: the scheduler's default")
+    optimizer: Annotated[
+        list[Share] | None, BeforeValidator(_one_tier_for_all, json_schema_input_type=str | list[Share] | None)
+    ] = Field(
+        default=None,
+        description="tiers of sub-groups in their order, or one tier for all; none: the scheduler's default",
+    )
     activations: Activations = Activations()
 
     @model_validator(mode="after")

@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from types import ModuleType
 from typing import ParamSpec, TypeVar
 
 from offsim.inputs.errors import InputError
+
+MAX_JOBS = 1024
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,11 +33,17 @@ def cores() -> int:
 def worker_processes(jobs: int, advice: str) -> Iterator[ProcessPoolExecutor]:
     """Yield an executor of `jobs` processes, which start with the first work and drop what waits as the block ends.
 
-    A process that dies is an InputError that ends with `advice`.
+    InputError for more than MAX_JOBS, and where a process dies; that ends with `advice`.
     """
+    if not 1 <= jobs <= MAX_JOBS:
+        raise InputError(f"found {jobs}, expected 1 to {MAX_JOBS}", "--jobs")
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(["offsim.results.simulate"])
+    if "forkserver" in methods:
+        resource_tracker.ensure_running()  # the server starts it otherwise, which unblocks Ctrl-C
+        with _later_interrupts():
+            forkserver.ensure_running()
     pool = _Pool(jobs, context, _prepare)
     try:
         yield pool
@@ -44,13 +53,27 @@ def worker_processes(jobs: int, advice: str) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _later_interrupts() -> Iterator[None]:
+    """Ctrl-C takes effect after the block. Processes that start in it have it blocked until they are set up."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Pool(ProcessPoolExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         # A new process would run the user's script once more, of which it needs nothing.
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
-            return super().submit(_collected, fn, *args, **kwargs)  # type: ignore[arg-type]
+            with _later_interrupts():
+                return super().submit(_collected, fn, *args, **kwargs)  # type: ignore[arg-type]
         finally:
             sys.modules["__main__"] = main
 
@@ -63,6 +86,8 @@ def _collected(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 def _prepare() -> None:
     """Set up a worker: it ends with the process that started it, and at once where Ctrl-C reaches both."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # A simulation leaves cycles, all of them garbage at its end: to collect them once then, rather than often while it
     # runs, saves a fifth of its time.

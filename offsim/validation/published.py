@@ -280,7 +280,7 @@ def published_text(scored: Sequence[Scored], style: Style = PLAIN) -> str:
         for one in scored
     ]
     headers = ("schedule", "figure", "measured", "predicted", "error", "band")
-    return f"{style.table(rows, headers, 'llrrrl', wrap=False)}\n\n{inside_line(scored)}"
+    return f"{style.table(rows, headers, 'llrrrl')}\n\n{inside_line(scored)}"
 
 
 def published_json(scored: Sequence[Scored]) -> dict[str, Any]:

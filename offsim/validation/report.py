@@ -101,7 +101,7 @@ def format_validation(validation: Validation, style: Style = PLAIN) -> str:
     if missing := do_not_fit(validation):
         parts.append("predicted not to fit in memory:\n" + "\n".join(f"  {name}" for name in missing))
     if compared:
-        parts.append(style.table(_score_rows(compared), _SCORE_HEADERS, "ll" + "r" * 5, wrap=False))
+        parts.append(style.table(_score_rows(compared), _SCORE_HEADERS, "ll" + "r" * 5))
         worst = style.table(_worst_rows(compared), _WORST_HEADERS, "llrrr")
         parts.append(f"largest errors of a phase, {WORST} runs:\n{worst}")
     else:

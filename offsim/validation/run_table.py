@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offsim.inputs.document import Document, Mark, dotted
+from offsim.inputs.document import Document, Mark, dotted, flat
 from offsim.inputs.errors import InputError, KeyPath, nearest
+from offsim.inputs.packaged import is_path
 from offsim.inputs.reading import reading, unpacked
 from offsim.inputs.validate import validate
 from offsim.platform.platform import GPU, HOST
 from offsim.platform.profiles import load_profile
 from offsim.programs.options import declared
 from offsim.programs.schedule import TrainingSchedule
-from offsim.scenario import Scenario, scenario_profile
+from offsim.scenario import Model, Scenario, Training, scenario_profile
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
 
 MAX_BYTES = 64_000_000
@@ -50,6 +51,13 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "subgroup_size": ("training", "subgroup_size"),
     "scheduler": ("scheduler", "name"),
 }
+OPTIONAL_KEYS: dict[str, tuple[str, ...]] = {
+    name: (section, name)
+    for section, model in (("model", Model), ("training", Training))
+    for name in model.model_fields
+    if (section, name) not in _KEYS.values()
+}
+"""As `_KEYS`, of columns that a table may lack, and whose cells may be empty."""
 _FLAGS = ("swiglu", "untied", "checkpointing", "flash_attn")
 _WORDS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
@@ -146,7 +154,7 @@ def missing_columns(path: Path) -> str:
 def in_columns(error: InputError) -> InputError:
     """Name a table's columns instead of the scenario's keys in an error about a row."""
     problem = error.problem
-    for column, key in sorted(_KEYS.items(), key=lambda item: -len(dotted(item[1]))):
+    for column, key in sorted((_KEYS | OPTIONAL_KEYS).items(), key=lambda item: -len(dotted(item[1]))):
         if len(key) > 1:
             problem = problem.replace(dotted(key), f"column '{column}'")
     return InputError(re.sub(r"\bscheduler\.(\w+)", r"column '\1'", problem), error.where)
@@ -229,6 +237,27 @@ def run_of(path: Path, line: int, cells: Mapping[str, str], hardware: str | None
     return MeasuredRun(line, cells, _scenario(path, line, used), _measured(f"{path}:{line}", cells))
 
 
+def cells_of(scenario: Scenario) -> tuple[dict[str, str], list[str]]:
+    """The configuration columns of a scenario's runs, and the values of the scenario that no column says."""
+    values = scenario.model_dump()
+    cells = {"model": scenario.name}
+    for column, key in (_KEYS | OPTIONAL_KEYS).items():
+        value = values[key[0]] if len(key) == 1 else values[key[0]][key[1]]
+        cells[column] = "" if value is None else str(not value if column == "untied" else value)
+    if is_path(scenario.hardware):
+        cells["hardware"] = str((scenario.folder / scenario.hardware).resolve())
+    cls, options = scenario_scheduler(scenario)
+    for option in declared(cls.Options):
+        value = getattr(options, option.name)
+        words = [word for word, meaning in option.cells.items() if meaning == value]
+        cells |= {option.column: words[0] if words else str(value)} if value is not None else {}
+    said, given = (
+        flat(one.model_dump(exclude={"name", "folder", "hardware", "scheduler"}))
+        for one in (run_of(Path("scenario"), 1, cells).scenario, scenario)
+    )
+    return cells, [key for key, value in given.items() if said.get(key) != value]
+
+
 def _bad_cell(where: str, column: str, found: str, expected: str) -> InputError:
     shown = repr(found if len(found) <= 40 else f"{found[:37]}...") if found else "nothing"
     return InputError(f"column '{column}': found {shown}, expected {expected}", where)
@@ -251,7 +280,9 @@ def _measured(where: str, cells: Mapping[str, str]) -> dict[str, float]:
 
 
 def _number(text: str) -> object:
-    """The number that a text stands for, whole ones as such; else the text, for the scheduler to complain about."""
+    """The number or flag that a text stands for; else the text, for the scheduler to complain about."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     try:
         value = float(text)
     except ValueError:
@@ -310,6 +341,10 @@ def _scenario(path: Path, line: int, cells: Mapping[str, str]) -> Scenario:
         section = data if len(key) == 1 else data[key[0]]
         section[key[-1]] = value
         marks[key] = mark
+    for column, key in OPTIONAL_KEYS.items():
+        if text := cells.get(column, "").strip():
+            data[key[0]][key[1]] = _number(text)
+            marks[key] = mark
     for option, found in _options(where, cells, scheduler):
         data["scheduler"][option] = found
         marks["scheduler", option] = mark

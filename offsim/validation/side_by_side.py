@@ -15,8 +15,7 @@ from offsim.validation.run_table import MEASURED_PHASES, MeasuredRun, RunTable
 from offsim.validation.traced import MeasuredActivities, TracedIteration, last_iteration
 from offsim.views.figure import PHASE_COLUMNS, TEXT_PT, Panel, Picture, axes_size_in, panels_over_time
 from offsim.views.page import PAGE_WIDTH_IN, ROW_IN
-from offsim.views.style import ordered_streams
-from offsim.views.timeline import draw_activities, left_margin, legend_handles, of_rank, plot_comparison, time_label
+from offsim.views.timeline import draw_activities, left_margin, of_rank, plot_comparison, timeline_panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +81,8 @@ def plot_accounts(result: Result, accounts: Sequence[PhaseAccount], title: str) 
         raise ValueError("nothing to draw: no phase of the run was measured")
     phases = result.phases.assign(phase=result.phases["phase"].replace(MEASURED_PHASES))
     rows = of_rank(result.timeline, 0)
-    streams = ordered_streams(rows["stream"])
-    panels = [
-        Panel(0.01, phases=measured),  # nothing but what stands above it
-        Panel(ROW_IN * len(streams), time_label(rows), legend_handles(rows), phases),
-    ]
+    panel, streams = timeline_panel(rows, phases, ROW_IN)
+    panels = [Panel(0.01, phases=measured), panel]  # nothing but what stands above the first
     start = min(0.0, float(rows["start_s"].min()))
     end = max(end_measured, float(rows["end_s"].max()), float(phases["end_s"].max()))
     left = left_margin([*streams, *_NAMES])

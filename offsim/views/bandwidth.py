@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from offsim.results.units import format_rate
 from offsim.views.figure import (
+    LETTER_IN,
     LINE_IN,
     PAPER_WIDTH_IN,
     TEXT_PT,
@@ -24,13 +25,11 @@ from offsim.views.figure import (
     round_ticks,
     steps,
 )
-from offsim.views.style import KINDS
+from offsim.views.style import KINDS, STORAGE, look_of
 
 UP, DOWN = "H2D", "D2H"
 OTHER_COLOUR = "#56B4E9"
 BOTH_WAYS_IN, ONE_WAY_IN = 1.5, 0.95
-LETTER_IN = 0.055
-"""Of a letter's width, about."""
 COLUMNS = ("time_s", "resource", "bytes_per_s")
 
 
@@ -66,6 +65,13 @@ def panels_of(resources: Sequence[str]) -> list[tuple[str, ...]]:
     return [*pairs, *((name,) for name in resources if name not in paired)]
 
 
+def colour_of(resource: str) -> str:
+    """The colour of the copies over a link, of reads and writes of a storage tier; any other resource has its own."""
+    if UP in resource or DOWN in resource:
+        return KINDS["h2d" if UP in resource else "d2h"].colour
+    return look_of(resource).colour if resource.endswith(tuple(STORAGE)) else OTHER_COLOUR
+
+
 def draw_panel(axes: Axes, bandwidth: pd.DataFrame, panel: tuple[str, ...], link_capacity: Mapping[str, float]) -> None:
     """Draw the resources of one panel into axes whose time limits are set."""
     start, end = axes.get_xlim()
@@ -74,7 +80,7 @@ def draw_panel(axes: Axes, bandwidth: pd.DataFrame, panel: tuple[str, ...], link
         rows = bandwidth[bandwidth["resource"] == name]
         times = np.clip(rows["time_s"].to_numpy(dtype=float), start, end)
         x, y = steps(times, rows["bytes_per_s"].to_numpy(dtype=float), end)
-        colour = KINDS["h2d"].colour if UP in name else KINDS["d2h"].colour if DOWN in name else OTHER_COLOUR
+        colour = colour_of(name)
         area = axes.fill_between(x, sign * y, facecolor=colour, edgecolor=colour, linewidth=0.25, zorder=2)
         area.set_gid(name)
         mean = float(np.sum(np.diff(x) * y[:-1])) / (end - start)

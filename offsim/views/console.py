@@ -6,10 +6,11 @@ import io
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import JustifyMethod, RenderableType
 
 WIDTH = 80
 """Of prose, and of tables where nothing says how wide they may be."""
@@ -17,7 +18,7 @@ BAR = 36
 """At most as many characters has a bar."""
 LONG = 40
 """Characters of a cell beyond which its column may wrap."""
-UNBOUNDED = 10_000
+BAR_AT_LEAST = 4
 
 
 @dataclass(frozen=True)
@@ -46,39 +47,82 @@ class Style:
         rows: Iterable[Sequence[object]],
         headers: Sequence[str],
         align: str | None = None,
-        *,
-        wrap: bool = True,
     ) -> str:
         """A table with a rule under its headers.
 
         `align` has "l" or "r" for each column; without it the first is set left and the others right. None is an empty
         cell, a cell may be one of rich's renderables. Where the table would be wider than the terminal, bars become
-        shorter and long texts wrap, unless `wrap` is False.
+        shorter, columns move together, long texts wrap; columns that still have no room follow as a table of their own,
+        with the rows numbered.
         """
+        cells = [[*map(_renderable, row)] for row in rows]
+        sides = align or "l" + "r" * (len(headers) - 1)
+        bars = any(not isinstance(cell, str) for row in cells for cell in row)
+        columns = [
+            _Column(header, side == "l", [row[place] for row in cells], bars)
+            for place, (header, side) in enumerate(zip(headers, sides, strict=True))
+        ]
+        for most, gap in product((True, False), (2, 1)):
+            if _width(columns, gap, most) <= self.width:
+                return self._printed(columns, gap)
+        numbers = _Column("", False, [*map(str, range(1, len(cells) + 1))], bars)
+        parts = [[numbers]]
+        for column in columns:
+            if len(parts[-1]) > 1 and _width([*parts[-1], column], 2, False) > self.width:
+                parts.append([numbers])
+            parts[-1].append(column)
+        return "\n\n".join(self._printed(part, 2) for part in parts)
+
+    def _printed(self, columns: Sequence[_Column], gap: int) -> str:
         from rich import box
         from rich.console import Console
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
-        cells = [[*map(_renderable, row)] for row in rows]
-        align = align if align is not None else "l" + "r" * (len(headers) - 1)
-        bars = any(not isinstance(cell, Text) for row in cells for cell in row)
-        for place, (header, side) in enumerate(zip(headers, align, strict=True)):
-            texts = [cell for row in cells if isinstance(cell := row[place], Text)]
-            # Bars give way before short texts do, and numbers never.
-            short = bars and len(texts) == len(cells) and all(len(text) <= LONG for text in texts)
-            left = side == "l"
-            table.add_column(
-                Text(header), justify="left" if left else "right", no_wrap=short or not left, overflow="fold"
-            )
-        for row in cells:
-            table.add_row(*row)
+        # The box has a blank of its own between columns.
+        padding = (0, gap - 1, 0, 0)
+        table = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding, header_style="")
+        for column in columns:
+            justify: JustifyMethod = "left" if column.left else "right"
+            table.add_column(Text(column.header), justify=justify, no_wrap=column.whole, overflow="fold")
+        for row in zip(*(column.cells for column in columns), strict=True):
+            table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
         file = _Utf8()
-        width = self.width if wrap else UNBOUNDED
-        console = Console(file=file, width=width, color_system=None, highlight=False, emoji=False, markup=False)
+        console = Console(file=file, width=self.width, color_system=None, highlight=False, emoji=False, markup=False)
         console.print(table, soft_wrap=False)
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+@dataclass(frozen=True)
+class _Column:
+    header: str
+    left: bool
+    cells: Sequence[RenderableType]
+    bars: bool
+    """Whether the table has bars."""
+
+    @property
+    def texts(self) -> list[str]:
+        return [cell for cell in self.cells if isinstance(cell, str)]
+
+    @property
+    def whole(self) -> bool:
+        """Whether its cells never wrap: bars give way before short texts do, and numbers never."""
+        short = len(self.texts) == len(self.cells) and all(len(text) <= LONG for text in self.texts)
+        return not self.left or (self.bars and short)
+
+    def width(self, most: bool) -> int:
+        """The most or the least that it needs; bars, of which it may be, the least."""
+        from rich.cells import cell_len
+
+        texts = [self.header, *self.texts]
+        if not (most or self.whole):
+            texts = [word for text in texts for word in text.split()]
+        return max([BAR_AT_LEAST * (len(self.texts) < len(self.cells)), *map(cell_len, texts)])
+
+
+def _width(columns: Sequence[_Column], gap: int, most: bool) -> int:
+    return sum(column.width(most) for column in columns) + gap * (len(columns) - 1)
 
 
 PLAIN = Style()
@@ -90,10 +134,9 @@ class _Utf8(io.StringIO):
 
 def _renderable(value: object) -> RenderableType:
     from rich.protocol import is_renderable
-    from rich.text import Text
 
     if isinstance(value, str) or not is_renderable(value):
-        return Text("" if value is None else str(value))
+        return "" if value is None else str(value)
     return value  # type: ignore[return-value]  # is_renderable says so
 
 

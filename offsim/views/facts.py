@@ -6,25 +6,30 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from offsim.inputs.document import flat
 from offsim.results.comparison import Comparison
 from offsim.results.records import phase_columns
 from offsim.results.result import Result
-from offsim.results.units import format_capacity, format_memory, format_percent, format_time, plural
+from offsim.results.units import engineering, format_capacity, format_memory, format_percent, format_time, plural
 from offsim.results.verdict import Verdict
+from offsim.schedulers.registry import scenario_scheduler
 from offsim.views.wording import (
     TierPeak,
     asked_line,
     batch_line,
+    day_line,
     drawing_title,
     flags_of,
     hardware_line,
     held_line,
     limited_by,
+    measured_lines,
     model_line,
+    money,
     options_of,
+    outside_note,
     peak_time,
     peaks_by_tier,
     speed_line,
@@ -61,6 +66,9 @@ class Table:
 
 NOTHING = Table((), ())
 
+RATES = ("tokens/s", "TFLOP/s per GPU", "MFU", "cost/1e9 tokens")
+"""Columns of speed behind those of phases; the last only where there is a price."""
+
 
 @dataclass(frozen=True)
 class Number:
@@ -82,12 +90,17 @@ class Holding:
 
 @dataclass(frozen=True)
 class NoRoom:
-    """Where memory ran out, who held it, and the changes with which the scenario fits."""
+    """Where memory ran out, what each tier lacks, who held it, and the changes with which the scenario fits."""
 
     line: str
     asked: str
+    shortages: Table
     held: Holding
+    title: str
+    """Of the remedies."""
     remedies: Table
+    others: tuple[str, ...]
+    """What was tried besides, and the nearest machine."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +182,7 @@ def facts_of(
             for peak in peaks
             if peak.most.occupants
         ),
-        notes=result.notes,
+        notes=(*result.notes, *result.measured_range.notes),
     )
 
 
@@ -178,6 +191,8 @@ def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
     longest = max((result.iteration_s for result in comparison if result.fits), default=1.0)
     shown = [(label, result) for label, result in zip(comparison.labels, comparison, strict=True) if result.fits]
     phases = list(dict.fromkeys(phase for _, result in shown for phase in result.durations))
+    priced = any(result.scenario.price_per_gpu_hour is not None for result in comparison)
+    rates = RATES if priced else RATES[:-1]
     tiers = list(dict.fromkeys(peak.tier for _, result in shown for peak in peaks_by_tier(result)))
     return ComparisonFacts(
         labels=tuple(comparison.labels),
@@ -202,7 +217,9 @@ def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
             ],
             bar=1,
         ),
-        phases=_for_each(comparison, (*phases, "tokens/s", "TFLOP/s per GPU"), lambda result: _speeds(result, phases)),
+        phases=_for_each(
+            comparison, (*phases, *rates), lambda result: _speeds(result, phases)[: len(phases) + len(rates)]
+        ),
         memory=_for_each(comparison, tuple(f"{tier} peak" for tier in tiers), lambda result: _peaks(result, tiers)),
         largest=replace(
             _for_each(comparison, tuple(f"most of {tier}" for tier in tiers), lambda result: _largest(result, tiers)),
@@ -213,10 +230,13 @@ def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
         ),
         limits=_shares({label: result.limited_by for label, result in shown}),
         differences=_differences(comparison),
-        notes=tuple(
-            f"{label}: {note}"
-            for label, result in zip(comparison.labels, comparison, strict=True)
-            for note in result.notes
+        notes=(
+            *(
+                f"{label}: {note}"
+                for label, result in zip(comparison.labels, comparison, strict=True)
+                for note in result.notes
+            ),
+            *outside_note(dict(zip(comparison.labels, comparison, strict=True))),
         ),
     )
 
@@ -229,6 +249,7 @@ def set_up_of(result: Result) -> dict[str, str]:
         "scheduler": _scheduler(result),
         "hardware": hardware_line(result),
         "validated": validated(result.run.profile),
+        **measured_lines(result),
         "model": model_line(scenario, result.run.workload.parameters * scenario.training.tensor_parallel),
         "batch": batch_line(scenario),
     }
@@ -245,7 +266,7 @@ def _headline(
     trust: Mapping[str, tuple[str, ...]],
 ) -> dict[str, tuple[str, ...]]:
     return {
-        "iteration": (speed_line(result, interval),),
+        "iteration": (speed_line(result, interval), day_line(result)),
         **trust,
         "limited by": (limited_by(result.limited_by),),
         "peak": tuple(f"{peak.name} {peak.held}" for peak in peaks),
@@ -256,7 +277,14 @@ def _numbers(result: Result, peaks: Sequence[TierPeak]) -> tuple[Number, ...]:
     return (
         Number("iteration", format_time(result.iteration_s), f"limited by {limited_by(result.limited_by, 2)}"),
         Number("tokens/s", f"{result.tokens_per_s:,.0f}", plural(result.gpus, "GPU")),
+        Number("tokens a day", engineering(float(f"{result.tokens_per_day:.3g}")), "of iterations alone"),
         Number("TFLOP/s per GPU", f"{result.tflops_per_gpu:.1f}", "model FLOPs, without recomputation"),
+        Number("MFU", format_percent(result.mfu), "of the datasheet's dense bf16 peak"),
+        *(
+            Number("cost per 1e9 tokens", money(cost), f"at {result.scenario.price_per_gpu_hour:g} per GPU hour")
+            for cost in [result.cost_per_1e9_tokens]
+            if cost is not None
+        ),
         *(
             Number(
                 f"peak of {peak.name}",
@@ -330,12 +358,32 @@ def _no_room(verdict: Verdict) -> NoRoom:
         for remedy in verdict.remedies
     ]
     note = held_line(verdict.used_bytes, verdict.capacity_bytes)
+    shortages = [
+        (
+            Cell(short.tier),
+            *(Cell(format_memory(n)) for n in (short.missing_bytes, short.needed_bytes, short.capacity_bytes)),
+        )
+        for short in verdict.shortages
+    ]
+    several = any(", " in remedy.change for remedy in verdict.remedies)
     return NoRoom(
         verdict_line(verdict),
         asked_line(verdict),
+        Table(("too small", "missing", "needed", "there is"), shortages),
         _holding(f"occupants of {verdict.tier} memory", note, verdict.occupants, verdict.capacity_bytes),
+        "changes with which it fits" if several else "single changes with which it fits",
         Table(("change", "iteration", "on"), remedies),
+        _others(verdict),
     )
+
+
+def _others(verdict: Verdict) -> tuple[str, ...]:
+    machine = verdict.machine
+    tried = (f"does not fit with {'; '.join(verdict.tried)}",) if verdict.tried else ()
+    if machine is None:
+        return (*tried, "fits unchanged on no machine of `offsim profiles`")
+    name = machine.change.partition("=")[2]
+    return (*tried, f"fits unchanged on {name}: {format_time(machine.iteration_s)} (--set {machine.change})")
 
 
 def joined(*tables: Table) -> Table:
@@ -359,7 +407,9 @@ def _for_each(
 
 def _speeds(result: Result, phases: Sequence[str]) -> list[Cell]:
     times = [format_time(result.durations[phase]) if phase in result.durations else "" for phase in phases]
-    return [Cell(text) for text in (*times, f"{result.tokens_per_s:,.0f}", f"{result.tflops_per_gpu:.1f}")]
+    cost = result.cost_per_1e9_tokens
+    rates = f"{result.tokens_per_s:,.0f}", f"{result.tflops_per_gpu:.1f}", format_percent(result.mfu)
+    return [Cell(text) for text in (*times, *rates, "" if cost is None else money(cost))]
 
 
 def _peaks(result: Result, tiers: Sequence[str]) -> list[Cell]:
@@ -372,12 +422,22 @@ def _largest(result: Result, tiers: Sequence[str]) -> list[Cell]:
     return [Cell(max(held.get(tier, {}), key=lambda name: held[tier][name], default="")) for tier in tiers]
 
 
+def _said(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _settings(result: Result) -> dict[str, Any]:
+    """The scenario, with what its scheduler's options are where it does not give them."""
+    _, options = scenario_scheduler(result.scenario)
+    dump = result.scenario.model_dump(mode="json", exclude={"name"})
+    return dump | {"scheduler": {"name": result.scenario.scheduler.name, **options.model_dump(mode="json")}}
+
+
 def _differences(comparison: Comparison[Result]) -> Table | None:
-    dumps = (result.scenario.model_dump(mode="json", exclude={"name"}) for result in comparison)
-    settings = [{key: str(value) for key, value in flat(dump).items()} for dump in dumps]
+    settings = [{key: _said(value) for key, value in flat(_settings(result)).items()} for result in comparison]
     keys = dict.fromkeys(key for setting in settings for key in setting)
     rows = [
-        (Cell(key), *(Cell(setting.get(key, "")) for setting in settings))
+        (Cell(key), *(Cell(setting.get(key, "\N{EN DASH}")) for setting in settings))
         for key in keys
         if len({setting.get(key) for setting in settings}) > 1
     ]

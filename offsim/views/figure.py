@@ -5,7 +5,9 @@ Only Figure objects, never pyplot: no global state, no display needed.
 
 from __future__ import annotations
 
+import math
 import os
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,6 +41,7 @@ TEXT_PT = 7.0
 SMALL_PT = 6.0
 TITLE_PT = 8.5
 LINE_IN = TEXT_PT * 1.25 / 72
+LETTER_IN = 0.055  # width, about
 HATCH_LINE_PT = 0.45
 LANE_IN = 2 * LINE_IN + 0.1  # of the phases' names: bracket, two lines
 GAP_IN, AXIS_IN, TITLE_IN = 0.15, 0.36, 0.2  # between panels; for the numbers of a time axis; for a title
@@ -53,6 +56,8 @@ FILE_METADATA: dict[str, dict[str, None]] = {
 
 
 _Span = tuple[str, float, float, float]  # phase, from, to, duration: all in seconds
+PREVIOUS, NEXT = "previous", "next"  # iteration: instead of a phase, without a duration
+SEEN_FROM = 0.005  # of the axis: less of a neighbouring iteration is not named
 
 
 class Picture(Figure):
@@ -160,7 +165,7 @@ def capacity_line(axes: Axes, y: float) -> None:
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a picture over time. With a label it has numbers at its time axis, and its legend below them.
+    """A part of a picture over time. With a label it has numbers at its time axis, below them its legend and caption.
 
     Its title and its phases stand above it; without phases it is shaded as the panel above.
     """
@@ -168,6 +173,7 @@ class Panel:
     height_in: float
     label: str | None = None
     legend: Sequence[Patch] = ()
+    caption: str = ""
     phases: pd.DataFrame | None = None
     title: str = ""
 
@@ -192,9 +198,13 @@ def panels_over_time(
     left_in: float,
     title: str | None,
     subtitle: str = "",
+    neighbours: bool = False,
 ) -> tuple[Picture, list[Axes]]:
-    """A picture of panels below one another with the same time axis, and the panels' axes. The first one has phases."""
-    legends = [Legend(panel.legend, width_in) for panel in panels]
+    """A picture of panels below one another with the same time axis, and the panels' axes. The first one has phases.
+
+    With `neighbours`, what is seen beyond the phases is named after the previous and the next iteration.
+    """
+    legends = [Legend(panel.legend, width_in, panel.caption) for panel in panels]
     above_in = (TITLE_IN if title else 0.0) + (0.06 + LINE_IN * len(subtitle.splitlines()) if subtitle else 0.0)
     height = above_in + GAP_IN * (len(panels) - 1) + sum(legend.height_in for legend in legends)
     height += sum(panel.header_in + panel.height_in + panel.axis_in for panel in panels)
@@ -208,7 +218,7 @@ def panels_over_time(
         top -= panel.header_in + panel.height_in
         axes = picture.axes_at(left_in, top, width_in - left_in - EDGE_IN, panel.height_in)
         time_axis(axes, start_s, end_s, label=panel.label)
-        draw_phases(axes, phases, labels=panel.phases is not None)
+        draw_phases(axes, phases, labels=panel.phases is not None, neighbours=neighbours)
         drawn.append(axes)
         top -= panel.axis_in + legend.height_in
         legend.draw(picture, top)
@@ -239,10 +249,10 @@ def spread(centres: Sequence[float], widths: Sequence[float], high: float, gap: 
     return places
 
 
-def draw_phases(axes: Axes, phases: pd.DataFrame, *, labels: bool = True) -> None:
+def draw_phases(axes: Axes, phases: pd.DataFrame, *, labels: bool = True, neighbours: bool = False) -> None:
     """Shade the phases; with `labels`, a bracket above the axes over each, its name and duration on top.
 
-    The time limits of the axes must be set.
+    The time limits of the axes must be set. With `neighbours`, what lies before and after is named.
     """
     require_columns(phases, "phases", PHASE_COLUMNS)
     low, high = axes.get_xlim()
@@ -252,8 +262,14 @@ def draw_phases(axes: Axes, phases: pd.DataFrame, *, labels: bool = True) -> Non
     for i, (_, start, end, _) in enumerate(spans):
         axes.axvspan(max(start, low), min(end, high), facecolor=PHASE_SHADES[i % 2], edgecolor="none", zorder=0)
         axes.axvline(end, color="#888888", linewidth=0.5, linestyle=(0, (3, 2)), zorder=0.5)
+    around = [(PREVIOUS, low, min((span[1] for span in spans), default=low), math.nan)]
+    around += [(NEXT, max((span[2] for span in spans), default=high), high, math.nan)]
+    around = [span for span in around if neighbours and span[2] - span[1] > SEEN_FROM * (high - low)]
+    for name, start, end, _ in around:
+        axes.axvline(end if name == PREVIOUS else start, color="black", linewidth=0.9, zorder=4, gid="iteration")
     if not labels:
         return
+    spans = sorted([*spans, *around], key=lambda span: span[1])
     lanes = lanes_of([span[1] for span in spans], [span[2] for span in spans])
     for lane in sorted(set(lanes)):
         _draw_labels(axes, [span for span, at in zip(spans, lanes, strict=True) if at == lane], lane)
@@ -266,13 +282,15 @@ def _draw_labels(axes: Axes, spans: list[_Span], lane: int) -> None:
     base = 1 + (0.03 + lane * LANE_IN) / height
     tick = 0.035 / height
     place = blended_transform_factory(axes.transData, axes.transAxes)
-    for _, start, end, _ in spans:
+    for _, start, end, duration in spans:
+        if math.isnan(duration):
+            continue
         # Brackets of neighbours must not touch; one that goes on beyond the axes has no tick there.
         inset = min(0.01 / per_s, (min(end, high) - max(start, low)) / 4)
         xs = [max(start, low) + inset] * 2 + [min(end, high) - inset] * 2
         ys = [base if start >= low else base + tick, base + tick, base + tick, base if end <= high else base + tick]
         axes.add_line(Line2D(xs, ys, transform=place, clip_on=False, color="black", linewidth=0.6))
-    texts = [(name, format_time(duration)) for name, _, _, duration in spans]
+    texts = [(name, "iteration" if math.isnan(time) else format_time(time)) for name, _, _, time in spans]
     widths = [text_width_in("\n".join(lines), TEXT_PT) for lines in texts]
     seen = [(max(start, low) - low, min(end, high) - low) for _, start, end, _ in spans]
     gap = 0.06
@@ -290,20 +308,28 @@ def _draw_labels(axes: Axes, spans: list[_Span], lane: int) -> None:
 
 
 class Legend:
-    """A legend outside all axes, in as many columns as fit the width of a picture."""
+    """A legend outside all axes, in as many columns as fit the width of a picture; below it a caption."""
 
-    def __init__(self, handles: Sequence[Artist], width_in: float) -> None:
+    def __init__(self, handles: Sequence[Artist], width_in: float, caption: str = "") -> None:
         self.handles = handles
+        self.lines = textwrap.wrap(caption, int((width_in - 2 * EDGE_IN) / LETTER_IN))
         widest = max((text_width_in(str(handle.get_label()), TEXT_PT) for handle in handles), default=0.0) + 0.42
         rows = -(-len(handles) // max(1, int((width_in - 2 * EDGE_IN) / widest)))
         # As few columns as the rows allow: even rows instead of one short one.
         self.columns = -(-len(handles) // rows) if rows else 1
         self.height_in = rows * LINE_IN * 1.15 + 0.08 if rows else 0.0
+        self.caption_in = LINE_IN * len(self.lines) + 0.06 if self.lines else 0.0
+        self.height_in += self.caption_in
 
     def draw(self, picture: Picture, bottom_in: float = 0.0) -> None:
         """Draw it at the left edge, by default at the bottom of the picture."""
+        if self.lines:
+            base = bottom_in + self.caption_in
+            look = {"color": "#555555", "linespacing": 1.2, "gid": "caption"}
+            picture.text_at(EDGE_IN + 0.03, base, "\n".join(self.lines), **look)
         if not self.handles:
             return
+        bottom_in += self.caption_in
         picture.legend(
             handles=list(self.handles), loc="lower left", ncols=self.columns, fontsize=TEXT_PT, frameon=False,
             bbox_to_anchor=(EDGE_IN / picture.width_in, bottom_in / picture.height_in), borderpad=0.1,

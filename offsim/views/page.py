@@ -9,8 +9,8 @@ import pandas as pd
 from offsim.views.bandwidth import draw_panel, panels_of
 from offsim.views.figure import Panel, Picture, panels_over_time
 from offsim.views.memory import draw_tier, extent, occupant_legend
-from offsim.views.style import occupant_looks, ordered_streams
-from offsim.views.timeline import draw_activities, left_margin, legend_handles, of_rank, time_label
+from offsim.views.style import occupant_looks
+from offsim.views.timeline import draw_activities, left_margin, of_rank, timeline_panel
 
 PAGE_WIDTH_IN = 9.0
 ROW_IN = 0.2  # of a stream
@@ -35,13 +35,13 @@ def plot_page(
     Links that nothing used are left out.
     """
     rows = of_rank(timeline, rank)
-    streams = ordered_streams(rows["stream"])
+    panel, streams = timeline_panel(rows, phases, ROW_IN)
     used = bandwidth.groupby("resource", sort=False)["bytes_per_s"].max()
     links = [link for link in panels_of(list(used.index)) if max(used[name] for name in link) > 0]
     tiers = list(dict.fromkeys(memory["tier"]))
     looks = occupant_looks(memory["occupant"])
     panels = [
-        Panel(ROW_IN * len(streams), time_label(rows), legend_handles(rows), phases),
+        panel,
         *(Panel(BOTH_WAYS_IN if len(link) == 2 else ONE_WAY_IN) for link in links),
         *(Panel(TIER_IN) for _ in tiers[1:]),
         Panel(TIER_IN, "time ({unit})", occupant_legend(looks)),

@@ -15,7 +15,7 @@ import pandas as pd
 
 from offsim.inputs.files import atomic_write
 from offsim.views.intervals import from_their_beginning, lanes_of
-from offsim.views.style import ordered_streams
+from offsim.views.style import grouped_streams
 
 Event = dict[str, Any]
 
@@ -69,7 +69,7 @@ def trace_events(
         timeline, memory, bandwidth, phases = (_later(table, -early) for table in (timeline, memory, bandwidth, phases))
     ranks = sorted(int(rank) for rank in timeline["rank"].unique())
     overview = max(ranks, default=-1) + 1
-    tids = {stream: i + 1 for i, stream in enumerate(ordered_streams(timeline["stream"]))}
+    tids = {stream: i + 1 for i, stream in enumerate(grouped_streams(timeline["stream"], timeline["activity"]))}
     return [
         *_names(timeline, ranks, tids),
         *_phases(phases, overview),

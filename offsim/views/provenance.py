@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import get_args
 
 from offsim.inputs.errors import InputError
+from offsim.inputs.units import unit_of
 from offsim.platform.hardware import HardwareProfile, Source
-from offsim.platform.profiles import available_profiles, load_profile, unit_of
+from offsim.platform.profiles import available_profiles, load_profile
 from offsim.results.result import Result
 from offsim.results.units import engineering, plural
 from offsim.scenario import scenario_profile
@@ -24,6 +25,8 @@ class Value:
     section: str
     field: str
     value: str
+    """In engineering notation."""
+    number: float | bool | str | None
     unit: str
     source: str
     description: str
@@ -113,6 +116,7 @@ def values_of(profile: HardwareProfile) -> list[Value]:
                     section,
                     field,
                     "none" if value is None else value if isinstance(value, str) else engineering(value),
+                    value,
                     "" if value is None or unit == "1" else unit,
                     origin.source if origin else "default",
                     info.description or "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -63,7 +64,15 @@ STACK_HATCHES = ("", "////", "....", "++++", "\\\\\\\\")
 SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4B2E83", "#8F5F5F")
 SERIES_MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
-STREAMS_FIRST = ("host thread", "compute")
+HOST_THREAD = "host thread"
+# What puts a stream into a group: the first group that one of its kinds belongs to. What only converts or waits is on
+# the CPU.
+GROUPS = ("CPU", "GPU", "copies H2D", "copies both ways", "copies D2H", "collectives", "storage")
+GROUPED = (
+    ("GPU", {"compute", "gpu_adam"}),
+    ("CPU", {"launch", "cpu_adam", "scaling", "host copy"}),
+    ("collectives", {"all_gather", "reduce_scatter", "all_reduce"}),
+)
 
 
 def look_of(kind: str) -> Look:
@@ -104,10 +113,36 @@ def ordered_kinds(kinds: Iterable[str]) -> list[str]:
     return [kind for kind in KINDS if kind in present] + sorted(present - KINDS.keys())
 
 
-def ordered_streams(streams: Iterable[str]) -> list[str]:
-    """The streams that occur: the host thread, the compute stream, then the others in the order first seen."""
-    seen = list(dict.fromkeys(streams))
-    return [name for name in STREAMS_FIRST if name in seen] + [name for name in seen if name not in STREAMS_FIRST]
+def grouped_streams(streams: Iterable[str], kinds: Iterable[str]) -> dict[str, str]:
+    """Stream -> its group, in the order of rows, from the stream and the kind of each activity.
+
+    CPU threads come first, the host thread on top; then the GPU, copies by direction, collectives, storage. Within a
+    group they go by name.
+    """
+    seen: dict[str, set[str]] = {}
+    for stream, kind in set(zip(streams, kinds, strict=True)):
+        seen.setdefault(stream, set()).add(kind)
+    groups = {stream: _group(stream, found) for stream, found in seen.items()}
+
+    def place(stream: str) -> tuple[int, bool, list[str | int]]:
+        parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", stream)]
+        return GROUPS.index(groups[stream]), stream != HOST_THREAD, parts
+
+    return {stream: groups[stream] for stream in sorted(groups, key=place)}
+
+
+def _group(stream: str, kinds: set[str]) -> str:
+    if stream == HOST_THREAD:
+        return "CPU"
+    known = next((group for group, marks in GROUPED if marks & kinds), None)
+    if known:
+        return known
+    if any(kind.endswith(tuple(STORAGE)) for kind in kinds):
+        return "storage"
+    directions = kinds & {"h2d", "d2h"}
+    if len(directions) == 1:
+        return f"copies {directions.pop().upper()}"
+    return "copies both ways" if directions or "d2d" in kinds else "CPU"
 
 
 def rgb(colour: str) -> tuple[float, float, float]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from offsim.programs.schedule import LEGEND
 from offsim.results.result import Result
 from offsim.results.survey import Entry, Survey
-from offsim.results.units import format_memory, format_percent, format_time
+from offsim.results.units import engineering, format_memory, format_percent, format_time
 from offsim.views.console import PLAIN, Style, labelled, wrapped
 from offsim.views.facts import Cell, Table, set_up_of
 from offsim.views.text import table_text
-from offsim.views.wording import limited_by, peaks_by_tier
+from offsim.views.wording import explained, limited_by, money, outside_note, peaks_by_tier
 
 SET_UP = ("scenario", "hardware", "validated", "model", "batch")
 LIMITS = 1
@@ -23,8 +24,12 @@ def survey_text(survey: Survey, style: Style = PLAIN) -> str:
     blocks = [_set_up(next(entry.result for entry in survey.entries if entry.result is not None))]
     if fitting:
         blocks += [table_text(_times(fitting), style), table_text(_limits(fitting), style)]
-        blocks.append(table_text(_memory(fitting), style))
-        notes = [f"{entry.schedule}: {note}" for entry in fitting if entry.result for note in entry.result.notes]
+        said = dict.fromkeys(explained(entry.exactness) for entry in fitting if entry.exactness in LEGEND)
+        blocks += ["\n".join(wrapped(line, "", "  ") for line in said)] if said else []
+        blocks += [table_text(_memory(fitting), style), table_text(_yields(fitting), style)]
+        results = {entry.schedule: result for entry, result in _results(fitting)}
+        notes = [f"{schedule}: {note}" for schedule, result in results.items() for note in result.notes]
+        notes += outside_note(results)
         blocks += ["\n".join(style.alarm(wrapped(note, "", "   ")) for note in notes)] if notes else []
     if survey.too_large:
         blocks.append(_listed("do not fit", survey.too_large, style))
@@ -93,6 +98,17 @@ def _memory(fitting: Sequence[Entry]) -> Table:
         for entry, row in zip(fitting, peaks, strict=True)
     ]
     return Table(("schedule", *(f"{tier} peak" for tier in tiers)), rows)
+
+
+def _yields(fitting: Sequence[Entry]) -> Table:
+    """What the GPUs make of their time, and what that costs."""
+    rows = []
+    for entry, result in _results(fitting):
+        costs = [money(cost) for cost in (result.cost_per_iteration, result.cost_per_1e9_tokens) if cost is not None]
+        day = engineering(float(f"{result.tokens_per_day:.3g}"))
+        rows.append(tuple(map(Cell, (entry.schedule, day, format_percent(result.mfu), *costs))))
+    headers = ("schedule", "tokens a day", "MFU", "cost an iteration", "cost/1e9 tokens")
+    return Table(headers[: len(rows[0])], rows)
 
 
 def _listed(title: str, entries: Sequence[Entry], style: Style) -> str:

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from offsim.results.units import format_percent
 from offsim.views.console import BAR, LONG, PLAIN, Style, labelled, wrapped
-from offsim.views.facts import Cell, ComparisonFacts, Facts, Holding, NoRoom, Table
+from offsim.views.facts import RATES, Cell, ComparisonFacts, Facts, Holding, NoRoom, Table
 
 SHORT_BAR = 12
+OF_ONE = ("scheduler", "measured", "nearest")
+"""Lines of the set-up that each result of a comparison has its own of."""
 COLUMNS = 6
 """As many results as a table with a column for each has room for."""
 
@@ -33,7 +35,7 @@ def result_text(facts: Facts, style: Style = PLAIN) -> str:
 
 def comparison_text(facts: ComparisonFacts, style: Style = PLAIN) -> str:
     """All facts of a comparison; the results are numbered."""
-    set_up = {name: text for name, text in facts.set_up.items() if name != "scheduler"}
+    set_up = {name: text for name, text in facts.set_up.items() if name not in OF_ONE}
     schedulers = [wrapped(text, f"  {n}  ", "     ") for n, text in enumerate(facts.schedulers, start=1)]
     blocks = ["\n".join([*(labelled(*line) for line in set_up.items()), "schedulers", *schedulers])]
     times = [(Cell(str(n)), *row) for n, row in enumerate(facts.times.rows, start=1)]
@@ -79,8 +81,8 @@ def brief_lines(facts: Facts) -> list[str]:
     """A result in two lines, and its notes."""
     if facts.no_room is not None:
         return [facts.no_room.line, facts.no_room.asked]
-    (speed,), (limits,) = facts.headline["iteration"], facts.headline["limited by"]
-    return [f"{speed}; limited by {limits}", "; ".join(facts.headline["peak"]), *facts.notes]
+    (speed, day), (limits,) = facts.headline["iteration"], facts.headline["limited by"]
+    return [f"{speed}; limited by {limits}", "; ".join([day, *facts.headline["peak"]]), *facts.notes]
 
 
 def comparison_lines(facts: ComparisonFacts) -> list[str]:
@@ -90,8 +92,8 @@ def comparison_lines(facts: ComparisonFacts) -> list[str]:
         if place in facts.no_room:
             lines.append(f"{label.text}: {', '.join(facts.no_room[place])}")
         else:
-            named = zip(facts.phases.headers[1:-2], facts.phases.rows[place][1:-2], strict=True)
-            spent = [f"{name} {cell.text}" for name, cell in named]
+            named = zip(facts.phases.headers[1:], facts.phases.rows[place][1:], strict=True)
+            spent = [f"{name} {cell.text}" for name, cell in named if name not in RATES]
             lines.append(f"{label.text}: {', '.join(cell.text for cell in times)}; {', '.join(spent)}")
     return [*lines, *facts.notes]
 
@@ -101,11 +103,14 @@ def _no_room_lines(no_room: NoRoom) -> list[str]:
     fixes = [
         f"would fit with {change.text}: {time.text} on {gpus.text}" for change, time, gpus in no_room.remedies.rows
     ]
+    missing = [f"{tier.text} {short.text} (needs {needed.text})" for tier, short, needed, _ in no_room.shortages.rows]
     return [
         no_room.line,
         no_room.asked,
+        f"missing: {', '.join(missing)}",
         *([f"{no_room.held.title}: {occupants}"] if occupants else []),
-        *(fixes or ["no single change tried makes it fit"]),
+        *(fixes or ["no change tried makes it fit"]),
+        *no_room.others,
     ]
 
 
@@ -131,13 +136,14 @@ def _holding(holding: Holding, style: Style) -> str:
 
 
 def _no_room(no_room: NoRoom, style: Style) -> list[str]:
-    title = "single changes with which it fits"
     return [
         f"{style.alarm(no_room.line)}\n{no_room.asked}",
-        _holding(no_room.held, style),
-        _titled(title, no_room.remedies, style)
+        table_text(no_room.shortages, style),
+        *([_holding(no_room.held, style)] if no_room.held.occupants.rows else []),
+        _titled(no_room.title, no_room.remedies, style)
         if no_room.remedies.rows
-        else f"{style.heading(title)}\n  none of those tried",
+        else f"{style.heading(no_room.title)}\n  none of those tried",
+        "\n".join(wrapped(line, "", "  ") for line in no_room.others),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from offsim.views.figure import (
     text_width_in,
 )
 from offsim.views.intervals import from_their_beginning
-from offsim.views.style import ink_on, lighter, look_of, ordered_kinds, ordered_streams, rgb
+from offsim.views.style import grouped_streams, ink_on, lighter, look_of, ordered_kinds, rgb
 
 BAR = 0.74  # of a row's height
 WAIT_BAR = 0.22
@@ -52,19 +53,19 @@ def plot_timeline(
 
     Every second sub-group or layer is lighter, sub-groups are numbered where the number fits. A line under a bar is the
     time it lost because others used the same resources. `window_s` (from, to, in seconds) shows a part of the time.
+    Streams that only wait are left out.
     """
     rows = of_rank(timeline, rank)
     start, end = window_s if window_s is not None else _extent(rows, phases)
     shown = rows[(rows["end_s"] >= start) & (rows["start_s"] <= end)]
     if shown.empty:
         raise ValueError(f"rank {rank} does nothing from {start:g} to {end:g} s")
-    streams = [name for name in ordered_streams(rows["stream"]) if name in set(shown["stream"])]
-    rows = shown
-    panel = Panel(0.21 * len(streams), time_label(rows), legend_handles(rows), phases)
+    panel, streams = timeline_panel(shown, phases, 0.21)
+    left, simulated = left_margin(streams), "iteration" in rows
     picture, (axes,) = panels_over_time(
-        [panel], start, end, width_in=width_in, left_in=left_margin(streams), title=title
+        [panel], start, end, width_in=width_in, left_in=left, title=title, neighbours=simulated
     )
-    draw_activities(axes, rows, streams, numbers=True)
+    draw_activities(axes, shown, streams, numbers=True)
     return picture
 
 
@@ -87,7 +88,7 @@ def plot_comparison(
     rows = [of_rank(timeline, rank) for _, timeline, _ in results]
     origins = [float(phases["start_s"].min()) for _, _, phases in results]
     totals = [float(phases["end_s"].max()) - origin for (_, _, phases), origin in zip(results, origins, strict=True)]
-    streams = [ordered_streams(own["stream"]) for own in rows]
+    streams = [streams_of(own) for own in rows]
     ends = [
         f"{format_time(total)}" + (f"\n{totals[0] / total:.2f}\N{MULTIPLICATION SIGN}" if i and total > 0 else "")
         for i, total in enumerate(totals)
@@ -96,8 +97,15 @@ def plot_comparison(
         Panel(row_in * len(names), phases=_since(phases, origin), title=label)
         for (label, _, phases), origin, names in zip(results, origins, streams, strict=True)
     ]
-    legend = legend_handles(pd.concat(rows))
-    panels[-1] = replace(panels[-1], label="time since the iteration began ({unit})", legend=legend)
+    every = pd.concat(rows)
+    later = any(own["end_s"].max() > phases["end_s"].max() for own, (_, _, phases) in zip(rows, results, strict=True))
+    beyond = "Right of the black line: work that runs into the next iteration." if later else ""
+    panels[-1] = replace(
+        panels[-1],
+        label="time since the iteration began ({unit})",
+        legend=legend_handles(every),
+        caption=f"{caption_of(every, numbers=numbers)} {beyond}",
+    )
     left = max(left_margin(names) for names in streams)
     axes_width = width_in - left - EDGE_IN
     # Room for the iteration time right of the longest panel.
@@ -120,11 +128,28 @@ def _since(table: pd.DataFrame, origin_s: float) -> pd.DataFrame:
     return table.assign(start_s=table["start_s"] - origin_s, end_s=table["end_s"] - origin_s)
 
 
+def timeline_panel(rows: pd.DataFrame, phases: pd.DataFrame, row_in: float) -> tuple[Panel, list[str]]:
+    """A panel for activities, with what explains them, and the streams of its rows."""
+    streams = streams_of(rows)
+    panel = Panel(row_in * len(streams), "time ({unit})", legend_handles(rows), caption_of(rows), phases)
+    return panel, streams
+
+
+def streams_of(rows: pd.DataFrame) -> list[str]:
+    """The streams in the order of rows."""
+    return list(grouped_streams(rows["stream"], rows["activity"]))
+
+
 def draw_activities(axes: Axes, rows: pd.DataFrame, streams: Sequence[str], *, numbers: bool = False) -> None:
     """Draw the activities of one rank into axes whose time limits are set, the first stream on top.
 
     One collection per kind of activity, so that tens of thousands of bars cost little.
     """
+    groups = grouped_streams(rows["stream"], rows["activity"])
+    for i, (above, below) in enumerate(pairwise(streams)):
+        if groups[above] != groups[below]:
+            ends = axes.get_xlim()[0], float(rows["end_s"].max())
+            axes.plot(ends, (i + 0.5, i + 0.5), color="#DDDDDD", linewidth=0.5, zorder=1, gid="group", scalex=False)
     row_of = {stream: i for i, stream in enumerate(streams)}
     place = rows["stream"].map(row_of).to_numpy(dtype=float)
     start, end = rows["start_s"].to_numpy(dtype=float), rows["end_s"].to_numpy(dtype=float)
@@ -225,13 +250,25 @@ def of_rank(timeline: pd.DataFrame, rank: int) -> pd.DataFrame:
         ranks = ", ".join(str(known) for known in sorted(timeline["rank"].unique())) or "none"
         raise ValueError(f"the timeline has no rank {rank}; it has {ranks}")
     rows = from_their_beginning(rows)
-    # Most waits are over at once: nothing to see.
-    return rows[(rows["activity"] != "wait") | (rows["end_s"] > rows["start_s"])]
+    # Most waits are over at once: nothing to see. A stream that does nothing else is bookkeeping.
+    works = rows["activity"] != "wait"
+    return rows[(works | (rows["end_s"] > rows["start_s"])) & rows["stream"].isin(rows.loc[works, "stream"])]
 
 
-def time_label(rows: pd.DataFrame) -> str:
-    """What to write at the time axis below activities."""
-    return "time ({unit})" + ("; numbers on bars are sub-groups" if (rows["subgroup"] >= 0).any() else "")
+def caption_of(rows: pd.DataFrame, *, numbers: bool = True) -> str:
+    """What the marks on bars stand for, as far as there are any."""
+    subgroups, layers = (bool((rows[column] >= 0).any()) for column in ("subgroup", "layer"))
+    said = []
+    if subgroups or layers:
+        shaded = " or ".join(["sub-group"] * subgroups + ["layer"] * layers)
+        said.append(f"Every second {shaded} of a stream is lighter.")
+    if numbers and subgroups:
+        said.append("Numbers on bars are sub-groups.")
+    if bool(slowed_rows(rows).any()):
+        said.append("A line under a bar is time lost to others on the same resource.")
+    if "iteration" in rows and (rows["iteration"] < 1).any():
+        said.append("At the start: work left over from the previous iteration.")
+    return " ".join(said)
 
 
 def _extent(rows: pd.DataFrame, phases: pd.DataFrame) -> tuple[float, float]:

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from offsim.platform.hardware import HardwareProfile
+from offsim.programs.schedule import LEGEND
+from offsim.results.measured_range import named, shown
 from offsim.results.records import phase_columns
 from offsim.results.result import Result
-from offsim.results.units import format_memory, format_percent, format_time, format_time_interval, plural
+from offsim.results.units import (
+    engineering,
+    format_memory,
+    format_percent,
+    format_time,
+    format_time_interval,
+    plural,
+)
 from offsim.results.verdict import Verdict
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
@@ -121,10 +130,56 @@ def batch_line(scenario: Scenario) -> str:
     )
 
 
+def measured_lines(result: Result) -> dict[str, str]:
+    """Whether the configuration lies inside what was measured, label -> text, and the nearest run held out."""
+    known = result.measured_range
+    if not known.configurations:
+        return {"measured": known.reason} if result.run.profile.validated else {}
+    lines = {"measured": str(known)}
+    if known.nearest:
+        run = known.nearest[0]
+        errors = {"iteration" if phase == "sum" else phase: error for phase, error in run.errors.items()}
+        off = ", ".join(f"{phase} {100 * error:+.1f} %" for phase, error in errors.items())
+        differs = ", ".join(f"{named(name)} {shown(value)}" for name, value in run.differs.items())
+        same = f"with {differs}" if differs else "the same configuration"
+        lines["nearest"] = f"held-out run {run.name}, {same}: predicted {off}"
+    return lines
+
+
+def outside_note(results: Mapping[str, Result]) -> tuple[str, ...]:
+    """Which of several results, by label, are outside what was measured on their hardware."""
+    outside = [label for label, result in results.items() if result.measured_range.outside]
+    if not outside:
+        return ()
+    return (
+        f"Outside the configurations measured on their hardware (`offsim run` says in what): {', '.join(outside)}.",
+    )
+
+
 def speed_line(result: Result, interval: PredictionInterval | None) -> str:
     """How fast an iteration is, and how sure that is where it is known."""
     time = format_time_interval(result.iteration_s, interval.half_s()) if interval else format_time(result.iteration_s)
-    return f"{time}, {result.tokens_per_s:,.0f} tokens/s, {result.tflops_per_gpu:.1f} TFLOP/s per GPU"
+    flops = f"{result.tflops_per_gpu:.1f} TFLOP/s per GPU"
+    return f"{time}, {result.tokens_per_s:,.0f} tokens/s, {flops}, MFU {format_percent(result.mfu)}"
+
+
+def day_line(result: Result) -> str:
+    """What a day of iterations trains and, with a price, what that costs."""
+    tokens = f"{engineering(float(f'{result.tokens_per_day:.3g}'))} tokens a day"
+    price, spent, cost = result.scenario.price_per_gpu_hour, result.cost_per_iteration, result.cost_per_1e9_tokens
+    if price is None or spent is None or cost is None:
+        return tokens
+    return f"{tokens}; costs {money(spent)} an iteration, {money(cost)} per 1e9 tokens at {price:g} per GPU hour"
+
+
+def explained(exactness: str) -> str:
+    """What a schedule computes, with what short words for it mean."""
+    return f"{exactness}: {LEGEND[exactness]}" if exactness in LEGEND else exactness
+
+
+def money(amount: float) -> str:
+    """An amount in the currency of the price: cents from 1 on, else three digits."""
+    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.3g}"
 
 
 def held_line(held: float, capacity: float) -> str:

@@ -23,6 +23,12 @@ _ROW = {
     **{"cpu_ratio": "1", "subgroup_size": "2e7", "kv_heads": "8", "heads": "16"},
 }
 _SHAPES = ((4, 2048), (6, 2048), (4, 3072), (8, 1536))
+SCENARIO = "zero3_20b_4xh100"
+LIKE_THEM = [
+    *("model.layers=4", "model.hidden=2048", "model.ffn_hidden=8192", "model.sequence=1024", "model.heads=16"),
+    *("model.kv_heads=8", "model.vocab=32000", "model.flash_attention=true", "training.subgroup_size=20000000"),
+]
+"""Overrides with which the scenario is one of the runs."""
 _SCHEDULERS = ("zero3_offload", "zero3_offload_async_grads")
 
 

@@ -17,8 +17,12 @@ from offsim import __path__ as package
 from offsim.activations import available_rules
 from offsim.cli import main
 from offsim.cli.terminal import Style, style_of
-from offsim.platform.profiles import available_profiles, load_profile, unit_of
+from offsim.inputs.units import unit_of
+from offsim.platform.parts import catalogue
+from offsim.platform.profiles import available_profiles, load_profile
 from offsim.results.simulate import simulate
+from offsim.results.units import format_memory
+from offsim.scenario import available_scenarios
 from offsim.schedulers.registry import available_schedulers
 
 ROOT = Path(package[0]).parent
@@ -28,10 +32,11 @@ FAR_TOO_LARGE = ["--set", "model.layers=400"]
 
 
 def text_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What the command prints; it must succeed and have nothing to complain about."""
+    """What the command prints; it must succeed, complain about nothing and name the files that it writes."""
     status = main(arguments)
     printed = capsys.readouterr()
-    assert (status, printed.err) == (0, "")
+    assert status == 0
+    assert [line for line in printed.err.splitlines() if line.removeprefix("wrote ") not in arguments] == []
     return printed.out
 
 
@@ -105,6 +110,57 @@ def test_what_does_not_fit_is_an_answer(capsys: pytest.CaptureFixture[str], tmp_
     assert f"--set {change}" in text
     # What is said to help does help, as it is printed.
     assert "does not fit" not in text_of(capsys, "run", SCENARIO, *TOO_LARGE, "--set", change)
+
+
+def test_all_that_is_missing_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    text = text_of(capsys, "run", SCENARIO, *FAR_TOO_LARGE, "--json", str(out))
+    assert_plain(text)
+    verdict = json.loads(out.read_bytes())["verdict"]
+    assert [short["tier"] for short in verdict["shortages"]] == ["GPU 0", "host"]
+    for short in verdict["shortages"]:
+        assert short["missing_bytes"] == short["needed_bytes"] - short["capacity_bytes"] > 0
+        assert format_memory(short["missing_bytes"]) in text
+    assert any("scheduler.name=" in tried for tried in verdict["tried"])
+    assert "does not fit with" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["run", SCENARIO], 0),
+        (["run", SCENARIO, *TOO_LARGE], 1),
+        (["compare", SCENARIO, *TOO_LARGE, "--scheduler", "zero3_offload"], 1),
+        (["report", SCENARIO, *TOO_LARGE, "--html", "page.html"], 1),
+        (["tune", SCENARIO, *TOO_LARGE, "--over", "cpu_ratio", "--jobs", "1"], 1),
+    ],
+)
+def test_strict_is_an_exit_status(
+    command: list[str], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--strict"]) == status
+    assert main(command) == 0
+
+
+def test_costs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    price = ["--price-per-gpu-hour", "2.5"]
+    run = simulate(SCENARIO, ["price_per_gpu_hour=2.5"])
+    assert run.cost_per_1e9_tokens is not None
+    cost = f"{run.cost_per_1e9_tokens:,.2f}"
+    assert f"{cost} per 1e9 tokens at 2.5 per GPU hour" in " ".join(text_of(capsys, "run", SCENARIO, *price).split())
+    text = text_of(capsys, "compare", SCENARIO, "--scheduler", "zero3_offload", *price)
+    assert_plain(text)
+    assert cost in text
+    text = text_of(
+        capsys, "tune", SCENARIO, *price, "--try", "scheduler=zero3_offload", "--over", "scheduler", "--no-upgrades"
+    )
+    assert cost in text
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(f"base: {SCENARIO}\naxes: {{training.zero_stage: [3]}}\n")
+    assert main(["sweep", str(sweep), "--out", str(tmp_path / "out"), "--jobs", "1", *price]) == 0
+    assert cost in capsys.readouterr().out
+    assert main(["run", SCENARIO, "--price-per-gpu-hour", "-1"]) == 2
 
 
 def test_another_scheduler_as_a_remedy_is_printed_as_its_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,6 +260,32 @@ def test_compare_where_nothing_fits(capsys: pytest.CaptureFixture[str], tmp_path
     assert "nothing to draw" in printed.err
     assert not plot.exists()
     assert all(result["speedup"] is None for result in compared)
+
+
+def test_scenarios(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = text_of(capsys, "scenarios")
+    for name, path in available_scenarios().items():
+        text = path.read_text(encoding="utf-8")
+        assert text_of(capsys, "scenarios", name) == text.rstrip() + "\n"
+        assert f"{name}\n  {text.partition(chr(10))[0].removeprefix('# ')[:40]}" in listed
+    assert main(["scenarios", "dos_20b_4xh10"]) == 2
+    assert "did you mean 'dos_20b_4xh100'?" in capsys.readouterr().err
+
+
+def test_a_profile_as_yaml(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = text_of(capsys, "profiles", "azure-nc96ads-a100", "--yaml")
+    path = tmp_path / "azure-nc96ads-a100.yaml"
+    path.write_text(text)
+    assert load_profile(path) == load_profile("azure-nc96ads-a100")
+    assert 'note: "inherited from polaris-4xa100, not of this machine; DOS runs; ' in text
+    assert main(["profiles", "--yaml"]) == 2
+    assert "--yaml: found no profile to print" in capsys.readouterr().err
+
+
+def test_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = text_of(capsys, "profiles", "parts")
+    known = catalogue()
+    assert [name for name in (*known.gpus, *known.cpus, *known.links, *known.nvme) if f"  {name} " not in listed] == []
 
 
 def test_profiles(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -352,7 +434,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False, env=variables)
     os.close(write)
-    assert (run.returncode, run.stderr) == (0, b"")
+    assert (run.returncode, run.stderr) == (0, f"wrote {out}\n".encode())
     assert json.loads(out.read_bytes())["fits"] is True
 
 

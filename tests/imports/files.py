@@ -145,6 +145,48 @@ DS_CONFIG: dict[str, Any] = {
     },
 }
 
+ACCELERATE: dict[str, Any] = {
+    "compute_environment": "LOCAL_MACHINE",
+    "debug": False,
+    "distributed_type": "FSDP",
+    "downcast_bf16": "no",
+    "enable_cpu_affinity": False,
+    "fsdp_config": {
+        "fsdp_activation_checkpointing": True,
+        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "fsdp_backward_prefetch": "BACKWARD_PRE",
+        "fsdp_cpu_ram_efficient_loading": True,
+        "fsdp_forward_prefetch": False,
+        "fsdp_offload_params": True,
+        "fsdp_sharding_strategy": "FULL_SHARD",
+        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+        "fsdp_sync_module_states": True,
+        "fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer",
+        "fsdp_use_orig_params": True,
+    },
+    "machine_rank": 0,
+    "main_training_function": "main",
+    "mixed_precision": "bf16",
+    "num_machines": 1,
+    "num_processes": 4,
+    "rdzv_backend": "static",
+    "same_network": True,
+    "tpu_env": [],
+    "tpu_use_cluster": False,
+    "tpu_use_sudo": False,
+    "use_cpu": False,
+}
+"""As `accelerate config` writes it for FSDP1."""
+ARGUMENTS: dict[str, Any] = {
+    "output_dir": "out",
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 3,
+    "bf16": True,
+    "gradient_checkpointing": True,
+    "learning_rate": 1e-5,
+    "max_length": 512,
+}
+
 
 def changed(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """A copy with other values, keys written as a__b; ... takes a key away."""
@@ -167,3 +209,14 @@ def write(folder: Path, deepspeed: Any = DS_CONFIG, model: Any = LLAMA_2_7B) -> 
     for path, content in zip(paths, (deepspeed, model), strict=True):
         path.write_text(content if isinstance(content, str) else json.dumps(content, indent=2))
     return paths
+
+
+def write_huggingface(folder: Path) -> None:
+    """Write accelerate's configuration, TrainingArguments that name DeepSpeed's, and a trainer_state.json."""
+    entry = {"step": 40, "train_runtime": 400.0, "train_steps_per_second": 0.1}
+    for name, content in {
+        "accelerate.yaml": ACCELERATE,
+        "training_args.json": ARGUMENTS | {"deepspeed": "ds_config.json", "gradient_accumulation_steps": 2},
+        "trainer_state.json": {"train_batch_size": 2, "log_history": [entry]},
+    }.items():
+        (folder / name).write_text(json.dumps(content, indent=2))  # which is YAML too

@@ -141,13 +141,19 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "found no scenario, expected SCENARIO, or --deepspeed, --model and --hardware"),
+        (
+            (),
+            "found no scenario, expected SCENARIO, or one of --deepspeed, --fsdp, --trainer, with --model and --",
+        ),
         (("mine", *FILES), "found the scenario 'mine' and --deepspeed, expected one or the other"),
         (
             ("dos_20b_4xh100", "--gpus", "2"),
             "found the scenario 'dos_20b_4xh100' and --gpus, expected one or the other",
         ),
-        (FILES[:2], "found --deepspeed without --model and --hardware, expected SCENARIO, or"),
+        (
+            FILES[:2],
+            "found --deepspeed without --model and --hardware, expected a configuration, --model and --hardware",
+        ),
         ((*FILES, "--gpus", "0"), "--gpus: found 0, expected at least 1"),
         ((*FILES, "--sequence", "-1"), "--sequence: found -1, expected at least 1"),
         ((*FILES[:-1], "jlse-4xh10"), "--hardware 'jlse-4xh10': unknown hardware profile 'jlse-4xh10'; did you mean"),
@@ -224,3 +230,40 @@ def test_an_error_points_to_the_file_that_a_value_is_from(capsys: pytest.Capture
     write(Path(), model=changed(SMALL, num_attention_heads=33, num_key_value_heads=33))
     message = complaint(capsys, *FILES)
     assert message == "config.json:11: model.heads: found 33, expected a divisor of model.hidden (4096)"
+
+
+# The commands that take a scenario take the files as well
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compare", "--scheduler", "zero3_offload", "--scheduler", "no_offload"),
+        ("compare", "--all"),
+        ("tune", "--over", "micro_batch", "--try", "micro_batch=1,2", "--jobs", "1", "--no-upgrades"),
+        ("sensitivity",),
+        ("optimum", "--set", "training.subgroup_size=4e8"),
+        ("report", "--html", "page.html"),
+        ("sweep", "sweep.yaml", "--out", "results", "--jobs", "1"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_every_command_takes_the_files(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    Path("sweep.yaml").write_text("base: dos_20b_4xh100\naxes: {training.subgroup_size: [1e8, 2e8]}\n")
+    assert main([arguments[0], *arguments[1:], *FILES]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("taken from the files\n")
+    assert "dos_20b" not in printed
+    assert main([arguments[0], *arguments[1:], *FILES[2:]]) == 2
+    assert capsys.readouterr().err.startswith(
+        "Error: found --model without --deepspeed or --fsdp or --trainer, expected"
+    )
+
+
+def test_set_of_a_sweep_is_for_the_files(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("sweep.yaml").write_text("axes: {training.subgroup_size: [1e8]}\n")
+    options = ("sweep.yaml", "--out", "results", "--jobs", "1")
+    assert main(["sweep", *options, *FILES, "--set", "training.micro_batch=1"]) == 0
+    assert "training.micro_batch 1" in capsys.readouterr().out
+    assert main(["sweep", *options, "--set", "training.micro_batch=1"]) == 2
+    assert capsys.readouterr().err.startswith("Error: --set: found no files that make the scenario")

@@ -22,7 +22,7 @@ from offsim.results.simulate import simulate
 from offsim.scenario import load_scenario
 from offsim.schedulers.base import ScheduleOptions, option
 from offsim.schedulers.no_offload import NoOffload
-from offsim.schedulers.registry import BUILT_IN
+from offsim.schedulers.registry import BUILT_IN, scenario_scheduler
 from tests.imports.files import DS_CONFIG, LLAMA_2_7B, changed, write
 
 OVERLAPS = {"overlap_comm": True}
@@ -142,6 +142,7 @@ def test_batch_sizes_that_contradict(train: Any, micro: Any, steps: Any, message
 
 # ZeRO stages and offload
 
+OFFLOAD = "zero_optimization__offload_optimizer__"
 EVERY_KEY = {
     "zero_optimization": {
         **{key: only.value for key, only in keys.ONLY_ZERO.items()},
@@ -242,6 +243,53 @@ def test_keys_of_aio_are_not_modelled_on_nvme_and_ignored_elsewhere() -> None:
     assert aio <= {entry.key for entry in read(offloading(3, "cpu", "none")).ignored}
 
 
+@pytest.mark.parametrize(("norm", "waits"), [(1.0, True), (0.5, True), (0.0, False), (..., False), ("auto", True)])
+def test_super_offload_with_and_without_clipping(norm: Any, waits: bool) -> None:
+    changes = {f"{OFFLOAD}super_offload": True, f"{OFFLOAD}cpuadam_cores_perc": 0.9, "gradient_clipping": norm}
+    draft = read(changed(DS_CONFIG, **changes))
+    options = {"cpu_ratio": 0.8, "cpuadam_cores_perc": 0.9, "gradient_clipping": waits, **OVERLAPS}
+    assert draft.data["scheduler"] == {"name": "superoffload", **options}
+    assert not draft.not_modelled
+
+
+def test_super_offload_is_for_stage_3() -> None:
+    config = changed(offloading(2, "cpu", "none"), **{f"{OFFLOAD}super_offload": True})
+    draft = read(config)
+    assert draft.data["scheduler"]["name"] == "zero2_offload"
+    assert "zero_optimization.offload_optimizer.super_offload" in [entry.key for entry in draft.ignored]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_zenflow(stage: int) -> None:
+    """A step of ZenFlow, one micro-batch, is an iteration, whatever the accumulation steps."""
+    section = {"topk_ratio": 0.05, "update_interval": 8, "overlap_step": True, "pt_reserved_cores_perc": 0.25}
+    ignored = {"select_strategy": "epoch", "select_interval": 1, "full_warm_up_rounds": 2, "auto_ratio": 0.9}
+    config = changed(DS_CONFIG, zero_optimization__zenflow=section | ignored, zero_optimization__stage=stage)
+    draft = read(changed(config, **{f"{OFFLOAD}ratio": 1}))
+    assert draft.data["scheduler"] == {"name": "zenflow", **section, **OVERLAPS}
+    assert draft.data["training"]["micro_batch"] * 4 == draft.data["training"]["global_batch"]
+    assert {f"zero_optimization.zenflow.{key}" for key in ignored} <= {entry.key for entry in draft.ignored}
+
+
+def test_an_interval_that_deepspeed_chooses_is_assumed() -> None:
+    config = changed(DS_CONFIG, **{f"{OFFLOAD}ratio": 1, "zero_optimization__zenflow": {"update_interval": "auto"}})
+    draft = read(config)
+    assert draft.data["scheduler"]["update_interval"] == 4
+    assert "zero_optimization.zenflow.update_interval" in [entry.key for entry in draft.assumed]
+    strategy = {"select_strategy": "step", "select_interval": 10}
+    config["zero_optimization"]["zenflow"] = strategy
+    assert [entry.key.rpartition(".")[2] for entry in read(config).not_modelled] == [*strategy]
+
+
+@pytest.mark.parametrize("scenario", ["superoffload_8b_gh200", "zenflow_3b_2xa100"])
+def test_their_keys_read_back_are_the_scenario(scenario: str) -> None:
+    before = load_scenario(scenario)
+    back = read(json.loads(recommendation(before).to_json()), gpus=before.training.data_parallel).data
+    options = scenario_scheduler(before)[1].model_dump(exclude={"version"})
+    assert back["scheduler"] == {"name": before.scheduler.name, **options}
+    assert back["training"]["global_batch"] == before.training.global_batch
+
+
 def test_the_account_says_that_stage_2_has_no_nvme() -> None:
     entries = {entry.key: entry.became for entry in read(offloading(2, "nvme", "none")).used}
     became = entries["zero_optimization.offload_optimizer.device"]
@@ -318,8 +366,12 @@ def test_automatic_sizes_are_hugging_faces() -> None:
             "'nvme'?",
         ),
         (
-            {"zero_optimization__offload_optimizer__super_offload": True},
-            "zero_optimization.offload_optimizer.super_offload: SuperOffload cannot be simulated",
+            {f"{OFFLOAD}super_offload": True, f"{OFFLOAD}device": "nvme", f"{OFFLOAD}ratio": 1},
+            "zero_optimization.offload_optimizer.super_offload: found true, expected false, or zero_optimization.offl",
+        ),
+        (
+            {f"{OFFLOAD}super_offload": True, "zero_optimization__zenflow": {}},
+            "zero_optimization.offload_optimizer.super_offload: found true, expected false, as zenflow is on",
         ),
         (
             {"zero_optimization__offload_param__device": "gpu"},
@@ -329,7 +381,22 @@ def test_automatic_sizes_are_hugging_faces() -> None:
             {"zero_optimization__offload_param__ratio": 1},
             "unknown key 'ratio' in zero_optimization.offload_param; offsim knows no such key",
         ),
-        ({"zero_optimization__zenflow": {"topk_ratio": 0.1}}, "zero_optimization.zenflow: ZenFlow cannot be simulated"),
+        (
+            {"zero_optimization__zenflow": {}},
+            "zero_optimization.offload_optimizer.ratio: found 0.8, expected 1: a part",
+        ),
+        (
+            {"zero_optimization__zenflow": {}, f"{OFFLOAD}device": "none"},
+            "zero_optimization.zenflow: found a section of keys, expected no such section, or zero_optimization.",
+        ),
+        (
+            {"zero_optimization__zenflow": {"topk_ratoi": 0.1}, f"{OFFLOAD}ratio": 1},
+            "unknown key 'topk_ratoi' in zero_optimization.zenflow; did you mean 'topk_ratio'?",
+        ),
+        (
+            {"zero_optimization__zenflow": {"offload": True}, f"{OFFLOAD}ratio": 1},
+            "zero_optimization.zenflow.offload: found true, expected false: m and v of selected columns",
+        ),
         (
             {"zero_optimization__overlap_comm": False, "zero_optimization__offload_optimizer": ...},
             "zero_optimization.overlap_comm: found false, expected true: gradients reduced on the compute stream",
@@ -449,7 +516,11 @@ class WithoutKeys(NoOffload):
             {"offload_param": {"device": "nvme", "buffer_count": 6, "nvme_path": "/local_nvme"}},
             "a note of its own",
         ),
-        (WithoutKeys, {"offload_optimizer": {"device": "cpu", "pin_memory": True}}, "needs a build with the scheduler"),
+        (
+            WithoutKeys,
+            {"offload_optimizer": {"device": "cpu", "pin_memory": True}},
+            "DeepSpeed does not have without_keys",
+        ),
     ],
 )
 def test_a_scheduler_says_its_own_keys(
@@ -460,6 +531,7 @@ def test_a_scheduler_says_its_own_keys(
     zero = said.keys["zero_optimization"]
     assert {key: value for key, value in zero.items() if key.startswith("offload")} == offload
     assert said.notes[0].startswith(note)
+    assert said.nearest == (scheduler is WithoutKeys)
     assert said.keys.get("aio") == ({"queue_depth": 32} if scheduler is WithKeys else None)
 
 

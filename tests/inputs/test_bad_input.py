@@ -148,6 +148,16 @@ def test_a_wrong_override(complaint: Complaint, override: str, message: str) -> 
     assert complaint("compare", "mine.yaml", "--set", override).startswith(expected)
 
 
+def test_an_option_that_no_scheduler_has_is_not_dropped_with_the_others(complaint: Complaint) -> None:
+    expected = (
+        "override 'scheduler.updte_stride=3': unknown key 'updte_stride' in scheduler; did you mean 'update_stride'?"
+    )
+    options = ("mine.yaml", "--set", "scheduler.updte_stride=3", "--scheduler")
+    for command in ("run", "compare"):
+        for scheduler in ("deep_optimizer_states", "deep_optimizer_states:cpu_ratio=0.5"):
+            assert complaint(command, *options, scheduler) == expected
+
+
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
@@ -176,7 +186,10 @@ def profile(name: str, extends: str = "", extra: str = "") -> str:
             "b.yaml:2: extends: found 'a.yaml', expected a pro",
         ),
         ({"a": profile("a", "gh20")}, "a.yaml:2: unknown hardware profile 'gh20'; did you mean 'gh200'?"),
-        ({"a": profile("a")}, "a.yaml:1: missing key '"),
+        (
+            {"a": profile("a")},
+            "a.yaml:1: missing keys: description, gpus_per_node, gpu.memory_bytes, gpu.reserved_bytes, ",
+        ),
         ({"a": profile("b")}, "a.yaml:1: name: found 'b', expected 'a', the file's name"),
         (
             {"a": profile("a", "gh200", "gpu: {memory_bytes: 8e10}\n")},

@@ -1,10 +1,15 @@
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from offsim.inputs.files import atomic_write
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def write_half(path: Path, error: BaseException) -> None:
@@ -62,3 +67,52 @@ def test_a_device_is_written_not_replaced() -> None:
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "no" / "such" / "file"):
         pass
+
+
+def test_a_process_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from offsim.inputs.files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    (tmp_path / "out.bin").write_bytes(b"old")
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out.bin")], env=ENVIRONMENT, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert os.listdir(tmp_path) == ["out.bin"]
+    assert (tmp_path / "out.bin").read_bytes() == b"old"
+
+
+def test_where_files_have_names_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE")
+    test_replaces_a_file_only_at_the_end_of_the_block(tmp_path)
+    test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, RuntimeError)
+
+
+def test_a_new_file_has_the_mode_that_others_have(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "new"):
+        pass
+    (tmp_path / "other").touch()
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+WRITES = (
+    "import sys; from offsim.inputs.files import atomic_write; print('text', flush=True)\n"
+    "with atomic_write(sys.argv[1]) as file: file.write(b'bytes')"
+)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "out"])
+def test_what_standard_output_writes_to_is_kept(tmp_path: Path, name: str) -> None:
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", WRITES, name], stdout=out, cwd=tmp_path, env=ENVIRONMENT, check=True)
+    assert os.listdir(tmp_path) == ["out"]
+    assert (tmp_path / "out").read_bytes() == b"text\nbytes"
+
+
+def test_a_deleted_file_is_not_made_again(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w+b") as out:
+        (tmp_path / "out").unlink()
+        subprocess.run([sys.executable, "-c", WRITES, "/dev/stdout"], stdout=out, env=ENVIRONMENT, check=True)
+        out.seek(0)
+        assert out.read() == b"text\nbytes"
+    assert os.listdir(tmp_path) == []

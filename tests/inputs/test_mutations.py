@@ -20,7 +20,7 @@ from offsim.inputs.packaged import packaged_file
 from offsim.platform.profiles import load_profile
 from offsim.scenario import load_scenario, scenario_profile
 from offsim.schedulers.registry import scenario_scheduler
-from tests.imports.files import DS_CONFIG, LLAMA_2_7B, write
+from tests.imports.files import ACCELERATE, ARGUMENTS, DS_CONFIG, LLAMA_2_7B, write
 
 SCENARIO = packaged_file("scenarios", "dos_20b_4xh100")
 PROFILE = packaged_file("hardware_profiles", "gh200")
@@ -104,6 +104,12 @@ def read_configurations(paths: tuple[Path, Path]) -> None:
     import_scenario(*paths, "gh200")
 
 
+def read_huggingface(paths: tuple[Path, Path]) -> None:
+    accelerate, arguments = paths
+    for options in ({"fsdp": accelerate, "trainer": arguments}, {"trainer": arguments}):
+        import_scenario(model=arguments.with_name("config.json"), hardware="gh200", **options)
+
+
 def check(read: Callable[[Any], None], source: Any) -> None:
     """Read; a complaint is one line of ordinary length."""
     complaint = ""
@@ -152,3 +158,19 @@ def test_a_mutated_profile(folder: Path, text: str) -> None:
 )
 def test_mutated_configurations(folder: Path, deepspeed: str, model: str) -> None:
     check(read_configurations, write(folder, deepspeed, model))
+
+
+NAMED = ARGUMENTS | {"fsdp": "full_shard offload", "fsdp_config": {"version": 1, "backward_prefetch": "BACKWARD_PRE"}}
+
+
+@bounded
+@given(
+    accelerate=mutated(json.dumps(ACCELERATE)).map(json.dumps),
+    arguments=st.just(json.dumps(NAMED)) | mutated(json.dumps(NAMED)).map(json.dumps),
+)
+def test_mutated_configurations_of_hugging_face(folder: Path, accelerate: str, arguments: str) -> None:
+    write(folder)
+    paths = folder / "accelerate.yaml", folder / "args.json"
+    for path, text in zip(paths, (accelerate, arguments), strict=True):
+        path.write_text(text)
+    check(read_huggingface, paths)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from offsim.inputs import yaml_input
-from offsim.inputs.document import document_from
+from offsim.inputs.document import Document, document_from
 from offsim.inputs.errors import Expected, InputError, suggestion
 from offsim.inputs.fields import Count, Flag, Number, Section
 from offsim.inputs.validate import validate
@@ -255,6 +255,29 @@ def test_bad_overrides(tmp_path: Path, override: str, problem: str) -> None:
     with pytest.raises(InputError) as error:
         validate(with_overrides(read_yaml(path), [override]), Outer)
     assert str(error.value) == f"override '{override}': {problem}"
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        (".".join("a" * 20_000), "found a key of 20000 parts, expected at most 16"),
+        ("sched\udcffuler.x", "found the character '\\udcff' in the key, expected text"),
+    ],
+)
+def test_keys_of_overrides_have_a_limit(key: str, problem: str) -> None:
+    with pytest.raises(InputError) as error:
+        with_overrides(Document(), [f"{key}=1"])
+    assert str(error.value).endswith(f": {problem}")
+    assert len(str(error.value)) < 200
+
+
+class Even(Section):
+    window: int = Field(multiple_of=2)
+
+
+def test_what_other_validators_say_comes_with_what_was_found() -> None:
+    with pytest.raises(InputError, match=r"^override 'window=3': window: found 3: Input should be a multiple of 2$"):
+        validate(with_overrides(Document(), ["window=3"]), Even)
 
 
 def test_whole_numbers_of_numpy_are_counts() -> None:

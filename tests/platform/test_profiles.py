@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from offsim.inputs.errors import InputError
+from offsim.inputs.units import unit_of
 from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile
-from offsim.platform.profiles import available_profiles, load_profile, unit_of
+from offsim.platform.profiles import available_profiles, load_profile
 from offsim.scenario import load_scenario, scenario_profile
 
 BASE = """\
@@ -98,8 +99,10 @@ def test_an_extension_changes_what_it_gives_and_keeps_the_rest(base: Path) -> No
     assert profile.host == original.host
     assert profile.link.uplink_bytes_per_s == 3e10
     assert profile.provenance["gpu.memory_bytes"].source == "fitted"
-    assert profile.provenance["gpu.memory_bytes"].note == ""  # not the base's note on another value
+    assert profile.provenance["gpu.memory_bytes"].note == "inherited from faster, not of this machine"
     assert profile.provenance.keys() == original.provenance.keys() | {"link.uplink_bytes_per_s"}
+    assert profile.provenance["gpu.matrix_flops_per_s"].note == "inherited from base, not of this machine"
+    assert profile.provenance["gpu.matrix_flops_per_s"].source == "measured"
     assert load_profile(faster).link.uplink_bytes_per_s is None
 
 

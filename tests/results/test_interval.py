@@ -12,7 +12,10 @@ from small_scenarios import profile, scenario
 
 from offsim.inputs.errors import InputError
 from offsim.platform.held_out import FILE_NAME, HeldOut, held_out_of, read_held_out
+from offsim.platform.measured import FILE_NAME as MEASURED
+from offsim.platform.measured import Configuration, measured_text
 from offsim.platform.profiles import available_profiles
+from offsim.results.dimensions import dimensions
 from offsim.results.interval import PredictionInterval, conformal_quantile, conformal_rank
 from offsim.results.simulate import simulate
 from offsim.results.verdict import DoesNotFit
@@ -105,7 +108,7 @@ def test_bounds_are_the_widest_residual_of_few_runs() -> None:
 
 
 def test_more_runs_leave_out_the_farthest() -> None:
-    interval = simulate("dos_7b_4xa100", ["hardware=polaris-4xa100"]).interval
+    interval = simulate("zero3_7b_2_nodes").interval
     held_out = held_out_of(available_profiles()["polaris-4xa100"])
     assert interval is not None
     assert held_out is not None
@@ -120,6 +123,11 @@ def test_more_runs_leave_out_the_farthest() -> None:
         (
             [SCENARIO, "hardware_changes.link.h2d_bytes_per_s=x2"],
             "no runs were measured on this hardware, which hardware_changes make",
+        ),
+        (
+            [SCENARIO, "model.sequence=4096"],
+            "it holds inside the measured range, and this is outside the range of the 12 configurations measured on "
+            "jlse-4xh100: sequence 4,096 is 2 times the most measured, 2,048",
         ),
     ],
 )
@@ -149,6 +157,11 @@ def test_a_profile_of_ones_own_has_one_with_held_out_runs_beside_it(tmp_path: Pa
     groups = {"a": {"sum": {**figures, "residuals": [0.1, -0.2]}}, "b": {"sum": {**figures, "residuals": [0.05]}}}
     (tmp_path / FILE_NAME).write_text(json.dumps({"own": groups}))
     assert held_out_of(path) == HeldOut(("a", "b"), {"sum": (0.1, -0.2, 0.05)})
+    result = simulate(SCENARIO, [f"hardware={path}"])
+    assert result.no_interval == "it holds inside the measured range, and no configuration was measured on own"
+    asked = dimensions(result.scenario, result.run.profile)
+    runs = [Configuration(name=f"run of {group}", left_out=group, dimensions=asked) for group in ("a", "a", "b")]
+    (tmp_path / MEASURED).write_bytes(measured_text({"own": runs}))
     result = simulate(SCENARIO, [f"hardware={path}"])
     assert result.interval is not None
     assert result.interval.spreads == {"iteration": 0.2}

@@ -13,11 +13,12 @@ from offsim.cli import main
 from offsim.engine import Code
 from offsim.programs.rank import Rank
 from offsim.programs.run import MAX_PERIODS
+from offsim.programs.schedule import TrainingSchedule
+from offsim.programs.transformer import BF16, Bucket
 from offsim.schedulers.registry import BUILT_IN
-from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
 
 
-class Growing(Zero3OffloadAsyncGrads):
+class Growing(TrainingSchedule):
     """Writes a log of all iterations so far before each update."""
 
     name = "growing"
@@ -27,10 +28,16 @@ class Growing(Zero3OffloadAsyncGrads):
         super().place(rank)
         self.iterations = 0
 
+    def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
+        yield rank.d2h(rank.reduce_stream, BF16 * self.elements(bucket), "gradients")
+
     def update(self, rank: Rank) -> Code:
         self.iterations += 1
         yield rank.move(self.iterations * self.log_bytes, "gpu", "host", "log")
-        yield from super().update(rank)
+        for subgroup in self.subgroups:
+            yield rank.cpu_adam(subgroup.elements, subgroup.index)
+            upload = rank.h2d(rank.stream("upload"), BF16 * subgroup.elements, "upload parameters", subgroup.index)
+            self.written(rank, subgroup, upload)
 
 
 class GrowingInTurn(Growing):

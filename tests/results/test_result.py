@@ -74,6 +74,23 @@ def test_rates(dos: Result) -> None:
     assert dos.tflops_per_gpu == pytest.approx(flops / dos.iteration_s / 1e12)
 
 
+def test_utilization_of_the_datasheet_peak_and_costs() -> None:
+    priced = simulate(scenario("zero3_offload"), ["price_per_gpu_hour=3.6"], profile=profile())
+    free = small("zero3_offload")
+    assert (free.cost_per_iteration, free.cost_per_1e9_tokens) == (None, None)
+    work = free.run.workload
+    model = work.model
+    matrices = model.layers * (work.layer_elements - 2 * model.hidden) + work.vocab_elements
+    flops = 6 * matrices + 12 * model.layers * model.hidden * model.sequence  # PaLM, appendix B
+    assert free.mfu == pytest.approx(flops * free.tokens_per_s / free.gpus / free.run.profile.gpu.peak_flops_per_s)
+    assert free.tokens_per_day == pytest.approx(86_400 * free.tokens_per_s)
+    assert priced.cost_per_iteration == pytest.approx(1e-3 * priced.gpus * priced.iteration_s)
+    assert priced.cost_per_1e9_tokens == pytest.approx(1e-3 * priced.gpus * 1e9 / priced.tokens_per_s)
+    assert "at 3.6 per GPU hour" in repr(priced)
+    assert "at 3.6 per GPU hour" in priced._repr_html_()
+    assert priced.to_dict(series=False)["cost_per_iteration"] == priced.cost_per_iteration
+
+
 def test_memory_starts_with_what_is_held_at_zero(dos: Result) -> None:
     memory = dos.memory
     assert memory["time_s"].min() == 0.0
@@ -173,6 +190,7 @@ def on_gpu() -> Result:
         result = simulate(source, profile=profile(gpu={"memory_bytes": 0.99 * peak}))
         assert result.verdict is not None
         assert result.verdict.remedies  # simulated now, with small buckets
+        assert result.verdict.shortages
         return result
 
 
@@ -233,12 +251,25 @@ class TestDoesNotFit:
             result.plot_timeline()
         assert any(remedy.change.startswith("scheduler.cpu_ratio=") for remedy in verdict.remedies)
 
+    def test_all_shortages(self, on_gpu: Result) -> None:
+        assert on_gpu.verdict is not None
+        (short, *others) = on_gpu.verdict.shortages
+        assert (short.tier, [other.tier for other in others]) == ("GPU 0", [])
+        assert short.needed_bytes == pytest.approx(short.capacity_bytes / 0.99)  # the peak with enough memory
+        both = profile(gpu={"memory_bytes": 1e4}, host={"memory_bytes": 1e5})
+        with small_buckets():
+            roomy, cramped = simulate(scenario("zero3_offload")), simulate(scenario("zero3_offload"), profile=both)
+            assert cramped.verdict is not None
+            found = {short.tier: short.needed_bytes for short in cramped.verdict.shortages}
+        peaks = {peak.tier: peak.bytes for peak in roomy.peaks}
+        assert found == {tier: pytest.approx(peaks[tier]) for tier in ("GPU 0", "host")}
+
     def test_hopeless(self) -> None:
         result = simulate(scenario("zero3_offload"), profile=profile(gpu={"memory_bytes": 1.0}))
         assert result.verdict is not None
         assert result.verdict.remedies == ()
-        assert "no single change" in repr(result)
-        assert "no single change" in result._repr_html_()
+        assert "no change tried" in repr(result)
+        assert "no change tried" in result._repr_html_()
 
 
 def test_remedies_try_the_smallest_change_first() -> None:
@@ -249,9 +280,36 @@ def test_remedies_try_the_smallest_change_first() -> None:
         return 1.0 if changed.training.micro_batch <= 2 else None
 
     source = load_scenario(scenario("zero3_offload", training={"micro_batch": 8, "global_batch": 16}))
-    remedies = find_remedies(source, attempt)
+    found = find_remedies(source, attempt)
     assert tried[:2] == [4, 2]
-    assert remedies[0].change == "training.micro_batch=2"
+    assert found.changes[0].change == "training.micro_batch=2"
+    assert "training.micro_batch=4" in found.in_vain
+
+
+def test_several_changes_where_no_single_one_helps() -> None:
+    """Of all that saves memory only what is needed is left."""
+    source = load_scenario(scenario("zero3_offload", training={"micro_batch": 8, "global_batch": 16}))
+    assert not source.model.flash_attention
+
+    def attempt(changed: Any) -> float | None:
+        return 1.0 if changed.training.micro_batch == 1 and changed.model.flash_attention else None
+
+    found = find_remedies(source, attempt)
+    assert [remedy.change for remedy in found.changes] == ["training.micro_batch=1, model.flash_attention=true"]
+    assert "training.micro_batch=4, 2, 1" in found.in_vain
+    assert found.machine is None
+
+
+def test_the_nearest_machine_is_the_smallest_that_fits() -> None:
+    settings = ["training.data_parallel=4", "model.layers=85"]
+    small = simulate("no_offload_7b_dgx_h200", [*settings, "hardware=jlse-4xh100"])
+    assert small.verdict is not None
+    machine = small.verdict.machine
+    assert machine is not None
+    moved = simulate("no_offload_7b_dgx_h200", [*settings, machine.change])
+    assert moved.iteration_s == machine.iteration_s
+    assert moved.run.profile.gpu.memory_bytes > small.run.profile.gpu.memory_bytes
+    assert f"--set {machine.change}" in repr(small)
 
 
 def test_remedies_on_more_ranks_keep_the_global_batch() -> None:
@@ -261,7 +319,7 @@ def test_remedies_on_more_ranks_keep_the_global_batch() -> None:
         assert changed.training.global_batch == 4
         return 1.0 if changed.training.data_parallel > 2 else None
 
-    (remedy,) = find_remedies(source, attempt)
+    (remedy,) = find_remedies(source, attempt).changes
     assert remedy.change == "training.data_parallel=4, training.micro_batch=1"
     assert remedy.gpus == 4
 

@@ -9,6 +9,7 @@ import pytest
 
 from offsim.cli import main
 from offsim.inputs.errors import InputError
+from offsim.programs.schedule import LEGEND, UNCLIPPED
 from offsim.results.simulate import simulate
 from offsim.results.survey import survey
 from offsim.scenario import load_scenario
@@ -60,6 +61,8 @@ def test_results_are_exact_stale_racing_or_approximate():
     assert said("roundpipe") == "stale by 1 update"
     assert said("roundpipe", is_async=False) == "exact"
     assert said("deep_optimizer_states") == "race: late parameters up to 1 update old"
+    assert said("l2l") == said("lohan") == said("autohete") == UNCLIPPED
+    assert said("fsdp_offload") == said("llmq") == said("greedysnake", late=1) == "exact"
     assert said("smart_infinity", compression=0.02) == "approximate: compressed gradients"
 
 
@@ -87,13 +90,23 @@ def test_the_picture_shows_what_does_not_fit():
 
 def test_compare_all_writes_text_json_and_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     plot, document = tmp_path / "all.png", tmp_path / "all.json"
-    assert main(["compare", SCENARIO, "--all", "--plot", str(plot), "--json", str(document)]) == 0
+    assert (
+        main(
+            ["compare", SCENARIO, "--all", "--price-per-gpu-hour", "0.4", "--plot", str(plot), "--json", str(document)]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     assert all(name in text.replace("\n", "") for name in ("no_offload", "do not apply"))
+    assert f"{UNCLIPPED}: {LEGEND[UNCLIPPED]}" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
     assert plot.stat().st_size > 20_000
     schedules = {row["schedule"]: row for row in json.loads(document.read_bytes())["schedules"]}
     assert schedules.keys() == set(available_schedulers())
     assert all(row["fits"] or row["reason"] for row in schedules.values())
+    for figures in (row["figures"] for row in schedules.values() if row["fits"]):
+        assert f"{figures['cost_per_1e9_tokens']:,.2f}" in text
+        assert f"{100 * figures['mfu']:.1f} %" in text
 
 
 def test_all_and_single_schedulers_exclude_each_other(capsys: pytest.CaptureFixture[str]):

@@ -48,6 +48,26 @@ def is_running(process):
     return True
 
 
+@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.2, 0.4, 0.8])
+def test_an_interrupt_while_workers_start_is_quiet(after_s):
+    code = CHILDREN.replace("with worker", "print(flush=True)\nwith worker")
+    run = [
+        sys.executable,
+        "-c",
+        f"from offsim.cli import main\ntry:\n    exec({code!r})\nexcept KeyboardInterrupt: pass",
+    ]
+    process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process.stdout.readline()
+    time.sleep(after_s)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == ""
+
+
+def test_more_processes_than_any_machine_runs_are_refused():
+    with pytest.raises(InputError, match="--jobs: found 100000000000000000000, expected 1 to 1024"):
+        worker_processes(10**20, "").__enter__()
+
+
 @pytest.mark.parametrize("how", ["file", "stdin"])
 def test_a_script_needs_no_guard(how, tmp_path):
     script = tmp_path / "script.py"

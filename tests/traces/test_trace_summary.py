@@ -118,7 +118,7 @@ def test_trace_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     path = write_kineto(tmp_path / "a.json.gz")
     assert main(["trace", str(path), "--plot", str(plot), "--json", str(document)]) == 0
     printed = capsys.readouterr()
-    assert printed.err == ""
+    assert printed.err == f"wrote {document}\nwrote {plot}\n"
     assert max(map(len, printed.out.splitlines())) <= 80
     for words in ("1 x NVIDIA H100 80GB HBM3", "H2D pinned", "25.0 GB/s", "1.20 ms", "Copies between host and GPU"):
         assert words in printed.out

@@ -42,7 +42,7 @@ class Recorder:
         start = max(own, ready, more.pop("not_before", 0.0))
         waited = max(after, key=lambda i: self.rows[i]["end_s"]) if after and ready > own else -1
         row = {
-            "iteration": 0, "phase": self.phase, "rank": self.rank, "stream": stream, "activity": kind, "name": name,
+            "iteration": 1, "phase": self.phase, "rank": self.rank, "stream": stream, "activity": kind, "name": name,
             "subgroup": -1, "layer": -1, "bytes": 0.0, "enqueued_s": min(own, start), "start_s": start,
             "end_s": start + seconds, "alone_s": seconds, "waited_for": waited, "limited_by": "",
         }  # fmt: skip

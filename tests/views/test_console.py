@@ -34,9 +34,22 @@ def test_a_table_fits_the_terminal(width: int) -> None:
     assert "x" * LONG in text
     assert text.count("word") == 41
     assert "█" * 4 in text
-    assert len(style.table([[words]], ["words"], wrap=False).splitlines()) == 3
 
 
-@pytest.mark.parametrize(("share", "bar"), [(0.0, ""), (0.25, "█"), (0.53, "██"), (1.0, "████"), (7.0, "████")])
-def test_bars_are_as_long_as_their_share(share: float, bar: str) -> None:
-    assert PLAIN.table([["a", PLAIN.bar(share, 4)]], ["", ""], "ll").split("\n")[-1] == f"a  {bar}".rstrip()
+@pytest.mark.parametrize("columns", [3, 12, 40])
+def test_a_table_that_cannot_fit_continues_below_with_its_rows_numbered(columns: int) -> None:
+    rows = [[f"row{n}", *(f"{n}.{place:06}" for place in range(columns))] for n in range(3)]
+    text = PLAIN.table(rows, ["name", *(f"column{place}" for place in range(columns))])
+    assert max(map(len, text.splitlines())) <= 80
+    for row in rows:
+        assert all(text.count(cell) == 1 for cell in row)
+    parts = text.split("\n\n")
+    assert (len(parts) > 1) == (columns > 8)
+    for part in parts if len(parts) > 1 else []:
+        assert [line.split()[0] for line in part.splitlines()[2:]] == ["1", "2", "3"]
+
+
+def test_columns_move_together_before_texts_wrap() -> None:
+    row = ["two words", *["1234567"] * 8]
+    for columns, gap in {8: 2, 9: 1}.items():
+        assert PLAIN.table([row[:columns]], [""] * columns).splitlines()[-1] == (" " * gap).join(row[:columns])

@@ -85,7 +85,7 @@ def test_every_thread_and_process_is_named_and_placed(dos: Any, events: list[dic
     order = {(e["pid"], e["tid"]): e["args"]["sort_index"] for e in of(events, "M") if e["name"] == "thread_sort_index"}
     assert {(e["pid"], e["tid"]) for e in of(events, "X")} == names.keys() == order.keys()
     ranks = {name: order[key] for key, name in names.items() if key[0] == 0}
-    assert sorted(ranks, key=ranks.__getitem__)[:2] == ["host thread", "compute"]
+    assert sorted(ranks, key=ranks.__getitem__)[:3] == ["host thread", "background thread", "compute"]
     assert set(ranks) == set(dos.timeline["stream"])
     processes = {e["pid"]: e["args"]["name"] for e in of(events, "M") if e["name"] == "process_name"}
     assert processes == {0: "rank 0", 1: "iteration, memory and links"}

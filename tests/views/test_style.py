@@ -100,10 +100,42 @@ def test_an_unknown_kind_is_drawn_under_its_own_name() -> None:
     assert style.look_of("tape_read") == ("tape read", style.FALLBACK_COLOUR, style.FALLBACK_HATCH)
 
 
-def test_kinds_and_streams_have_a_stable_order() -> None:
+def test_kinds_have_a_stable_order() -> None:
     assert style.ordered_kinds(["zap", "wait", "h2d", "compute", "abc"]) == ["compute", "h2d", "wait", "abc", "zap"]
-    streams = ["copy p", "all-gather", "compute", "copy p", "host thread", "a"]
-    assert style.ordered_streams(streams) == ["host thread", "compute", "copy p", "all-gather", "a"]
+
+
+def test_streams_are_ordered_by_what_they_do_whenever_they_begin() -> None:
+    activities = [
+        ("nvme read", "nvme read"),
+        ("device 10", "csd write"),
+        ("device 9", "csd read"),
+        ("all-gather", "h2d"),
+        ("all-gather", "all_gather"),
+        ("down", "d2h"),
+        ("down", "d2d"),
+        ("momentum", "h2d"),
+        ("momentum", "d2h"),
+        ("upload", "conversion"),
+        ("upload", "h2d"),
+        ("compute", "h2d"),
+        ("compute", "compute"),
+        ("background", "conversion"),
+        ("host thread", "d2h"),
+        ("host thread", "launch"),
+    ]
+    assert style.grouped_streams(*zip(*activities, strict=True)) == {
+        "host thread": "CPU",
+        "background": "CPU",
+        "compute": "GPU",
+        "upload": "copies H2D",
+        "momentum": "copies both ways",
+        "down": "copies D2H",
+        "all-gather": "collectives",
+        "device 9": "storage",
+        "device 10": "storage",
+        "nvme read": "storage",
+    }
+    assert set(style.grouped_streams(*zip(*activities, strict=True)).values()) == set(style.GROUPS)
 
 
 def test_occupants_have_looks_of_their_own_in_stacking_order() -> None:

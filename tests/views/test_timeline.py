@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from offsim.views.figure import save_picture, spread
 from offsim.views.intervals import from_their_beginning
-from offsim.views.style import KINDS, lighter, rgb
+from offsim.views.style import KINDS, grouped_streams, lighter, rgb
 from offsim.views.timeline import plot_comparison, plot_timeline
 
 Texts = Callable[[Figure, str], list[str]]
@@ -31,8 +31,8 @@ def test_a_bar_for_each_activity_and_a_row_for_each_stream(dos: Any) -> None:
     drawn = {kind: len(found.get_paths()) for kind, found in bars(figure).items() if kind != "lost"}
     assert drawn == counts
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels[:2] == ["host thread", "compute"]
-    assert sorted(labels) == sorted(dos.timeline["stream"].unique())
+    assert labels == list(grouped_streams(dos.timeline["stream"], dos.timeline["activity"]))
+    assert labels[:3] == ["host thread", "background thread", "compute"]
     low, high = figure.axes[0].get_xlim()
     assert (low, high) == (0.0, dos.timeline["end_s"].max())
 
@@ -48,7 +48,61 @@ def test_bars_lie_where_the_activities_are(dos: Any) -> None:
 
 def test_phases_are_named_with_their_durations(dos: Any, texts: Texts) -> None:
     figure = plot_timeline(dos.timeline, dos.phases)
-    assert texts(figure, "phase") == ["forward", "208 ms", "backward", "907 ms", "update", "2.11 s"]
+    named = ["forward", "208 ms", "backward", "907 ms", "update", "2.11 s"]
+    assert [text for text in texts(figure, "phase") if text not in ("next", "iteration")] == named
+
+
+def caption(figure: Figure) -> str:
+    """The caption, which other texts of the figure are not."""
+    return " ".join(text.get_text() for text in figure.texts if text.get_gid() == "caption").replace("\n", " ")
+
+
+def edges(figure: Figure, gid: str) -> list[float]:
+    """Where upright or level lines of a figure's first axes lie."""
+    lines = [line for line in figure.axes[0].lines if line.get_gid() == gid]
+    return [float((line.get_ydata() if gid == "group" else line.get_xdata())[0]) for line in lines]
+
+
+def test_work_beyond_the_iteration_is_named(dos: Any, texts: Texts) -> None:
+    end = dos.phases["end_s"].max()
+    figure = plot_timeline(dos.timeline, dos.phases)
+    assert dos.timeline["end_s"].max() > end
+    assert texts(figure, "phase")[-2:] == ["next", "iteration"]
+    assert edges(figure, "iteration") == [end]
+    # What the iteration before left begins before this one.
+    early = dos.timeline.assign(iteration=[0] + [1] * (len(dos.timeline) - 1))
+    early.loc[0, "start_s"] = -0.5
+    figure = plot_timeline(early, dos.phases)
+    assert texts(figure, "phase")[:2] == ["previous", "iteration"]
+    assert edges(figure, "iteration") == [0.0, end]
+    assert "left over from the previous iteration" in caption(figure)
+    measured = dos.timeline.drop(columns="iteration")
+    assert "iteration" not in texts(plot_timeline(measured, dos.phases), "phase")
+    inside = dos.timeline[dos.timeline["end_s"] <= end]
+    assert "iteration" not in texts(plot_timeline(inside, dos.phases), "phase")
+    compared = plot_comparison([("late", dos.timeline, dos.phases)])
+    assert caption(compared).endswith("Right of the black line: work that runs into the next iteration.")
+
+
+def test_what_is_drawn_is_explained(dos: Any, baseline: Any) -> None:
+    said = caption(plot_timeline(dos.timeline, dos.phases))
+    assert said.startswith("Every second sub-group or layer of a stream is lighter. Numbers on bars are sub-groups.")
+    assert "time lost to others" in said
+    said = caption(plot_timeline(baseline.timeline.assign(subgroup=-1), baseline.phases))
+    assert said == "Every second layer of a stream is lighter."
+    assert caption(plot_timeline(baseline.timeline.assign(subgroup=-1, layer=-1), baseline.phases)) == ""
+
+
+def test_lines_part_groups_of_streams(dos: Any) -> None:
+    figure = plot_timeline(dos.timeline, dos.phases)
+    groups = list(grouped_streams(dos.timeline["stream"], dos.timeline["activity"]).values())
+    assert edges(figure, "group") == [i + 0.5 for i in range(len(groups) - 1) if groups[i] != groups[i + 1]]
+
+
+def test_a_stream_that_only_waits_has_no_row(dos: Any) -> None:
+    waits = dos.timeline[dos.timeline["activity"] == "wait"].assign(stream="bookkeeping")
+    figure = plot_timeline(pd.concat([dos.timeline, waits], ignore_index=True), dos.phases)
+    assert "bookkeeping" not in [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
 def test_subgroups_alternate_in_shade_also_where_a_stream_has_every_second_one(dos: Any) -> None:
@@ -147,7 +201,7 @@ def test_comparison_has_one_time_axis_and_speedups_over_the_first(dos: Any, base
     assert first.get_xlim() == second.get_xlim()
     slow, fast = baseline.phases["end_s"].max(), dos.phases["end_s"].max()
     assert texts(figure, "iteration time") == [f"{slow:.2f} s", f"{fast:.2f} s\n{slow / fast:.2f}×"]  # noqa: RUF001
-    assert {t.get_text() for t in figure.texts} == {"ZeRO-3", "DOS"}
+    assert {t.get_text() for t in figure.texts if t.get_gid() != "caption"} == {"ZeRO-3", "DOS"}
     # Panels begin with their own iteration, whenever that was.
     np.testing.assert_allclose(
         bars(figure, 1)["compute"].get_paths()[0].vertices[0, 0], later["start_s"].min() - 7.0 + 0.0038

@@ -1,4 +1,4 @@
-"""What one line of a training log says: timings, memory, settings, as DeepSpeed and Megatron print them.
+"""What one line of a training log says: timings, memory, settings, as DeepSpeed, Megatron and Hugging Face print them.
 
 Lines may carry any prefix (time, host, `[Rank 0]`, `3:` of srun, `[default3]:` of torchrun), hold what two ranks
 printed at once, or be cut off: what is not complete is passed over.
@@ -48,7 +48,16 @@ class MemoryReport:
     peak: float
 
 
-Fact = Setting | Sample | Moment | MemoryReport
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What the Trainer says at its end: seconds of all iterations, how many a second, and how many (0: not said)."""
+
+    seconds: float
+    per_second: float
+    count: int = 0
+
+
+Fact = Setting | Sample | Moment | MemoryReport | Whole
 
 _ARGUMENTS = (
     "num_layers",
@@ -106,36 +115,77 @@ _MEGATRON_MEMORY = re.compile(rf"memory \(MB\) \| allocated: {_NUMBER}\s*\|")
 _SUBGROUPS = re.compile(rf"\bAfter creating fp16 partitions: {_WHOLE}")
 _SUBGROUP = re.compile(rf"\bInitialize optimizer states {_WHOLE} ?/ ?{_WHOLE} subgroups, num_elems: {_WHOLE}")
 _PARAMETERS = re.compile(rf"number of parameters on \(tensor, pipeline\) model parallel rank \(0, 0\): {_WHOLE}")
+_WHOLE_RUN = re.compile(rf"'train_runtime': '?{_NUMBER}'?,.*'train_steps_per_second': '?{_NUMBER}")
+_TRAINER = re.compile(
+    r"  (Instantaneous batch size per device|Total train batch size \(w\. parallel, distributed & accumulation\)"
+    r"|Gradient Accumulation steps|Total optimization steps|Number of trainable parameters) = ([\d,]{1,20})(?![\d.])"
+)
+_TRAINER_NAMES = {
+    "Instantaneous batch size per device": "train_micro_batch_size_per_gpu",
+    "Total train batch size (w. parallel, distributed & accumulation)": "train_batch_size",
+    "Gradient Accumulation steps": "gradient_accumulation_steps",
+    "Total optimization steps": "optimization_steps",
+    "Number of trainable parameters": "parameters",
+}
+"""What the Trainer calls settings as it begins -> the names of `_ARGUMENTS`."""
 _VOCABULARY = re.compile(rf"padded vocab \(size: \d+\) with \d+ dummy tokens \(new size: {_WHOLE}\)")
+
+
+_WORDS = (
+    *(b"time (ms) |", b"elapsed time per iteration", b"MA ", b"memory (MB) |", b"see_memory_usage]", b"train_runtime"),
+    *(b"efore ", b"fter ", b"_size", b"num_", b"seq_length", b"swiglu", b"untie_", b"checkpoint_activations"),
+    *(b"recompute_", b"use_flash_attn", b"group_query", b"gradient_accumulation_steps", b"zero_config"),
+    *(b"number of parameters", b"padded vocab", b" batch size ", b"Accumulation steps", b"optimization steps"),
+    b"trainable parameters",
+)
+"""Every line that says something has one of these."""
+
+
+def lines_with_facts(text: bytes) -> Iterator[bytes]:
+    """The lines that may say something, in order: most say nothing, and are not looked at one by one."""
+    starts: set[int] = set()
+    for word in _WORDS:
+        at = text.find(word)
+        while at >= 0:
+            starts.add(text.rfind(b"\n", 0, at) + 1)
+            end = text.find(b"\n", at)
+            at = text.find(word, end) if end >= 0 else -1
+    for start in sorted(starts):
+        end = text.find(b"\n", start)
+        yield text[start : end if end >= 0 else len(text)]
 
 
 def facts(line: str) -> Iterator[Fact]:
     """What a line says, in its order; nothing for the many lines that say nothing of this."""
     prefix = _PREFIX_RANK.match(line)
     rank = int(prefix[1] or prefix[2]) if prefix else 0
-    yield from _settings(line)
-    for piece in _PIECES.split(line):
+    if "time (ms) |" not in line:
+        yield from _settings(line)
+    for piece in _PIECES.split(line) if "(ms)" in line or "ank" in line else (line,):
         if own := _OWN_RANK.match(piece):
             rank = int(own[1] or own[2])
         yield from _samples(piece, rank)
 
 
 def _samples(piece: str, rank: int) -> Iterator[Fact]:
+    # Words are looked for first: that takes a fraction of an expression's time.
     if piece.startswith("time (ms) |"):
         for name, value in _TIMER.findall(piece):
             yield Sample(rank, name, float(value))
-    if elapsed := _ELAPSED.search(piece):
+    if "elapsed" in piece and (elapsed := _ELAPSED.search(piece)):
         count = _ITERATION.search(piece)
         milliseconds = float(elapsed[2]) * (1e3 if elapsed[1] == "s" else 1)
         yield Sample(rank, "iteration", milliseconds, int(count[1]) if count else None)
-    if memory := _MEMORY.search(piece):
+    if "MA " in piece and (memory := _MEMORY.search(piece)):
         yield MemoryReport(rank, float(memory[1]), float(memory[2]))
-    elif moment := _MOMENT.search(piece):
+    elif ("efore " in piece or "fter " in piece) and (moment := _MOMENT.search(piece)):
         yield Moment(rank, f"{moment[1]}_{moment[2]}".lower())
     elif "see_memory_usage]" in piece:
         yield Moment(rank, "")
-    if memory := _MEGATRON_MEMORY.search(piece):
+    if "memory (MB)" in piece and (memory := _MEGATRON_MEMORY.search(piece)):
         yield Sample(rank, "allocated", float(memory[1]) / MEBIBYTES_PER_GIBIBYTE)
+    if "train_runtime" in piece and (whole := _WHOLE_RUN.search(piece)):
+        yield Whole(float(whole[1]), float(whole[2]))
 
 
 def _settings(line: str) -> Iterator[Setting]:
@@ -155,6 +205,8 @@ def _settings(line: str) -> Iterator[Setting]:
         yield Setting("parameters", found[1])
     elif found := _VOCABULARY.search(line):
         yield Setting("padded_vocab_size", found[1])
+    elif found := _TRAINER.search(line):
+        yield Setting(_TRAINER_NAMES[found[1]], found[2].replace(",", ""))
 
 
 def _zero(text: str) -> Iterator[Setting]:

@@ -1,4 +1,4 @@
-"""Training logs of DeepSpeed and Megatron, read into rows of a table of measured runs.
+"""Training logs of DeepSpeed, Megatron and Hugging Face's Trainer, read into rows of a table of measured runs.
 
 What a log does not say stays blank: it is never guessed.
 """
@@ -8,24 +8,23 @@ from __future__ import annotations
 import csv
 import io
 import math
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-from offsim.calibration.logs.lines import MemoryReport, Moment, Sample, Setting, facts
+from offsim.calibration.logs.lines import MemoryReport, Moment, Sample, Setting, Whole, facts
+from offsim.calibration.logs.log_file import log_lines
+from offsim.calibration.logs.trainer_state import is_trainer_state, state_facts
 from offsim.inputs.errors import InputError, suggestion
 from offsim.inputs.files import atomic_write
-from offsim.inputs.reading import reading, unpacked
 from offsim.schedulers.registry import known_options
 from offsim.validation.names import short
-from offsim.validation.run_table import REQUIRED, SHIPPED_RUNS, TIMES, read_rows
+from offsim.validation.run_table import OPTIONAL_KEYS, REQUIRED, SHIPPED_RUNS, TIMES, read_rows
 
-MAX_BYTES = 4_000_000_000
-MAX_LINE = 200_000
-"""Bytes of a line that are looked at: a configuration printed in one line has some thousands."""
+MAX_RUNS = 1_000
 WARM_UP = 2
 """Iterations at the start that are left out: caches, allocators and clocks settle in them."""
 
@@ -33,6 +32,9 @@ COLUMNS = tuple(next(read_rows(SHIPPED_RUNS)))
 """The columns of the table of measured runs that offsim comes with."""
 
 _TIMERS = ("fwd", "bwd", "bwd_inner", "bwd_allreduce", "step", "optimizer_step")
+_MEMORY = tuple(column for column in COLUMNS if column.endswith("_gib"))
+NAMES = frozenset((*_TIMERS, *(f"{name}_microstep" for name in _TIMERS), "iteration", "allocated", *_MEMORY))
+"""Of samples that are kept."""
 _PLAIN = {
     "num_layers": "layers",
     "hidden_size": "hidden",
@@ -48,36 +50,58 @@ _PLAIN = {
 }
 
 
+@dataclass(slots=True)
+class Series:
+    """The values of one name, of the lowest rank that printed any, and the iteration of each, -1 for none."""
+
+    rank: int
+    values: array[float] = field(default_factory=lambda: array("d"))
+    iterations: array[int] = field(default_factory=lambda: array("q"))
+
+
 @dataclass
 class LoggedRun:
     """One run in a log."""
 
     series: str
     settings: dict[str, str] = field(default_factory=dict)
-    samples: dict[str, dict[int, list[Sample]]] = field(default_factory=dict)
+    samples: dict[str, Series] = field(default_factory=dict)
+    whole: Whole | None = None
     largest_subgroup: int = 0
 
     def add(self, sample: Sample) -> None:
-        """Keep a sample, behind the earlier ones of its rank."""
-        self.samples.setdefault(sample.name, {}).setdefault(sample.rank, []).append(sample)
+        """Keep a sample, behind the earlier ones of its rank, if no lower rank printed any."""
+        if sample.name not in NAMES:
+            return
+        series = self.samples.get(sample.name)
+        if series is None or sample.rank < series.rank:
+            series = self.samples[sample.name] = Series(sample.rank)
+        if sample.rank == series.rank:
+            series.values.append(sample.value)
+            series.iterations.append(-1 if sample.iteration is None else sample.iteration)
 
-    def first_rank(self, name: str) -> list[Sample]:
-        """The samples of that name of the lowest rank that printed any."""
-        ranks = self.samples.get(name, {})
-        return ranks[min(ranks)] if ranks else []
+    def values(self, name: str) -> Sequence[float]:
+        """The values of that name."""
+        return self.samples[name].values if name in self.samples else ()
 
 
-def read_log(path: str | Path) -> list[dict[str, str]]:
+def read_log(path: str | Path, known: Mapping[str, str] | None = None) -> list[dict[str, str]]:
     """Read a training log (also gzipped): one row of `COLUMNS` for each run with timings in it.
 
-    A file to which several runs were appended has several. Raises InputError where there are none.
+    A file to which several runs were appended has several. `known` are columns of which the log may say nothing.
+    Raises InputError where there are no timings, and for a file beyond the limits of `log_file`.
     """
     path = Path(path)
-    runs = [run for run in _runs(path) if run.samples]
-    if not runs:
-        expected = "a training log of DeepSpeed (wall_clock_breakdown) or Megatron"
+    rows = []
+    for run in _runs(path):
+        if run.samples or run.whole:
+            rows.append(_row(run, known or {}))
+            if len(rows) > MAX_RUNS:
+                raise InputError(f"found more than {MAX_RUNS:,} runs, expected a log of fewer", str(path))
+    if not rows:
+        expected = "a training log of DeepSpeed (wall_clock_breakdown), Megatron or Hugging Face's Trainer"
         raise InputError(f"found no timings or memory reports, expected {expected}", str(path))
-    return [_row(run) for run in runs]
+    return rows
 
 
 def missing(row: Mapping[str, str]) -> list[str]:
@@ -86,21 +110,39 @@ def missing(row: Mapping[str, str]) -> list[str]:
 
 
 def fill(rows: Sequence[dict[str, str]], assignments: Sequence[str]) -> None:
-    """Set columns of all rows from `COLUMN=VALUE` texts: what logs cannot say, such as the hardware."""
+    """Set columns of all rows from `COLUMN=VALUE` texts: what logs cannot say, such as the hardware.
+
+    Beside `COLUMNS` those of schedulers' options are known. Raises InputError for others, and for values that no
+    measurement has.
+    """
+    known = dict.fromkeys((*COLUMNS, *OPTIONAL_KEYS, *(option.column for option in known_options().values())))
     for text in assignments:
         column, separator, value = (part.strip() for part in text.partition("="))
+        where = f"--set '{text}'"
         if not separator:
-            raise InputError("found no '=', expected COLUMN=VALUE", f"--set '{text}'")
-        if column not in COLUMNS:
-            raise InputError(f"unknown column '{column}'{suggestion(column, COLUMNS)}", f"--set '{text}'")
+            raise InputError("found no '=', expected COLUMN=VALUE", where)
+        if column not in known:
+            raise InputError(f"unknown column '{column}'{suggestion(column, known)}", where)
+        if not value.isprintable():
+            raise InputError(f"found {value!r}, expected text of one line", where)
+        if column.endswith(("_ms", "_gib", "_cv")) and not _is_positive(value):
+            raise InputError(f"found {value!r}, expected a number above 0", where)
         for row in rows:
             row[column] = value
 
 
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
+
+
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """Write a table of measured runs."""
+    """Write a table of measured runs: `COLUMNS`, and others that any row has."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    columns = dict.fromkeys((*COLUMNS, *(column for row in rows for column in row)))
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     with atomic_write(path) as file:
@@ -111,10 +153,11 @@ def _runs(path: Path) -> Iterator[LoggedRun]:
     series = path.name.split(".")[0] or path.name
     run = LoggedRun(series)
     moments: dict[int, str] = {}
-    for line in _lines(path):
-        for fact in facts(line):
+    state = is_trainer_state(path)
+    for found in [state_facts(path)] if state else map(facts, log_lines(path)):
+        for fact in found:
             if isinstance(fact, Setting):
-                if run.samples and fact.name in ("num_layers", "train_batch_size"):
+                if (run.samples or run.whole) and fact.name in ("num_layers", "train_batch_size"):
                     yield run  # the next run's configuration: this log was appended to
                     run, moments = LoggedRun(series), {}
                 if fact.name == "subgroup_elements":
@@ -127,58 +170,50 @@ def _runs(path: Path) -> Iterator[LoggedRun]:
                 if moment := moments.pop(fact.rank, None):
                     run.add(Sample(fact.rank, f"mem_{moment}_gib", fact.allocated))
                     run.add(Sample(fact.rank, f"peak_{moment}_gib", fact.peak))
+            elif isinstance(fact, Whole):
+                run.whole = fact
             else:
                 run.add(fact)
     yield run
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a file, each as far as it is looked at; the last one only if it is complete."""
-    with reading(path, "a training log") as file:
-        yield from _decoded(unpacked(file), str(path))
-
-
-def _decoded(file: IO[bytes], where: str) -> Iterator[str]:
-    total = 0
-    begins = True  # else this is the rest of a line too long to be looked at
-    try:
-        while raw := file.readline(MAX_LINE):
-            total += len(raw)
-            if total > MAX_BYTES:
-                raise InputError(f"found more than {MAX_BYTES} bytes, expected a training log", where)
-            ends = raw.endswith(b"\n")
-            if begins and (ends or len(raw) == MAX_LINE):
-                # Progress bars overwrite themselves with carriage returns, and share lines with what is logged.
-                yield from raw.decode("utf-8", errors="replace").rstrip("\n").split("\r")
-            begins = ends
-    except EOFError:
-        return  # the end of a gzip file is cut off: what came before it counts
-
-
-def _row(run: LoggedRun) -> dict[str, str]:
+def _row(run: LoggedRun, known: Mapping[str, str]) -> dict[str, str]:
     row = dict.fromkeys(COLUMNS, "")
     row["series"] = run.series
     row |= _configuration(run.settings)
+    row |= {column: value for column, value in known.items() if not row.get(column)}
     if run.largest_subgroup:
         row["largest_subgroup"] = str(run.largest_subgroup)
     steps = _micro_steps(row)
     for name in _TIMERS:
-        values = [sample.value for sample in run.first_rank(name)] or _summed(run, f"{name}_microstep", steps)
+        values = run.values(name) or _summed(run, f"{name}_microstep", steps)
         if name == "fwd" and values:
             row["iterations"] = str(len(values))
         _put(row, f"{name}_ms", values[WARM_UP:], 1)
-    elapsed = run.first_rank("iteration")
-    _put(row, "iteration_ms", _settled(elapsed), 1)
-    if elapsed and not row["iterations"]:
-        row["iterations"] = str(elapsed[-1].iteration or len(elapsed))
-    for column in COLUMNS:
-        if column.endswith("_gib"):
-            reports = [sample.value for sample in run.first_rank(column)]
-            each = steps if steps and not column.endswith("_step_gib") else 1
-            _put(row, column, reports[WARM_UP * each :], 2)
+    _put_iterations(row, run)
+    for column in _MEMORY:
+        each = steps if steps and not column.endswith("_step_gib") else 1
+        _put(row, column, run.values(column)[WARM_UP * each :], 2)
     if not row["mem_after_step_gib"]:
-        _put(row, "mem_after_step_gib", [sample.value for sample in run.first_rank("allocated")], 2)
+        _put(row, "mem_after_step_gib", run.values("allocated"), 2)
     return row
+
+
+def _put_iterations(row: dict[str, str], run: LoggedRun) -> None:
+    """Write the time of an iteration: of those after the warm-up; else of all, where the Trainer says no other."""
+    elapsed = run.samples.get("iteration")
+    if elapsed:
+        _put(row, "iteration_ms", _settled(elapsed), 1)
+        if not row["iterations"]:
+            row["iterations"] = str(max(elapsed.iterations[-1], 0) or len(elapsed.values))
+    if run.whole and not row["iteration_ms"]:
+        counted = run.whole.count or int(run.settings.get("optimization_steps", 0))
+        estimate = run.whole.seconds * run.whole.per_second
+        # The rate has three decimals. A run that was resumed, or stopped early, has fewer steps than were announced.
+        steps = counted if abs(counted - estimate) <= 1 + 0.001 * run.whole.seconds else round(estimate)
+        if steps > 0:
+            _put(row, "iteration_ms", [1e3 * run.whole.seconds / steps], 1)
+            row["iterations"] = row["iterations"] or str(steps)
 
 
 def _put(row: dict[str, str], column: str, values: Sequence[float], digits: int) -> None:
@@ -202,25 +237,21 @@ def _micro_steps(row: Mapping[str, str]) -> int | None:
 
 def _summed(run: LoggedRun, name: str, steps: int | None) -> list[float]:
     """Times of iterations from those of their micro-steps; nothing where it is not known how many belong together."""
-    values = [sample.value for sample in run.first_rank(name)]
+    values = run.values(name)
     if not steps:
         return []
     return [math.fsum(values[i : i + steps]) for i in range(0, len(values) - steps + 1, steps)]
 
 
-def _settled(elapsed: Sequence[Sample]) -> list[float]:
+def _settled(elapsed: Series) -> Sequence[float]:
     """Means over iterations that begin after the warm-up; a line stands for all since the line before."""
-    counts = [sample.iteration for sample in elapsed]
-    numbers = [count for count in counts if count is not None]
-    if len(numbers) < len(counts):
-        return [sample.value for sample in elapsed[WARM_UP:]]
+    values, numbers = elapsed.values, elapsed.iterations
+    if min(numbers) < 0:
+        return values[WARM_UP:]
     # A run resumed from a checkpoint counts on from there: how far the first line goes back, the second one tells.
     before = 2 * numbers[0] - numbers[1] if len(numbers) > 1 else 0
-    return [
-        sample.value
-        for sample, done in zip(elapsed[1:], numbers, strict=False)  # the first line has the warm-up in it
-        if done - before >= WARM_UP
-    ]
+    # the first line has the warm-up in it
+    return [value for value, done in zip(values[1:], numbers, strict=False) if done - before >= WARM_UP]
 
 
 def _configuration(settings: Mapping[str, str]) -> dict[str, str]:

@@ -18,8 +18,11 @@ from offsim.calibration.robust import Interval
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.held_out import Groups, Score
+from offsim.platform.measured import Configuration
+from offsim.results.dimensions import dimensions
 from offsim.scenario import scenario_profile
 from offsim.validation import predictions
+from offsim.validation.names import run_names
 from offsim.validation.run_table import TIMES, MeasuredRun
 
 NOISE = 0.03
@@ -240,6 +243,19 @@ def scores_by_hardware(left_out: Mapping[str, Residuals]) -> dict[str, Groups]:
         for hardware, phases in residuals.items():
             found.setdefault(hardware, {})[group] = scores(phases)
     return found
+
+
+def configurations(data: Sequence[Point], profile: HardwareProfile, left_out: Sequence[str]) -> list[Configuration]:
+    """What was measured on a profile's hardware; `left_out` is the group of each point, "" if it was only fitted to."""
+    names = run_names([point.run for point in data])
+    return [
+        Configuration(
+            name=names[point.run.line].removeprefix(f"{point.run.cell('hardware')} "),
+            left_out=group,
+            dimensions=dimensions(point.run.scenario, profile),
+        )
+        for point, group in zip(data, left_out, strict=True)
+    ]
 
 
 def _score(residuals: np.ndarray) -> Score:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from offsim.calibration.runs.fit import Constant, Recipe
 from offsim.inputs.errors import InputError
+from offsim.inputs.units import unit_of
 from offsim.platform.hardware import HardwareProfile, Source
-from offsim.platform.profiles import unit_of
 from offsim.programs.rank import ADAM_TRAFFIC
 
 SPREADS: dict[Source, float] = {"measured": 0.1, "fitted": 0.15, "datasheet": 0.2, "derived": 0.3, "assumed": 0.5}

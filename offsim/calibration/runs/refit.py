@@ -9,13 +9,24 @@ from pathlib import Path
 
 from offsim.calibration.profile_text import ProfileValue, parsed, put, quoted, text_of
 from offsim.calibration.robust import Interval
-from offsim.calibration.runs.fit import Residuals, apply, fit, intervals, median_errors, residuals, scores_by_hardware
+from offsim.calibration.runs.fit import (
+    Residuals,
+    apply,
+    configurations,
+    fit,
+    intervals,
+    median_errors,
+    residuals,
+    scores_by_hardware,
+)
 from offsim.calibration.runs.plausible import check
 from offsim.calibration.runs.recipe_file import RecipeFile
 from offsim.inputs.errors import InputError
 from offsim.inputs.files import write_together
 from offsim.inputs.packaged import is_path
 from offsim.platform.held_out import FILE_NAME, held_out_text, read_held_out
+from offsim.platform.measured import FILE_NAME as MEASURED
+from offsim.platform.measured import Configuration, measured_text, read_measured
 from offsim.platform.profiles import profile_file
 
 
@@ -53,6 +64,7 @@ def refit(file: RecipeFile, show: Callable[[str], None] = lambda _: None) -> Ref
 def outputs(files: Sequence[RecipeFile], folder: Path) -> list[Path]:
     """The files that refits of these recipes will write in a folder; raise InputError where they could not be."""
     read_held_out(folder / FILE_NAME)
+    read_measured(folder / MEASURED)
     paths: list[Path] = []
     for file in files:
         for name, path in file.files.items():
@@ -61,14 +73,24 @@ def outputs(files: Sequence[RecipeFile], folder: Path) -> list[Path]:
                     f"found {name} again, expected each profile in one recipe", f"recipe {file.recipe.name}"
                 )
             paths.append(folder / path.name)
-    return [*paths, folder / FILE_NAME]
+    return [*paths, folder / FILE_NAME, folder / MEASURED]
+
+
+def measured_by(file: RecipeFile) -> dict[str, list[Configuration]]:
+    """The configurations that a recipe's profiles are fitted to, each with the group that it is left out with."""
+    found = {}
+    for name, profile in file.profiles.items():
+        data = [point for point in file.data if point.run.scenario.hardware == name]
+        found[name] = configurations(data, profile, [point.run.cell(file.leave_out) for point in data])
+    return found
 
 
 def write_refits(refits: Sequence[Refit], folder: Path) -> None:
-    """Write the profiles as fitted into a folder, and the residuals of left-out runs into its `held_out.json`.
+    """Write the profiles as fitted into a folder, and what was measured and left out into its two JSON files.
 
-    The profiles' own folder may be that folder. Residuals of other profiles that the folder has are kept.
+    The profiles' own folder may be that folder. What these files have of other profiles is kept.
     """
+    measured = read_measured(folder / MEASURED)
     held_out = read_held_out(folder / FILE_NAME)
     texts: dict[Path, bytes] = {}
     for refit in refits:
@@ -76,7 +98,9 @@ def write_refits(refits: Sequence[Refit], folder: Path) -> None:
             error = median_errors(refit.fitted[name])
             texts[folder / path.name] = profile_text(refit.file, name, refit.constants, error, folder).encode()
         held_out |= scores_by_hardware(refit.left_out)
-    write_together({**texts, folder / FILE_NAME: held_out_text(held_out)})
+        measured |= measured_by(refit.file)
+    known = {folder / FILE_NAME: held_out_text(held_out), folder / MEASURED: measured_text(measured)}
+    write_together({**texts, **known})
 
 
 def profile_text(file: RecipeFile, name: str, constants: Mapping[str, Interval], error: str, folder: Path) -> str:

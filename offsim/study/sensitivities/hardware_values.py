@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 
 from offsim.inputs.errors import InputError
+from offsim.inputs.units import unit_of
 from offsim.platform.hardware import HardwareProfile
-from offsim.platform.profiles import unit_of
 from offsim.results.result import Result
 
 _LEFT_OUT = ("measurement",)  # what measuring costs is not simulated

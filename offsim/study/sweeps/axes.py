@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from bisect import bisect_left, bisect_right
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, TypeGuard
 
 from offsim.inputs.document import flat
+from offsim.inputs.fields import MAX_NUMBER
 from offsim.scenario import Scenario
 
 Condition = Mapping[int, frozenset[int]]
@@ -52,14 +54,25 @@ class Sweep:
     def positions(self) -> Iterator[Position]:
         """Every point in order, the last axis changing fastest, one after another: no list of them is needed."""
         deciding, names = self._schedulers()
+        skipping = self._conditions()
         for whole in product(*(range(len(axis.values)) for axis in self.axes)):
             name = names[whole[deciding]]
             applies = [axis.schedulers is None or name in axis.schedulers for axis in self.axes]
             if any(at and not applied for at, applied in zip(whole, applies, strict=True)):
                 continue  # there as the first position of the axis that does not apply
             point = tuple(at if applied else None for at, applied in zip(whole, applies, strict=True))
-            if not any(all(point[axis] in meant for axis, meant in condition.items()) for condition in self.skip):
+            conditions = (one for axis, held in skipping for one in held.get(point[axis], ()))
+            if not any(all(point[axis] in meant for axis, meant in condition.items()) for condition in conditions):
                 yield point
+
+    def _conditions(self) -> list[tuple[int, dict[int | None, list[Condition]]]]:
+        """Axis -> position -> the conditions that may hold there, each under the axis that it says most about."""
+        found: dict[int, dict[int | None, list[Condition]]] = {}
+        for condition in self.skip:
+            narrowest = min(condition, key=lambda axis: len(condition[axis]) / len(self.axes[axis].values))
+            for at in condition[narrowest]:
+                found.setdefault(narrowest, {}).setdefault(at, []).append(condition)
+        return list(found.items())
 
     def _schedulers(self) -> tuple[int, list[str]]:
         """The axis that decides on the scheduler, and the scheduler at each of its positions."""
@@ -95,8 +108,32 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def same_cell(cell: Cell, wanted: Any) -> bool:
-    """Whether a condition's value means this cell; numbers of a range need not be spelled to the last digit."""
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in (cell, wanted)):
-        return math.isclose(float(str(cell)), float(wanted), rel_tol=1e-9)
-    return type(cell) is type(wanted) and cell == wanted
+class CellIndex:
+    """Finds the positions of a column whose cells a condition's value means.
+
+    Numbers of a range need not be spelled to the last digit.
+    """
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self._numbers = sorted((float(cell), at) for at, cell in enumerate(cells) if _is_number(cell))
+        self._others: dict[tuple[type, Any], set[int]] = {}
+        for at, cell in enumerate(cells):
+            if not _is_number(cell):
+                self._others.setdefault((type(cell), cell), set()).add(at)
+
+    def positions(self, wanted: Any) -> set[int]:
+        """Positions that a value means; none where it is no value of the column."""
+        if not _is_number(wanted):
+            return self._others.get((type(wanted), wanted), set()) if isinstance(wanted, Hashable) else set()
+        if not abs(wanted) <= MAX_NUMBER:  # an infinity, nan, or beyond what any value may be
+            return set()
+        low, high = sorted((wanted * (1 - _CLOSE), wanted * (1 + _CLOSE)))
+        begin, end = bisect_left(self._numbers, (low, -1)), bisect_right(self._numbers, (high, sys.maxsize))
+        return {at for _, at in self._numbers[begin:end]}
+
+
+_CLOSE = 1e-9
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -14,14 +14,19 @@ from offsim.inputs.errors import InputError, KeyPath, nearest, suggestion
 from offsim.inputs.fields import Section
 from offsim.inputs.packaged import is_path
 from offsim.inputs.validate import validate
+from offsim.platform.changes import factor_of, number_of
 from offsim.platform.hardware import HardwareProfile
-from offsim.platform.profiles import factor_of, load_profile
+from offsim.platform.parts import named_part
+from offsim.platform.profiles import load_profile
 from offsim.scenario import Model, Scenario, SchedulerChoice, Training
 from offsim.schedulers.registry import BUILT_IN, find_scheduler
 from offsim.states.placement import Placement
 
 Fields = dict[str, tuple[type[BaseModel], str]]
 """Dotted name of an axis -> the model that checks its values, and the field of that model."""
+
+
+PRICE = "price_per_gpu_hour"
 
 
 def axis_fields(schedulers: Iterable[str], profiles: Iterable[HardwareProfile]) -> Fields:
@@ -33,7 +38,7 @@ def axis_fields(schedulers: Iterable[str], profiles: Iterable[HardwareProfile]) 
         for profile in profiles
         for name, values in profile.sections().items()
     ]
-    fields: Fields = {name: (Scenario, name) for name in ("hardware", "hardware_changes")}
+    fields: Fields = {name: (Scenario, name) for name in ("hardware", "hardware_changes", PRICE)}
     for section, model in sections:
         fields[section] = (Scenario, section)
         fields |= {f"{section}.{key}": (model, key) for key in model.model_fields}
@@ -75,12 +80,12 @@ def check_value(name: str, value: Any, mark: Mark, fields: Fields, folder: Path)
     document = Document(data, {path[:end]: mark for end in range(len(path) + 1)})
     if path[0] == "hardware_changes":
         _check_change(document, path, value, fields)
-        return value
+        return value if len(path) < 3 or factor_of(value) else document.without_unit(path, value)
     model, field = fields[name]
     validate(document, _model_of(model, field), data={field: value}, at=path[:-1])
     if name in ("scheduler", "scheduler.name"):
         _check_scheduler(document, path, value)
-    return _profile(document, value, folder) if name == "hardware" else value
+    return _profile(document, value, folder) if name == "hardware" else document.without_unit(path, value)
 
 
 @cache
@@ -93,17 +98,19 @@ def _model_of(model: type[BaseModel], field: str) -> type[BaseModel]:
 
 def _check_change(document: Document, path: KeyPath, value: Any, fields: Fields) -> None:
     """Check hardware changes down to their single values."""
-    if len(path) < 3:
+    if len(path) == 2 and isinstance(value, str):
+        named_part(document, path, value)
+    elif len(path) < 3:
         if not isinstance(value, Mapping):
             raise document.unexpected(path, "a section of keys")
         for key, inner in value.items():
             check_name(document, path, dotted((*path, key)), fields, ())
             _check_change(document, (*path, key), inner, fields)
-    elif not isinstance(value, str):
-        model, field = fields[dotted(path)]
-        validate(document, _model_of(model, field), data={field: value}, at=path[:-1])
     elif factor_of(value) is None:
-        raise document.unexpected(path, "a number, or a factor such as x2")
+        model, field = fields[dotted(path)]
+        if isinstance(value, str):
+            value = number_of(document, path, value)
+        validate(document, _model_of(model, field), data={field: value}, at=path[:-1])
 
 
 def _check_scheduler(document: Document, path: KeyPath, value: str | Mapping[str, Any]) -> None:

@@ -12,9 +12,9 @@ import orjson
 
 from offsim.inputs.errors import InputError
 from offsim.inputs.files import atomic_write
-from offsim.results.result import PHASES
+from offsim.results.result import PHASES, SPEEDS
 from offsim.study.sweeps.axes import Cell, Sweep
-from offsim.study.sweeps.store import STORE, TABLE, Store
+from offsim.study.sweeps.store import STORE, TABLE, Store, damaged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +27,7 @@ _FIGURES = {
     "gpus": "int64",
     "fits": "bool",
     **{f"{phase}_s": "double" for phase in PHASES},
-    "iteration_s": "double",
-    "tokens_per_s": "double",
-    "tflops_per_gpu": "double",
+    **dict.fromkeys(SPEEDS, "double"),
     "gpu_peak_bytes": "double",
     "gpu_capacity_bytes": "double",
     "host_peak_bytes": "double",
@@ -37,6 +35,7 @@ _FIGURES = {
     "limited_by": "string",
     **{f"{phase}_limited_by": "string" for phase in PHASES},
     "limits_s": "string",
+    "notes": "string",
     "verdict": "string",
     "error": "string",
 }
@@ -72,13 +71,18 @@ def write_table(folder: Path, sweep: Sweep, ids: Iterable[bytes], store: Store) 
             yield {"point_id": key.hex(), **cells, **{names[figure]: value for figure, value in figures.items()}}
 
     remaining = rows()
-    with atomic_write(folder / TABLE) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        while group := list(islice(remaining, ROWS_PER_GROUP)):
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+    try:
+        with atomic_write(folder / TABLE) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            while group := list(islice(remaining, ROWS_PER_GROUP)):
+                writer.write_table(pa.Table.from_pylist(group, schema=schema))
+    except (AttributeError, TypeError, ValueError) as error:  # ValueError: of JSON, and of Arrow
+        raise damaged(folder, f"an outcome is none of a simulation: {error}") from None
 
 
 def _figures(outcome: Mapping[str, Any]) -> dict[str, Any]:
     """The figures' columns of an outcome."""
+    if not {"fits", "error"} & outcome.keys():
+        raise ValueError(f"found {', '.join(outcome) or 'nothing'}, expected figures or an error")
     limits = outcome.get("limits_s")
     return {
         **{figure: outcome.get(figure) for figure in _FIGURES},
@@ -116,13 +120,14 @@ def read_results(folder: str | Path) -> pd.DataFrame:
     path = Path(folder) / TABLE
     try:
         table = pq.read_table(path, partitioning=None)
-        about = json.loads((table.schema.metadata or {})[b"offsim"])
+        axes = list(json.loads((table.schema.metadata or {})[b"offsim"])["axes"])
+        table.select([*axes, "point_id", "fits", "error", "tokens_per_s"])
     except FileNotFoundError:
         if path.with_name(STORE).exists():
             raise InputError("the sweep is not finished; --resume continues it", str(folder)) from None
         raise InputError(f"found no {TABLE}, expected the results folder of a sweep", str(folder)) from None
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         raise InputError(f"cannot be read: {error}", str(path)) from None
     frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
-    frame.attrs["axes"] = about["axes"]
+    frame.attrs["axes"] = axes
     return frame

@@ -68,12 +68,14 @@ class _Resolver:
         except InputError as error:
             values = json.dumps(data, sort_keys=True, default=str).encode()
             return Point(_hash(self._version, values, error.problem.encode()), error=error.problem)
-        what = {
+        what: dict[str, Any] = {
             "model": scenario.model.model_dump(),
             "training": scenario.training.model_dump(),
             "placement": scenario.placement.model_dump(),
             "scheduler": {"name": scenario.scheduler.name, **options.model_dump()},
         }
+        if scenario.price_per_gpu_hour is not None:
+            what["price_per_gpu_hour"] = scenario.price_per_gpu_hour
         parts = (self._version, profile, orjson.dumps(what, option=orjson.OPT_SORT_KEYS))
         return Point(_hash(*parts), b"\n".join(parts))
 
@@ -138,6 +140,7 @@ def _outcome(scenario: Scenario, hardware: HardwareProfile) -> dict[str, Any]:
         "gpu_capacity_bytes": max(peak.capacity_bytes for peak in result.peaks if peak.kind == "gpu"),
         "host_capacity_bytes": next(peak.capacity_bytes for peak in result.peaks if peak.tier == "host"),
         "limits_s": result.limits_s if result.fits else None,
+        "notes": "; ".join(result.notes) or None,
         "verdict": None if result.fits else str(result.verdict),
     }
 

@@ -67,11 +67,15 @@ def open_store(folder: Path, scenarios: Sequence[str], *, resume: bool) -> Itera
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
             raise InputError("another sweep is writing to this folder", str(folder)) from None
         if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            problem = f"damaged ({error}); a sweep into another folder begins anew"
-            raise InputError(problem, str(folder / STORE)) from None
+            raise damaged(folder, str(error)) from None
         raise InputError(f"cannot be written: {error}; {CONTINUES}", str(folder)) from error
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror or error}; {CONTINUES}", str(folder)) from error
+
+
+def damaged(folder: Path, what: str) -> InputError:
+    """The error for a store whose content no sweep has written."""
+    return InputError(f"damaged ({what}); a sweep into another folder begins anew", str(folder / STORE))
 
 
 def _make(folder: Path) -> None:

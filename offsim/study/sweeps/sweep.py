@@ -88,16 +88,17 @@ def run_sweep(
         raise InputError("the sweep has no points: 'skip' drops all of them")
     report(progress)
     ids, begun = bytearray(), set[bytes]()
-    with open_store(folder, [str(label) for (label,) in plan.axes[0].cells], resume=resume) as store:
-        with cluster_workers(dask) if dask is not None else worker_processes(jobs or cores(), CONTINUES) as workers:
-            window = IN_FLIGHT_ON_CLUSTER if dask is not None else IN_FLIGHT_PER_PROCESS * (jobs or cores())
-            missing = _missing(plan, store, ids, begun, progress)
-            for outcomes in _outcomes(missing, workers, window):
-                store.add(outcomes)
-                begun.difference_update(key for key, _ in outcomes)
-                progress.done += len(outcomes)
-                progress.simulated += len(outcomes)
-                report(progress)
+    labels = [str(label) for (label,) in plan.axes[0].cells]
+    cluster = cluster_workers(dask) if dask is not None else worker_processes(jobs or cores(), CONTINUES)
+    with cluster as workers, open_store(folder, labels, resume=resume) as store:
+        window = IN_FLIGHT_ON_CLUSTER if dask is not None else IN_FLIGHT_PER_PROCESS * (jobs or cores())
+        missing = _missing(plan, store, ids, begun, progress)
+        for outcomes in _outcomes(missing, workers, window):
+            store.add(outcomes)
+            begun.difference_update(key for key, _ in outcomes)
+            progress.done += len(outcomes)
+            progress.simulated += len(outcomes)
+            report(progress)
         write_table(folder, plan, (bytes(ids[at : at + ID_BYTES]) for at in range(0, len(ids), ID_BYTES)), store)
     return progress
 

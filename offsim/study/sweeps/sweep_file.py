@@ -17,7 +17,7 @@ from offsim.inputs.yaml_input import read_yaml
 from offsim.platform.profiles import load_profile
 from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.schedulers.registry import scenario_scheduler
-from offsim.study.sweeps.axes import Axis, Cell, Condition, Sweep, cells_of, same_cell
+from offsim.study.sweeps.axes import Axis, Cell, CellIndex, Condition, Sweep, cells_of
 from offsim.study.sweeps.fields import axis_fields, check_name, check_value, has_field
 from offsim.study.sweeps.values import read_values
 
@@ -38,9 +38,10 @@ class _File(Section):
     skip: list[dict[str, Any]] = Field(default_factory=list, description="combinations to leave out")
 
 
-def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
+def read_sweep(source: str | Path | Mapping[str, Any], base: Scenario | None = None) -> Sweep:
     """Read and check a sweep: a file's path, the name of one that comes with offsim, or a mapping of the same shape.
 
+    `base` replaces the scenarios that it starts from.
     Raises InputError that names the file and line of the first thing wrong.
     """
     if isinstance(source, Mapping):
@@ -48,6 +49,8 @@ def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
     else:
         path = _sweep_file(source)
         document, folder = read_yaml(path), path.parent
+    if base is not None:
+        document.data["base"] = base
     return _Reader(document, folder).sweep()
 
 
@@ -76,7 +79,12 @@ class _Reader:
         read = {name: self._axis(name) for name in sorted(self.file.axes, key=lambda name: not self._is_first(name))}
         first = Axis((BASE,), [(base,) for base in self.bases], [(label,) for label in self.labels])
         axes = (first, *(read[name] for name in self.file.axes))
-        skip = [self._condition(("skip", index), given, axes) for index, given in enumerate(self.file.skip)]
+        indices = {
+            column: (number, CellIndex([row[place] for row in axis.cells]))
+            for number, axis in enumerate(axes)
+            for place, column in enumerate(axis.columns)
+        }
+        skip = [self._condition(("skip", index), given, axes, indices) for index, given in enumerate(self.file.skip)]
         content = {key: self.document.data[key] for key in _File.model_fields if key in self.document.data}
         return Sweep(tuple(self.bases), axes, tuple(skip), content)
 
@@ -143,6 +151,8 @@ class _Reader:
     def _column(self, at: KeyPath, name: str, given: Any) -> _Column:
         fields = axis_fields(self.schedulers, self.profiles)
         check_name(self.document, at, name, fields, self.schedulers)
+        if isinstance(given, Mapping) and "from" in given:
+            given = {key: self.document.without_unit((*at, key), one, name) for key, one in given.items()}
         written, labels, places = read_values(self.document, at, given)
         values = [
             check_value(name, value, self.document.mark(place), fields, self.folder)
@@ -152,23 +162,25 @@ class _Reader:
             self.named += [value if isinstance(value, str) else value["name"] for value in values]
         if name == "hardware":
             self.profiles += [load_profile(value) for value in values]
-        return values, [*(labels or cells_of(written))]
+        numbers = [value if isinstance(value, float) else one for value, one in zip(values, written, strict=True)]
+        return values, [*(labels or cells_of(numbers))]
 
-    def _condition(self, at: KeyPath, given: Any, axes: Sequence[Axis]) -> Condition:
+    def _condition(
+        self, at: KeyPath, given: Any, axes: Sequence[Axis], indices: Mapping[str, tuple[int, CellIndex]]
+    ) -> Condition:
         if not isinstance(given, Mapping) or not given:
             raise self.document.unexpected(at, "a condition, {axis: value} or {axis: [value, value]}")
-        places = {column: number for number, axis in enumerate(axes) for column in axis.columns}
         condition: dict[int, frozenset[int]] = {}
         for name, wanted in given.items():
-            if name not in places:
-                raise self.document.error((*at, name), f"'{name}' is no axis{suggestion(name, places)}")
-            number = places[name]
-            cells = [row[axes[number].columns.index(name)] for row in axes[number].cells]
+            if name not in indices:
+                raise self.document.error((*at, name), f"'{name}' is no axis{suggestion(name, indices)}")
+            number, index = indices[name]
             meant: set[int] = set()
             for one in wanted if isinstance(wanted, list) else [wanted]:
-                found = {position for position, cell in enumerate(cells) if same_cell(cell, one)}
+                found = index.positions(self.document.without_unit((*at, name), one, name))
                 if not found:
-                    listed = ", ".join(str(cell) for cell in cells[:10]) + (", ..." if len(cells) > 10 else "")
+                    place, rows = axes[number].columns.index(name), axes[number].cells
+                    listed = ", ".join(str(row[place]) for row in rows[:10]) + (", ..." if len(rows) > 10 else "")
                     problem = f"{dotted((*at, name))}: found {one!r}, expected a value of that axis: {listed}"
                     raise self.document.error((*at, name), problem)
                 meant |= found

@@ -33,14 +33,15 @@ MICRO_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Candidate:
-    """One setting, and the scenario that it makes of the one to tune.
-
-    `changes` counts what is neither as the scenario has it nor, of options, as it is by default.
-    """
+    """One setting, and the scenario that it makes of the one to tune."""
 
     settings: Settings
     scenario: Scenario
-    changes: int = 0
+    plainness: tuple[bool, int] = (False, 0)
+    """The less, the plainer: whether DeepSpeed as released lacks the schedule, and how many settings are changed.
+
+    Changed is what is not as the scenario has it or, of options, not as by default.
+    """
 
 
 class Space:
@@ -95,6 +96,8 @@ class Space:
             changed = load_scenario(self.scenario, self._overrides(training))
             changes = sum(value != getattr(self.scenario.training, name) for name, value in training.items())
             for name, model in self.options.items():
+                cls = find_scheduler(name)
+                special = cls.special_build or cls.deepspeed is None
                 told = {key: value for key, value in training.items() if key != "subgroup_size" or name not in by_layer}
                 if (known := (name, *told.values())) in seen:
                     continue
@@ -105,13 +108,16 @@ class Space:
                     scenario = with_scheduler(changed, {"name": name, **options})
                     if self.exact and _deviation(scenario):
                         continue
-                    yield Candidate(settings, scenario, changes + unusual + (name != own))
+                    yield Candidate(settings, scenario, (special, changes + unusual + (name != own)))
 
     def _options(self, model: type[Any]) -> dict[str, tuple[Any, ...]]:
-        """The values to try of a scheduler's options, the scenario's own among them."""
-        own = self.scenario.scheduler.options
-        usual = {name: (*tried, own.get(name, tried[0])) for name, tried in options_to_try(model).items()}
-        tried = {**usual, **{name: listed for name, listed in self.given.items() if name in model.model_fields}}
+        """The values to try of a scheduler's options, among them the default and the scenario's own."""
+        own, fields = self.scenario.scheduler.options, model.model_fields
+        usual = {
+            name: (*tried, fields[name].default, own.get(name, tried[0]))
+            for name, tried in options_to_try(model).items()
+        }
+        tried = {**usual, **{name: listed for name, listed in self.given.items() if name in fields}}
         return {name: _distinct(tried[name]) for name in self.dimensions if name in tried}
 
     def _training(self, name: str) -> tuple[Any, ...]:
@@ -137,9 +143,10 @@ class Space:
 
     def _overrides(self, settings: Settings) -> list[str]:
         overrides = [f"training.{name}={str(value).lower()}" for name, value in settings.items()]
-        if self.grow_batch and "micro_batch" in settings:
+        size = settings.get("micro_batch")
+        if self.grow_batch and isinstance(size, int | float) and size >= 1:  # else it is wrong, and checked as it is
             training = self.scenario.training
-            batch = int(settings["micro_batch"]) * training.data_parallel * training.micro_steps
+            batch = int(size) * training.data_parallel * training.micro_steps
             overrides.append(f"training.global_batch={batch}")
         return overrides
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from time import perf_counter
@@ -13,6 +13,7 @@ from offsim.inputs.errors import InputError
 from offsim.results.simulate import Source, simulate
 from offsim.results.units import format_memory, format_time, plural
 from offsim.scenario import Scenario, load_scenario
+from offsim.schedulers.registry import scenario_scheduler
 from offsim.study.tuning.space import TRAINING, Candidate, Settings, Space
 
 if TYPE_CHECKING:
@@ -39,13 +40,32 @@ class Outcome:
 
     settings: Settings
     scenario: Scenario
-    changes: int
+    plainness: tuple[bool, int]
     fits: bool
     iteration_s: float
     tokens_per_s: float
+    mfu: float
+    cost_per_1e9_tokens: float | None
     gpu_bytes: float
     host_bytes: float
+    peaks: tuple[float, ...]
+    """Most bytes in each memory tier."""
     limited_by: Mapping[str, float]
+    notes: tuple[str, ...]
+    """How far to trust it (`Result.notes`)."""
+    unused: str
+    """What its scheduler is chosen for and does not do."""
+
+    @property
+    def same(self) -> tuple[str, ...]:
+        """Time and memory, alike but for rounding where two settings simulate the same."""
+        return tuple(f"{number:.9g}" for number in (self.iteration_s, self.tokens_per_s, *self.peaks))
+
+    @property
+    def exactness(self) -> str:
+        """What training with it computes, compared with waiting for every update."""
+        cls, options = scenario_scheduler(self.scenario)
+        return cls.exactness(options)
 
 
 @dataclass(frozen=True)
@@ -92,15 +112,20 @@ class Tuning:
 
     @property
     def fitting(self) -> list[Outcome]:
-        """Settings that fit, the fastest first.
+        """Settings that fit, the fastest first, and none whose scheduler does not do what it is chosen for.
 
-        Of those equal in time and GPU memory, such as strides larger than the number of sub-groups, only the one with
-        the least host memory, and of those equal in that too the one that changes least.
+        Of those equal in time and GPU memory only the plainest, and of those equally plain the one with the least host
+        memory.
         """
+
+        def speed(outcome: Outcome) -> tuple[float, float]:
+            return -float(f"{outcome.tokens_per_s:.9g}"), float(f"{outcome.gpu_bytes:.9g}")
+
+        fitting = [outcome for outcome in self.outcomes if outcome.fits]
+        useful = [outcome for outcome in fitting if not outcome.unused] or fitting
         distinct: dict[tuple[float, float], Outcome] = {}
-        fitting = (outcome for outcome in self.outcomes if outcome.fits)
-        for outcome in sorted(fitting, key=lambda o: (-o.tokens_per_s, o.gpu_bytes, o.host_bytes, o.changes)):
-            distinct.setdefault((outcome.tokens_per_s, outcome.gpu_bytes), outcome)
+        for outcome in sorted(useful, key=lambda o: (*speed(o), o.plainness, o.host_bytes)):
+            distinct.setdefault(speed(outcome), outcome)
         return list(distinct.values())
 
     @property
@@ -112,6 +137,15 @@ class Tuning:
     def best(self) -> Outcome | None:
         """The fastest setting that fits; None where none does."""
         return next(iter(self.fastest), None)
+
+    @property
+    def best_of_deepspeed(self) -> Outcome | None:
+        """The fastest whose scheduler DeepSpeed has, in a build of its own only if it is the best; None without one."""
+        for outcome in (fitting := self.fitting):
+            cls, options = scenario_scheduler(outcome.scenario)
+            if cls.deepspeed_keys(options) is not None and (outcome is fitting[0] or not cls.special_build):
+                return outcome
+        return None
 
     @property
     def front(self) -> list[Outcome]:
@@ -179,6 +213,10 @@ def outcome_row(outcome: Outcome, axes: Sequence[str]) -> dict[str, Any]:
         "tokens_per_s": outcome.tokens_per_s if outcome.fits else None,
         "gpu_peak_bytes": outcome.gpu_bytes,
         "host_peak_bytes": outcome.host_bytes,
+        "mfu": outcome.mfu if outcome.fits else None,
+        **({} if (cost := outcome.cost_per_1e9_tokens) is None else {"cost_per_1e9_tokens": cost}),
+        "exactness": outcome.exactness,
+        "notes": "; ".join(outcome.notes),
         "limited_by": next(iter(outcome.limited_by), "") if outcome.fits else "memory",
     }
 
@@ -196,29 +234,60 @@ def tune(scenario: Source, question: Question | None = None, mapper: Mapper = ma
     if asked.budget is not None and asked.budget < len(listed):
         tried = [listed[index] for index in sorted(Random(0).sample(range(len(listed)), asked.budget))]
     given, *outcomes = simulate_all([Candidate({}, chosen), *tried], asked.headroom, mapper)
-    return Tuning(asked, space.dimensions, given, outcomes, len(listed) - len(tried), space.skipped)
+    return Tuning(asked, space.dimensions, given, _with_effect(outcomes), len(listed) - len(tried), space.skipped)
+
+
+def _with_effect(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Leave out of settings the options of which all values tried, with the other settings as they are, do the same."""
+    found: dict[tuple[Any, ...], set[tuple[str, ...]]] = {}
+    tried: dict[tuple[Any, ...], set[Any]] = {}
+
+    def others(outcome: Outcome, name: str) -> tuple[Any, ...]:
+        return name, *(f"{other}={value!r}" for other, value in outcome.settings.items() if other != name)
+
+    for outcome in outcomes:
+        for name, value in outcome.settings.items():
+            found.setdefault(others(outcome, name), set()).add(outcome.same)
+            tried.setdefault(others(outcome, name), set()).add(repr(value))
+
+    def matters(outcome: Outcome, name: str) -> bool:
+        key = others(outcome, name)
+        return name in ("scheduler", *TRAINING) or len(found[key]) > 1 or len(tried[key]) == 1
+
+    return [
+        replace(outcome, settings={name: value for name, value in outcome.settings.items() if matters(outcome, name)})
+        if outcome.fits
+        else outcome
+        for outcome in outcomes
+    ]
 
 
 def simulate_all(candidates: Sequence[Candidate], headroom: float, mapper: Mapper) -> list[Outcome]:
     """Simulate candidates, with `mapper` where they take long enough for it to pay."""
     begin = perf_counter()
-    outcomes = [_simulated(candidate, headroom) for candidate in candidates[:1]]
+    outcomes = [simulated(candidate, headroom) for candidate in candidates[:1]]
     rest_s = (perf_counter() - begin) * (len(candidates) - 1)
-    simulated = (mapper if rest_s > PROCESSES_FROM_S else map)(partial(_simulated, headroom=headroom), candidates[1:])
-    return [*outcomes, *simulated]
+    others = (mapper if rest_s > PROCESSES_FROM_S else map)(partial(simulated, headroom=headroom), candidates[1:])
+    return [*outcomes, *others]
 
 
-def _simulated(candidate: Candidate, headroom: float) -> Outcome:
+def simulated(candidate: Candidate, headroom: float) -> Outcome:
+    """What simulating a candidate shows; it fits where it leaves the headroom free."""
     result = simulate(candidate.scenario)
     fits = result.fits and all(peak.bytes <= (1 - headroom) * peak.capacity_bytes for peak in result.peaks)
     return Outcome(
         candidate.settings,
         candidate.scenario,
-        candidate.changes,
+        candidate.plainness,
         fits,
         result.iteration_s if fits else float("inf"),
         result.tokens_per_s if fits else 0.0,
+        result.mfu if fits else 0.0,
+        result.cost_per_1e9_tokens if fits else None,
         result.gpu_peak_bytes,
         result.host_peak_bytes,
+        tuple(peak.bytes for peak in result.peaks),
         result.limited_by if fits else {},
+        result.notes,
+        result.run.unused,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from offsim.scenario import Scenario, load_scenario, scenario_profile
@@ -20,8 +21,6 @@ UPGRADES: Mapping[str, tuple[str, ...]] = {
         "link.h2d_bytes_per_s",
         "link.d2h_bytes_per_s",
         "link.duplex_bytes_per_s",
-        "link.pageable_h2d_bytes_per_s",
-        "link.pageable_d2h_bytes_per_s",
         "link.uplink_bytes_per_s",
     ),
     "host memory bandwidth x2": ("host.memory_bytes_per_s",),
@@ -37,7 +36,8 @@ UPGRADES: Mapping[str, tuple[str, ...]] = {
     ),
     "GPU memory x2": ("gpu.memory_bytes",),
 }
-"""Name -> the values that are multiplied. More cores compute faster, until host memory bandwidth is full."""
+"""Name -> the values that are multiplied. A faster link leaves pageable copies, which the CPU stages, as they are; more
+cores compute faster, until host memory bandwidth is full."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,21 @@ class Upgrade:
 
     name: str
     best: Outcome | None
+    scales: tuple[str, ...]
+    """The hardware's values that are multiplied by FACTOR: those that it has."""
 
 
 def upgraded(scenario: Scenario, name: str) -> Scenario:
     """The scenario on its hardware with the upgrade, beside the changes that it has."""
+    scaled = _scaled(scenario, name)
+    return load_scenario(scenario, [f"hardware_changes.{field}={FACTOR * value!r}" for field, value in scaled.items()])
+
+
+def _scaled(scenario: Scenario, name: str) -> dict[str, float]:
+    """The values of the hardware, as they are, that an upgrade multiplies."""
     profile = scenario_profile(scenario)
-    overrides = []
-    for field in UPGRADES[name]:
-        section, key = field.split(".")
-        value = getattr(getattr(profile, section), key)
-        if value is not None:
-            overrides.append(f"hardware_changes.{field}={FACTOR * value!r}")
-    return load_scenario(scenario, overrides)
+    values = {field: attrgetter(field)(profile) for field in UPGRADES[name]}
+    return {field: value for field, value in values.items() if value is not None}
 
 
 def upgrades(tuning: Tuning, mapper: Mapper = map) -> list[Upgrade]:
@@ -73,7 +76,7 @@ def upgrades(tuning: Tuning, mapper: Mapper = map) -> list[Upgrade]:
         best = bests[name]
         if outcome.fits and (best is None or outcome.tokens_per_s > best.tokens_per_s):
             bests[name] = outcome
-    return [Upgrade(name, best) for name, best in bests.items()]
+    return [Upgrade(name, best, tuple(_scaled(tuning.given.scenario, name))) for name, best in bests.items()]
 
 
 def _candidates(tuning: Tuning, name: str) -> list[Candidate]:
@@ -88,7 +91,7 @@ def _candidates(tuning: Tuning, name: str) -> list[Candidate]:
         fastest = tuning.best.tokens_per_s if tuning.best else 0.0
         chosen = [outcome for outcome in tuning.fitting if FACTOR * outcome.tokens_per_s > fastest]
     changes = {"hardware_changes": upgraded(tuning.given.scenario, name).hardware_changes}
-    return [Candidate(one.settings, one.scenario.model_copy(update=changes), one.changes) for one in chosen]
+    return [Candidate(one.settings, one.scenario.model_copy(update=changes), one.plainness) for one in chosen]
 
 
 def upgrades_table(tuning: Tuning, bought: Sequence[Upgrade]) -> pd.DataFrame:

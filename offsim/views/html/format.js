@@ -1,7 +1,5 @@
 // Quantities as offsim/views/style.py writes them.
 
-const finite = (value, text) => (Number.isFinite(value) ? text() : `${value}`);
-
 function scaled(value, base, units) {
   let power = 0;
   // 999.5 would be rounded to "1000": it belongs to the next unit already.
@@ -27,8 +25,8 @@ const format = {
     const digits = Math.max(0, Math.ceil(2 - Math.log10(span / unit.ns)));
     return `${(ns / unit.ns).toFixed(Math.min(digits, 7))} ${unit.name}`;
   },
-  bytes: (count) => finite(count, () => scaled(count, 1000, ["B", "kB", "MB", "GB", "TB", "PB"])),
-  memory: (count) => finite(count, () => scaled(count, 1024, ["B", "KiB", "MiB", "GiB", "TiB", "PiB"])),
+  bytes: (count) => scaled(count, 1000, ["B", "kB", "MB", "GB", "TB", "PB"]),
+  memory: (count) => scaled(count, 1024, ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]),
   rate: (perSecond) => `${format.bytes(perSecond)}/s`,
   percent: (share) => `${(100 * share).toFixed(share >= 0.9995 ? 0 : 1)} %`,
 };

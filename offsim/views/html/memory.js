@@ -1,27 +1,27 @@
 // What each memory tier held over time, and by whom.
 
-const PANEL = 132;
-const ABOVE = 8;
+const PANEL = 104;
+const ABOVE = 6;
 
-function addMemory(host, figure, columns, occupants) {
+function addMemory(host, figure, columns, occupants, last) {
   const data = readMemory(columns);
-  const label = `Memory of ${data.tier} over time, ${figure.label}: ${data.peak_text}, ${data.capacity_text}`;
-  return addPlot(host, label, ABOVE + PANEL + AXIS, {
+  const axis = last ? AXIS : 0;
+  return addPlot(host, `Memory of ${data.tier} over time, ${figure.label}: ${data.text}`, ABOVE + PANEL + axis, {
     data,
+    axis,
     draw: (context, plot) => drawMemory(context, plot, figure, occupants),
     point: (plot, x) => (x < plot.left || x > plot.width - RIGHT ? null : heldAt(plot, x)),
-    mark: null,
     describe: (found) => memoryTip(data, found, occupants),
   });
 }
 
 function drawMemory(context, plot, figure, occupants) {
   const { data } = plot;
-  drawGround(context, plot, figure.phases, ABOVE);
-  const bottom = plot.height - AXIS;
-  const most = 1.24 * Math.max(data.peak, data.on_scale ? data.capacity : 0, 1);
+  drawGround(context, plot, figure, ABOVE);
+  const bottom = plot.height - plot.axis;
+  const most = 1.12 * Math.max(data.peak, data.on_scale ? data.capacity : 0, 1);
   const y = (bytes) => bottom - (bytes / most) * PANEL;
-  const stretches = stretchesOf(plot, Math.max(figure.phases[figure.phases.length - 1].end, data.time[data.count - 1]));
+  const stretches = stretchesOf(plot, Math.max(figure.end, data.time[data.count - 1]));
   data.occupants.forEach((occupant, k) => {
     const look = occupants[occupant];
     context.beginPath();
@@ -29,7 +29,7 @@ function drawMemory(context, plot, figure, occupants) {
       const [low, high] = [data.levels[i * data.width + k], data.levels[i * data.width + k + 1]];
       if (high > low) context.rect(x0, y(high), x1 - x0, y(low) - y(high));
     }
-    context.fillStyle = look.colours[0];
+    context.fillStyle = look.shown[0];
     context.fill();
     if (look.hatch) {
       context.fillStyle = hatch(context, look.hatch);
@@ -54,59 +54,24 @@ function drawMemory(context, plot, figure, occupants) {
     context.stroke();
     context.setLineDash([]);
   }
+  context.beginPath();
+  context.arc(plot.x(data.peak_ns), y(data.peak), 3, 0, 2 * Math.PI);
+  context.fillStyle = theme.plot;
+  context.fill();
+  context.lineWidth = 1.3;
+  context.stroke();
   context.restore();
-  drawTexts(context, plot, y, most);
-}
-
-function drawTexts(context, plot, y, most) {
-  const { data } = plot;
   const unit = data.peak >= 2 ** 30 ? { name: "GiB", bytes: 2 ** 30 } : { name: "MiB", bytes: 2 ** 20 };
   context.font = SMALL;
   context.textAlign = "right";
   context.textBaseline = "middle";
   context.fillStyle = theme.muted;
-  for (const value of ticks(0, most / unit.bytes, 4)) {
-    context.fillText(`${Number(value.toFixed(6))}`, plot.left - 8, y(value * unit.bytes));
+  const marks = ticks(0, most / unit.bytes, 3);
+  marks.forEach((value, i) => {
+    const text = `${Number(value.toFixed(6))}${i === marks.length - 1 ? ` ${unit.name}` : ""}`;
+    context.fillText(text, plot.left - 8, Math.min(y(value * unit.bytes), bottom - 5));
     context.fillRect(plot.left - 4, Math.round(y(value * unit.bytes)), 4, 1);
-  }
-  context.save();
-  context.font = FONT;
-  context.fillStyle = theme.ink;
-  context.translate(plot.left - 46, ABOVE + PANEL / 2);
-  context.rotate(-Math.PI / 2);
-  context.textAlign = "center";
-  context.fillText(`${data.tier} (${unit.name})`, 0, 0);
-  context.restore();
-  const note = (text, x, top, align) => {
-    context.font = SMALL;
-    context.textAlign = align;
-    const width = textWidth(context, text);
-    const left = align === "right" ? x - width : align === "center" ? x - width / 2 : x;
-    context.globalAlpha = 0.8;
-    context.fillStyle = theme.plot;
-    context.fillRect(left - 3, top - 7, width + 6, 14);
-    context.globalAlpha = 1;
-    context.fillStyle = theme.ink;
-    context.fillText(text, x, top + 0.5);
-  };
-  const at = plot.x(data.peak_ns);
-  const peakRight = at > plot.left + plot.inner / 2;
-  const [edge, side] = peakRight ? [plot.left + 8, "left"] : [plot.width - RIGHT - 6, "right"];
-  if (data.on_scale) note(data.capacity_text, edge, y(data.capacity) - 10, side);
-  else note(`${data.capacity_text} (beyond the axis)`, edge, ABOVE + 9, side);
-  if (at < plot.left - 1 || at > plot.width - RIGHT + 1) return;
-  context.font = SMALL;
-  const half = textWidth(context, data.peak_text) / 2 + 6;
-  const centre = Math.min(Math.max(at, plot.left + half), plot.width - RIGHT - half);
-  const near = data.on_scale && Math.abs(y(data.peak) - 12 - y(data.capacity)) < 12;
-  note(data.peak_text, centre, near ? y(data.capacity) - 12 : y(data.peak) - 12, "center");
-  context.beginPath();
-  context.arc(at, y(data.peak), 3, 0, 2 * Math.PI);
-  context.fillStyle = theme.plot;
-  context.fill();
-  context.strokeStyle = theme.ink;
-  context.lineWidth = 1.3;
-  context.stroke();
+  });
 }
 
 /** What is seen as [x0, x1, instant]: in a pixel with several instants the most that was used, from there on the last. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from hashlib import sha256
@@ -20,14 +21,18 @@ from offsim.results.result import Result
 from offsim.results.units import format_time
 from offsim.scenario import Scenario
 from offsim.views.facts import comparison_facts, facts_of, joined
-from offsim.views.html.series import NS, Names, memory_series, timeline_series
+from offsim.views.html.difference import difference
+from offsim.views.html.headline import headline
+from offsim.views.html.series import NS, Names, bandwidth_series, memory_series, packed, timeline_series
 from offsim.views.provenance import Scored, hardware_of
 from offsim.views.style import lighter, look_of, occupant_looks, rgb
 from offsim.views.templates import templates
 from offsim.views.wording import tiers_of_rank
 
 HERE = Path(__file__).parent
-SCRIPTS = ("format", "series", "paint", "view", "plot", "timeline", "memory", "tip", "main")
+SCRIPTS = ("format", "series", "paint", "view", "plot", "timeline", "bandwidth", "memory", "totals", "tip", "main")
+UNREAD = re.compile(r"^(\s*(//|/\*\*|\*).*\n|\s+)", re.MULTILINE)
+"""Comments and indents of the script, which only its authors read."""
 
 
 def write_page(
@@ -46,9 +51,11 @@ def write_page(
 def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str], Scored] = lambda _: Scored()) -> str:
     """The page's HTML; the same results give the same."""
     script = "".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    script = UNREAD.sub("", script)
     script = f'"use strict";(() => {{\n{script}}})();\n'
     kinds = Names()
     drawn = _drawn(comparison, kinds, rank)
+    timelines = [figure["timeline"] for figure in drawn["figures"] if figure["timeline"]]
     compared = comparison_facts(comparison)
     together = joined(compared.times, compared.phases, compared.memory, compared.limited_most)
     return (
@@ -56,9 +63,11 @@ def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str
         .get_template("page.html.jinja")
         .render(
             title=_title(comparison),
+            headline=headline(comparison),
             labels=comparison.labels,
             comparison=together if len(comparison) > 1 else None,
             differences=compared.differences,
+            difference=difference(comparison),
             no_room=compared.no_room,
             notes=compared.notes,
             facts=[facts_of(result, label) for label, result in zip(comparison.labels, comparison, strict=True)],
@@ -67,7 +76,10 @@ def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str
             figures=drawn["figures"],
             kinds=[kind["label"] for kind in drawn["kinds"]],
             occupants=[occupant["name"] for occupant in drawn["occupants"]],
-            slowed=any(any(figure["timeline"]["alone"]) for figure in drawn["figures"] if figure["timeline"]),
+            slowed=any(any(timeline["alone"]) for timeline in timelines),
+            numbered=any(max(timeline["subgroup"]) >= 0 for timeline in timelines),
+            early=any(timeline["early"] for timeline in timelines),
+            later=any(figure["later"] for figure in drawn["figures"]),
             rank=rank if any(len(result.run.ranks) > 1 for result in comparison) else None,
             data=_in_script(drawn),
             style=(HERE / "page.css").read_text(encoding="utf-8"),
@@ -118,11 +130,16 @@ def _figure(label: str, result: Result, kinds: Names, places: dict[str, int], ra
             for name, start, end, duration in spans
         ],
         "total": format_time(result.iteration_s) if result.fits else "does not fit",
+        "end": round(phases["end_s"].max() * NS),
+        "later": False,
         "timeline": None,
+        "bandwidth": [],
         "memory": memory_series(result.memory, peaks, places),
     }
     if result.fits:
-        figure["timeline"] = timeline_series(result.timeline, kinds, rank=rank)
+        figure["later"] = bool(result.timeline["end_s"].max() > phases["end_s"].max())
+        figure["timeline"] = timeline_series(result, kinds, rank=rank)
+        figure["bandwidth"] = bandwidth_series(result) if rank == 0 else []
     return figure
 
 
@@ -137,4 +154,4 @@ def _hex(colour: Iterable[float]) -> str:
 
 def _in_script(document: dict[str, Any]) -> str:
     """JSON that cannot end the script element that it is in, whatever the names in it."""
-    return jinja2.utils.htmlsafe_json_dumps(document, dumps=json.dumps, separators=(",", ":"), allow_nan=False)
+    return jinja2.utils.htmlsafe_json_dumps(packed(document), dumps=json.dumps, separators=(",", ":"), allow_nan=False)

@@ -3,10 +3,38 @@
 const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 const SMALL = FONT.replace("12px", "11px");
 const BOLD = `600 ${FONT}`;
-const style = getComputedStyle(document.documentElement);
-const theme = Object.fromEntries(
-  ["ink", "muted", "line", "plot", "band"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]),
-);
+const theme = {};
+
+function readTheme() {
+  const style = getComputedStyle(document.documentElement);
+  for (const name of ["ink", "muted", "line", "plot", "band", "path", "dark"]) {
+    theme[name] = style.getPropertyValue(`--${name}`).trim();
+  }
+}
+
+const channels = (colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+
+function luminance(colour) {
+  const [red, green, blue] = channels(colour).map((value) => {
+    const c = value / 255;
+    return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+}
+
+/** A look's colours as they are drawn: on a dark page greys are inverted, dark colours lighter. */
+function coloured(look) {
+  const [red, green, blue] = channels(look.colours[0]);
+  const change =
+    red === green && green === blue
+      ? (value) => 255 - value
+      : luminance(look.colours[0]) < 0.09
+        ? (value) => value + 0.35 * (255 - value)
+        : null;
+  const hex = (value) => Math.round(value).toString(16).padStart(2, "0");
+  const dark = (colour) => `#${channels(colour).map(change).map(hex).join("")}`;
+  look.shown = theme.dark && change ? look.colours.map(dark) : look.colours;
+}
 
 const hatches = new Map();
 
@@ -39,13 +67,7 @@ function hatch(context, mark) {
 }
 
 /** Black or white, whichever is easier to read on this colour. */
-function inkOn(colour) {
-  const [red, green, blue] = [1, 3, 5].map((i) => {
-    const c = parseInt(colour.slice(i, i + 2), 16) / 255;
-    return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-  });
-  return (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05) ** 2 > 0.0525 ? "#000" : "#fff";
-}
+const inkOn = (colour) => ((luminance(colour) + 0.05) ** 2 > 0.0525 ? "#000" : "#fff");
 
 const widths = new Map();
 
@@ -70,13 +92,20 @@ function shortened(context, text, width) {
 }
 
 /** A legend's swatch. */
+function swatchOf(look) {
+  const canvas = document.createElement("canvas");
+  canvas.className = "swatch";
+  drawSwatch(canvas, look);
+  return canvas;
+}
+
 function drawSwatch(canvas, look) {
   const ratio = 2;
   canvas.width = 22 * ratio;
   canvas.height = 12 * ratio;
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
-  context.fillStyle = look.colours[0];
+  context.fillStyle = look.shown[0];
   context.fillRect(0, 0, 22, 12);
   if (look.hatch) {
     context.fillStyle = hatch(context, look.hatch);

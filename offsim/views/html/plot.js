@@ -1,7 +1,7 @@
 // A plot over time: a canvas for what there is, one over it for what the pointer is at; and its input.
 
-const LEFT = 132;
-const RIGHT = 24;
+const LEFT = 138;
+const RIGHT = 16;
 const AXIS = 20;
 const PRINTED = 900; // width of a plot on paper before it is scaled to the page, in CSS pixels
 const plots = [];
@@ -20,6 +20,7 @@ function addPlot(host, label, height, parts) {
   over.className = "over";
   over.setAttribute("aria-hidden", "true");
   const plot = {
+    axis: AXIS,
     ...parts,
     host,
     base,
@@ -64,17 +65,17 @@ function drawOver(plot, cursor = null, selection = null) {
   if (selection) {
     const [x0, x1] = selection.map((x) => Math.min(Math.max(x, plot.left), plot.width - RIGHT));
     context.fillStyle = "#0072B233";
-    context.fillRect(x0, 0, x1 - x0, plot.height - AXIS);
+    context.fillRect(x0, 0, x1 - x0, plot.height - plot.axis);
   }
   if (cursor !== null && cursor >= plot.left && cursor <= plot.width - RIGHT) {
     context.fillStyle = theme.muted;
-    context.fillRect(Math.round(cursor), 0, 1, plot.height - AXIS);
+    context.fillRect(Math.round(cursor), 0, 1, plot.height - plot.axis);
   }
 }
 
-/** Shade the phases, draw grid and axis of time; leaves the context clipped to the plot's inside. */
-function drawGround(context, plot, phases, top) {
-  const bottom = plot.height - AXIS;
+/** Shade the phases, draw grid, axis of time and end; leaves the context clipped to the plot's inside. */
+function drawGround(context, plot, { phases, end, fits }, top) {
+  const bottom = plot.height - plot.axis;
   context.fillStyle = theme.plot;
   context.fillRect(plot.left, top, plot.inner, bottom - top);
   const unit = timeUnit(view.span);
@@ -82,13 +83,14 @@ function drawGround(context, plot, phases, top) {
   context.textBaseline = "middle";
   context.textAlign = "center";
   const marks = ticks(view.from / unit.ns, view.to / unit.ns, plot.inner / 85);
-  for (const value of marks) {
-    const x = plot.x(value * unit.ns);
+  if (plot.axis) {
     context.fillStyle = theme.muted;
-    context.fillText(`${Number(value.toFixed(7))}`, x, plot.height - AXIS / 2 + 2);
+    for (const value of marks) {
+      context.fillText(`${Number(value.toFixed(7))}`, plot.x(value * unit.ns), plot.height - AXIS / 2 + 2);
+    }
+    context.textAlign = "right";
+    context.fillText(`time (${unit.name})`, plot.left - 20, plot.height - AXIS / 2 + 2);
   }
-  context.textAlign = "right";
-  context.fillText(`time (${unit.name})`, plot.left - 28, plot.height - AXIS / 2 + 2);
   context.save();
   context.beginPath();
   context.rect(plot.left, 0, plot.inner, plot.height);
@@ -110,6 +112,8 @@ function drawGround(context, plot, phases, top) {
     context.stroke();
   }
   context.setLineDash([]);
+  context.fillStyle = theme.ink;
+  if (fits) context.fillRect(Math.round(plot.x(end)) - 1, top, 2, bottom - top);
 }
 
 function listen(plot) {
@@ -161,6 +165,7 @@ function listen(plot) {
       const [from, to] = [Math.min(done.x, x), Math.max(done.x, x)].map(plot.time);
       view.set(Math.max(from, view.from), Math.min(to, view.to));
     } else if (!done.moved) {
+      if (event.pointerType === "touch") hover(event);
       const found = plot.point(plot, x, y);
       if (found && found.phase) view.set(found.phase.start, found.phase.end);
     }
@@ -168,7 +173,9 @@ function listen(plot) {
   canvas.addEventListener("pointercancel", () => {
     drag = null;
   });
-  canvas.addEventListener("pointerleave", () => {
+  canvas.addEventListener("pointerleave", (event) => {
+    // A finger leaves at once: its tip stays until the next touch.
+    if (event.pointerType === "touch") return;
     plot.found = null;
     plots.forEach((other) => drawOver(other));
     hideTip();
@@ -202,7 +209,7 @@ function listen(plot) {
     };
     const steps = { n: [0, 1], p: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] };
     if (moves[event.key]) moves[event.key]();
-    else if (steps[event.key] && plot.step) stepTo(plot, ...steps[event.key]);
+    else if (steps[event.key] && plot.step) goTo(plot, plot.step(plot, ...steps[event.key]));
     else return;
     event.preventDefault();
   });
@@ -216,14 +223,13 @@ function leave(plot) {
   hideTip();
 }
 
-/** Go to a neighbouring activity by keyboard, bring it into view and say what it is. */
-function stepTo(plot, down, along) {
-  const found = plot.step(plot, down, along);
-  if (!found) return;
+/** Bring an activity into view and say what it is. */
+function goTo(plot, found) {
   const [start, end] = [found.start, found.end];
   if (end < view.from || start > view.to) view.set((start + end - view.span) / 2, (start + end + view.span) / 2);
   plot.found = found;
   drawOver(plot);
+  plot.base.scrollIntoView({ block: "nearest" });
   const box = plot.base.getBoundingClientRect();
   const x = Math.min(Math.max(plot.x((start + end) / 2), plot.left), plot.width - RIGHT);
   showTip(plot.describe(found), box.left + x, box.top + found.y, true);

@@ -39,7 +39,24 @@ function phaseTip(phase) {
   return { title: phase.name, colour: "", lines };
 }
 
-function activityTip(data, i, looks) {
+function linkTip(link, time, figure) {
+  const i = firstBeyond(link.time, time, 0, link.time.length) - 1;
+  const [now, mean] = [i < 0 ? 0 : link.rate[i], meanRate(link, ...seenOf(figure))];
+  const lines = [
+    ["time", format.instant(time, view.span)],
+    ["now", `${format.rate(now)}, ${format.percent(now / link.capacity)} of ${format.rate(link.capacity)}`],
+    ["mean of what is shown", `${format.rate(mean)}, ${format.percent(mean / link.capacity)}`],
+  ];
+  return { title: link.name, colour: link.shown[0], lines };
+}
+
+function activityTip(data, index, looks, figure) {
+  const i = data.same[index];
+  if (i < 0) {
+    const known = looks[data.kind[index]];
+    const lines = [["time", between(data.start[index], data.end[index])], ["took", format.time(data.end[index] - data.start[index])]];
+    return { title: known.id === "wait" ? "waiting" : `${known.label} of another rank`, colour: known.shown[0], lines };
+  }
   const look = looks[data.kind[i]];
   const took = data.end[i] - data.start[i];
   const lines = [
@@ -48,6 +65,9 @@ function activityTip(data, i, looks) {
     ["time", between(data.start[i], data.end[i])],
     ["took", format.time(took)],
   ];
+  if (data.early.has(i)) lines.push(["left over", "from the previous iteration"]);
+  if (data.end[i] > figure.end) lines.push(["runs", "into the next iteration"]);
+  if (data.onPath[i]) lines.push(["critical path", `${format.time(data.onPath[i])} of it`]);
   if (data.alone[i]) {
     const slower = (took / data.alone[i]).toFixed(2);
     lines.push(["alone", `${format.time(data.alone[i])}: it took ${slower} times as long`]);
@@ -64,9 +84,9 @@ function activityTip(data, i, looks) {
   if (by >= 0) {
     lines.push(["released by", `${data.names[data.name[by]]} (${data.streams[data.row[by]]})`]);
   } else {
-    lines.push(["released by", by === -1 ? "nothing: it began at once" : "an activity that is not shown"]);
+    lines.push(["released by", by === -1 ? "nothing: it began at once" : "an activity of another rank"]);
   }
-  return { title: data.names[data.name[i]], colour: look.colours[data.light[i]], lines };
+  return { title: data.names[data.name[i]], colour: look.shown[data.light[i]], lines };
 }
 
 function memoryTip(data, { instant, time }, occupants) {

@@ -1,10 +1,12 @@
-// The stretch of time that all plots show.
+// The stretch of time that all plots show, and what they bring out: the critical path, operations that are looked for.
 
 const view = {
   low: 0,
   high: 1,
   from: 0,
   to: 1,
+  path: true,
+  wanted: "",
   changed: () => {},
   /** Show as much of [from, to] as there is, but not less than 200 ns. */
   set(from, to) {

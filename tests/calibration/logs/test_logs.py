@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from offsim.calibration.logs import logged_runs as logs
+from offsim.calibration.logs import log_file
 from offsim.calibration.logs.logged_runs import missing, read_log
 from offsim.cli import main
 from offsim.inputs.errors import InputError
@@ -87,7 +87,7 @@ def test_the_written_table_is_read_back(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["logs", str(log), str(log), "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert (
-        printed.err.splitlines()
+        printed.err.splitlines()[1:]
         == [
             f"{log} does not say: hardware, scheduler; fill them with --set COLUMN=VALUE",
         ]
@@ -96,7 +96,7 @@ def test_the_written_table_is_read_back(tmp_path: Path, capsys: pytest.CaptureFi
     assert "1256.0" in printed.out
     fills = ["--set", "hardware=jlse-4xh100", "--set", "scheduler=zero3_offload"]
     assert main(["logs", str(log), "--out", str(out), *fills]) == 0
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == f"wrote {out}\n"
     (run,) = read_runs(out).runs
     assert run.measured["bwd_ms"] == 11038.7
     assert run.scenario.training.global_batch == 4
@@ -261,9 +261,16 @@ def test_runs_appended_to_a_file_are_rows(tmp_path: Path) -> None:
     assert [row["step_ms"] for row in read_log(path)] == ["7920.3", "5000.0"]
 
 
-def test_a_long_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "MAX_BYTES", 1000)
-    with pytest.raises(InputError, match="found more than 1000 bytes, expected a training log"):
+@pytest.mark.parametrize(
+    ("limit", "problem"),
+    [
+        ("MAX_BYTES", "found more than 100 bytes, expected a training log"),
+        ("MAX_LINES", "found more than 100 lines with timings or settings, expected a log of fewer: cut it"),
+    ],
+)
+def test_a_long_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, problem: str) -> None:
+    monkeypatch.setattr(log_file, limit, 100)
+    with pytest.raises(InputError, match=problem):
         read_log(written(tmp_path, whole_log()))
 
 

@@ -25,7 +25,7 @@ from offsim.programs.rank import ADAM_TRAFFIC, SCALE_TRAFFIC
 from offsim.results.simulate import simulate
 from offsim.validation import predictions
 from offsim.validation.run_table import TIMES, read_runs
-from tests.calibration.synthetic_runs import BASE, runs_table
+from tests.calibration.synthetic_runs import BASE, LIKE_THEM, SCENARIO, runs_table
 
 RECIPES = packaged_folder("hardware_profiles") / "recipes"
 
@@ -96,7 +96,7 @@ def test_known_constants_are_found_and_written_beside_the_comments(
     assert printed.err.count("ours: cost") == 3
     assert (contents(ours), contents(packaged_folder("hardware_profiles"))) == before
 
-    assert sorted(path.name for path in out.iterdir()) == ["held_out.json", "own.yaml"]
+    assert sorted(path.name for path in out.iterdir()) == ["held_out.json", "measured.json", "own.yaml"]
     profile = load_profile(out / "own.yaml")
     for section, fields in TRUTH.items():
         for field, truth in fields.items():
@@ -126,7 +126,7 @@ def test_known_constants_are_found_and_written_beside_the_comments(
             farthest = max(abs(math.expm1(-residual)) for residual in score["residuals"])
             assert len(score["residuals"]) == 4
             assert 100 * farthest == pytest.approx(score["worst"], abs=0.01)
-    assert simulate("zero3_20b_4xh100", [f"hardware={out / 'own.yaml'}"]).interval.runs == 8  # type: ignore[union-attr]
+    assert simulate(SCENARIO, [f"hardware={out / 'own.yaml'}", *LIKE_THEM]).interval.runs == 8  # type: ignore[union-attr]
 
 
 def test_the_folder_of_the_profiles_may_be_written_to_and_keeps_what_others_left_there(

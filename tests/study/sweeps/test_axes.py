@@ -1,12 +1,13 @@
 """Points are all combinations but those left out: compared with trying every one."""
 
+import math
 from itertools import product
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from offsim.scenario import load_scenario
-from offsim.study.sweeps.axes import Axis, Sweep
+from offsim.study.sweeps.axes import Axis, CellIndex, Sweep
 from tests.small_scenarios import scenario
 
 NAMES = ("zero3_offload", "deep_optimizer_states")
@@ -55,3 +56,17 @@ def brute_force(sweep):
 def test_positions_are_those_of_brute_force_in_order(sweep):
     by_value = sorted(brute_force(sweep), key=lambda point: [at or 0 for at in point])
     assert list(sweep.positions()) == by_value
+
+
+CELLS = st.one_of(st.integers(-5, 5), st.floats(-5, 5), st.booleans(), st.sampled_from(["a", "1", "true"]), st.none())
+
+
+@given(st.lists(CELLS, max_size=20), st.one_of(CELLS, st.sampled_from([math.nan, math.inf, 10**400, [1], 1 + 1e-12])))
+def test_cells_found_are_those_that_equal_the_value(cells, wanted):
+    def equal(cell):
+        numbers = [isinstance(one, int | float) and not isinstance(one, bool) for one in (cell, wanted)]
+        if all(numbers):
+            return abs(wanted) < 1e30 and math.isclose(cell, wanted, rel_tol=1e-9)
+        return type(cell) is type(wanted) and cell == wanted
+
+    assert CellIndex(cells).positions(wanted) == {at for at, cell in enumerate(cells) if equal(cell)}

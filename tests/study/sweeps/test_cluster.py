@@ -40,4 +40,5 @@ def test_no_scheduler_is_one_message(address, tmp_path, capsys):
     file = written(small_sweep(), tmp_path / "sweep.yaml")
     assert main(["sweep", str(file), "--out", str(tmp_path / "out"), "--dask", address]) == 2
     assert capsys.readouterr().err.startswith(f"Error: --dask '{address}': found no Dask scheduler: ")
+    assert not (tmp_path / "out").exists()
     assert main(["sweep", str(file), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 0

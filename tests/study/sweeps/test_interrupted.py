@@ -5,10 +5,14 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import offsim
@@ -104,6 +108,26 @@ def test_a_damaged_store_is_named(tmp_path):
     (tmp_path / "points.sqlite").write_bytes(b"?" * 5_000)
     with pytest.raises(InputError, match=r"points\.sqlite: damaged \(file is not a database\)"):
         offsim.sweep(small_sweep(), out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [b"5", b"null", b"{", b"{}", b'{"fits": "maybe"}', b'{"fits": true, "limits_s": 5}', b'{"fits": true, "gpus": []}'],
+)
+def test_an_outcome_that_is_none_is_named(outcome, tmp_path):
+    offsim.sweep(small_sweep(), out=tmp_path, jobs=1)
+    with closing(sqlite3.connect(tmp_path / "points.sqlite")) as connection, connection:
+        connection.execute("UPDATE points SET outcome = ? WHERE rowid = 3", (outcome,))
+    with pytest.raises(InputError, match=r"points\.sqlite: damaged \(an outcome is none of a simulation: "):
+        offsim.sweep(small_sweep(), out=tmp_path, jobs=1, resume=True)
+
+
+@pytest.mark.parametrize("about", ["[]", "{}", "5", '{"axes": 5}', '{"axes": ["nothing"]}', "{"])
+def test_a_table_that_no_sweep_wrote_is_named(about, tmp_path):
+    schema = pa.schema([("scenario", pa.string())], metadata={"offsim": about})
+    pq.write_table(pa.table({"scenario": ["small"]}, schema=schema), tmp_path / "results.parquet")
+    with pytest.raises(InputError, match=r"results\.parquet: cannot be read: "):
+        offsim.study.read_results(tmp_path)
 
 
 def test_a_full_disk_is_one_message_and_nothing_is_lost(whole, tmp_path, capsys):

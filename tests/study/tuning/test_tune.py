@@ -16,6 +16,7 @@ from pydantic import Field
 import offsim
 from offsim.cli import main
 from offsim.inputs.errors import InputError
+from offsim.programs.schedule import UNCLIPPED
 from offsim.results.simulate import simulate
 from offsim.scenario import load_scenario, scenario_profile
 from offsim.schedulers.base import ScheduleOptions
@@ -45,10 +46,16 @@ def test_what_is_found_is_what_enumerating_finds(objective: Any) -> None:
             for scheduler in schedulers()
         ]
     assert len(found.outcomes) == len(everything) == 4 * (1 + 2 * 5 + 5 * 3)
-    fitting = {(result.tokens_per_s, result.gpu_peak_bytes) for result in everything if result.fits}
-    assert [(o.tokens_per_s, o.gpu_bytes) for o in found.fitting] == sorted(fitting, key=lambda one: (-one[0], one[1]))
+    useful = (result for result in everything if result.fits and not result.run.unused)
+    fitting = {rounded(result.tokens_per_s, result.gpu_peak_bytes) for result in useful}
+    rows = [rounded(o.tokens_per_s, o.gpu_bytes) for o in found.fitting]
+    assert rows == sorted(fitting, key=lambda one: (-one[0], one[1]))
     front = {a for a in fitting if not any(b[0] >= a[0] and b[1] <= a[1] and b != a for b in fitting)}
-    assert {(o.tokens_per_s, o.gpu_bytes) for o in found.front} == front
+    assert {rounded(o.tokens_per_s, o.gpu_bytes) for o in found.front} == front
+
+
+def rounded(*numbers: float) -> tuple[float, ...]:
+    return tuple(float(f"{number:.9g}") for number in numbers)
 
 
 def trainings(objective: str) -> Iterator[list[str]]:
@@ -113,7 +120,8 @@ def test_a_budget_is_a_sample_of_all() -> None:
         generous = tune(SMALL, Question(values=VALUES, budget=len(everything.outcomes)))
     assert len(limited.outcomes) == 5
     assert limited.left_out == len(everything.outcomes) - 5
-    assert all(outcome in everything.outcomes for outcome in limited.outcomes)
+    simulated = [(outcome.scenario, outcome.same) for outcome in everything.outcomes]
+    assert all((outcome.scenario, outcome.same) in simulated for outcome in limited.outcomes)
     assert (generous.outcomes, generous.left_out) == (everything.outcomes, 0)
 
 
@@ -178,7 +186,8 @@ def test_equal_settings_are_one_and_the_table_has_all() -> None:
         values = {"update_stride": [2, 50, 60], "scheduler": ["deep_optimizer_states"]}
         found = tune(SMALL, Question(over=(), values=values))  # fewer sub-groups than 50: none for the GPU
         assert {outcome.settings["update_stride"] for outcome in found.outcomes} == {2, 50, 60}
-    assert {o.settings["update_stride"] for o in found.fitting} == {2, 50}  # with less host memory than 60
+    assert [o.settings["update_stride"] for o in found.fitting] == [2]  # the others fetch nothing
+    assert [bool(o.unused) for o in found.outcomes] == [False, True, True]
     table = found.table
     assert table["tokens_per_s"].tolist() == [outcome.tokens_per_s for outcome in found.fitting]
     assert table.loc[table["on_front"], "gpu_peak_bytes"].tolist() == [o.gpu_bytes for o in found.front]
@@ -192,7 +201,9 @@ def test_of_settings_that_simulate_the_same_the_plainest_stays() -> None:
     )
     with small_buckets():
         found = tune(base, question)
-    assert [outcome.settings["update_stride"] for outcome in found.fitting] == [2]  # the default
+    (row,) = found.fitting
+    assert row.scenario.scheduler.options == {"cpu_ratio": 0, "update_stride": 2}  # the default
+    assert row.settings == {"scheduler": "deep_optimizer_states", "cpu_ratio": 0}  # no stride does anything
 
 
 def test_what_does_not_fit_is_in_the_table_without_times() -> None:
@@ -217,6 +228,17 @@ def test_upgrades_multiply_what_the_scenario_has_already_changed() -> None:
     assert after.uplink_bytes_per_s is None
 
 
+def test_a_faster_link_leaves_what_the_cpu_stages() -> None:
+    base = load_scenario("zero3_3b_rtx4090")
+    before = scenario_profile(base).link
+    for after in (upgraded(base, "PCIe x2"), load_scenario("zero3_3b_rtx4090", ["link=pcie5x16"])):
+        link = scenario_profile(after).link
+        for name in ("h2d_bytes_per_s", "d2h_bytes_per_s", "duplex_bytes_per_s", "uplink_bytes_per_s"):
+            assert getattr(link, name) == 2 * getattr(before, name)
+        assert link.pageable_h2d_bytes_per_s == before.pageable_h2d_bytes_per_s
+        assert link.pageable_d2h_bytes_per_s == before.pageable_d2h_bytes_per_s
+
+
 def test_more_gpu_memory_buys_what_does_not_fit_without() -> None:
     question = Question(values={"scheduler": NAMES}, over=("scheduler",))  # of the same result: no stale parameters
     tuning = tune("dos_70b_dgx_h200", question)
@@ -229,6 +251,8 @@ def test_more_gpu_memory_buys_what_does_not_fit_without() -> None:
     assert then.tokens_per_s > now.tokens_per_s
     table = upgrades_table(tuning, bought)
     assert table.index.tolist() == ["as it is", *UPGRADES]
+    # a DGX H200's GPUs share no port
+    assert bought[0].scales == ("link.h2d_bytes_per_s", "link.d2h_bytes_per_s", "link.duplex_bytes_per_s")
     assert table["gain"].tolist() == [t / now.tokens_per_s for t in table["tokens_per_s"]]
     assert table.loc["GPU memory x2", "tokens_per_s"] == then.tokens_per_s
 
@@ -270,6 +294,9 @@ def test_what_an_upgrade_adds_may_stay_unused() -> None:
         (["--try", "cpu_ratio=a"], "scheduler.cpu_ratio: found 'a', expected a number"),
         (["--try", "micro_batch=3"], "expected a multiple of micro_batch x data_parallel (3 x 4)"),
         (["--try", "scheduler=zero3"], "unknown scheduler 'zero3'"),
+        (["--try", "micro_batch={}", "--objective", "tokens_per_s"], "micro_batch: found a section of keys, expected"),
+        (["--try", "micro_batch=[1,2],[3]", "--objective", "tokens_per_s"], "micro_batch: found a list, expected"),
+        (["--try", "scheduler={}"], "unknown scheduler '{}'"),
         (["--budget", "0"], "--budget: found 0, expected at least 1"),
         (["--headroom", "1"], "--headroom: found 1, expected at least 0 and less than 1"),
         (["--objective", "speed"], "--objective: found 'speed', expected iteration_time or tokens_per_s"),
@@ -326,6 +353,42 @@ def test_processes_do_not_change_what_is_printed(
     assert best["iteration_s"] <= documents[0]["given"]["iteration_s"]
     assert keys["train_micro_batch_size_per_gpu"] == best["settings"]["micro_batch"]
     assert json.loads(re.search(r"^{$.*^}$", texts[0], re.DOTALL | re.MULTILINE)[0]) == keys  # type: ignore[index]
+
+
+def test_options_without_effect_are_not_recommended(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two sub-groups on the CPU a stride of 3 fetches none; without storage nothing is pipelined."""
+    large = scenario("zero3_offload", training={"subgroup_size": 50_000})
+    values = {
+        "scheduler": ["zero3_offload_async_grads", "deep_optimizer_states", "zero_infinity"],
+        "update_stride": [3, 4],
+        "pipeline_read": [False, True],
+    }
+    with small_buckets():
+        assert simulate(large).run.workload.subgroups[2:] == []
+        found = tune({**large, "placement": {"optimizer": "host"}}, Question(over=(), values=values))
+    assert {o.settings["scheduler"] for o in found.outcomes} == set(values["scheduler"])
+    assert not any(o.settings.get("pipeline_read") for o in found.fitting)  # as fast, with larger buffers
+    assert "deep_optimizer_states" not in {o.settings["scheduler"] for o in found.fitting}
+    assert len(found.fitting) < len(found.outcomes)
+    assert (
+        main(["run", "dos_20b_4xh100", "--set", "training.subgroup_size=1e9", "--set", "scheduler.update_stride=8"])
+        == 0
+    )
+    assert "update_stride 8 has no effect: none of 4 sub-groups off the GPU is" in capsys.readouterr().out
+
+
+def test_keys_are_those_of_the_fastest_that_deepspeed_has() -> None:
+    """Where the best is not DeepSpeed's, its keys are not printed as if they chose it."""
+    question = Question(over=(), values={"scheduler": ["l2l", "zero3_offload", "zero3_offload_async_grads"]})
+    found = tune("zero3_3b_rtx4090", question)
+    assert found.best is not None
+    assert found.best.settings == {"scheduler": "l2l"}
+    assert found.best.exactness == UNCLIPPED
+    stock = found.best_of_deepspeed
+    assert stock is not None
+    assert stock.settings == {"scheduler": "zero3_offload_async_grads"}
+    assert stock.iteration_s == found.fitting[1].iteration_s
+    assert tune("zero3_3b_rtx4090", Question(over=(), values={"scheduler": ["l2l"]})).best_of_deepspeed is None
 
 
 def test_what_trains_something_else_is_left_out_unless_named_or_given() -> None:

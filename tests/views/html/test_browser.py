@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 
@@ -72,11 +73,10 @@ def activity(chrome: Chrome, name: str, stream: str) -> tuple[int, int]:
             const plot = offsim.plots[0], data = plot.data;
             const row = data.streams.indexOf(arguments[1]);
             const is = (k) => data.names[data.name[k]] === arguments[0] && data.row[k] === row;
-            const i = [...data.took.keys()].find(is);
+            const i = [...Array(data.count).keys()].find(is);
             offsim.view.set(data.start[i] - 3 * data.took[i], data.end[i] + 3 * data.took[i]);
-            const top = 26 + 3 + 21 * row;
             const x = plot.x((data.start[i] + data.end[i]) / 2);
-            return [x - plot.width / 2, top + 7 - plot.height / 2].map(Math.round);
+            return [x - plot.width / 2, plot.tops[row] + 7 - plot.height / 2].map(Math.round);
             """,
             name,
             stream,
@@ -107,10 +107,10 @@ def test_it_opens_without_complaints_and_loads_nothing(chrome: Chrome, pages: di
         });
         """
     )
-    assert len(colours) == {"one": 3, "evil": 3, "both": 6, "too large": 2}[name]
+    assert len(colours) == {"one": 4, "evil": 4, "both": 8, "too large": 2}[name]
     assert min(colours) > 10
     if name == "evil":
-        assert chrome.find_element(By.TAG_NAME, "h1").get_property("textContent") == EVIL
+        assert chrome.find_element(By.CLASS_NAME, "maker").get_property("textContent").endswith(EVIL)
 
 
 def test_quantities_are_written_as_everywhere_in_offsim(one: Chrome) -> None:
@@ -231,7 +231,7 @@ def test_pointing_at_an_activity_tells_what_it_did_and_what_released_it(one: Chr
 
 def test_pointing_at_memory_tells_who_holds_it(one: Chrome, result: Result) -> None:
     plot = canvas(one, "memory-0-0")
-    place = "const p = offsim.plots[1]; return Math.round(p.x(p.data.peak_ns) - p.width / 2)"
+    place = "const p = offsim.plots[2]; return Math.round(p.x(p.data.peak_ns) - p.width / 2)"
     ActionChains(one).move_to_element_with_offset(plot, one.execute_script(place), 0).perform()
     title, *lines = tip(one).splitlines()
     told = dict(zip(lines[::2], lines[1::2], strict=True))
@@ -241,8 +241,153 @@ def test_pointing_at_memory_tells_who_holds_it(one: Chrome, result: Result) -> N
     assert {name: told[name] for name in peak.occupants} == {n: format_memory(b) for n, b in peak.occupants.items()}
 
 
+def test_pointing_at_a_link_tells_how_busy_it_is(one: Chrome, result: Result) -> None:
+    plot = canvas(one, "bandwidth-0")
+    phase = result.phases.iloc[-1]
+    script = "offsim.view.set(arguments[0], arguments[1]); return [offsim.plots[1].data.length, offsim.plots[1].height]"
+    links, height = one.execute_script(script, 1e9 * phase["start_s"], 1e9 * phase["end_s"])
+    ActionChains(one).move_to_element_with_offset(plot, 0, round(height / links / 2 - height / 2)).perform()
+    title, *lines = tip(one).splitlines()
+    assert title == "H2D"
+    told = dict(zip(lines[::2], lines[1::2], strict=True))
+    used = result.utilization.loc["H2D"]
+    share = f"{100 * used[phase['phase']]:.1f} %"
+    assert told["mean of what is shown"] == f"{format_bytes(used[phase['phase']] * used['capacity'])}/s, {share}"
+
+
+def test_a_finger_shows_a_tip_until_it_touches_elsewhere(one: Chrome) -> None:
+    plot = canvas(one)
+    x, y = one.execute_script(
+        "const b = arguments[0].getBoundingClientRect(), p = offsim.plots[0];"
+        "return [b.left + p.x((p.data.start[0] + p.data.end[0]) / 2), b.top + p.tops[0] + 6]",
+        plot,
+    )
+
+    def tap(x: float, y: float) -> None:
+        for kind, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
+            one.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    one.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        tap(x, y)
+        assert "host thread" in tip(one)
+        tap(20, 300)
+        WebDriverWait(one, 5).until(lambda c: not c.find_element(By.ID, "tip").is_displayed())
+    finally:
+        one.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+
+
+def test_no_tip_has_names_or_marks_of_the_program(one: Chrome) -> None:
+    """Every activity's tip, the path's steps too: no identifiers, no numbers that stand for "none"."""
+    texts = one.execute_script(
+        """
+        const told = (plot, found) => JSON.stringify(plot.describe(found));
+        const [timeline, links, memory] = offsim.plots;
+        return [
+          ...timeline.data.start.map((_, i) => i).reduce((all, i) => [...all, told(timeline, { index: i })], []),
+          ...links.data.map((link) => told(links, { link, time: 1e9 })),
+          ...[...memory.data.time].map((time, instant) => told(memory, { instant, time })),
+        ];
+        """
+    )
+    assert len(texts) > 1000
+    for text in set(texts):
+        assert not re.search(r"\w_\w|undefined|NaN|Infinity|null|None|True|False|: ?-\d|\"-\d+\"", text), text
+
+
+def rows(chrome: Chrome, place: int = 0) -> dict[str, list[str]]:
+    """The totals of what is shown, by kind of work."""
+    script = (
+        "return [...document.querySelectorAll(arguments[0])].map((row) => [...row.cells].map((c) => c.textContent))"
+    )
+    WebDriverWait(chrome, 5).until(lambda c: c.find_elements(By.CSS_SELECTOR, f"#totals-{place} tbody tr"))
+    return {name: cells for name, *cells in chrome.execute_script(script, f"#totals-{place} tbody tr")}
+
+
+def test_totals_are_those_of_the_stretch_that_is_shown(one: Chrome, result: Result) -> None:
+    update = result.phases.iloc[-1]
+    frame = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+    one.execute_script(f"offsim.view.set({1e9 * update['start_s']}, {1e9 * update['end_s']})")
+    one.execute_async_script(frame)
+    inside = result.timeline.query("activity in ['d2h', 'cpu_adam']").copy()
+    seconds = inside["end_s"].clip(upper=update["end_s"]) - inside["start_s"].clip(lower=update["start_s"])
+    inside = inside.assign(seconds=seconds, moved=inside["bytes"] * seconds / (inside["end_s"] - inside["start_s"]))
+    found = inside[inside["seconds"] > 0].groupby("activity")
+    shown = rows(one)
+    for kind, label in (("d2h", "copy D2H"), ("cpu_adam", "CPU Adam")):
+        mine = found.get_group(kind)
+        time, _, count, moved = shown[label]
+        assert time == format_time(mine["seconds"].sum())
+        assert count == str(len(mine))
+        assert moved == format_bytes(mine["moved"].sum())
+    # The critical path is as long as the stretch.
+    path = sum(one.execute_script("const p = offsim.plots[0]; return [...p.data.onPath]"))
+    assert path <= 1e9 * result.iteration_s * (1 + 1e-6)
+
+
+def test_search_counts_what_it_finds_and_goes_there(one: Chrome, result: Result) -> None:
+    search = one.find_element(By.ID, "search")
+    search.send_keys("CPU ADAM")
+    named = result.timeline["name"].str.contains("CPU Adam")
+    assert one.find_element(By.ID, "found").text.startswith(f"{named.sum()} of ")
+    WebDriverWait(one, 5).until(lambda c: list(rows(c)) == ["CPU Adam"])
+    search.send_keys(Keys.ENTER)
+    assert tip(one).splitlines()[0] == "CPU Adam 0"
+    search.send_keys(Keys.ENTER)
+    assert tip(one).splitlines()[0] == "CPU Adam 2"
+    search.clear()
+    search.send_keys("no such name")
+    assert one.find_element(By.ID, "found").text.startswith("0 of ")
+
+
+def pixels(chrome: Chrome, colour: str) -> int:
+    """How many pixels of the timeline have this colour."""
+    return chrome.execute_script(
+        """
+        const base = offsim.plots[0].base, {width, height} = base;
+        const {data} = base.getContext("2d").getImageData(0, 0, width, height);
+        const wanted = [1, 3, 5].map((i) => parseInt(arguments[0].slice(i, i + 2), 16));
+        let count = 0;
+        for (let i = 0; i < data.length; i += 4) count += wanted.every((value, k) => data[i + k] === value);
+        return count;
+        """,
+        colour,
+    )
+
+
+def test_the_critical_path_is_drawn_until_it_is_switched_off(one: Chrome) -> None:
+    assert pixels(one, "#d6006c") > 200
+    one.find_element(By.ID, "path").click()
+    WebDriverWait(one, 5).until(lambda c: pixels(c, "#d6006c") == 0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["one", "both", "too large"])
+def test_nothing_is_cut_off_on_narrow_and_dark_screens(
+    chrome: Chrome, pages: dict[str, str], name: str, width: int, scheme: str
+) -> None:
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        chrome.get(pages[name])
+        assert chrome.execute_script("return document.documentElement.scrollWidth") <= width
+        ground = chrome.execute_script("return getComputedStyle(document.body).backgroundColor")
+        assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 22, 27)"}[scheme]
+        if name == "one":
+            launch = {"light": "#141414", "dark": "#ebebeb"}[scheme]
+            assert pixels(chrome, launch) > 30
+            top = chrome.execute_script("return offsim.plots[0].base.getBoundingClientRect().top")
+            assert top < 844
+    finally:
+        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_the_keyboard_zooms_moves_and_goes_from_activity_to_activity(one: Chrome) -> None:
-    # By Tab alone from the buttons before it.
+    # By Tab alone from the button before it.
     one.find_element(By.XPATH, "//button[text()='Reset']").send_keys(Keys.TAB)
     focused = one.switch_to.active_element
     assert focused.get_attribute("aria-label").startswith("Timeline of dos_20b_4xh100")
@@ -255,10 +400,10 @@ def test_the_keyboard_zooms_moves_and_goes_from_activity_to_activity(one: Chrome
     first = tip(one)
     assert "host thread" in first
     focused.send_keys(Keys.ARROW_DOWN)
-    assert "stream\ncompute" in tip(one)
+    assert "stream\nbackground thread" in tip(one)
     focused.send_keys("n")
     assert tip(one) != first
-    assert "stream: compute" in one.find_element(By.ID, "said").get_property("textContent")
+    assert "stream: background thread" in one.find_element(By.ID, "said").get_property("textContent")
     focused.send_keys(Keys.ESCAPE)
     assert not one.find_element(By.ID, "tip").is_displayed()
     focused.send_keys("0")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
 from offsim.api import simulate
+from offsim.results.limits import KINDS as LIMITS
 from offsim.results.result import Result
-from offsim.views.html.series import ELSEWHERE, NONE, Names, memory_series, timeline_series
-from offsim.views.style import ordered_streams
+from offsim.views.html.series import ELSEWHERE, NONE, Names, bandwidth_series, memory_series, packed, timeline_series
+from offsim.views.style import grouped_streams
 from offsim.views.timeline import of_rank
+from tests.views.html.unpacking import unpacked
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +37,9 @@ def spans(series: dict[str, Any]) -> list[tuple[str, int, int]]:
 
 def test_columns_hold_every_activity(result: Result) -> None:
     kinds = Names()
-    series = timeline_series(result.timeline, kinds, rank=0)
+    series = timeline_series(result, kinds, rank=0)
     rows = of_rank(result.timeline, 0)
-    streams = ordered_streams(rows["stream"])
+    streams = list(grouped_streams(rows["stream"], rows["activity"]))
     rows = rows.assign(place=rows["stream"].map(streams.index)).sort_values(
         ["place", "start_s", "end_s"], kind="stable"
     )
@@ -49,12 +52,14 @@ def test_columns_hold_every_activity(result: Result) -> None:
     assert [known[i] for i in series["kind"]] == rows["activity"].tolist()
     for column in ("subgroup", "layer"):
         assert series[column] == rows[column].tolist()
-    assert series["bytes"] == rows["bytes"].round().tolist()
+    assert [series["sizes"][i] for i in series["size"]] == rows["bytes"].round().tolist()
+    assert series["early"] == np.flatnonzero(rows["iteration"] < 1).tolist()
+    assert series["streams"] == streams
 
 
 def test_what_released_an_activity_is_followed_through_waits_that_were_over_at_once(result: Result) -> None:
     kinds = Names()
-    series = timeline_series(result.timeline, kinds, rank=0)
+    series = timeline_series(result, kinds, rank=0)
     timeline, ends = result.timeline, [end for _, _, end in spans(series)]
     wait = list(kinds).index("wait")
     shown = of_rank(timeline, 0).index
@@ -83,4 +88,42 @@ def test_memory_is_held_as_simulated(result: Result) -> None:
         used = [sum(held.values()) for held in levels(series)]
         assert max(used) == pytest.approx(peak.bytes, abs=len(places))
         assert used == pytest.approx(rows["used_bytes"].tolist(), abs=len(places))
-        assert series["time"][-1] == round(1e9 * rows["time_s"].iloc[-1])
+        assert sum(series["gap"]) == round(1e9 * rows["time_s"].iloc[-1])
+
+
+def test_the_critical_path_is_as_long_as_the_iteration_and_made_of_its_activities(result: Result) -> None:
+    kinds = Names()
+    series = timeline_series(result, kinds, rank=0)
+    path, shown = series["path"], spans(series)
+    edges = np.concatenate([[0], np.cumsum(path["took"])])
+    assert edges[-1] == round(1e9 * result.iteration_s)
+    assert min(path["took"]) >= 0
+    others = iter(path["kind"])
+    spent: dict[str, int] = {}
+    for step, (start, end) in zip(path["of"], itertools.pairwise(edges), strict=True):
+        kind = list(kinds)[series["kind"][step] if step >= 0 else next(others)]
+        spent[kind] = spent.get(kind, 0) + int(end - start)
+        if step >= 0:
+            assert shown[step][1] - 1 <= start <= end <= shown[step][2] + 1
+    # What limits the iteration by its own work is on it, and longer by what contention costs.
+    for kind in ("gpu_adam", "cpu_adam", "launch"):
+        assert 1e9 * result.limited_by[LIMITS[kind]] * result.iteration_s <= spent[kind] + len(edges)
+
+
+def test_links_move_the_bytes_that_the_result_says(result: Result) -> None:
+    bandwidth = result.bandwidth
+    drawn = bandwidth_series(result)
+    assert [link["name"] for link in drawn[:2]] == ["H2D", "D2H"]
+    assert {link["name"] for link in drawn} == set(bandwidth.loc[bandwidth["bytes_per_s"] > 0, "resource"])
+    for link in drawn:
+        rows = bandwidth[bandwidth["resource"] == link["name"]]
+        assert [link["rates"][i] for i in link["rate"]] == rows["bytes_per_s"].round().tolist()
+        assert np.cumsum(link["gap"]).tolist() == np.rint(1e9 * rows["time_s"]).tolist()
+        assert max(link["rates"]) <= 1.001 * link["capacity"]
+
+
+def test_numbers_are_packed_without_loss() -> None:
+    document = {"a": [0, 0, 0, -1, 35, 36, 10**12], "b": [{"c": []}, "text", 1.5, [7]], "d": True}
+    text = packed(document)
+    assert text["a"]["ints"].startswith("0*3 -1 z 10 ")
+    assert unpacked(text) == document
