@@ -27,8 +27,9 @@ def run_scenario(
     stretch: Mapping[str, float] | None,
     bounded: bool = True,
     max_operations: int | None = None,
+    record: bool = False,
 ) -> Run:
-    """Simulate a scenario on a profile, or with more memory than that has.
+    """Simulate a scenario on a profile, or with more memory than that has; `record` what waits for what, for traces.
 
     Raises InputError for errors in either, and for one that is too large.
     """
@@ -39,7 +40,7 @@ def run_scenario(
     layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks)
     check_size(scenario.model.layers, training.micro_steps, layout, most_operations(max_operations))
     known = checked(scenario, profile)
-    return run_training(profile, *known, all_ranks, stretch, scenario.checkpoint, bounded, max_operations)
+    return run_training(profile, *known, all_ranks, stretch, scenario.checkpoint, bounded, max_operations, record)
 
 
 def checked(

@@ -133,7 +133,7 @@ def replay_report(replay: Replay, style: Style) -> str:
         speedup = f", {replay.replayed.makespan_s / taken:.2f} times as fast" if taken > 0 else ""
         lines["scaled"] = f"{format_time(taken)}{speedup}, with {'; '.join(changes)}"
     text = "\n".join(labelled(*line) for line in lines.items())
-    return f"{text}\n\n{_busy(replay, style)}"
+    return f"{text}\n\n{wrapped(replay.sharing)}\n\n{_busy(replay, style)}"
 
 
 def _busy(replay: Replay, style: Style) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from simpy import Environment, Event
 
 from offsim.engine.operation import Operation
+from offsim.engine.recorder import Recorder
 from offsim.engine.server import Server
 from offsim.engine.sharing import AFTER_ALL_ELSE, Sharing, Timer
 from offsim.engine.tier import Tier
@@ -85,8 +86,11 @@ class Engine:
     It runs at most so many operations.
     """
 
-    def __init__(self, stretch: Mapping[str, float] | None = None, most: int = sys.maxsize) -> None:
+    def __init__(
+        self, stretch: Mapping[str, float] | None = None, most: int = sys.maxsize, record: bool = False
+    ) -> None:
         self.env = Environment()
+        self.recorder = Recorder() if record else None
         self.most = most
         self.sharing = Sharing(self.env, self._finished)
         self.stretch = stretch
@@ -112,6 +116,8 @@ class Engine:
         if issuer is not None:
             tags = issuer.phase, issuer.iteration, issuer.last_ended
             end.phase, end.iteration = issuer.phase, issuer.iteration
+        if self.recorder is not None:
+            self.recorder.spawned(end, before, self.active)
         self.env.process(self._drive(thread, code, before, end, tags))
         return end
 
@@ -132,6 +138,8 @@ class Engine:
                 thread.last_ended = tags[2]
         thread.code = code = iter(code)
         self.active = thread
+        if self.recorder is not None:
+            self.recorder.begun(thread, end)
         for awaited in code:
             if awaited is None:
                 continue
@@ -142,6 +150,10 @@ class Engine:
                 yield awaited.completion(self.env)
                 thread.last_ended = awaited
                 self.active = thread
+            if self.recorder is not None:
+                self.recorder.awaited(thread, awaited)
+        if self.recorder is not None:
+            self.recorder.finished(thread, end)
         if thread.busy is not None and thread.busy.ended_at < 0.0:
             raise NotAwaited(thread, thread.busy)
         thread.code = None
@@ -231,6 +243,8 @@ class Engine:
                 dependency.dependents.append(operation)
                 operation.pending += 1
         stream.tail = operation
+        if self.recorder is not None:
+            self.recorder.enqueued(operation, after, active)
         if operation.pending == 0:
             if thread is not None:
                 operation.waited_for = thread.last_ended

@@ -38,8 +38,8 @@ CLOSE = 1e-9
 
 MAX_OPERATIONS = 500_000
 """Operations of a run, unless an argument or the environment variable OFFSIM_MAX_OPERATIONS says otherwise."""
-OPERATIONS_OF_A_LAYER = 12
-"""In a micro-step, on a rank: 54,184 in a hundred micro-steps of the 44 layers of dos_20b_4xh100."""
+OPERATIONS_OF_A_LAYER = 13
+"""In a micro-step, on a rank: dos_20b_4xh100 has 54,184 in a hundred micro-steps of its 40 layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,7 @@ def run_training(
     checkpoint: Checkpoint | None = None,
     bounded: bool = True,
     max_operations: int | None = None,
+    record: bool = False,
 ) -> Run:
     """Simulate iterations until they repeat; all ranks where they share something that has an order.
 
@@ -111,9 +112,9 @@ def run_training(
     """
     most = most_operations(max_operations)
     try:
-        return _run(profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint, bounded, most)
+        return _run(profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint, bounded, most, record)
     except OrderAmongRanks:
-        return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint, bounded, most)
+        return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint, bounded, most, record)
 
 
 def most_operations(given: int | None = None) -> int:
@@ -154,8 +155,9 @@ def _run(
     checkpoint: Checkpoint | None,
     bounded: bool,
     most: int,
+    record: bool,
 ) -> Run:
-    engine = Engine(stretch, most)
+    engine = Engine(stretch, most, record)
     training = workload.training
     layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks, training.tensor_parallel)
     check_size(workload.model.layers, training.micro_steps, layout, most)

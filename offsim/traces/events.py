@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from offsim.inputs.errors import InputError
+from offsim.traces.graph import Graph
 from offsim.traces.work import Work
 
 MAX_EVENTS = 30_000_000
@@ -41,6 +42,8 @@ class Trace:
     events: pd.DataFrame
     works: Mapping[int, Work] = field(default_factory=dict)
     """Rows of operators and collectives -> how much they worked on, where the trace says it."""
+    graph: Graph | None = None
+    """What activities wait for and share, in traces of offsim."""
 
     @property
     def span_s(self) -> float:

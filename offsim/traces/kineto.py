@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from offsim.inputs.errors import InputError
 from offsim.traces.events import NONE, EventTable, Trace, quoted
+from offsim.traces.graph import Activity, activity_of, graph_of
 from offsim.traces.trace_json import TraceJson
 from offsim.traces.work import work_of
 
@@ -50,15 +52,17 @@ def read_kineto(read: Callable[[int], bytes], path: Path) -> Trace:
     """Read a trace from the bytes of its JSON; InputError for what is no trace."""
     document = TraceJson(read, path)
     table = EventTable(path)
+    activities: list[tuple[str, Activity, float]] = []
     for number, event in enumerate(document.events()):
         if event.get("ph") == "X":
             try:
-                _add(table, event)
+                _add(table, event, activities)
             except InputError as error:
                 raise InputError(f"event {number}: {error.problem}", str(path)) from None
     distributed = document.others.get("distributedInfo")
     rank = distributed.get("rank") if isinstance(distributed, dict) else None
-    return table.trace("Kineto", _devices(document.others), {0: max(_id(rank), 0)})
+    trace = table.trace("Kineto", _devices(document.others), {0: max(_id(rank), 0)})
+    return replace(trace, graph=graph_of(activities, document.others.get("otherData"), str(path)))
 
 
 def _devices(others: Mapping[str, Any]) -> dict[int, str]:
@@ -67,7 +71,7 @@ def _devices(others: Mapping[str, Any]) -> dict[int, str]:
     return {_id(entry.get("id")): str(entry.get("name", "")) for entry in known}
 
 
-def _add(table: EventTable, event: Mapping[str, Any]) -> None:
+def _add(table: EventTable, event: Mapping[str, Any], activities: list[tuple[str, Activity, float]]) -> None:
     category = str(event.get("cat", "")).lower()
     if category == _OF_THE_PROFILER:
         return
@@ -83,6 +87,8 @@ def _add(table: EventTable, event: Mapping[str, Any]) -> None:
     if kind in _ON_GPU:
         device = _id(args.get("device", event.get("pid")))
         stream = f"GPU {device} stream {_id(args.get('stream', event.get('tid')))}"
+    if (activity := activity_of(args)) is not None:
+        activities.append((stream, activity, took / 1e9))
     direction, memory = copy_of(name, args) if kind == "memcpy" else ("", "")
     table.add(
         kind,

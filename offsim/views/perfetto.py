@@ -36,17 +36,18 @@ def write_trace(
     *,
     phases: pd.DataFrame,
     metadata: Mapping[str, Any],
+    more: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write a trace, gzipped where the path ends in ".gz"; the same input gives the same bytes.
 
     A process per rank with a thread per stream, and one process more for phases, memory (GB) and bandwidth (GB/s).
-    `metadata` is any JSON: what was simulated, with which version.
+    `metadata` is any JSON: what was simulated, with which version. `more` are further arguments of activities, by id.
     """
     document = {
         "schemaVersion": 1,
         "displayTimeUnit": "ms",
         "otherData": dict(metadata),
-        "traceEvents": trace_events(timeline, memory, bandwidth, phases),
+        "traceEvents": trace_events(timeline, memory, bandwidth, phases, more),
     }
     data = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     with atomic_write(path) as handle:
@@ -54,7 +55,11 @@ def write_trace(
 
 
 def trace_events(
-    timeline: pd.DataFrame, memory: pd.DataFrame, bandwidth: pd.DataFrame, phases: pd.DataFrame
+    timeline: pd.DataFrame,
+    memory: pd.DataFrame,
+    bandwidth: pd.DataFrame,
+    phases: pd.DataFrame,
+    more: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> list[Event]:
     """All events of a trace, slices before the flows between them: a flow binds to a slice that is already there."""
     timeline = from_their_beginning(timeline)
@@ -68,7 +73,7 @@ def trace_events(
     return [
         *_names(timeline, ranks, tids),
         *_phases(phases, overview),
-        *_slices(timeline, tids),
+        *_slices(timeline, tids, more or {}),
         *_flows(timeline, tids),
         *_memory_counters(memory, overview),
         *_bandwidth_counters(bandwidth, overview),
@@ -124,7 +129,7 @@ def _phases(phases: pd.DataFrame, pid: int) -> list[Event]:
     return events
 
 
-def _slices(timeline: pd.DataFrame, tids: Mapping[str, int]) -> list[Event]:
+def _slices(timeline: pd.DataFrame, tids: Mapping[str, int], more: Mapping[int, Mapping[str, Any]]) -> list[Event]:
     # What begins at the same time as another and lasts longer encloses it, and must come first.
     rows = timeline.assign(key=timeline.index, lasts_from=-timeline["end_s"]).sort_values(
         ["start_s", "lasts_from"], kind="stable"
@@ -137,7 +142,7 @@ def _slices(timeline: pd.DataFrame, tids: Mapping[str, int]) -> list[Event]:
             "pid": row["rank"],
             "tid": tids[row["stream"]],
             **_span(row["start_s"], row["end_s"]),
-            "args": _arguments(row, tids),
+            "args": {**_arguments(row, tids), **more.get(row["key"], {})},
         }
         for row in rows.to_dict("records")
     ]

@@ -90,7 +90,7 @@ def test_only_operations_can_be_waited_for(engine: Engine, host: Thread, wrong: 
         yield wrong  # type: ignore[misc]
 
     engine.spawn(host, code())
-    with pytest.raises(NotAwaitable, match=r"host thread: yielded .*, expected an operation"):
+    with pytest.raises(NotAwaitable, match=r"found `yield` of .*, expected an operation"):
         engine.env.run()
 
 
@@ -249,7 +249,7 @@ def test_waiting_for_what_was_never_enqueued_is_a_deadlock(engine: Engine, host:
 
     engine.spawn(host, code())
     engine.env.run()
-    with pytest.raises(Deadlock, match=r"^host thread of rank 0 waits for 'upload parameters 3', which never ends$"):
+    with pytest.raises(Deadlock, match=r": host thread of rank 0 waits for 'upload parameters 3', which never ends$"):
         engine.check_ended()
 
 

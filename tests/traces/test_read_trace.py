@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -354,3 +355,15 @@ def test_recorded_traces(name: str) -> None:
         assert found[key][1] / 1e6 == pytest.approx(megabytes, rel=5e-3)
         assert found[key][2] == pytest.approx(rate, abs=0.006)
     assert (events["end_s"] >= events["start_s"]).all()
+
+
+def test_a_pipe_is_named_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)  # so that opening it for reading does not wait
+    try:
+        with pytest.raises(InputError) as caught:
+            read_trace(path)
+    finally:
+        os.close(writer)
+    assert str(caught.value) == f"{path}: found a pipe, expected a file"

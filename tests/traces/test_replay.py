@@ -183,6 +183,99 @@ def test_what_offsim_simulates_can_be_read_and_replayed(tmp_path: Path) -> None:
     assert found.busy_error < 0.02
 
 
+RATES = {
+    "h2d": ("link.h2d_bytes_per_s", "link.pageable_h2d_bytes_per_s"),
+    "d2h": ("link.d2h_bytes_per_s", "link.pageable_d2h_bytes_per_s"),
+    "collective": ("interconnect.gpu_bytes_per_s",),
+    "gpu_adam": ("gpu.adam_params_per_s",),
+    "cpu_adam": ("host.adam_params_per_s",),
+}
+
+
+@pytest.fixture(scope="module", params=["dos_20b_4xh100", "zero3_20b_4xh100"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Trace]:
+    path = tmp_path_factory.mktemp("exported") / "run.json.gz"
+    simulate(request.param).to_perfetto(path)
+    return request.param, read_trace(path)
+
+
+def test_a_run_is_replayed_to_rounding(exported: tuple[str, Trace]) -> None:
+    found = replay(exported[1])
+    assert found.original.makespan_s == pytest.approx(simulate(exported[0]).iteration_s, rel=1e-12)
+    assert abs(found.error) < 1e-6
+    assert found.busy_error < 1e-6
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+@pytest.mark.parametrize("name", RATES)
+def test_a_scaled_run_is_what_a_simulation_at_that_rate_is(
+    exported: tuple[str, Trace], name: str, factor: float
+) -> None:
+    """Links are shared, so that less is gained than by shorter copies. What reaches in from before stays as it was."""
+    scenario, trace = exported
+    found = replay(trace, {name: factor}).scaled
+    assert found is not None
+    expected = simulate(scenario, [f"hardware_changes.{rate}=x{factor}" for rate in RATES[name]]).iteration_s
+    # Half as fast CPU Adam: the last uploads reach further into the next forward, which the trace has as it was.
+    rel = 0.07 if (scenario, name, factor) == ("dos_20b_4xh100", "cpu_adam", 0.5) else 0.011
+    assert found.makespan_s == pytest.approx(expected, rel=rel)
+
+
+def test_ranks_and_buffers_are_replayed_too(tmp_path: Path) -> None:
+    for name, all_ranks in (("mlp_offload_70b_4xh100", False), ("zero3_20b_4xh100", True)):
+        simulate(name, all_ranks=all_ranks).to_perfetto(tmp_path / "run.json")
+        assert abs(replay(read_trace(tmp_path / "run.json")).error) < 1e-6
+
+
+def test_copies_that_come_to_overlap_share_their_link(tmp_path: Path) -> None:
+    """Two copies one behind the other: the first one's kernel is gone, so both want the whole link at once."""
+    events = [
+        call("cudaLaunchKernel", 0, 10, 1),
+        on_gpu("kernel", GEMM, 10, 1000, 1, 7),
+        call("cudaMemcpyAsync", 10, 10, 2),
+        on_gpu("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", 1010, 100, 2, 7, bytes=10**7),
+        call("cudaMemcpyAsync", 20, 10, 3),
+        on_gpu("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", 30, 100, 3, 20, bytes=10**7),
+    ]
+    found = replay(trace_of(tmp_path, events), {"gemm": 100})
+    assert found.scaled is not None
+    assert found.error == pytest.approx(0, abs=1e-9)
+    # At 20 us the first begins, alone for 10 us; then they share until it has moved all, and the other one's rest.
+    assert found.scaled.makespan_s == pytest.approx(220e-6, rel=0.01)
+    assert found.sharing.startswith("Copies of a GPU in one direction share its link.")
+
+
+def test_copies_without_bytes_are_said_to_be_as_recorded(tmp_path: Path) -> None:
+    events = offloaded_step()
+    for event in events:
+        event.get("args", {}).pop("bytes", None)
+    found = replay(trace_of(tmp_path, events))
+    assert "copies have no bytes and take their own time" in found.sharing
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"after": [10**8]}, "expected activities before it"),
+        ({"uses": {"a moon": 1.0}}, "found resources or servers that otherData.replay lacks"),
+        ({"holds": [77]}, "found resources or servers that otherData.replay lacks"),
+        ({"after": "all"}, "args.after: input should be a valid list"),
+        ({"alone (us)": -1}, "args.alone (us): input should be greater than or equal to 0"),
+    ],
+    ids=str,
+)
+def test_a_damaged_graph_is_named(tmp_path: Path, changed: Json, problem: str) -> None:
+    path = tmp_path / "run.json"
+    simulate("zero3_3b_rtx4090").to_perfetto(path)
+    document = json.loads(path.read_bytes())
+    event = next(event for event in document["traceEvents"] if "uses" in event.get("args", {}))
+    event["args"] |= changed
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError) as caught:
+        read_trace(path)
+    assert problem in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

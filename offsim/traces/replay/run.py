@@ -6,16 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from offsim.engine import Engine, Operation, Stream
+from offsim.engine import Engine, Operation, Resource, Stream
 from offsim.inputs.errors import InputError, suggestion
 from offsim.platform.hardware import HardwareProfile
 from offsim.traces.events import Trace
+from offsim.traces.graph import Graph
+from offsim.traces.replay.links import fullest, link_of, sharing_of
 from offsim.traces.replay.process import Key, Step
 from offsim.traces.replay.program import Program, program_of
+from offsim.traces.replay.simulated import recorded_busy_s, run_graph
 
 _KINDS = {"adam": "gpu_adam", "gap": "cpu"}
 _FROM_RATES_BYTES = 1e6
 """Smaller copies are bound by latency, not by the rates of a profile."""
+
+
+SHARED = "All resources are shared as in the simulation."
 
 
 SCALES = {
@@ -52,6 +58,8 @@ class Replay:
     scaled: Timing | None
     scales: Mapping[str, float] = field(default_factory=dict)
     profile: str = ""
+    sharing: str = ""
+    """How copies share links, in a sentence."""
 
     @property
     def error(self) -> float:
@@ -74,6 +82,7 @@ class Replay:
             "busy_error": self.busy_error,
             "profile": self.profile or None,
             "scales": dict(self.scales),
+            "sharing": self.sharing,
             "scaled_s": self.scaled.makespan_s if self.scaled else None,
             "streams": {
                 name: {
@@ -90,8 +99,10 @@ def replay(trace: Trace, scales: Mapping[str, float] | None = None, profile: Har
     """Replay a trace unchanged and, where there are scales or a profile, with their speeds.
 
     A profile's link rates replace those of copies from 1 MB on. Scales (see SCALES) then make what they name so many
-    times as fast.
+    times as fast. A trace of offsim has what activities wait for and share, and is replayed by that.
     """
+    if trace.graph is not None:
+        return _replay_graph(trace, trace.graph, dict(scales or {}), profile)
     program = program_of(trace)
     changed = None
     if scales or profile is not None:
@@ -104,7 +115,21 @@ def replay(trace: Trace, scales: Mapping[str, float] | None = None, profile: Har
         changed = run(program, seconds)
     original = Timing(program.original_s, program.busy_s)
     unchanged = run(program, lambda step: step.seconds)
-    return Replay(trace, original, unchanged, changed, dict(scales or {}), profile.name if profile else "")
+    sharing = sharing_of(program.steps)
+    return Replay(trace, original, unchanged, changed, dict(scales or {}), profile.name if profile else "", sharing)
+
+
+def _replay_graph(trace: Trace, graph: Graph, scales: dict[str, float], profile: HardwareProfile | None) -> Replay:
+    factors = dict(scales)
+    if profile is not None:
+        rates = {"h2d": profile.link.h2d_bytes_per_s, "d2h": profile.link.d2h_bytes_per_s}
+        for kind, rate in rates.items():
+            known = graph.machine.resources.get(f"{kind.upper()} 0", rate)
+            factors[kind] = factors.get(kind, 1.0) * rate / known
+    changed = Timing(*run_graph(graph, factors)) if factors else None
+    original = Timing(graph.machine.seconds, recorded_busy_s(graph))
+    unchanged = Timing(*run_graph(graph, {}))
+    return Replay(trace, original, unchanged, changed, scales, profile.name if profile else "", SHARED)
 
 
 def run(program: Program, seconds: Callable[[Step], float]) -> Timing:
@@ -127,9 +152,17 @@ def _operations(program: Program, seconds: Callable[[Step], float]) -> dict[Key,
     engine = Engine()
     streams: dict[str, Stream] = {}
     operations: dict[Key, Operation] = {}
+    taken = {step.key: seconds(step) for step in program.steps}
+    faster: dict[tuple[str, str], float] = {}
+    for step in program.steps:
+        if link := link_of(step):
+            faster[link] = max(faster.get(link, 0.0), step.seconds / taken[step.key])
+    links = {link: Resource(" ".join(link), rate * faster[link]) for link, rate in fullest(program.steps).items()}
     for step in program.steps:
         stream = streams.setdefault(step.stream, Stream(step.stream))
-        operation = Operation(stream, step.kind, step.kind, seconds(step))
+        link = link_of(step)
+        usage = ((links[link], step.bytes / taken[step.key]),) if link else ()
+        operation = Operation(stream, step.kind, step.kind, taken[step.key], usage)
         operations[step.key] = engine.enqueue(operation, [operations[key] for key in step.after])
     engine.env.run()
     engine.close()

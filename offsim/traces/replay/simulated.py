@@ -1,0 +1,77 @@
+"""A trace of offsim on the engine again: activities wait for the same, and share resources by the same rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from offsim.engine import Engine, Operation, Rendezvous, Resource, Server, Stream
+from offsim.traces.graph import Activity, Graph
+
+COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce")
+KINDS = {
+    "compute": "other",
+    "d2d": "elementwise",
+    "conversion": "elementwise",
+    **dict.fromkeys(COLLECTIVES, "collective"),
+}
+"""Kind of activity -> what scales it; others by their own name, and what host threads do besides as `cpu`."""
+OWN = ("h2d", "d2h", "gpu_adam", "cpu_adam")
+HOST = ("launch", "scaling", "host copy")
+LINKS = {"H2D": "h2d", "D2H": "d2h", "GPU interconnect": "collective"}
+"""Resource, without its number -> what scales it with the work on it: the rate of the link itself."""
+
+
+def scaled_by(kind: str) -> str:
+    """What scales activities of a kind; storage has no scale."""
+    return kind if kind in OWN else "cpu" if kind in HOST else KINDS.get(kind, "")
+
+
+def recorded_busy_s(graph: Graph) -> dict[str, float]:
+    """Stream -> seconds that it was busy in the trace, without waits and what began before the measured iterations."""
+    return _busy_s(graph, [seconds for _, _, seconds in graph.activities])
+
+
+def _busy_s(graph: Graph, seconds: Iterable[float]) -> dict[str, float]:
+    busy: dict[str, float] = {}
+    for (stream, each, _), took in zip(graph.activities, seconds, strict=True):
+        counted = each.left is None and each.kind != "wait"
+        busy[stream] = busy.get(stream, 0.0) + counted * took
+    return busy
+
+
+def run_graph(graph: Graph, factors: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+    """Run the activities that many times as fast; returns the seconds until the end, and how busy streams were."""
+    engine, machine = Engine(), graph.machine
+    held = set(machine.held)
+    resources = {
+        name: Resource(name, capacity * factors.get(LINKS.get(name.rstrip("0123456789 "), ""), 1.0))
+        for name, capacity in machine.resources.items()
+    }
+    servers = [Server(str(number), slots) for number, slots in enumerate(machine.slots)]
+    ranks: dict[int, int] = {}
+    for _, each, _ in graph.activities:
+        if each.meets is not None:
+            ranks[each.meets] = ranks.get(each.meets, 0) + 1
+    meetings = {number: Rendezvous(count) for number, count in ranks.items()}
+    lanes: dict[int, Stream] = {}
+    done: dict[int, Operation] = {}
+    for stream, each, _ in graph.activities:
+        factor = factors.get(scaled_by(each.kind), 1.0)
+        operation = Operation(
+            lanes.setdefault(each.lane, Stream(stream)),
+            each.kind,
+            stream,
+            _seconds(each) / factor,
+            tuple((resources[name], rate * (1.0 if name in held else factor)) for name, rate in each.uses.items()),
+            holds=tuple(servers[number] for number in each.holds),
+            rendezvous=None if each.meets is None else meetings[each.meets],
+        )
+        done[each.id] = engine.enqueue(operation, [done[other] for other in each.after])
+    engine.env.run()
+    engine.close()
+    took = [operation.ended_at - operation.started_at for operation in done.values()]
+    return max((done[number].ended_at for number in machine.end), default=0.0), _busy_s(graph, took)
+
+
+def _seconds(activity: Activity) -> float:
+    return (activity.alone if activity.left is None else activity.left) / 1e6
