@@ -30,12 +30,21 @@ class Model(Section):
     hidden: Count = Field(description="width of the residual stream")
     ffn_hidden: Count = Field(description="width inside the MLP")
     heads: Count = Field(description="query heads")
-    kv_heads: Count = Field(description="key and value heads; fewer than heads for grouped-query attention")
+    kv_heads: Count = Field(
+        default_factory=lambda known: known["heads"],
+        description="key and value heads, as many as heads by default; fewer for grouped-query attention",
+    )
     vocab: Count = Field(description="tokens of the vocabulary")
     sequence: Count = Field(description="tokens of a sequence")
     swiglu: Flag = Field(default=True, description="three matrices in the MLP; otherwise two")
+    fused_swiglu: Flag = Field(default=False, description="SwiGLU in one kernel, gradients in place, as Liger's")
     tied_embeddings: Flag = Field(default=False, description="the head shares the embedding's weights")
-    flash_attention: Flag = Field(default=False, description="a fused attention kernel, which stores no scores")
+    flash_attention: Flag = Field(default=True, description="a fused attention kernel, which stores no scores")
+    softmax_fp32: Flag = Field(
+        default=False,
+        description="without flash attention: softmax in fp32, as eager PyTorch's, not Megatron-LM's kernel",
+    )
+    dropout: Flag = Field(default=False, description="on attention and after both blocks, as in GPT-3; memory only")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Model:

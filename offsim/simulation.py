@@ -12,7 +12,7 @@ from offsim.platform.hardware import HardwareProfile
 from offsim.platform.layout import Layout
 from offsim.platform.platform import GPU, HOST, tier_kind
 from offsim.programs.options import ScheduleOptions
-from offsim.programs.run import Run, run_training
+from offsim.programs.run import Run, check_size, most_operations, run_training
 from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import Workload
 from offsim.scenario import Model, Scenario, Training
@@ -26,12 +26,20 @@ def run_scenario(
     all_ranks: bool,
     stretch: Mapping[str, float] | None,
     bounded: bool = True,
+    max_operations: int | None = None,
 ) -> Run:
-    """Simulate a scenario on a profile, or with more memory than that has. Raises InputError for errors in either."""
+    """Simulate a scenario on a profile, or with more memory than that has.
+
+    Raises InputError for errors in either, and for one that is too large.
+    """
     for kind, times in (stretch or {}).items():
         if not 0 < times < math.inf:
             raise InputError(f"stretch of {kind!r}: found {times!r}, expected a number above 0")
-    return run_training(profile, *checked(scenario, profile), all_ranks, stretch, scenario.checkpoint, bounded)
+    training = scenario.training
+    layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks)
+    check_size(scenario.model.layers, training.micro_steps, layout, most_operations(max_operations))
+    known = checked(scenario, profile)
+    return run_training(profile, *known, all_ranks, stretch, scenario.checkpoint, bounded, max_operations)
 
 
 def checked(

@@ -62,6 +62,7 @@ MODEL = {
     "kv_heads": 4,
     "vocab": 128,
     "sequence": 32,
+    "flash_attention": False,
 }
 TRAINING = {
     "micro_batch": 1,

@@ -16,7 +16,7 @@ from offsim.platform.hardware import HardwareProfile
 from offsim.results.result import Result
 from offsim.results.simulate import simulate
 from offsim.results.utilization import series_of
-from tests.schedulers.conformance import check_bounds, check_order, ended
+from offsim.testing import check_bounds, check_order, ended
 
 CLOSE = 1e-9
 LASTING = {

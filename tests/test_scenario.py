@@ -84,6 +84,14 @@ def test_from_a_mapping_is_the_same_as_from_a_file(file: Path) -> None:
     assert VALUES["training"]["subgroup_size"] == "1e8"  # left alone
 
 
+def test_attention_is_fused_with_key_value_heads_for_each_head_unless_said_otherwise() -> None:
+    model = {key: value for key, value in VALUES["model"].items() if key != "kv_heads"}
+    chosen = load_scenario(VALUES | {"model": model}).model
+    assert (chosen.flash_attention, chosen.kv_heads) == (True, chosen.heads)
+    with pytest.raises(InputError, match=r"missing key 'model\.heads'"):
+        load_scenario(VALUES | {"model": {key: value for key, value in model.items() if key != "heads"}})
+
+
 def test_a_scenario_is_taken_as_it_is() -> None:
     scenario = load_scenario(VALUES)
     assert load_scenario(scenario) is scenario

@@ -35,7 +35,7 @@ class Torchtune(ActivationRule):
         """Elements of tensors that are saved again: the inputs of query, key, value and up projections; the context."""
         if self.recomputed(layer):
             return []
-        norm, context = self.workload.layer_tensors[0], self.workload.layer_tensors[4]
+        _, norm, _, _, _, context, *_ = self.workload.layer_tensors
         return [norm, norm, context] + ([norm] if self.workload.model.swiglu else [])
 
     def keep(self, rank: Rank, layer: int, step: int, nbytes: float, after: Operation) -> Code:

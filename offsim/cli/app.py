@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -55,8 +56,14 @@ def offsim(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    max_operations: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Operations that a simulation may have, in place of 500,000."),
+    ] = None,
 ) -> None:
     """The options that come before a command."""
+    if max_operations is not None:
+        os.environ["OFFSIM_MAX_OPERATIONS"] = max_operations  # worker processes have it too
 
 
 for command in COMMANDS:

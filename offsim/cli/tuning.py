@@ -168,10 +168,13 @@ def largest_report(found: Largest, style: Style) -> str:
     ]
     if not found.models:
         return "\n".join(head)
+    batches = {one.outcome.settings.get("micro_batch") for one in found.models}
+    batch = batches.pop() if len(batches) == 1 else None  # said once if all have the same
     rows = []
     for one in found.models:
         shape, outcome = one.outcome.scenario.model, one.outcome
-        with_options = {name: value for name, value in outcome.settings.items() if name != "scheduler"}
+        said_once = ("scheduler",) if batch is None else ("scheduler", "micro_batch")
+        with_options = {name: value for name, value in outcome.settings.items() if name not in said_once}
         rows.append(
             (
                 f"{one.parameters / 1e9:.3g}e9",
@@ -183,8 +186,8 @@ def largest_report(found: Largest, style: Style) -> str:
             )
         )
     headers = ("parameters", "layers x hidden", "time", "tokens/s", "MFU", "setting")
-    title = style.heading("the largest model that fits, by scheduler")
-    return "\n".join([*head, "", title, style.table(rows, headers, "rrrrrl")])
+    title = "the largest model that fits, by scheduler" + ("" if batch is None else f", with micro_batch {batch}")
+    return "\n".join([*head, "", style.heading(title), style.table(rows, headers, "rrrrrl")])
 
 
 def largest_json(found: Largest) -> dict[str, Any]:

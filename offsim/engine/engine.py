@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+import sys
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from types import FrameType, GeneratorType
 from typing import Any
 
 from simpy import Environment, Event
@@ -14,6 +16,8 @@ from offsim.engine.tier import Tier
 
 Code = Generator[Operation | None, Any, Any]
 """What a thread runs: it yields the operations whose end it waits for; None is no wait."""
+MOST_NAMED = 3
+"""Threads that a message about a deadlock names."""
 
 
 class Stream:
@@ -34,12 +38,16 @@ class Stream:
 class Thread(Stream):
     """A thread of the host: runs code, and is the stream of its own work. What it enqueues has its tags."""
 
-    __slots__ = ("end", "iteration", "phase")
+    __slots__ = ("busy", "code", "end", "iteration", "phase")
 
     def __init__(self, name: str, rank: int = 0) -> None:
         super().__init__(name, rank)
         self.phase = ""
         self.iteration = 0
+        self.busy: Operation | None = None
+        """What it does itself, or blocks it: it has to wait for the end before it goes on."""
+        self.code: Code | None = None
+        """What it runs now."""
         self.end: Operation | None = None
         """The end of the code that it was given last."""
 
@@ -48,15 +56,38 @@ class NotAwaitable(TypeError):
     """A thread's code yielded something that is no operation."""
 
 
+class NotAwaited(RuntimeError):
+    """A thread's code went on, though the thread was busy."""
+
+    def __init__(self, thread: Thread, operation: Operation) -> None:
+        super().__init__(thread, operation)
+        self.thread = thread
+        self.operation = operation
+
+    def __str__(self) -> str:
+        return (
+            f"'{self.operation.name}' keeps the {self.thread.name} busy, which went on without waiting for its end: "
+            "expected it behind `yield`"
+        )
+
+
+class TooManyOperations(RuntimeError):
+    """There are more operations than the engine may run."""
+
+
 class Deadlock(RuntimeError):
     """Threads wait for what will never end."""
 
 
 class Engine:
-    """Environment, sharing and the record of all operations, in the order in which they were enqueued."""
+    """Environment, sharing and the record of all operations, in the order in which they were enqueued.
 
-    def __init__(self, stretch: Mapping[str, float] | None = None) -> None:
+    It runs at most so many operations.
+    """
+
+    def __init__(self, stretch: Mapping[str, float] | None = None, most: int = sys.maxsize) -> None:
         self.env = Environment()
+        self.most = most
         self.sharing = Sharing(self.env, self._finished)
         self.stretch = stretch
         """Kind of operation -> how many times as long it takes, at the same demands per second."""
@@ -65,6 +96,8 @@ class Engine:
         self._threads: dict[Thread, None] = {}
         self.running: dict[Thread, Operation] = {}
         """Threads whose code has not ended, and what that waits for."""
+        self.active: Thread | None = None
+        """The thread whose code runs now, or ran last."""
 
     def spawn(self, thread: Thread, code: Code, issuer: Thread | None = None) -> Operation:
         """Run `code` on `thread`, behind the code that it was given before; returns the operation of its end.
@@ -97,15 +130,21 @@ class Engine:
             thread.phase, thread.iteration = tags[:2]
             if not behind:
                 thread.last_ended = tags[2]
+        thread.code = code = iter(code)
+        self.active = thread
         for awaited in code:
             if awaited is None:
                 continue
             if not isinstance(awaited, Operation):
-                raise NotAwaitable(f"{thread.name}: yielded {awaited!r}, expected an operation")
+                raise NotAwaitable(f"found `yield` of {awaited!r}, expected an operation{_hint(awaited)}")
             if awaited.ended_at < 0.0:
                 self.running[thread] = awaited
                 yield awaited.completion(self.env)
                 thread.last_ended = awaited
+                self.active = thread
+        if thread.busy is not None and thread.busy.ended_at < 0.0:
+            raise NotAwaited(thread, thread.busy)
+        thread.code = None
         self.running.pop(thread, None)
         end.waited_for = thread.last_ended
         end.pending = 0
@@ -129,9 +168,31 @@ class Engine:
         return found[::-1]
 
     def check_ended(self) -> None:
-        """Raise Deadlock where threads still wait."""
-        for thread, awaited in self.running.items():
-            raise Deadlock(f"{thread.name} of rank {thread.rank} waits for '{awaited.name}', which never ends")
+        """Raise Deadlock where threads still wait; it says what each waits for, and what that waits for."""
+        if not self.running:
+            return
+        self.active = next(iter(self.running))
+        waits = [
+            f"{thread.name} of rank {thread.rank} waits for {self._blocked(o)}" for thread, o in self.running.items()
+        ]
+        more = f"; and {len(waits) - MOST_NAMED} more" if len(waits) > MOST_NAMED else ""
+        raise Deadlock(f"nothing is left to run: {'; '.join(waits[:MOST_NAMED])}{more}")
+
+    def _blocked(self, operation: Operation) -> str:
+        """What never ends, and why: the chain of what waits for what, to its end or until it closes."""
+        unfinished, chain = self.unfinished(), [operation]
+        while (before := next((o for o in unfinished if chain[-1] in o.dependents), None)) and before not in chain:
+            chain.append(before)
+        text = ", which waits for ".join(f"'{o.name}'" for o in chain)
+        last = chain[-1]
+        gates = [gate.name for gate in _gates(last) if last in gate.waiting and not gate.admits(last)]
+        if before is not None:
+            return f"{text}, which waits for '{before.name}' again"
+        if gates:
+            return f"{text}, which waits for room in {' and '.join(gates)}"
+        if last.rendezvous is not None and last in last.rendezvous.arrived:
+            return f"{text}, which waits for other ranks to join"
+        return f"{text}, which never ends"
 
     def enqueue(
         self, operation: Operation, after: Iterable[Operation | None] = (), thread: Thread | None = None
@@ -145,11 +206,20 @@ class Engine:
         if self.stretch is not None and operation.kind in self.stretch:
             operation.duration *= self.stretch[operation.kind]
             operation.remaining = operation.duration
-        operation.index = len(self.operations)
+        operation.index = index = len(self.operations)
+        if index >= self.most:
+            raise TooManyOperations
         operation.enqueued_at = self.env.now
         if thread is not None:
             operation.phase = thread.phase
             operation.iteration = thread.iteration
+        active = self.active
+        if active is not None:
+            busy = active.busy
+            if busy is not None and busy.ended_at < 0.0:
+                raise NotAwaited(active, busy)
+            if stream is active:
+                active.busy = operation
         self.operations.append(operation)
         self._live += 1
         tail = stream.tail
@@ -178,8 +248,9 @@ class Engine:
         for operation in self.operations:
             operation.stream.tail = operation.stream.last_ended = None
         for thread in self._threads:
-            thread.end = thread.last_ended = None
+            thread.end = thread.last_ended = thread.busy = thread.code = None
         self.running.clear()
+        self.active = None
         del self.sharing
 
     def _ready(self, operation: Operation, admitted: list[Operation]) -> None:
@@ -279,6 +350,17 @@ class Engine:
                 first.waited_for = ended
                 released.append(first)
                 gates += [other for other in _gates(first) if other is not each]
+
+
+def code_at(code: Any) -> Iterator[FrameType]:
+    """Where a thread's code stands, from the outermost generator to the one that waits."""
+    while isinstance(code, GeneratorType) and code.gi_frame is not None:
+        yield code.gi_frame
+        code = code.gi_yieldfrom
+
+
+def _hint(found: object) -> str:
+    return ": expected `yield from` before code" if isinstance(found, Iterable) else ""
 
 
 def _gates(operation: Operation) -> tuple[Server | Tier, ...]:

@@ -1,1 +1,1 @@
-"""Scenarios from the files that users already have: DeepSpeed's configuration and a Hugging Face model's."""
+"""Scenarios from files that users have: configurations of DeepSpeed, accelerate and the Trainer, and a model's."""

@@ -188,3 +188,5 @@ def _take_attention(config: Section, draft: Draft) -> None:
     name = config.word(key) or "sdpa"
     why = f"{name}: " + ("attention matrices are stored" if name == "eager" else "fused attention")
     draft.take(config, key, "model.flash_attention", name != "eager", why if keys else f"the library's default, {why}")
+    if name == "eager":
+        draft.take(config, key, "model.softmax_fp32", True, "eager attention: softmax in fp32")

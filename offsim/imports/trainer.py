@@ -33,7 +33,7 @@ REFUSED = {
 """Keys that change an iteration where they are switched on."""
 MODELLED = {
     "torch_compile": "kernels at the profile's rates, not compiled ones",
-    "use_liger_kernel": "kernels at the profile's rates, and whole logits; --set training.loss_chunks says otherwise",
+    "use_liger_kernel": "no fused kernels; --set model.fused_swiglu=true and training.loss_chunks say otherwise",
     "torch_empty_cache_steps": "no emptying of the allocator's cache",
 }
 """Keys that are simulated as if they were off, and what that means where they are on."""

@@ -34,7 +34,9 @@ def reading(path: Path, expected: str) -> Iterator[IO[bytes]]:
 
 
 def unpacked(file: IO[bytes]) -> IO[bytes]:
-    """The content of a file, unpacked if it is gzipped."""
+    """The content of a file, unpacked if it is gzipped; InputError for a pipe, whose beginning is read once."""
+    if not file.seekable():
+        raise InputError("found a pipe, expected a file", str(file.name))
     packed = file.read(len(_GZIP)) == _GZIP
     file.seek(0)
     return cast(IO[bytes], gzip.open(file)) if packed else file

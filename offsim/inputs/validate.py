@@ -31,6 +31,9 @@ _EXPECTED = {
     "dict": "a section of keys",
 }
 
+_FOLLOWS = "default_factory_not_called"
+"""A default that another key gives, which is a problem itself."""
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -50,7 +53,8 @@ def validate(document: Document, model: type[ModelT], data: Any = None, at: KeyP
     try:
         return model.model_validate(document.data if data is None else data)
     except ValidationError as error:
-        problems = [_problem(document, model, details, at) for details in error.errors(include_url=False)]
+        found = [each for each in error.errors(include_url=False) if each["type"] != _FOLLOWS]
+        problems = [_problem(document, model, details, at) for details in found]
     first = min(problems, key=lambda problem: (bool(problem.missing), document.mark(problem.path).line))
     if first.missing and len(problems) > 1:
         raise document.error(

@@ -21,8 +21,8 @@ from offsim.engine import (
     Tier,
     Usage,
 )
-from offsim.platform.platform import HOST, Platform
-from offsim.programs.transformer import Cost, Workload
+from offsim.platform.platform import GPU, HOST, Platform
+from offsim.programs.transformer import Bucket, Cost, Workload
 from offsim.states.block import Block
 
 ADAM_READS, ADAM_WRITES = 12, 12
@@ -59,6 +59,22 @@ class Rank:
         """The 16-bit parameters of each sub-group."""
         self._cores = platform.cores[platform.domain_of(number)]
         self._collectives = collectives
+        self.left: list[Operation] = []
+        """Copies from the GPU."""
+        self.came: list[Operation] = []
+        """Copies to the GPU."""
+        self.updates: list[tuple[Operation, float]] = []
+        """Adam of parts of sub-groups, in elements."""
+        self.gathered: dict[int, Operation] = {}
+        """Of each layer, the all-gather that no kernel has used yet."""
+        self.gathers: list[Operation] = []
+        """All-gathers that are of no layer."""
+        self.reduced: list[tuple[int, Bucket, Operation]] = []
+        """Of each iteration and bucket, what ends when its gradients are reduced."""
+        self.backward_from: dict[int, int] = {}
+        """Of each iteration, the first copy from the GPU in its last backward."""
+        self.uses: list[tuple[Operation, int, Sequence[Operation | None], Operation | None]] = []
+        """The first kernel of each pass of a layer, what wrote its parameters, and what gathered them."""
         self.host = Thread("host thread", number)
         self._streams: dict[str, Stream] = {}
         self._threads: dict[str, Thread] = {}
@@ -233,7 +249,9 @@ class Rank:
         else:
             usage = self.platform.memory_usage(HOST, self.number, 0.0, (traffic - ADAM_READS - ADAM_WRITES) * rate)
             usage += self.platform.memory_usage(tier, self.number, ADAM_READS * rate, ADAM_WRITES * rate)
-        return self._cpu("cpu_adam", name, elements, rate, usage, traffic * elements, subgroup, thread)
+        updated = self._cpu("cpu_adam", name, elements, rate, usage, traffic * elements, subgroup, thread)
+        self.updates.append((updated, elements))
+        return updated
 
     def torch_adam(self, elements: float, subgroup: int, tier: str = HOST, fused: bool = False) -> Operation:
         """PyTorch's own AdamW on fp32 state in a memory tier."""
@@ -338,6 +356,12 @@ class Rank:
             self._enqueue(operation, after, thread)
             after = [operation]
         assert operation is not None
+        if source == GPU:
+            self.left.append(operation)
+        elif destination == GPU:
+            self.came.append(operation)
+        if not pinned and self.engine.active is not None:
+            self.engine.active.busy = operation
         return operation
 
     def h2d(
@@ -409,6 +433,7 @@ class Rank:
         operation = Operation(
             self.compute_stream, "gpu_adam", name, seconds, usage, nbytes=ADAM_TRAFFIC * elements, subgroup=subgroup
         )
+        self.updates.append((operation, elements))
         return self._enqueue(operation, after)
 
     # Collectives over the data-parallel group (each returns None where the group is one rank). They share one
@@ -419,7 +444,13 @@ class Rank:
     ) -> Operation | None:
         """All-gather of a tensor of `nbytes`."""
         name = f"all-gather layer {layer}" if layer >= 0 else "all-gather vocabulary"
-        return self._ring("all_gather", name, nbytes, 1, layer, after, allocates)
+        operation = self._ring("all_gather", name, nbytes, 1, layer, after, allocates)
+        if operation is not None:
+            if layer >= 0:
+                self.gathered[layer] = operation
+            else:
+                self.gathers.append(operation)
+        return operation
 
     def reduce_scatter(self, nbytes: float, after: After = ()) -> Operation | None:
         """Reduce-scatter of a tensor of `nbytes`."""
@@ -510,6 +541,7 @@ class StorageDevice:
         operation = Operation(
             self.thread, "device_adam", name, elements / rate, usage, nbytes=nbytes, subgroup=subgroup
         )
+        self.rank.updates.append((operation, elements))
         return self.rank.engine.enqueue(operation, (), self.thread)
 
 

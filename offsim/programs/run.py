@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from offsim.engine import Code, Engine, Operation, OutOfMemory
+from offsim.engine.engine import TooManyOperations
+from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.layout import Layout
 from offsim.platform.platform import OrderAmongRanks, Platform
 from offsim.programs.checkpoints import Checkpoints
+from offsim.programs.checks import check_driven, check_run, explained
 from offsim.programs.rank import Collectives, Rank
 from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.training import Training
@@ -30,6 +34,12 @@ MAX_PERIODS = 8
 """Periods after which a run that does not repeat is given up."""
 CLOSE = 1e-9
 """Relative difference of times that are taken as equal: rounding."""
+
+
+MAX_OPERATIONS = 500_000
+"""Operations of a run, unless an argument or the environment variable OFFSIM_MAX_OPERATIONS says otherwise."""
+OPERATIONS_OF_A_LAYER = 12
+"""In a micro-step, on a rank: 54,184 in a hundred micro-steps of the 44 layers of dos_20b_4xh100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +103,44 @@ def run_training(
     stretch: Mapping[str, float] | None = None,
     checkpoint: Checkpoint | None = None,
     bounded: bool = True,
+    max_operations: int | None = None,
 ) -> Run:
     """Simulate iterations until they repeat; all ranks where they share something that has an order.
 
     Unless `bounded`, memory tiers have room beyond their capacity.
     """
+    most = most_operations(max_operations)
     try:
-        return _run(profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint, bounded)
+        return _run(profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint, bounded, most)
     except OrderAmongRanks:
-        return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint, bounded)
+        return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint, bounded, most)
+
+
+def most_operations(given: int | None = None) -> int:
+    """How many operations a run may have: as given, or as the environment says; InputError where that is no number."""
+    text = str(given) if given is not None else os.environ.get("OFFSIM_MAX_OPERATIONS") or str(MAX_OPERATIONS)
+    try:
+        most = float(text)
+    except ValueError:
+        most = math.nan
+    if not 1 <= most < math.inf:
+        where = "OFFSIM_MAX_OPERATIONS" if given is None else "max_operations"
+        raise InputError(f"found '{text[:40]}', expected a number of operations of at least 1", where)
+    return int(most)
+
+
+def check_size(layers: int, micro_steps: int, layout: Layout, most: int) -> None:
+    """Raise InputError for what would be too many operations, before anything is made."""
+    expected = OPERATIONS_OF_A_LAYER * layers * micro_steps * layout.simulated
+    if expected > most:
+        of = f"{layers:,} layers x {micro_steps:,} micro-steps x {layout.simulated:,} simulated ranks"
+        raise too_many(f"an iteration has about {expected:,} operations ({of})", most)
+
+
+def too_many(found: str, most: int) -> InputError:
+    """The error about too many operations; it names what raises the limit."""
+    how = "`offsim --max-operations N COMMAND ...`, max_operations=N in Python"
+    return InputError(f"{found}, expected at most {most:,}: more take minutes and gigabytes; raise it by {how}")
 
 
 def _run(
@@ -114,18 +153,21 @@ def _run(
     stretch: Mapping[str, float] | None,
     checkpoint: Checkpoint | None,
     bounded: bool,
+    most: int,
 ) -> Run:
-    engine = Engine(stretch)
+    engine = Engine(stretch, most)
     training = workload.training
     layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks)
+    check_size(workload.model.layers, training.micro_steps, layout, most)
     platform = Platform(engine, profile, layout)
     for tier in platform.tiers:
         tier.memory.grows = not bounded
     collectives = Collectives(layout.simulated)
     ranks = [Rank(engine, platform, number, workload, collectives) for number in range(layout.simulated)]
     run = Run(profile, workload, layout, engine, platform, ranks, schedule.forwards)
+    schedules: list[TrainingSchedule] = []
     try:
-        schedules = [schedule(options, workload, placed) for _ in ranks]
+        schedules += [schedule(options, workload, placed) for _ in ranks]
         run.unused = schedules[0].unused()
         iterations = Iterations(run, schedules, checkpoint)
         for rank in ranks:
@@ -133,10 +175,20 @@ def _run(
         engine.env.run()
         if not iterations.over:
             engine.check_ended()
+        check_driven(schedules)
+        check_run(run, schedules)
     except OutOfMemory as verdict:
         run.out_of_memory = verdict
         run.last = max((rank.iteration for rank in ranks), default=1)
         run.first = run.last
+    except (InputError, OrderAmongRanks):
+        raise
+    except TooManyOperations:
+        at = run.ranks[0].iteration
+        raise too_many(f"iteration {at} of {schedule.name} has begun its {most + 1:,}th operation", most) from None
+    except Exception as error:
+        check_driven(schedules)
+        raise explained(error, schedule, engine)  # noqa: B904  # its cause is what the schedule's code raised
     finally:
         engine.close()
     return run

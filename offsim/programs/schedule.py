@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.activations import rule_of
+from offsim.programs.driven import watch
 from offsim.programs.options import ScheduleOptions, declared
 from offsim.programs.rank import Rank
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup, Workload
@@ -99,6 +100,11 @@ class TrainingSchedule:
     """Keys of DeepSpeed's configuration that choose it, by dotted path."""
     special_build: ClassVar[bool] = False
     """Whether those keys choose it in a build of its own only, not in DeepSpeed as released."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if not cls.__module__.startswith("offsim."):  # tests watch our own: see tests/schedulers/conftest.py
+            watch(cls)
 
     def __init__(self, options: Any, workload: Workload, placed: Placed) -> None:
         self.options = options
@@ -256,7 +262,7 @@ class TrainingSchedule:
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         """Store the rank's share of a reduced bucket; `first` and `last` micro-step of an iteration."""
-        raise NotImplementedError
+        raise NotImplementedError("found no hook `gradient`, expected one")
 
     def after_backward(self, rank: Rank, last: bool) -> Code:
         """At the end of a backward pass, `last` of the iteration: wait for what it left."""
@@ -270,7 +276,7 @@ class TrainingSchedule:
 
     def update(self, rank: Rank) -> Code:
         """Update all of the rank's sub-groups, and tell when their 16-bit parameters are there (`written`)."""
-        raise NotImplementedError
+        raise NotImplementedError("found no hook `update`, expected one")
 
     def update_resident(self, rank: Rank, subgroups: Sequence[Subgroup]) -> Code:
         """Sub-groups whose state lives on the GPU: one AdamW each, and a cast into the bf16 parameters."""
@@ -289,6 +295,10 @@ class TrainingSchedule:
     def home_of(self, subgroup: Subgroup) -> str:
         """The tier of a sub-group's 16-bit parameters."""
         return self.placed.parameters
+
+    def state_tier(self, subgroup: Subgroup) -> str:
+        """The tier where a sub-group's optimizer state is between updates."""
+        return self.placed.optimizer[subgroup.index]
 
     def gather_updated(self, rank: Rank) -> Code:
         """In stages 1 and 2, the parameters that each rank has updated go to all."""

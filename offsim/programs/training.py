@@ -8,7 +8,7 @@ released after use; those of the last layers stay gathered between forward and b
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +25,9 @@ MAX_LIVE = 1_000_000_000
 """DeepSpeed's stage3_max_live_parameters and stage3_max_reuse_distance, in elements."""
 PREFETCH_LAYERS = 2
 """Layers whose gathers are issued while one is launched: each of its modules prefetches 50M elements."""
+NORM_ELEMENTS = 250_000_000
+"""Elements whose norm DeepSpeed takes at once."""
+FP64 = 8
 MAX_BUCKETS_IN_FLIGHT = 2
 """DeepSpeed's max_param_reduce_events: the host waits for the oldest when more than these are unfinished."""
 
@@ -37,6 +40,14 @@ BUCKET = "gradient bucket"
 REDUCED = "reduced gradients"
 WHOLE_GRADIENTS = "gradients of the whole model (bf16)"
 SCORES = "attention score buffer"
+
+
+class NotGathered(Exception):
+    """A kernel runs without parameters."""
+
+
+class GradientsDropped(Exception):
+    """Gradients are overwritten before anything has read them."""
 
 
 @dataclass(frozen=True)
@@ -90,23 +101,34 @@ class Training:
         inputs = schedule.kept_inputs * workload.hidden_bytes
         self.kept_bytes = [inputs if i < self.recomputed else activations for i in range(self.layers)]
         """What each layer's forward leaves to its backward: its input where it is recomputed, else all activations."""
-        part = activations / schedule.kept_inputs
-        self.passing_bytes = [part if i < self.recomputed else 0.0 for i in range(self.layers)]
-        """What a recomputed layer holds only while it runs."""
         self.bucket_elements = workload.training.reduce_bucket_size or BUCKET_ELEMENTS
         self.buckets = workload.buckets(self.bucket_elements)
         self.in_place = workload.by_layer and workload.training.data_parallel == 1
         """Whether gradients stay where backward leaves them: no bucket, no reduction."""
         if workload.by_layer:
             self.bucket_elements = max(bucket.elements for _, bucket in self.buckets)
+        self.reduced: dict[int, float] = {}
+        for layer, bucket in self.buckets:
+            self.reduced[layer] = max(self._reduced(bucket), self.reduced.get(layer, 0.0))
+        """Layer whose backward flushes a bucket -> what its reduction holds."""
+        self.reduced_in_mlp = {layer for layer, bucket in self.buckets if bucket.in_mlp}
+        """Layers that flush one in the MLP's backward, when attention holds what it has kept still."""
+        self.forward_bytes = self._passing(lambda _: workload.layer_forward_bytes)
+        """What a layer's forward holds beside what it keeps."""
+        self.backward_bytes = self._passing(self._backward_bytes)
+        """What a layer's backward holds beside what its forward has kept and what is reduced meanwhile."""
         rank.tier(placed.parameters).allocate(PARAMETERS, schedule.parameter_bytes * workload.resident)
         gpu = rank.gpu_memory
         gpu.allocate(BUCKET, BF16 * self.bucket_elements)
         if self.stage < 2:
             gpu.allocate(WHOLE_GRADIENTS, BF16 * workload.parameters)
-        gpu.allocate(SCORES, workload.scores_bytes)
+        gpu.allocate(SCORES, workload.score_buffer_bytes)
         self._in_flight: deque[Operation] = deque()
         self._vocabularies = 0
+        self._written: dict[int, list[Operation | None]] = {}
+        """What wrote the parameters of each layer that was fetched last."""
+        self._idle: dict[int, int] = {}
+        """Of each bucket, the micro-steps of the iteration in which its gradients went nowhere."""
 
     @cached_property
     def live(self) -> int:
@@ -140,6 +162,31 @@ class Training:
             self.rank.gpu_memory.free(GATHERED, self._vocabularies * self.vocab_bytes)
             self._vocabularies = 0
 
+    def _backward_bytes(self, layer: int) -> float:
+        """The most that a layer holds in backward, recomputation included, beside what is reduced meanwhile."""
+        workload, reduced = self.rank.workload, self.reduced.get(layer, 0.0)
+        again = workload.layer_forward_bytes if layer < self.recomputed else 0.0
+        flushing = workload.layer_flush_bytes - (0.0 if layer in self.reduced_in_mlp else reduced)
+        return max(max(again, workload.layer_backward_bytes) - reduced, flushing)
+
+    def _passing(self, most: Callable[[int], float]) -> list[float]:
+        """`most` of each layer without what it keeps; a recomputed layer has a part of it between two kept inputs."""
+        parts, kept = self.schedule.kept_inputs, self.rank.workload.layer_activation_bytes
+        inputs = self.rank.workload.hidden_bytes
+        layers = range(self.layers)
+        return [max(most(i) / parts - inputs if i < self.recomputed else most(i) - kept, 0.0) for i in layers]
+
+    def _reduced(self, bucket: Bucket) -> float:
+        """ZeRO-3's copy of several gradients in the order of ranks, and a gradient's share in fp64 for its norm.
+
+        DeepSpeed's `reduce_scatter_coalesced` and `_constant_buffered_norm2`.
+        """
+        if self.in_place:
+            return 0.0
+        alone = bucket.elements == bucket.largest * self.rank.workload.training.data_parallel
+        copied = self.stage == 3 and not alone
+        return BF16 * bucket.elements * copied + FP64 * min(bucket.largest, NORM_ELEMENTS)
+
     def _hold(self, occupant: str, nbytes: float) -> tuple[MemoryChange, ...]:
         return ((self.rank.gpu_memory, occupant, nbytes),) if nbytes else ()
 
@@ -156,7 +203,7 @@ class Training:
             for further in range(len(gathers), min(len(gathers) + PREFETCH_LAYERS, layer + self.live, self.layers)):
                 released = computed[further - self.live] if further >= self.live else None
                 gathers.append((yield from self._fetch(further, "forward", released)))
-            kept, passing = self.kept_bytes[layer], self._hold(WORKING_SET, self.passing_bytes[layer])
+            kept, passing = self.kept_bytes[layer], self._hold(WORKING_SET, self.forward_bytes[layer])
             for step in steps:
                 yield rank.launch(f"launch layer {layer}", costs.launch, layer)
                 frees = passing
@@ -170,6 +217,8 @@ class Training:
                     allocates=self._hold(ACTIVATIONS, kept) + passing,
                     frees=frees,
                 )
+                if step == steps[0]:
+                    self._used(current, layer, fetched=True)
                 yield from schedule.keep(rank, layer, step, kept, current)
             computed.append(current)
             if layer < self.layers - self.kept:
@@ -193,16 +242,17 @@ class Training:
         buckets = deque(self.buckets)
         logits_gradient = self._hold(WORKING_SET, BF16 * workload.logits_held)
         head_gradient = self._hold(WORKING_SET, BF16 * workload.vocab_elements)
-        ranks = workload.training.data_parallel
-        reduced = 0.0 if self.in_place else FP32 * self.bucket_elements / ranks
-        rank.gpu_memory.allocate(REDUCED, reduced)
-        for step in steps:
+        if last:
+            rank.backward_from[rank.iteration] = len(rank.left)
+        reduced = {layer: self._hold(REDUCED, nbytes) for layer, nbytes in self.reduced.items()}
+        flushed = head_gradient + reduced.get(self.layers, ())
+        for _ in steps:
             yield rank.launch("launch head backward", costs.launch)
             current = rank.compute(
                 "head backward",
                 costs.head_backward,
-                allocates=logits_gradient + (head_gradient if step == steps[0] else ()),
-                frees=logits_gradient + self._hold(LOSS, FP32 * workload.logits_held),
+                allocates=logits_gradient + flushed,
+                frees=logits_gradient + flushed + self._hold(LOSS, FP32 * workload.logits_held),
             )
         while buckets and buckets[0][0] == self.layers:
             yield from self._flush(buckets.popleft()[1], current, first, last)
@@ -210,42 +260,42 @@ class Training:
         for layer in reversed(range(self.layers - self.live, self.layers - self.kept)):
             gathers[layer] = yield from self._fetch(layer, "backward", None)
         before = current
-        gradients = BF16 * workload.layer_elements
         for layer in reversed(range(self.layers)):
             work, launches = costs.layer_backward, costs.launch
             if layer < self.recomputed:
                 again = costs.layer_forward
                 work = Cost(work.seconds + again.seconds, work.flops + again.flops, work.nbytes + again.nbytes)
                 launches *= 2
-            kept, passing = self.kept_bytes[layer], self._hold(WORKING_SET, self.passing_bytes[layer] + gradients)
+            kept, passing = self.kept_bytes[layer], self._hold(WORKING_SET, self.backward_bytes[layer])
+            passing += reduced.get(layer, ())
             for step in reversed(steps):
                 restored = yield from schedule.restore(rank, layer, step, kept)
                 yield rank.launch(f"launch layer {layer} backward", launches, layer)
                 final = step == steps[0]
-                frees = passing + (head_gradient if final and layer == self.layers - 1 else ())
-                frees += self._hold(ACTIVATIONS, kept) + (
+                frees = passing + self._hold(ACTIVATIONS, kept)
+                if final and layer < self.live:
                     # Module by module, what this layer gives back holds a layer further ahead.
-                    self._hold(GATHERED, self.gathered_bytes) if final and layer < self.live else ()
-                )
+                    frees += self._hold(GATHERED, self.gathered_bytes)
                 current = rank.compute(
                     f"layer {layer} backward", work, layer, [gathers[layer], restored], allocates=passing, frees=frees
                 )
                 schedule.ran(rank, layer, step, current)
+                if step == steps[-1]:
+                    self._used(current, layer, fetched=layer < self.layers - self.kept)
             schedule.release(rank, layer, "backward", current)
             if layer >= self.live:
                 gathers[layer - self.live] = yield from self._fetch(layer - self.live, "backward", before, ())
             before = current
             while buckets and buckets[0][0] == layer:
                 yield from self._flush(buckets.popleft()[1], current, first, last)
-        hidden = self._hold(ACTIVATIONS, 2 * workload.hidden_bytes)
+        hidden, flushed = self._hold(ACTIVATIONS, 2 * workload.hidden_bytes), reduced.get(-1, ())
         for _ in steps:
-            current = rank.compute("embedding backward", costs.embedding, frees=hidden)
+            current = rank.compute("embedding backward", costs.embedding, allocates=flushed, frees=hidden + flushed)
         for _, bucket in buckets:
             yield from self._flush(bucket, current, first, last)
         self._in_flight.clear()
         yield from schedule.after_backward(rank, last)
         yield rank.wait(rank.compute_stream, rank.reduce_stream)
-        rank.gpu_memory.free(REDUCED, reduced)
 
     def _fetch(
         self, layer: int, pass_: str, after: Operation | None, memory: tuple[MemoryChange, ...] | None = None
@@ -255,13 +305,23 @@ class Training:
         elements, behind = self.rank.workload.layer_elements, [after, *self._writes(layer)]
         return (yield from self.schedule.fetch(self.rank, Fetch(layer, pass_, elements, behind, memory)))
 
+    def _used(self, kernel: Operation, layer: int, fetched: bool) -> None:
+        """Note the first kernel of a pass through a layer, for the checks of the run."""
+        rank, gather = self.rank, None
+        if fetched and self.sharded and (gather := rank.gathered.pop(layer, None)) is None:
+            whole = self.gathered_bytes * (1 - 1 / rank.workload.training.data_parallel)
+            if not any(copy.layer == layer and copy.bytes >= whole for copy in rank.came):
+                raise NotGathered(f"'{kernel.name}' has no parameters: expected an all-gather of the layer by fetch")
+        rank.uses.append((kernel, layer, self._written[layer], gather))
+
     def _writes(self, layer: int) -> list[Operation | None]:
         """The operations that wrote a layer's parameters, which its kernels wait for."""
         rank, schedule = self.rank, self.schedule
         needed = [rank.parameters[index] for index in rank.workload.subgroups_of_layers[layer]]
         for block in needed:
             block.check(rank.iteration, schedule.lag)
-        return [block.since for block in needed] if schedule.waits_for_parameters else []
+        written = self._written[layer] = [block.since for block in needed] if schedule.waits_for_parameters else []
+        return written
 
     def _fetch_vocabulary(self, layer: int, after: Operation | None) -> Code:
         """The embedding at first, then the head, each fetched once an iteration."""
@@ -292,7 +352,22 @@ class Training:
         elif last:  # stages 0 and 1 accumulate all gradients, and reduce them once
             reduce = rank.reduce_scatter if self.stage else rank.all_reduce
             rank.wait_event(rank.reduce_stream, reduce(nbytes, after=[filled]))
+        tail = rank.reduce_stream.tail
+        assert tail is not None
+        if last:
+            rank.reduced.append((rank.iteration, bucket, tail))
+        known = len(rank.engine.operations)
         yield from self.schedule.gradient(rank, bucket, first, last)
+        if self.stage >= 2 and not (first and last):
+            self._moved(bucket, first, len(rank.engine.operations) > known)
         tail = rank.reduce_stream.tail
         assert tail is not None
         self._in_flight.append(tail)
+
+    def _moved(self, bucket: Bucket, first: bool, moved: bool) -> None:
+        """Whether gradients went anywhere: in all micro-steps of an iteration but one, in which they may stay."""
+        idle = self._idle[id(bucket)] = (0 if first else self._idle[id(bucket)]) + (not moved)
+        if idle > 1:
+            groups = ", ".join(str(index) for index, _ in bucket.shares)
+            problem = "gradients of several micro-steps went nowhere, expected `gradient` to add them up"
+            raise GradientsDropped(f"sub-groups {groups}: {problem}")

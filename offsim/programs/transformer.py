@@ -28,6 +28,7 @@ class Tensor:
 
     elements: int
     layer: int
+    in_mlp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,45 @@ class Subgroup:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Gradients reduced together: `elements` before reduce-scatter, and the rank's shares by sub-group index."""
+    """Gradients reduced together: `elements` before reduce-scatter, and the rank's shares by sub-group index.
+
+    `largest` is the rank's share of the largest gradient; `in_mlp` says whether one of an MLP overflows the bucket.
+    """
 
     elements: int
     shares: tuple[tuple[int, int], ...]
+    largest: int = 0
+    in_mlp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Bytes an element of a layer's attention matrices: each tensor kept for backward, and the most at once in a pass.
+
+    `buffer` is there all the time.
+    """
+
+    kept: tuple[int, ...] = ()
+    forward: int = 0
+    backward: int = 0
+    buffer: int = 0
+
+    @classmethod
+    def of(cls, model: Model) -> Scores:
+        """By how the model's attention is computed.
+
+        Kept are the softmax (in fp32 its 16-bit copy too) and with dropout a mask of 1 byte and the result
+        (Korthikanti et al. 2022, section 4.1). Forward has the scores beside. Backward has the gradient of what values
+        are multiplied by, then that of the softmax: in place in Megatron-LM's kernel, else in fp32 and 16 bits.
+        """
+        if model.flash_attention:
+            return cls()
+        kept: tuple[int, ...]
+        if model.softmax_fp32:
+            kept = (FP32, 1, BF16) if model.dropout else (FP32, BF16)
+            return cls(kept, sum(kept) + BF16, 2 * FP32 + BF16)
+        kept = (BF16, 1, BF16) if model.dropout else (BF16,)
+        return cls(kept, sum(kept) + BF16, sum(kept) + BF16, BF16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +185,7 @@ class Workload:
             h * m.ffn_hidden // tp,  # down projection
         )
         vocab = m.vocab * h // tp
-        layers = [Tensor(elements, index) for index in range(m.layers) for elements in layer]
+        layers = [Tensor(elements, index, i > 4) for index in range(m.layers) for i, elements in enumerate(layer)]
         head = [] if m.tied_embeddings else [Tensor(vocab, m.layers)]
         return [Tensor(vocab, -1), *layers, Tensor(h, m.layers), *head]  # embedding, layers, final norm, head
 
@@ -228,7 +264,9 @@ class Workload:
             for _, share, subgroup in members:
                 shares[subgroup] = shares.get(subgroup, 0) + share
             flushed_by = layers[seen - 1] if self.by_layer else layers[seen] if seen < len(layers) else -1
-            buckets.append((flushed_by, Bucket(sum(m[0] for m in members), tuple(shares.items()))))
+            in_mlp = not self.by_layer and seen < len(layers) and self.tensors[-1 - seen].in_mlp
+            largest = max(share for _, share, _ in members)
+            buckets.append((flushed_by, Bucket(sum(m[0] for m in members), tuple(shares.items()), largest, in_mlp)))
         return buckets
 
     # Kernels. Element-wise kernels are counted by the tensors that they read and write.
@@ -335,24 +373,82 @@ class Workload:
         """One hidden state of a micro-batch in bf16: what checkpointing keeps of a layer."""
         return BF16 * self.tokens * self.model.hidden
 
+    @cached_property
+    def scores(self) -> Scores:
+        """What attention holds of its matrices; a fused kernel never stores them."""
+        return Scores.of(self.model)
+
     @property
-    def scores_bytes(self) -> float:
-        """The attention matrices of one layer in bf16; a fused kernel never stores them."""
-        return 0.0 if self.model.flash_attention else BF16 * self.attention_scores
+    def score_buffer_bytes(self) -> float:
+        """The static buffer that Megatron-LM's attention multiplies queries by keys with."""
+        return self.scores.buffer * self.attention_scores
+
+    @property
+    def _attention_tensors(self) -> list[float]:
+        """Elements (of 2 bytes) that attention keeps: its norm's input and output; query, key, value, context."""
+        m = self.model
+        whole, split = self.tokens * m.hidden, self.tokens * m.hidden / self._tp
+        # Without a fused kernel, each key-value head is repeated for its query heads.
+        keys = self.tokens * self.kv_hidden / self._tp if m.flash_attention else split
+        mask = [whole / BF16] if m.dropout else []
+        return [whole] * 2 + [split, keys, keys, split] + mask
+
+    @property
+    def _mlp_tensors(self) -> list[float]:
+        """Elements (of 2 bytes) that the MLP keeps: its norm's input and output; projections, activation, product."""
+        m = self.model
+        whole, wide = self.tokens * m.hidden, self.tokens * m.ffn_hidden / self._tp
+        mask = [whole / BF16] if m.dropout else []
+        swiglu = 3 if m.fused_swiglu else 4  # a fused kernel computes the activation of the gate again
+        return [whole] * 2 + [wide] * (swiglu if m.swiglu else 2) + mask
 
     @property
     def layer_tensors(self) -> list[float]:
-        """Elements of each tensor that one layer keeps for its backward when nothing is recomputed.
+        """Elements (of 2 bytes) of each tensor that one layer keeps for its backward when nothing is recomputed.
 
-        Two norms and two residuals; query, key, value (expanded to all heads) and context; the MLP's projections; the
-        scores.
+        Korthikanti et al. 2022, equations 1 and 2: with dropout, a GELU and heads of their own for keys and values,
+        together tokens x hidden x (10 + 24 / t) bytes and 5 bytes for each element of the attention matrices.
         """
-        m = self.model
-        whole, split = self.tokens * m.hidden, self.tokens * m.hidden / self._tp
-        mlp = [self.tokens * m.ffn_hidden / self._tp] * (3 if m.swiglu else 2)
-        return [whole] * 4 + [split] * 4 + mlp + ([] if m.flash_attention else [self.attention_scores])
+        scores = [nbytes / BF16 * self.attention_scores for nbytes in self.scores.kept]
+        return [*self._attention_tensors, *self._mlp_tensors, *scores]
 
-    @property
+    @cached_property
     def layer_activation_bytes(self) -> float:
         """What one layer keeps for its backward when nothing is recomputed."""
         return BF16 * sum(self.layer_tensors)
+
+    @cached_property
+    def layer_forward_bytes(self) -> float:
+        """The most that a layer's forward holds at once: in attention with the scores, or at its end."""
+        attention = BF16 * sum(self._attention_tensors) + self.scores.forward * self.attention_scores
+        return max(attention, self.layer_activation_bytes)
+
+    @cached_property
+    def layer_backward_bytes(self) -> float:
+        """The most that a layer's backward holds at once, from all that the layer keeps on.
+
+        In the MLP all of that, with the gradients of its projections (in their place if SwiGLU is fused: with that of
+        its result); then in attention what that keeps, the gradients of its matrices and of context and values. The
+        residual's gradient takes the place of the last layer's output.
+        """
+        m = self.model
+        split = self.tokens * m.hidden / self._tp
+        attention = BF16 * (sum(self._attention_tensors) + 2 * split) + self.scores.backward * self.attention_scores
+        mlp = self._projections / (2 if m.swiglu and m.fused_swiglu else 1)
+        return max(self.layer_activation_bytes + mlp, attention)
+
+    @cached_property
+    def layer_flush_bytes(self) -> float:
+        """What a layer holds in backward when the up projection's gradient, the largest, has been computed.
+
+        What attention keeps; the MLP's norm's input and output, the gradients of projections and weights.
+        """
+        m = self.model
+        weights = BF16 * (2 if m.swiglu else 1) * m.hidden * m.ffn_hidden / self._tp
+        kept = BF16 * sum(self._attention_tensors) + sum(self.scores.kept) * self.attention_scores
+        return kept + self._projections + 2 * self.hidden_bytes + weights
+
+    @property
+    def _projections(self) -> float:
+        """Bytes of the up projections' results, and of their gradients."""
+        return BF16 * (2 if self.model.swiglu else 1) * self.tokens * self.model.ffn_hidden / self._tp

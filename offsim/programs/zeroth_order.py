@@ -71,7 +71,7 @@ class ZerothOrder:
         gpu.allocate(VOCABULARY, width * (self.head_elements + (0 if tied else workload.vocab_elements)))
         gpu.allocate(ACTIVATIONS, PASSES * 2 * width / BF16 * workload.hidden_bytes)
         scores = 0.0 if workload.model.flash_attention else SCORE_BYTES * workload.attention_scores
-        others = workload.layer_activation_bytes - workload.scores_bytes
+        others = workload.layer_activation_bytes - sum(workload.scores.kept) * workload.attention_scores
         gpu.allocate(WORKING_SET, width / BF16 * others + scores)
         gpu.allocate(LOSS, PASSES * (width + 2 * FP32) * workload.logits)
 

@@ -23,27 +23,28 @@ def simulate(
     all_ranks: bool = False,
     profile: HardwareProfile | None = None,
     stretch: Mapping[str, float] | None = None,
+    max_operations: int | None = None,
 ) -> Result:
     """Simulate a training iteration in the steady state.
 
     `overrides` are `section.key=value` strings. If the ranks of a node are alike, one stands for all, unless
     `all_ranks`. `profile` replaces the scenario's. `stretch` multiplies the time of all activities of a kind, named as
-    in the timeline: {"cpu_adam": 1.3}. Raises InputError for wrong input; running out of memory is a result
-    (`Result.verdict`), not an error.
+    in the timeline: {"cpu_adam": 1.3}. `max_operations` bounds the size of the simulation. Raises InputError for wrong
+    input and for a schedule's mistake; running out of memory is a result (`Result.verdict`), not an error.
     """
     chosen = load_scenario(scenario, overrides)
     on_profile = profile or scenario_profile(chosen)
-    run = run_scenario(chosen, on_profile, all_ranks, stretch)
+    run = run_scenario(chosen, on_profile, all_ranks, stretch, max_operations=max_operations)
 
     def attempt(changed: Scenario) -> float | None:
         same = profile if changed.hardware == chosen.hardware else None
-        other = simulate(changed, all_ranks=all_ranks, profile=same, stretch=stretch)
+        other = simulate(changed, all_ranks=all_ranks, profile=same, stretch=stretch, max_operations=max_operations)
         return other.iteration_s if other.fits else None
 
     def unbounded() -> Run:
-        return run_scenario(chosen, on_profile, all_ranks, stretch, bounded=False)
+        return run_scenario(chosen, on_profile, all_ranks, stretch, bounded=False, max_operations=max_operations)
 
     def on(other: HardwareProfile) -> Result:
-        return simulate(chosen, all_ranks=all_ranks, profile=other, stretch=stretch)
+        return simulate(chosen, all_ranks=all_ranks, profile=other, stretch=stretch, max_operations=max_operations)
 
     return Result(chosen, run, attempt, unbounded, on)

@@ -81,11 +81,11 @@ class OffloadSchedule(TrainingSchedule):
     def upload_and_cast(self, rank: Rank, subgroup: Subgroup, pinned: bool = True) -> Code:
         """fp32 parameters go to the GPU, which casts them; the host waits for the copy."""
         nbytes = FP32 * subgroup.elements
-        upload = rank.h2d(rank.stream("upload"), nbytes, "upload parameters", subgroup.index, pinned=pinned)
+        yield rank.h2d(rank.stream("upload"), nbytes, "upload parameters", subgroup.index, pinned=pinned)
         nbytes += BF16 * subgroup.elements
-        cast = rank.elementwise(rank.compute_stream, "d2d", nbytes, "cast parameters", subgroup.index, [upload])
-        self.written(rank, subgroup, cast)
-        yield upload
+        self.written(
+            rank, subgroup, rank.elementwise(rank.compute_stream, "d2d", nbytes, "cast parameters", subgroup.index)
+        )
 
     def start_update(self, rank: Rank) -> Code:
         """The first sub-group on the CPU takes longer."""

@@ -7,6 +7,8 @@ alone are kept in reality, every layer's here. CPU Adam is taken to be as fast a
 
 from __future__ import annotations
 
+from typing import Any
+
 from offsim.engine import Code, Operation
 from offsim.programs.rank import Rank
 from offsim.programs.schedule import Fetch
@@ -32,6 +34,10 @@ class MegaTrain(LayersInHost):
     gradients_with_state = False
     layers_ahead = 2
     keeps_last_layers = False
+
+    @classmethod
+    def updates_early(cls, options: Any) -> bool:
+        return False
 
     def place(self, rank: Rank) -> None:
         super().place(rank)

@@ -67,6 +67,9 @@ class PatrickStar(Chunked):
     def home_of(self, subgroup: Subgroup) -> str:
         return GPU if subgroup.index in self.resident else super().home_of(subgroup)
 
+    def state_tier(self, subgroup: Subgroup) -> str:
+        return GPU if subgroup.index in self.resident else super().state_tier(subgroup)
+
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         """In the chunk of the parameters; to host memory where there are more to come, or no chunk."""
         yield from super().gradient(rank, bucket, first, last)

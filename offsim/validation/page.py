@@ -45,7 +45,7 @@ WORST = 10
 LARGE = 0.15
 SHOWN_SERIES = "20B ratio 1 deep_optimizer_states stride 2"
 SHOWN_PHASES = ("backward", "step", "iteration")
-SHOWN_SCENARIO = "dos_20b_4xh100"
+SHOWN_SCENARIO = "dos_13b_4xa100"
 SHOWN_SCHEDULERS = ("zero3_offload", "zero3_offload_async_grads", "deep_optimizer_states")
 MARKS = ("<!-- accuracy -->\n", "<!-- /accuracy -->")
 

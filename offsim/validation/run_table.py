@@ -23,7 +23,7 @@ from offsim.platform.platform import GPU, HOST
 from offsim.platform.profiles import load_profile
 from offsim.programs.options import declared
 from offsim.programs.schedule import TrainingSchedule
-from offsim.scenario import Scenario, scenario_profile
+from offsim.scenario import Model, Scenario, Training, scenario_profile
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
 
 MAX_BYTES = 64_000_000
@@ -52,9 +52,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "scheduler": ("scheduler", "name"),
 }
 OPTIONAL_KEYS: dict[str, tuple[str, ...]] = {
-    "zero_stage": ("training", "zero_stage"),
-    "reduce_bucket_size": ("training", "reduce_bucket_size"),
-    "loss_chunks": ("training", "loss_chunks"),
+    name: (section, name)
+    for section, model in (("model", Model), ("training", Training))
+    for name in model.model_fields
+    if (section, name) not in _KEYS.values()
 }
 """As `_KEYS`, of columns that a table may lack, and whose cells may be empty."""
 _FLAGS = ("swiglu", "untied", "checkpointing", "flash_attn")

@@ -279,9 +279,7 @@ def _numbers(result: Result, peaks: Sequence[TierPeak]) -> tuple[Number, ...]:
         Number("tokens/s", f"{result.tokens_per_s:,.0f}", plural(result.gpus, "GPU")),
         Number("tokens a day", engineering(float(f"{result.tokens_per_day:.3g}")), "of iterations alone"),
         Number("TFLOP/s per GPU", f"{result.tflops_per_gpu:.1f}", "model FLOPs, without recomputation"),
-        Number(
-            "MFU", format_percent(result.mfu), "model FLOPs over the datasheet's dense bf16 peak (PaLM, appendix B)"
-        ),
+        Number("MFU", format_percent(result.mfu), "of the datasheet's dense bf16 peak"),
         *(
             Number("cost per 1e9 tokens", money(cost), f"at {result.scenario.price_per_gpu_hour:g} per GPU hour")
             for cost in [result.cost_per_1e9_tokens]

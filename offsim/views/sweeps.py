@@ -43,6 +43,8 @@ MOST_NAMED = 4
 MOST_LABELLED = 16
 """More columns of cells have no room for numbers or for all names."""
 SPREAD = 5.0  # the ratio of times above which their axis is logarithmic
+WIDER_PT = 3.0
+Points = list[tuple[float, float]]
 LEVEL: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.0, "marker": "none"}
 
 
@@ -131,7 +133,8 @@ def plot_lines(
 ) -> Picture:
     """Draw a column over one axis of the table, a line per value of `by`; what does not fit is left out.
 
-    What does not have the axis, as a scheduler without the option, is a dashed level.
+    What does not have the axis, as a scheduler without the option, is a dashed level. A line that others cover is
+    wider, so that it shows beside them.
     """
     x, by = column_of(table, x), column_of(table, by)
     best = _best(table, [x, by], value)
@@ -144,14 +147,18 @@ def plot_lines(
     legend = Legend(handles, width_in)
     picture = Picture(width_in, height_in)
     axes = _axes_above(picture, legend, _header_in(title))
-    for name, look, handle in zip(lines, looks, handles, strict=True):
-        own = best[best[by] == name]
-        for level in own.loc[own[x].isna(), value] * quantity.scale:
+    placed = best.dropna(subset=[x])
+    points = [
+        sorted(zip((at[place] for place in own[x]), own[value] * quantity.scale, strict=True))
+        for own in (placed[placed[by] == name] for name in lines)
+    ]
+    for index, (name, look, handle) in enumerate(zip(lines, looks, handles, strict=True)):
+        for level in best.loc[best[by].eq(name) & best[x].isna(), value] * quantity.scale:
             axes.axhline(level, **(look | LEVEL), gid=shown(name))
-        own = own.dropna(subset=[x])
-        points = sorted(zip((at[place] for place in own[x]), own[value] * quantity.scale, strict=True))
-        if points:
-            axes.plot(*np.transpose(points), gid=shown(name), **look)
+        if points[index]:
+            covering = sum(_meet(points[index], later) for later in points[index + 1 :])
+            wider = {size: look[size] + WIDER_PT * covering for size in ("linewidth", "markersize")}
+            axes.plot(*np.transpose(points[index]), gid=shown(name), **(look | wider))
         else:
             handle.set(**LEVEL)
     axes.set_ylim(0, 1.08 * quantity.scale * best[value].max() if len(best) else 1.0)
@@ -234,6 +241,12 @@ def _colours_of(names: Sequence[Any]) -> list[int]:
     """The place of each name's colour: a scheduler has the same in all pictures."""
     known = available_schedulers()
     return [known.index(name) for name in names] if set(names) <= set(known) else list(range(len(names)))
+
+
+def _meet(points: Points, others: Points) -> bool:
+    """Whether lines have a point in common, to what can be seen."""
+    heights = dict(others)
+    return any(x in heights and np.isclose(y, heights[x], rtol=5e-3) for x, y in points)
 
 
 def _look(index: int) -> dict[str, Any]:

@@ -61,8 +61,9 @@ def plot_timeline(
     if shown.empty:
         raise ValueError(f"rank {rank} does nothing from {start:g} to {end:g} s")
     panel, streams = timeline_panel(shown, phases, 0.21)
+    left, simulated = left_margin(streams), "iteration" in rows
     picture, (axes,) = panels_over_time(
-        [panel], start, end, width_in=width_in, left_in=left_margin(streams), title=title, neighbours=True
+        [panel], start, end, width_in=width_in, left_in=left, title=title, neighbours=simulated
     )
     draw_activities(axes, shown, streams, numbers=True)
     return picture
@@ -147,7 +148,8 @@ def draw_activities(axes: Axes, rows: pd.DataFrame, streams: Sequence[str], *, n
     groups = grouped_streams(rows["stream"], rows["activity"])
     for i, (above, below) in enumerate(pairwise(streams)):
         if groups[above] != groups[below]:
-            axes.axhline(i + 0.5, color="#DDDDDD", linewidth=0.5, zorder=1, gid="group")
+            ends = axes.get_xlim()[0], float(rows["end_s"].max())
+            axes.plot(ends, (i + 0.5, i + 0.5), color="#DDDDDD", linewidth=0.5, zorder=1, gid="group", scalex=False)
     row_of = {stream: i for i, stream in enumerate(streams)}
     place = rows["stream"].map(row_of).to_numpy(dtype=float)
     start, end = rows["start_s"].to_numpy(dtype=float), rows["end_s"].to_numpy(dtype=float)

@@ -160,7 +160,8 @@ def test_activations_leave_and_come_back_but_for_the_last_layer(checkpointing: b
 
 
 def test_activations_elsewhere_free_the_gpu() -> None:
-    there, here = (with_activations(tier, activation_checkpointing=False) for tier in ("host", GPU))
+    batch = {"micro_batch": 8, "global_batch": 16, "activation_checkpointing": False}
+    there, here = (with_activations(tier, **batch) for tier in ("host", GPU))
     workload = here.run.workload
     gone = here.peaks[0].bytes - there.peaks[0].bytes
     layers = workload.model.layers

@@ -27,6 +27,7 @@ MODEL = {
     "kv_heads": 4,
     "vocab": 50304,
     "sequence": 2048,
+    "flash_attention": False,
 }
 GPU = Gpu(
     memory_bytes=80e9,
@@ -245,17 +246,76 @@ def test_model_flops_are_six_per_parameter_and_token() -> None:
     assert w.model_flops() == 6 * matrices * 2048 + 40 * 12 * 2048**2 * 5120
 
 
-def test_flash_attention_neither_moves_nor_keeps_scores() -> None:
-    plain, flash = workload(), workload(flash_attention=True)
-    scores = 2 * 64 * 2048**2
-    assert plain.scores_bytes == scores
-    assert flash.scores_bytes == 0
-    assert plain.layer_activation_bytes - flash.layer_activation_bytes == scores
-    # Traffic of flash attention grows with the sequence, that of plain attention with its square.
-    for short, growth in ((flash, 2), (plain, 4)):
+def test_traffic_of_flash_attention_grows_with_the_sequence_that_of_plain_attention_with_its_square() -> None:
+    for short, growth in ((workload(flash_attention=True), 2), (workload(), 4)):
         long = workload(flash_attention=short.model.flash_attention, sequence=4096)
         for attention in (Workload._attention_forward, Workload._attention_backward):
             assert moved(attention(long)) == growth * moved(attention(short))
+
+
+# Activations: bytes in units of tokens x hidden, and of elements of the attention matrices
+
+GPT = {"swiglu": False, "kv_heads": 64}
+UNFUSED = [  # softmax in fp32, dropout; kept, most in forward, most in backward, static buffer
+    (False, False, 2, 4, 4, 2),
+    (False, True, 5, 7, 7, 2),
+    (True, False, 6, 8, 10, 0),
+    (True, True, 7, 9, 10, 0),
+]
+
+
+@pytest.mark.parametrize("tensor_parallel", [1, 2, 8])
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_a_layer_keeps_what_korthikanti_et_al_count(micro_batch: int, tensor_parallel: int) -> None:
+    """Reducing Activation Recomputation, 2022, equations 1 and 2: s b h (10 + 24 / t + 5 a s / h t)."""
+    w = workload(micro_batch, tensor_parallel=tensor_parallel, dropout=True, **GPT)
+    scores = 5 * 64 * 2048 / 5120 / tensor_parallel
+    assert w.layer_activation_bytes == pytest.approx(w.tokens * 5120 * (10 + 24 / tensor_parallel + scores))
+    assert w.hidden_bytes == w.tokens * 5120 * 2  # section 5: full recomputation keeps 2 s b h
+
+
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+@pytest.mark.parametrize(("softmax_fp32", "dropout", "kept", "forward", "backward", "buffer"), UNFUSED)
+def test_unfused_attention_holds_its_matrices(
+    softmax_fp32: bool, dropout: bool, kept: int, forward: int, backward: int, buffer: int, tensor_parallel: int
+) -> None:
+    """At a sequence so long that the matrices are all that counts."""
+    long = {"sequence": 2**22, "dropout": dropout, "tensor_parallel": tensor_parallel}
+    w = workload(softmax_fp32=softmax_fp32, **long)
+    fused = workload(softmax_fp32=softmax_fp32, flash_attention=True, kv_heads=64, **long)
+    matrices = 64 / tensor_parallel * 2**44
+    assert w.layer_activation_bytes - fused.layer_activation_bytes == kept * matrices
+    assert w.layer_forward_bytes == pytest.approx(forward * matrices, rel=1e-2)
+    assert w.layer_backward_bytes == pytest.approx(backward * matrices, rel=1e-2)
+    assert w.score_buffer_bytes == buffer * matrices
+    assert fused.score_buffer_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "kept", "backward"),
+    [
+        ({"swiglu": False}, 4 + 2 * 4, 4),  # gradient of the activation's input
+        ({}, 4 + 4 * 4, 2 * 4),  # gate, its activation, up and product; gradients of two
+        ({"fused_swiglu": True}, 4 + 3 * 4, 4),  # the activation is computed again; gradients in place
+    ],
+)
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+def test_layers_with_fused_attention(model: dict[str, Any], kept: int, backward: int, tensor_parallel: int) -> None:
+    """Of tokens x hidden elements: two norms' inputs and outputs are whole; query, key, value, context, MLP split."""
+    w = workload(tensor_parallel=tensor_parallel, flash_attention=True, kv_heads=64, **model)
+    split = 2 * 2048 * 5120 / tensor_parallel
+    assert w.layer_activation_bytes == 4 * w.hidden_bytes + kept * split
+    assert w.layer_forward_bytes == w.layer_activation_bytes  # nothing else is made
+    assert w.layer_backward_bytes - w.layer_activation_bytes == backward * split
+
+
+def test_keys_and_values_are_repeated_for_their_heads_only_without_a_fused_kernel() -> None:
+    def growth(flash: bool) -> float:
+        grouped, full = (workload(flash_attention=flash, kv_heads=heads) for heads in (4, 64))
+        return full.layer_activation_bytes - grouped.layer_activation_bytes
+
+    assert growth(False) == 0
+    assert growth(True) == 2 * 2 * 2048 * (5120 - 320)
 
 
 @pytest.mark.parametrize("flash", [True, False])

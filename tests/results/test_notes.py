@@ -14,7 +14,7 @@ from offsim.engine import Code
 from offsim.programs.rank import Rank
 from offsim.programs.run import MAX_PERIODS
 from offsim.programs.schedule import TrainingSchedule
-from offsim.programs.transformer import Bucket
+from offsim.programs.transformer import BF16, Bucket
 from offsim.schedulers.registry import BUILT_IN
 
 
@@ -29,14 +29,15 @@ class Growing(TrainingSchedule):
         self.iterations = 0
 
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
-        yield from ()
+        yield rank.d2h(rank.reduce_stream, BF16 * self.elements(bucket), "gradients")
 
     def update(self, rank: Rank) -> Code:
         self.iterations += 1
         yield rank.move(self.iterations * self.log_bytes, "gpu", "host", "log")
         for subgroup in self.subgroups:
-            self.written(rank, subgroup, rank.cpu_adam(subgroup.elements, subgroup.index))
-        yield rank.wait(rank.host)
+            yield rank.cpu_adam(subgroup.elements, subgroup.index)
+            upload = rank.h2d(rank.stream("upload"), BF16 * subgroup.elements, "upload parameters", subgroup.index)
+            self.written(rank, subgroup, upload)
 
 
 class GrowingInTurn(Growing):

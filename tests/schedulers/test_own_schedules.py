@@ -12,16 +12,15 @@ import pytest
 from conformance import Case, facts
 
 from offsim.engine import Code, Operation
-from offsim.engine.engine import Deadlock
 from offsim.inputs.fields import Count
 from offsim.platform.platform import HOST
+from offsim.programs.checks import ScheduleError
 from offsim.programs.options import ScheduleOptions
 from offsim.programs.rank import Rank
 from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import BF16, FP32, Bucket, Subgroup
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.registry import BUILT_IN
-from offsim.states.block import StaleState
 from offsim.states.pool import Pool
 
 
@@ -141,7 +140,8 @@ class Scattered(Swapped):
     period = 1
 
     def update(self, rank: Rank) -> Code:
-        yield from ()
+        for subgroup in self.subgroups:
+            yield rank.cpu_adam(subgroup.elements, subgroup.index)
         for subgroup in self.subgroups:
             stream, nbytes = rank.stream(f"upload {subgroup.index}"), 40 * FP32 * subgroup.elements
             copy = rank.h2d(stream, nbytes / (1 + subgroup.index), "upload parameters", subgroup.index)
@@ -191,6 +191,7 @@ class Late(NoOffload):
     def update(self, rank: Rank) -> Code:
         yield from ()
         for subgroup in self.subgroups:
+            rank.gpu_adam(subgroup.elements, subgroup.index)
             if rank.iteration > 1:
                 self.written(rank, subgroup, None, rank.iteration - 1)
 
@@ -231,7 +232,7 @@ def test_parameters_that_are_too_old_are_an_error() -> None:
     message = (
         r"iteration 2 reads the parameters of sub-group 0 as the update of iteration 0 left them; expected that of "
     )
-    with pytest.raises(StaleState, match=message + r"iteration 1 or later \(lag 0\)"):
+    with pytest.raises(ScheduleError, match=message + r"iteration 1 or later \(lag 0\)"):
         Case("stale").simulate()
 
 
@@ -240,7 +241,7 @@ def test_parameters_may_be_as_old_as_the_lag() -> None:
     with conformance.reads_of_parameters() as reads:
         Case("late").simulate()
     assert max(behind for _, _, behind, _ in reads) == 1
-    with patch.object(Late, "lag", 0), pytest.raises(StaleState):
+    with patch.object(Late, "lag", 0), pytest.raises(ScheduleError):
         Case("late").simulate()
 
 
@@ -252,7 +253,8 @@ def test_bytes_that_move_unsaid_are_found() -> None:
 
 
 def test_buffers_that_are_never_given_back_are_a_deadlock() -> None:
-    with pytest.raises(Deadlock, match=r"host thread of rank 0 waits for 'read state', which never ends"):
+    stuck = r"host thread of rank 0 waits for 'read state', which waits for room in swap buffers"
+    with pytest.raises(ScheduleError, match=rf"test_own_schedules.py:\d+: scheduler stuck, update of .*: {stuck}"):
         Case("stuck").simulate()
 
 

@@ -60,7 +60,7 @@ class InTurn(TrainingSchedule):
     def update(self, rank: Rank) -> Code:
         yield from ()
         for subgroup in self.subgroups:
-            self.written(rank, subgroup, None)
+            self.written(rank, subgroup, rank.gpu_adam(subgroup.elements, subgroup.index))
 
 
 PEAK = 1e13

@@ -28,7 +28,8 @@ def test_a_row_is_a_scenario(make_table):
     assert scenario.hardware == "polaris-4xa100"
     assert scenario.model.model_dump() == {
         "layers": 2, "hidden": 512, "ffn_hidden": 1024, "heads": 8, "kv_heads": 4, "vocab": 1024, "sequence": 128,
-        "swiglu": True, "tied_embeddings": False, "flash_attention": False,
+        "swiglu": True, "fused_swiglu": False, "tied_embeddings": False,
+        "flash_attention": False, "softmax_fp32": False, "dropout": False,
     }  # fmt: skip
     assert scenario.training.model_dump() == {
         "micro_batch": 2, "global_batch": 8, "data_parallel": 4, "tensor_parallel": 1, "activation_checkpointing": True,

@@ -72,6 +72,18 @@ def test_lines_have_the_tables_points_and_a_level_for_what_lacks_the_axis(table:
     assert set(np.asarray(level.get_ydata()).tolist()) == {3.0}
 
 
+def test_a_line_under_another_shows_beside_it() -> None:
+    seconds = {"under": [2.0, 3.0], "over": [2.0, 3.001], "apart": [1.0, 1.5]}
+    rows = [{"scheduler": name, "link": x, "iteration_s": y} for name, ys in seconds.items() for x, y in enumerate(ys)]
+    widths = {
+        line.get_gid(): line.get_linewidth()
+        for line in plot_lines(pd.DataFrame(rows).assign(fits=True), "link").axes[0].lines
+    }
+    drawn = list(widths)
+    first, second = sorted(("under", "over"), key=drawn.index)
+    assert widths[first] > widths[second] == widths["apart"]
+
+
 def test_factors_are_placed_by_size_and_words_as_they_come() -> None:
     table = pd.DataFrame({"link": ["x4", "x1", "x2"], "scheduler": "a", "iteration_s": [1.0, 4.0, 2.0], "fits": True})
     (line,) = plot_lines(table, "link").axes[0].lines

@@ -76,6 +76,8 @@ def test_work_beyond_the_iteration_is_named(dos: Any, texts: Texts) -> None:
     assert texts(figure, "phase")[:2] == ["previous", "iteration"]
     assert edges(figure, "iteration") == [0.0, end]
     assert "left over from the previous iteration" in caption(figure)
+    measured = dos.timeline.drop(columns="iteration")
+    assert "iteration" not in texts(plot_timeline(measured, dos.phases), "phase")
     inside = dos.timeline[dos.timeline["end_s"] <= end]
     assert "iteration" not in texts(plot_timeline(inside, dos.phases), "phase")
     compared = plot_comparison([("late", dos.timeline, dos.phases)])

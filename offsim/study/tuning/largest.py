@@ -48,15 +48,14 @@ def largest_models(scenario: Scenario, question: Question, mapper: Mapper = map)
     Unless it names dimensions, these are all options with values to try, at a micro-batch of 1. More layers or a wider
     shape are taken to need more memory. Raises InputError for unknown dimensions.
     """
-    asked = question
-    if question.over is None:
-        asked = replace(question, values={"micro_batch": [1], **question.values})
-    space = Space(scenario, asked.over, asked.values, grow_batch=False)
+    values = question.values if question.over is not None else {"micro_batch": [1], **question.values}
+    space = Space(scenario, question.over, values, grow_batch=False)
+    if question.over is None and "subgroup_size" not in values:
+        space.dimensions.remove("subgroup_size")
     by_scheduler: dict[str, list[Candidate]] = {}
     for candidate in space:
-        if asked.over is not None or candidate.scenario.training.subgroup_size == scenario.training.subgroup_size:
-            by_scheduler.setdefault(candidate.scenario.scheduler.name, []).append(candidate)
-    found = list(mapper(partial(_largest, headroom=asked.headroom), list(by_scheduler.values())))
+        by_scheduler.setdefault(candidate.scenario.scheduler.name, []).append(candidate)
+    found = list(mapper(partial(_largest, headroom=question.headroom), list(by_scheduler.values())))
     models = [one for one in found if one is not None]
     models.sort(key=lambda one: (-one.parameters, one.outcome.iteration_s))
     none = [name for name, one in zip(by_scheduler, found, strict=True) if one is None]

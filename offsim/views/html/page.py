@@ -31,8 +31,6 @@ from offsim.views.wording import tiers_of_rank
 
 HERE = Path(__file__).parent
 SCRIPTS = ("format", "series", "paint", "view", "plot", "timeline", "bandwidth", "memory", "totals", "tip", "main")
-
-
 UNREAD = re.compile(r"^(\s*(//|/\*\*|\*).*\n|\s+)", re.MULTILINE)
 """Comments and indents of the script, which only its authors read."""
 

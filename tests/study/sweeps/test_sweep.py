@@ -27,10 +27,21 @@ def test_rows_are_what_single_simulations_say(swept):
             scheduler["update_stride"] = int(row["scheduler.update_stride"])
         changes = {"link": {"h2d_bytes_per_s": row["hardware_changes.link.h2d_bytes_per_s"]}}
         result = offsim.simulate({**scenario(scheduler), "hardware_changes": changes})
-        figures = result.figures()
+        figures = {name: value for name, value in result.figures().items() if not name.startswith("cost_")}
         assert {name: row[name] for name in figures} == figures
         assert row["forward_limited_by"] == next(iter(result.limits_s["forward"]))
         assert row["gpu_capacity_bytes"] == result.peaks[0].capacity_bytes
+
+
+def test_a_price_may_go_with_the_hardware():
+    prices = {"hardware_changes.link.h2d_bytes_per_s": ["x1", "x2"], "price_per_gpu_hour": [2, 3]}
+    table = offsim.sweep({"base": {**scenario(), "name": "small"}, "axes": {"machine": {"zip": prices}}}, jobs=1)
+    result = offsim.simulate(scenario())
+    assert table["cost_per_1e9_tokens"][0] == pytest.approx(2 * result.gpus * 1e9 / 3600 / result.tokens_per_s)
+    assert table["cost_per_iteration"].tolist() == pytest.approx(
+        [price * result.gpus * time / 3600 for price, time in zip([2, 3], table["iteration_s"], strict=True)]
+    )
+    assert table["notes"].isna().all()
 
 
 def test_the_number_of_processes_does_not_matter(swept, tmp_path):

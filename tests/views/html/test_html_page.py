@@ -136,6 +136,8 @@ def test_a_comparison_has_speedups_and_what_differs() -> None:
         row = next(row for row in reader.rows if row[0] == label)
         assert row[1:3] == [format_time(result.iteration_s), f"{speedup:.2f}x"]
     assert ["scheduler.name", *schedulers] in reader.rows
+    assert ["scheduler.update_stride", "\N{EN DASH}", "2"] in reader.rows
+    assert not any(row[0] == "scheduler.cpu_ratio" for row in reader.rows), "the same by default"
     assert [figure["label"] for figure in reader.data["figures"]] == comparison.labels
 
 
