@@ -61,6 +61,9 @@ class Host(Section):
         default=None, gt=0, description="into fresh pages, as the serial update; none: downcast_params_per_s"
     )
     upcast_params_per_s: float = Field(gt=0, description="bf16 -> fp32 of a rank, alone")
+    fresh_page_bytes_per_s: float | None = Field(
+        default=None, gt=0, description="the kernel maps and zeroes pages of a large new buffer; none: free"
+    )
     copy_bytes_per_s: float = Field(default=1e10, gt=0, description="copies of a rank within host memory, bytes copied")
     module_launch_s: float = Field(
         ge=0, description="host thread time to run one transformer layer's forward hooks and launches"
@@ -98,6 +101,9 @@ class Interconnect(Section):
     gpu_bytes_per_s: float = Field(gt=0, description="ring bus bandwidth of a collective inside a node")
     nic_bytes_per_s: float | None = Field(
         default=None, gt=0, description="ring bandwidth between nodes, per node and direction"
+    )
+    shared_nic_bytes_per_s: float | None = Field(
+        default=None, gt=0, description="the same of several rings together; none: as of one"
     )
     collective_latency_s: float = Field(ge=0, description="fixed time of a collective")
     collective_gpu_share: float = Field(ge=0, le=1, description="share of the GPU that a running collective takes")

@@ -19,15 +19,17 @@ class Layout:
     per_node: int
     nodes: int
     simulated: int
+    rings: int = 1
+    """Data-parallel groups, each of which is a ring over all nodes."""
 
     @classmethod
-    def of(cls, ranks: int, profile: HardwareProfile, all_ranks: bool) -> Layout:
+    def of(cls, ranks: int, profile: HardwareProfile, all_ranks: bool, rings: int = 1) -> Layout:
         """Fill nodes one after another; one rank stands for all where every shared resource has equally many."""
         nodes = -(-ranks // profile.gpus_per_node)
         per_node = -(-ranks // nodes)
         groups = (min(profile.host.numa_domains, per_node), -(-per_node // profile.link.gpus_per_uplink))
         symmetric = all(per_node % group == 0 for group in groups)
-        return cls(ranks, per_node, nodes, per_node if all_ranks or not symmetric else 1)
+        return cls(ranks, per_node, nodes, per_node if all_ranks or not symmetric else 1, rings)
 
     @property
     def one_for_all(self) -> bool:

@@ -139,6 +139,8 @@ class Platform:
                 (Resource(f"uplink H2D {g}", rate), Resource(f"uplink D2H {g}", rate)) for g in range(groups)
             ]
         nic = profile.interconnect.nic_bytes_per_s
+        if layout.rings > 1:
+            nic = profile.interconnect.shared_nic_bytes_per_s or nic
         self.nic = Resource("network", nic) if layout.nodes > 1 and nic else None
         self.further = {
             name: SharedDevice(engine, name, spec, layout.sharers(spec.scope)) for name, spec in profile.tiers.items()

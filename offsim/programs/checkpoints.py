@@ -61,9 +61,9 @@ class Checkpoints:
                 self.write_behind(*tensor)
 
     def write(self, nbytes: float, tier: str, name: str, subgroup: int) -> Code:
-        """A tensor on the GPU goes to pageable memory first."""
+        """A tensor on the GPU goes to fresh pageable memory first."""
         if tier == GPU:
-            yield self.rank.move(nbytes, GPU, HOST, f"copy {name}", subgroup, pinned=False)
+            yield self.rank.move(nbytes, GPU, HOST, f"copy {name}", subgroup, pinned=False, fresh=nbytes)
             tier = HOST
         yield self.rank.move(nbytes, tier, self.asked.files, f"save {name}", subgroup)
 

@@ -323,6 +323,7 @@ class Rank:
         after: After = (),
         thread: Thread | None = None,
         pinned: bool = True,
+        fresh: float = 0.0,
         direct: bool = False,
         holds: tuple[Server, ...] = (),
         allocates: Sequence[MemoryChange] = (),
@@ -332,13 +333,17 @@ class Rank:
         """Copy from tier to tier, hop by hop; returns the last hop.
 
         Each hop is on `stream`, else on a stream of its kind. What is allocated is from the first hop on, what is
-        freed goes with the last. A real copy from or to pageable memory blocks: `yield` it. Between GPU and storage a
-        `direct` copy (GPUDirect Storage) bypasses host memory.
+        freed goes with the last. A real copy from or to pageable memory blocks: `yield` it. So many of its bytes as are
+        `fresh` go to pages that the kernel has to map first. Between GPU and storage a `direct` copy (GPUDirect
+        Storage) bypasses host memory.
         """
         legs = self.platform.route(source, destination, self.number, pinned, direct)
         operation: Operation | None = None
         for hop, leg in enumerate(legs):
             seconds, usage = leg.cost(nbytes)
+            if fresh and (rate := self.profile.host.fresh_page_bytes_per_s):
+                alone, seconds = seconds, seconds + fresh / rate
+                usage = tuple([(resource, share * alone / seconds) for resource, share in usage])
             operation = Operation(
                 stream or self.stream(leg.kind),
                 leg.kind,
@@ -388,10 +393,11 @@ class Rank:
         after: After = (),
         thread: Thread | None = None,
         pinned: bool = True,
+        fresh: float = 0.0,
     ) -> Operation:
-        """Copy to host memory; to pageable memory it blocks."""
+        """Copy to host memory; to pageable memory it blocks, and so many of its bytes as are `fresh` to fresh pages."""
         return self.move(
-            nbytes, "gpu", "host", name, subgroup, stream=stream, after=after, thread=thread, pinned=pinned
+            nbytes, "gpu", "host", name, subgroup, stream=stream, after=after, thread=thread, pinned=pinned, fresh=fresh
         )
 
     def inside(self, tier: str, number: int, thread: Thread) -> StorageDevice:
@@ -475,8 +481,8 @@ class Rank:
             return None
         sent = rounds * nbytes * (dp - 1) / dp
         interconnect, nic = self.profile.interconnect, self.platform.nic
-        rate = interconnect.gpu_bytes_per_s
-        rings = self.workload.training.tensor_parallel  # each crosses the node's network once
+        rate, layout = interconnect.gpu_bytes_per_s, self.platform.layout
+        rings = layout.rings  # each crosses the node's network once
         if nic is not None:
             rate = min(rate, nic.capacity / rings)
         seconds = sent / rate + interconnect.collective_latency_s * rounds
@@ -486,7 +492,7 @@ class Rank:
         if interconnect.over_pcie:
             usage += self.platform.link_filled(self.number, sent / seconds)
         if nic is not None:
-            usage.append((nic, sent / seconds * rings / self.platform.layout.simulated))
+            usage.append((nic, sent / seconds * rings / layout.simulated))
         operation = Operation(
             self.collective_stream,
             kind,
@@ -506,7 +512,7 @@ class Rank:
         if tp == 1:
             return 0.0
         interconnect = self.profile.interconnect
-        return 2 * nbytes * (tp - 1) / tp / interconnect.gpu_bytes_per_s + interconnect.collective_latency_s
+        return 2 * (nbytes * (tp - 1) / tp / interconnect.gpu_bytes_per_s + interconnect.collective_latency_s)
 
 
 class StorageDevice:

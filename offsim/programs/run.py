@@ -159,7 +159,7 @@ def _run(
 ) -> Run:
     engine = Engine(stretch, most, record)
     training = workload.training
-    layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks)
+    layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks, training.tensor_parallel)
     check_size(workload.model.layers, training.micro_steps, layout, most)
     platform = Platform(engine, profile, layout)
     for tier in platform.tiers:

@@ -96,6 +96,8 @@ class TrainingSchedule:
     placement_options: ClassVar[tuple[str, ...]] = ()
     """Options that say where optimizer state is; a scenario gives them or `placement.optimizer`."""
 
+    gathers_late: ClassVar[bool] = False
+    """Whether backward gathers a layer behind the reduce-scatter of the layer before it, as measured of DeepSpeed."""
     deepspeed: ClassVar[dict[str, Any] | None] = None
     """Keys of DeepSpeed's configuration that choose it, by dotted path."""
     special_build: ClassVar[bool] = False
@@ -189,9 +191,10 @@ class TrainingSchedule:
         places = self.placed.optimizer
         return sum(share for index, share in bucket.shares if not tiers or places[index] in tiers)
 
-    def off_gpu_elements(self, bucket: Bucket) -> int:
-        """Parameters of a bucket that the rank owns and whose optimizer state is not on the GPU."""
-        return sum(share for index, share in bucket.shares if self.placed.optimizer[index] != GPU)
+    def off_gpu_elements(self, bucket: Bucket, large: bool = False) -> int:
+        """Parameters of a bucket, or of its `large` tensors, that the rank owns and whose state is not on the GPU."""
+        shares = bucket.large if large else bucket.shares
+        return sum(share for index, share in shares if self.placed.optimizer[index] != GPU)
 
     def unused(self) -> str:
         """What it is chosen for, but does not do with this model, placement and options; empty where it does it."""

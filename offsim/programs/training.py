@@ -17,7 +17,7 @@ from offsim.platform.platform import GPU
 from offsim.programs.checkpoints import Checkpoints
 from offsim.programs.rank import Rank
 from offsim.programs.schedule import Fetch, TrainingSchedule
-from offsim.programs.transformer import BF16, FP32, Bucket, Cost, cost
+from offsim.programs.transformer import BF16, FP32, Bucket, Cost, Kernel, cost
 
 BUCKET_ELEMENTS = 500_000_000
 """DeepSpeed's reduce_bucket_size where the scenario gives none."""
@@ -65,17 +65,19 @@ class PassCosts:
     def of(cls, rank: Rank) -> PassCosts:
         """Work out the costs of a rank's micro-batch on its GPU."""
         workload, gpu = rank.workload, rank.profile.gpu
-        all_reduces = 2 * rank.tensor_parallel_seconds(workload.hidden_bytes)
+        hidden = rank.tensor_parallel_seconds(workload.hidden_bytes)
+        per_token = rank.tensor_parallel_seconds(FP32 * workload.tokens)
 
-        def layer(kernels: Cost) -> Cost:
-            return Cost(kernels.seconds + all_reduces, kernels.flops, kernels.nbytes)
+        def timed(kernels: list[Kernel], all_reduces: float = 0.0) -> Cost:
+            alone = cost(kernels, gpu)
+            return Cost(alone.seconds + all_reduces, alone.flops, alone.nbytes)
 
         return cls(
-            cost(workload.embedding_kernels(), gpu),
-            layer(cost(workload.layer_forward(), gpu)),
-            layer(cost(workload.layer_backward(), gpu)),
-            cost(workload.head_forward(), gpu),
-            cost(workload.head_backward(), gpu),
+            timed(workload.embedding_kernels(), hidden),
+            timed(workload.layer_forward(), 2 * hidden),
+            timed(workload.layer_backward(), 2 * hidden),
+            timed(workload.head_forward(), 3 * per_token),
+            timed(workload.head_backward(), hidden),
             rank.profile.host.module_launch_s,
         )
 
@@ -96,6 +98,7 @@ class Training:
         fetched = self.sharded or placed.parameters != GPU
         self.vocab_bytes = float(BF16 * workload.vocab_elements) if fetched else 0.0
         self.gathered_bytes = float(BF16 * workload.layer_elements) if fetched else 0.0
+        self.gathers_late = self.sharded and schedule.gathers_late and placed.parameters == GPU and self.kept > 0
         self.recomputed = placed.recomputed
         activations = workload.layer_activation_bytes
         inputs = schedule.kept_inputs * workload.hidden_bytes
@@ -259,35 +262,42 @@ class Training:
         gathers: list[Operation | None] = [None] * self.layers
         for layer in reversed(range(self.layers - self.live, self.layers - self.kept)):
             gathers[layer] = yield from self._fetch(layer, "backward", None)
-        before = current
+        before, reduced_before = current, None
         for layer in reversed(range(self.layers)):
-            work, launches = costs.layer_backward, costs.launch
+            work, launches, again = costs.layer_backward, costs.launch, costs.layer_forward
+            late = self.gathers_late and layer < self.layers - self.kept
             if layer < self.recomputed:
-                again = costs.layer_forward
-                work = Cost(work.seconds + again.seconds, work.flops + again.flops, work.nbytes + again.nbytes)
                 launches *= 2
+                if not late:
+                    work = Cost(work.seconds + again.seconds, work.flops + again.flops, work.nbytes + again.nbytes)
             kept, passing = self.kept_bytes[layer], self._hold(WORKING_SET, self.backward_bytes[layer])
             passing += reduced.get(layer, ())
             for step in reversed(steps):
                 restored = yield from schedule.restore(rank, layer, step, kept)
                 yield rank.launch(f"launch layer {layer} backward", launches, layer)
-                final = step == steps[0]
+                final, taken = step == steps[0], passing
                 frees = passing + self._hold(ACTIVATIONS, kept)
                 if final and layer < self.live:
                     # Module by module, what this layer gives back holds a layer further ahead.
                     frees += self._hold(GATHERED, self.gathered_bytes)
-                current = rank.compute(
-                    f"layer {layer} backward", work, layer, [gathers[layer], restored], allocates=passing, frees=frees
-                )
+                if late and layer < self.recomputed:  # its modules' kernels run as the gathers of each come in
+                    behind = [reduced_before, restored]
+                    restored = rank.compute(f"layer {layer} recomputation", again, layer, behind, allocates=passing)
+                    taken = ()
+                behind = [gathers[layer], restored]
+                current = rank.compute(f"layer {layer} backward", work, layer, behind, allocates=taken, frees=frees)
                 schedule.ran(rank, layer, step, current)
                 if step == steps[-1]:
                     self._used(current, layer, fetched=layer < self.layers - self.kept)
             schedule.release(rank, layer, "backward", current)
-            if layer >= self.live:
+            if layer >= self.live and not self.gathers_late:
                 gathers[layer - self.live] = yield from self._fetch(layer - self.live, "backward", before, ())
-            before = current
             while buckets and buckets[0][0] == layer:
                 yield from self._flush(buckets.popleft()[1], current, first, last)
+            if self.gathers_late and 0 < layer <= self.layers - self.kept:
+                reduced_before = rank.collective_stream.tail
+                gathers[layer - 1] = yield from self._fetch(layer - 1, "backward", before, ())
+            before = current
         hidden, flushed = self._hold(ACTIVATIONS, 2 * workload.hidden_bytes), reduced.get(-1, ())
         for _ in steps:
             current = rank.compute("embedding backward", costs.embedding, allocates=flushed, frees=hidden + flushed)

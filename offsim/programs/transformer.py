@@ -17,6 +17,8 @@ from offsim.scenario import Model, Training
 
 BF16 = 2
 FP32 = 4
+REUSED_BYTES = 2**25
+"""glibc keeps freed buffers below this size (mallopt(3), M_MMAP_THRESHOLD); larger ones go back to the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,13 @@ class Subgroup:
 class Bucket:
     """Gradients reduced together: `elements` before reduce-scatter, and the rank's shares by sub-group index.
 
-    `largest` is the rank's share of the largest gradient; `in_mlp` says whether one of an MLP overflows the bucket.
+    `large` are those of tensors that are copied into fresh pages of host memory. `largest` is the rank's share of the
+    largest gradient; `in_mlp` says whether one of an MLP overflows the bucket.
     """
 
     elements: int
     shares: tuple[tuple[int, int], ...]
+    large: tuple[tuple[int, int], ...] = ()
     largest: int = 0
     in_mlp: bool = False
 
@@ -261,12 +265,16 @@ class Workload:
         for members in whole if self.by_layer else build_buckets(ready, bucket_elements):
             seen += len(members)
             shares: dict[int, int] = {}
+            large: dict[int, int] = {}
             for _, share, subgroup in members:
                 shares[subgroup] = shares.get(subgroup, 0) + share
+                if BF16 * share >= REUSED_BYTES:
+                    large[subgroup] = large.get(subgroup, 0) + share
             flushed_by = layers[seen - 1] if self.by_layer else layers[seen] if seen < len(layers) else -1
             in_mlp = not self.by_layer and seen < len(layers) and self.tensors[-1 - seen].in_mlp
             largest = max(share for _, share, _ in members)
-            buckets.append((flushed_by, Bucket(sum(m[0] for m in members), tuple(shares.items()), largest, in_mlp)))
+            elements, taken = sum(member[0] for member in members), (tuple(shares.items()), tuple(large.items()))
+            buckets.append((flushed_by, Bucket(elements, *taken, largest, in_mlp)))
         return buckets
 
     # Kernels. Element-wise kernels are counted by the tensors that they read and write.

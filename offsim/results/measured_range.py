@@ -129,7 +129,9 @@ def measured_range(result: Result) -> MeasuredRange:
         return MeasuredRange(profile.name, 0, reason=f"no configuration was measured on {profile.name}")
     asked = dimensions(result.scenario, profile)
     runs = sorted(_held_out(path, known, asked), key=lambda run: run.distance)
-    return MeasuredRange(profile.name, len(known), outside_of(asked, known), tuple(runs[:NEAREST]))
+    distinct = {run.name: run for run in reversed(runs)}  # of a run that was left out with several groups one
+    nearest = sorted(distinct.values(), key=lambda run: run.distance)[:NEAREST]
+    return MeasuredRange(profile.name, len({one.name for one in known}), outside_of(asked, known), tuple(nearest))
 
 
 def known_profile(result: Result) -> Path:

@@ -50,6 +50,7 @@ class OffloadSchedule(TrainingSchedule):
 
     Options: ClassVar[type[ScheduleOptions]] = OffloadOptions
     placement_options: ClassVar[tuple[str, ...]] = ("cpu_ratio",)
+    gathers_late: ClassVar[bool] = True
     deepspeed: ClassVar[dict[str, Any] | None] = {f"{OPTIMIZER}.device": "cpu", f"{OPTIMIZER}.pin_memory": True}
 
     @classmethod

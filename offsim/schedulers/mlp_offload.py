@@ -42,6 +42,7 @@ class MlpOffload(Swapping):
     optimizer_kinds = (GPU, "storage")
     parameter_kinds = (GPU,)
     gradients_with_state = False
+    gathers_late = False  # its measured backward hides gathers and reduce-scatters
     deepspeed = None
 
     @classmethod

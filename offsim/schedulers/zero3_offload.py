@@ -41,15 +41,20 @@ class Zero3Offload(OffloadSchedule):
     def gradient(self, rank: Rank, bucket: Bucket, first: bool, last: bool) -> Code:
         self.accumulate_on_host(rank, self.elements(bucket), first)
         if last:
-            yield from self.store_gradients(rank, self.off_gpu_elements(bucket))
+            large = self.off_gpu_elements(bucket, large=True)
+            yield from self.store_gradients(rank, self.off_gpu_elements(bucket), large)
 
-    def store_gradients(self, rank: Rank, elements: int) -> Code:
-        """The host thread stands still until the gradients are in host memory, unless that is asynchronous."""
+    def store_gradients(self, rank: Rank, elements: int, large: int = 0) -> Code:
+        """The host thread stands still until the gradients are in host memory, unless that is asynchronous.
+
+        `large` of the elements are copied into fresh pages.
+        """
         how = flush_of(self.options)
         if not elements:
             return
         if how == "host_cast":
-            yield rank.d2h(rank.reduce_stream, BF16 * elements, "gradients", pinned=False)
+            nbytes, fresh = BF16 * elements, BF16 * large
+            yield rank.d2h(rank.reduce_stream, nbytes, "gradients", pinned=False, fresh=fresh)
             yield rank.upcast(elements, -1)
         elif how == "asynchronous":
             self.drain_gradients(rank, elements)

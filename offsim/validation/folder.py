@@ -11,8 +11,10 @@ from offsim.inputs.packaged import is_path
 from offsim.platform.profiles import load_profile
 from offsim.validation.run_table import SHIPPED_RUNS, TABLE, NoProfile, RunTable, missing_columns, read_runs
 
-SHIPPED_TABLES = tuple(SHIPPED_RUNS.with_name(f"{name}.csv") for name in ("measured_runs", "nvme_runs", "tiers_runs"))
-"""The tables that come with offsim: of Deep Optimizer States, of MLP-Offload, and of DDR, CXL memory and NVMe."""
+SHIPPED_TABLES = tuple(
+    SHIPPED_RUNS.with_name(f"{name}.csv") for name in ("measured_runs", "parallel_runs", "nvme_runs", "tiers_runs")
+)
+"""The tables that come with offsim: two of Deep Optimizer States, of MLP-Offload, and of DDR, CXL memory and NVMe."""
 SUFFIXES = (".csv", ".csv.gz")
 
 

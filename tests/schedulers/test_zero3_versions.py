@@ -62,4 +62,4 @@ def test_copies_that_do_not_block_gain_what_deepspeed_measured(sizes: list[str],
         simulate("zero3_3b_4xrtx4080s", [*sizes, f"scheduler.gradient_flush={flush}"]).durations["backward"]
         for flush in ("blocking", "asynchronous")
     )
-    assert blocking - asynchronous == pytest.approx(gained, rel=0.3)
+    assert blocking - asynchronous == pytest.approx(gained, rel=0.4)

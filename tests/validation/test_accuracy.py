@@ -5,8 +5,8 @@ import pytest
 from offsim.validation.ranking import rankings
 from offsim.validation.score import comparisons, scores
 
-GOOD = {"forward": (6, 20), "backward": (4, 10), "step": (2, 7), "sum": (2, 6)}
-UNBOUND = {"forward": (8, 20), "backward": (6, 15), "step": (4, 12), "sum": (5, 12)}
+GOOD = {"forward": (3, 12), "backward": (2.5, 6), "step": (2, 4), "sum": (1.5, 4)}
+UNBOUND = {"forward": (4, 12), "backward": (5, 12), "step": (4, 9), "sum": (3, 9)}
 HIGHEST = {"jlse-4xh100": GOOD, "polaris-4xa100-numa-bound": GOOD, "polaris-4xa100": UNBOUND}
 """Hardware -> phase -> (median, 90th percentile)."""
 HIGHEST_MEMORY = 5

@@ -29,6 +29,9 @@ NOISE = 0.03
 """Relative error from which a phase weighs less than quadratically: repetitions differ by about that much."""
 DIFFERENCE = 0.02
 """Step of finite differences, in spreads of a constant: small beside them, large beside a simulation's rounding."""
+SEARCHES = 2
+CONVERGED = 1e-3
+"""Relative decrease of a fit's cost from which it is done: constants then move by far less than their intervals."""
 STANDARD_ERRORS = 1.96
 """Of a normal distribution, to either side of its mean, for 95 %."""
 
@@ -37,6 +40,9 @@ Values = Mapping[str, float]
 
 Profiles = Mapping[str, HardwareProfile]
 """What runs name as their hardware -> the profile that a fit starts from."""
+
+Known = dict[tuple[int, tuple[float, ...]], tuple[float, ...]]
+"""(Line of a run, the constants of its hardware) -> predicted seconds: what further fits need not simulate again."""
 
 Residuals = Mapping[str, Mapping[str, np.ndarray]]
 """Hardware -> phase ("sum" is of all three) -> log(measured / predicted) of each configuration."""
@@ -125,48 +131,84 @@ def predict(run: MeasuredRun, profile: HardwareProfile) -> tuple[float, ...]:
 
 
 def fit(
-    recipe: Recipe, data: Sequence[Point], profiles: Profiles, show: Callable[[str], None] = lambda _: None
+    recipe: Recipe,
+    data: Sequence[Point],
+    profiles: Profiles,
+    show: Callable[[str], None] = lambda _: None,
+    near: Values | None = None,
+    known: Known | None = None,
 ) -> Values:
-    """Constants that bring predictions close to `data` without leaving the plausible (see `recipe`)."""
-    names = [constant.name for constant in recipe.constants]
-    deviations = _deviations(recipe, data, profiles)
+    """Constants that bring predictions close to `data` without leaving the plausible (see `recipe`).
+
+    The search begins at the values `near`, by default at the starts, and once more where it ends.
+    """
+    deviations = _deviations(recipe, data, profiles, known)
 
     def weighed(z: np.ndarray) -> np.ndarray:
         return np.concatenate([deviations(z), NOISE * z])
 
     highest = [np.log(constant.most / constant.start) / constant.spread for constant in recipe.constants]
-    solution = least_squares(
-        weighed,
-        np.zeros(len(names)),
-        loss="soft_l1",
-        f_scale=NOISE,
-        diff_step=DIFFERENCE,
-        x_scale=1.0,
-        max_nfev=60,
-        bounds=(-np.inf, highest),
-    )
-    show(f"{recipe.name}: cost {solution.cost:.4g} after {solution.nfev} evaluations")
-    return _values(recipe, solution.x)
+    z = np.zeros(len(recipe.constants)) if near is None else _spreads(recipe, near)
+    evaluations = 0
+    for _ in range(SEARCHES if near is None else 1):
+        solution = least_squares(
+            weighed,
+            z,
+            jac=_updated_slopes(weighed),
+            loss="soft_l1",
+            f_scale=NOISE,
+            x_scale=1.0,
+            max_nfev=60,
+            ftol=CONVERGED,
+            bounds=(-np.inf, highest),
+        )
+        z, evaluations = solution.x, evaluations + solution.nfev
+    show(f"{recipe.name}: cost {solution.cost:.4g} after {evaluations} evaluations")
+    return _values(recipe, z)
 
 
-def sensitivities(recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles) -> np.ndarray:
+def _slopes(function: Callable[[np.ndarray], np.ndarray], z: np.ndarray) -> np.ndarray:
+    """The Jacobian by finite differences."""
+    at = function(z)
+    return np.stack([(function(z - step) - at) / -DIFFERENCE for step in DIFFERENCE * np.eye(len(z))], axis=1)
+
+
+def _updated_slopes(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """The Jacobian by finite differences at first, then by Broyden's rank-one updates, which simulate nothing."""
+    last: list[np.ndarray] = []
+
+    def slopes(z: np.ndarray) -> np.ndarray:
+        values = function(z)
+        if not last:
+            found = _slopes(function, z)
+        else:
+            before, at, found = last
+            step = z - before
+            found = found + np.outer(values - at - found @ step, step) / max(step @ step, 1e-300)
+        last[:] = z.copy(), values, found
+        return found.copy()
+
+    return slopes
+
+
+def sensitivities(
+    recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles, known: Known | None = None
+) -> np.ndarray:
     """How much each phase of `data` (rows) changes, relatively, as each constant (columns) goes by its spread."""
-    deviations = _deviations(recipe, data, profiles)
-    z = _spreads(recipe, values)
-    at = deviations(z)
-    steps = DIFFERENCE * np.eye(len(z))
-    return np.stack([(deviations(z - step) - at) / -DIFFERENCE for step in steps], axis=1)
+    return _slopes(_deviations(recipe, data, profiles, known), _spreads(recipe, values))
 
 
-def intervals(recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles) -> dict[str, Interval]:
+def intervals(
+    recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles, known: Known | None = None
+) -> dict[str, Interval]:
     """The 95 % interval of each fitted constant on its own, whatever the others are.
 
     It follows from the curvature of the fit, in which starts and data count; what lies far from the prediction counts
     less, as in the fit itself.
     """
     z = _spreads(recipe, values)
-    off = np.concatenate([_deviations(recipe, data, profiles)(z) / NOISE, z])
-    slopes = np.concatenate([sensitivities(recipe, values, data, profiles) / NOISE, np.eye(len(z))])
+    off = np.concatenate([_deviations(recipe, data, profiles, known)(z) / NOISE, z])
+    slopes = np.concatenate([sensitivities(recipe, values, data, profiles, known) / NOISE, np.eye(len(z))])
     slopes /= (1 + off[:, np.newaxis] ** 2) ** 0.25
     deviations = np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes)))
     found = {}
@@ -176,18 +218,27 @@ def intervals(recipe: Recipe, values: Values, data: Sequence[Point], profiles: P
     return found
 
 
-def _deviations(recipe: Recipe, data: Sequence[Point], profiles: Profiles) -> Callable[[np.ndarray], np.ndarray]:
+def _deviations(
+    recipe: Recipe, data: Sequence[Point], profiles: Profiles, known: Known | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     """Weighed logarithms of predicted over measured seconds, by how many spreads constants are from their starts."""
+    seconds: Known = {} if known is None else known
 
     def deviations(z: np.ndarray) -> np.ndarray:
-        changed_profiles = apply(recipe, _values(recipe, z), profiles)
-        return np.concatenate(
-            [
-                point.weight
-                * np.log(np.divide(predict(point.run, changed_profiles[point.run.scenario.hardware]), point.seconds))
-                for point in data
-            ]
-        )
+        values = _values(recipe, z)
+        changed = apply(recipe, values, profiles)
+        keys = {
+            name: tuple(values[c.name] for c in recipe.constants if any(profile == name for profile, _, _ in c.targets))
+            for name in changed
+        }
+        rows = []
+        for point in data:
+            hardware = point.run.scenario.hardware
+            key = point.run.line, keys[hardware]
+            if key not in seconds:
+                seconds[key] = predict(point.run, changed[hardware])
+            rows.append(point.weight * np.log(np.divide(seconds[key], point.seconds)))
+        return np.concatenate(rows)
 
     return deviations
 
@@ -246,8 +297,11 @@ def scores_by_hardware(left_out: Mapping[str, Residuals]) -> dict[str, Groups]:
 
 
 def configurations(data: Sequence[Point], profile: HardwareProfile, left_out: Sequence[str]) -> list[Configuration]:
-    """What was measured on a profile's hardware; `left_out` is the group of each point, "" if it was only fitted to."""
-    names = run_names([point.run for point in data])
+    """What was measured on a profile's hardware; `left_out` is the group of each point, "" if it was only fitted to.
+
+    A point that is left out with several groups is there several times.
+    """
+    names = run_names([*{point.run.line: point.run for point in data}.values()])
     return [
         Configuration(
             name=names[point.run.line].removeprefix(f"{point.run.cell('hardware')} "),

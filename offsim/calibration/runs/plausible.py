@@ -25,6 +25,7 @@ FIELDS = (
     "host.downcast_params_per_s",
     "host.fresh_downcast_params_per_s",
     "host.upcast_params_per_s",
+    "host.fresh_page_bytes_per_s",
     "host.copy_bytes_per_s",
     "host.module_launch_s",
     "host.subgroup_launch_s",
@@ -36,6 +37,7 @@ FIELDS = (
     "link.pageable_d2h_bytes_per_s",
     "interconnect.gpu_bytes_per_s",
     "interconnect.nic_bytes_per_s",
+    "interconnect.shared_nic_bytes_per_s",
     "interconnect.collective_gpu_share",
 )
 """What runs may determine. Capacities and counts are facts, and are not fitted."""

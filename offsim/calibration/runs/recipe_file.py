@@ -4,6 +4,7 @@
     runs: runs.csv                 # beside this file; without it, the table that comes with offsim
     profiles: [my-node]            # names, or paths from here; fitted together
     leave_out: model               # the column whose values are left out one by one, to judge the fit by
+    leave_out_too: {two nodes: {nodes: "2"}}  # further groups, each of the runs with these cells
     constants:
       - {field: link.h2d_bytes_per_s, start: 2.2e10, spread: 0.1}
       - {field: host.adam_params_per_s, start: 5.4e9, spread: 0.2, also: {host.scale_params_per_s: 3.5}}
@@ -15,7 +16,7 @@ all of them, and `most` what it cannot exceed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,18 +52,19 @@ class _File(Section):
     runs: str = ""
     profiles: list[str] = Field(description="those that are fitted together")
     leave_out: str = Field(description="the column whose values are left out one by one")
+    leave_out_too: dict[str, dict[str, str]] = Field(default_factory=dict, description="groups: column -> cell")
     constants: list[dict[str, Any]] = Field(description="what is fitted")
 
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A recipe and what it is applied to: profiles, their files, and points, which the column `leave_out` groups."""
+    """A recipe and what it is applied to: profiles, their files, and points, of which `groups` are left out in turn."""
 
     recipe: Recipe
     profiles: Mapping[str, HardwareProfile]
     files: Mapping[str, Path]
     data: tuple[Point, ...]
-    leave_out: str
+    groups: Mapping[str, tuple[Point, ...]]
 
 
 def read_recipe(path: str | Path) -> RecipeFile:
@@ -79,8 +81,7 @@ def read_recipe(path: str | Path) -> RecipeFile:
         if all(point.run.scenario.hardware != name for point in data):
             problem = f"profiles: found no run on {name} with times of all phases in {table.path}, expected some"
             raise document.error(("profiles", index), problem)
-    _check_left_out(document, file.leave_out, table, data)
-    return RecipeFile(recipe, profiles, files, tuple(data), file.leave_out)
+    return RecipeFile(recipe, profiles, files, tuple(data), _groups(document, file, table, data))
 
 
 def _profiles(document: Document, file: _File, folder: Path) -> dict[str, Path]:
@@ -131,10 +132,24 @@ def _constants(document: Document, profiles: Mapping[str, HardwareProfile]) -> t
     return tuple(constants)
 
 
-def _check_left_out(document: Document, column: str, table: RunTable, data: Iterable[Point]) -> None:
-    if column not in table.columns:
-        problem = f"unknown column '{column}' of {table.path}{suggestion(column, table.columns)}"
+def _groups(document: Document, file: _File, table: RunTable, data: Sequence[Point]) -> dict[str, tuple[Point, ...]]:
+    """What is left out in turn: the runs of each value of the column that are not all in further groups, and those."""
+    keys: list[tuple[KeyPath, str]] = [(("leave_out",), file.leave_out)]
+    keys += [(("leave_out_too", name, key), key) for name, cells in file.leave_out_too.items() for key in cells]
+    for at, column in keys:
+        if column not in table.columns:
+            raise document.error(at, f"unknown column '{column}' of {table.path}{suggestion(column, table.columns)}")
+    further = {
+        name: tuple(point for point in data if all(point.run.cell(key) == cell for key, cell in cells.items()))
+        for name, cells in file.leave_out_too.items()
+    }
+    for name, found in further.items():
+        if not 0 < len(found) < len(data):
+            raise document.unexpected(("leave_out_too", name), "cells of some of the runs, but not of all")
+    values = sorted({point.run.cell(file.leave_out) for point in data})
+    if len(values) < 2:
+        problem = f"leave_out: found one '{file.leave_out}' in the runs, expected several to leave out one by one"
         raise document.error(("leave_out",), problem)
-    if len({point.run.cell(column) for point in data}) < 2:
-        problem = f"leave_out: found one '{column}' in the runs, expected several to leave out one by one"
-        raise document.error(("leave_out",), problem)
+    groups = {value: tuple(point for point in data if point.run.cell(file.leave_out) == value) for value in values}
+    known = [point for found in further.values() for point in found]
+    return {value: found for value, found in groups.items() if any(one not in known for one in found)} | further

@@ -10,6 +10,7 @@ from pathlib import Path
 from offsim.calibration.profile_text import ProfileValue, parsed, put, quoted, text_of
 from offsim.calibration.robust import Interval
 from offsim.calibration.runs.fit import (
+    Known,
     Residuals,
     apply,
     configurations,
@@ -46,18 +47,18 @@ def refit(file: RecipeFile, show: Callable[[str], None] = lambda _: None) -> Ref
     `show` is told of each fit that is done. Raises InputError for a constant that contradicts physics.
     """
     recipe, profiles = file.recipe, file.profiles
-    values = fit(recipe, file.data, profiles, show)
+    known: Known = {}
+    values = fit(recipe, file.data, profiles, show, known=known)
     for constant in recipe.constants:
         for profile, field, factor in constant.targets:
             check(profiles[profile], field, factor * values[constant.name], f"recipe {recipe.name}")
     left_out = {}
-    for group in sorted({point.run.cell(file.leave_out) for point in file.data}):
-        others = [point for point in file.data if point.run.cell(file.leave_out) != group]
-        judged = [point for point in file.data if point.run.cell(file.leave_out) == group]
+    for group, judged in file.groups.items():
+        others = [point for point in file.data if point not in judged]
         show(f"without {group}:")
-        without = fit(recipe, others, profiles, show)
+        without = fit(recipe, others, profiles, show, values, known)
         left_out[group] = residuals(judged, apply(recipe, without, profiles))
-    constants = intervals(recipe, values, file.data, profiles)
+    constants = intervals(recipe, values, file.data, profiles, known)
     return Refit(file, constants, residuals(file.data, apply(recipe, values, profiles)), left_out)
 
 
@@ -77,11 +78,16 @@ def outputs(files: Sequence[RecipeFile], folder: Path) -> list[Path]:
 
 
 def measured_by(file: RecipeFile) -> dict[str, list[Configuration]]:
-    """The configurations that a recipe's profiles are fitted to, each with the group that it is left out with."""
+    """The configurations that a recipe's profiles are fitted to, once for each group that they are left out with."""
     found = {}
     for name, profile in file.profiles.items():
-        data = [point for point in file.data if point.run.scenario.hardware == name]
-        found[name] = configurations(data, profile, [point.run.cell(file.leave_out) for point in data])
+        judged = [
+            (point, group)
+            for group, points in file.groups.items()
+            for point in points
+            if point.run.scenario.hardware == name
+        ]
+        found[name] = configurations([point for point, _ in judged], profile, [group for _, group in judged])
     return found
 
 

@@ -164,7 +164,7 @@ def test_inherited_constants_stay_inherited_wherever_the_profiles_go(ours: Path,
         )
         for constant in file.recipe.constants
     ]
-    both = RecipeFile(type(file.recipe)("both", tuple(files), tuple(constants)), profiles, files, file.data, "model")
+    both = RecipeFile(type(file.recipe)("both", tuple(files), tuple(constants)), profiles, files, file.data, {})
     found = {constant.name: Interval(constant.start, 0.9 * constant.start, 2e10) for constant in constants}
     away = tmp_path / "away"
     away.mkdir()
@@ -180,6 +180,15 @@ def test_inherited_constants_stay_inherited_wherever_the_profiles_go(ours: Path,
     assert refitted.provenance["link.pageable_d2h_bytes_per_s"].low == pytest.approx(0.9 * 3.3e9)
     # in place, what a profile extends stays as it is written
     assert "extends: own.yaml  # same cores\n" in profile_text(both, "bound", found, "", tmp_path)
+
+
+def test_further_groups_are_left_out_besides_the_values_of_a_column() -> None:
+    file = read_recipe(RECIPES / "polaris.yaml")
+    assert list(file.groups) == ["13B", "7B", "tensor parallel or 2 nodes"]  # all runs of 30B are in the last
+    tables = {name: {point.run.cell("table") for point in group} for name, group in file.groups.items()}
+    assert tables["tensor parallel or 2 nodes"] == {"parallel_runs.csv"}
+    assert len(file.groups["tensor parallel or 2 nodes"]) == 11
+    assert len({point.run.line for group in file.groups.values() for point in group}) == len(file.data)
 
 
 def test_intervals_are_as_wide_as_plausible_where_runs_tell_nothing(file: RecipeFile) -> None:
@@ -281,6 +290,13 @@ BAD = [
     (f"[own.yaml, {BASE}]", "[]", 3, "profiles: found a list, expected the names of the profiles to fit"),
     ("leave_out: scheduler", "leave_out: modell", 4, "unknown column 'modell' of "),
     ("leave_out: scheduler", "leave_out: model", 4, "leave_out: found one 'model' in the runs, expected several to"),
+    ("leave_out: scheduler", "leave_out: scheduler\nleave_out_too: {far: {node: x}}", 5, "unknown column 'node' of "),
+    (
+        "leave_out: scheduler",
+        "leave_out: scheduler\nleave_out_too: {far: {nodes: none}}",
+        5,
+        "leave_out_too.far: found a section of keys, expected cells of some of the runs, but not of all",
+    ),
     ("leave_out: scheduler\n", "", 1, "missing key 'leave_out' (the column whose values are left out one by one)"),
     (
         "host.module_launch_s",
