@@ -138,8 +138,9 @@ class Engine:
                 thread.last_ended = tags[2]
         thread.code = code = iter(code)
         self.active = thread
-        if self.recorder is not None:
-            self.recorder.begun(thread, end)
+        recorder = self.recorder
+        if recorder is not None:
+            recorder.begun(thread, end)
         for awaited in code:
             if awaited is None:
                 continue
@@ -150,10 +151,10 @@ class Engine:
                 yield awaited.completion(self.env)
                 thread.last_ended = awaited
                 self.active = thread
-            if self.recorder is not None:
-                self.recorder.awaited(thread, awaited)
-        if self.recorder is not None:
-            self.recorder.finished(thread, end)
+            if recorder is not None:
+                recorder.awaited(thread, awaited)
+        if recorder is not None:
+            recorder.finished(thread, end)
         if thread.busy is not None and thread.busy.ended_at < 0.0:
             raise NotAwaited(thread, thread.busy)
         thread.code = None

@@ -271,13 +271,15 @@ class _RankCheck:
         for kernel, layer, written, gather in self.rank.uses:
             if kernel.iteration not in self.measured:
                 continue
-            for index, since in zip(self.rank.workload.subgroups_of_layers[layer], written, strict=False):
-                if waits and since is not None and since.ended_at > kernel.started_at + ROUNDING_S:
+            begins = kernel.started_at + ROUNDING_S
+            for place, since in enumerate(written if waits else ()):
+                if since is not None and since.ended_at > begins:
+                    index = self.rank.workload.subgroups_of_layers[layer][place]
                     problem = (
                         f"'{kernel.name}' begins before '{since.name}' ends, expected it behind: fetch has to wait"
                     )
                     raise self.fail(index, kernel.iteration, problem)
-            if gather is not None and gather.ended_at > kernel.started_at + ROUNDING_S:
+            if gather is not None and gather.ended_at > begins:
                 problem = f"'{kernel.name}' begins before '{gather.name}' ends, expected fetch to return the gather"
                 raise self.fail(self.rank.workload.subgroups_of_layers[layer][0], kernel.iteration, problem)
         for subgroup, block in zip(self.schedule.subgroups, self.rank.parameters, strict=True):

@@ -46,7 +46,7 @@ def test_each_held_out_run_has_its_residuals(recipes: list[RecipeFile]) -> None:
             same = [run for run in found.nearest if run.distance == 0]
             assert same
             for run in same:
-                assert run.left_out == point.run.cell(recipe.leave_out)
+                assert point in recipe.groups[run.left_out]
                 scores = held_out[result.run.profile.name][run.left_out]
                 assert math.log1p(run.errors["sum"]) == pytest.approx(
                     min((-r for r in scores["sum"].residuals), key=lambda r: abs(r - math.log1p(run.errors["sum"])))
