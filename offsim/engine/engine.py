@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from heapq import heappop
 from types import FrameType, GeneratorType
 from typing import Any
 
-from simpy import Environment, Event
-
+from offsim.engine.clock import Clock
 from offsim.engine.operation import Operation
 from offsim.engine.recorder import Recorder
 from offsim.engine.server import Server
-from offsim.engine.sharing import AFTER_ALL_ELSE, Sharing, Timer
+from offsim.engine.sharing import Sharing
 from offsim.engine.tier import Tier
 
 Code = Generator[Operation | None, Any, Any]
@@ -81,7 +82,7 @@ class Deadlock(RuntimeError):
 
 
 class Engine:
-    """Environment, sharing and the record of all operations, in the order in which they were enqueued.
+    """Clock, sharing and the record of all operations, in the order in which they were enqueued.
 
     It runs at most so many operations.
     """
@@ -89,10 +90,10 @@ class Engine:
     def __init__(
         self, stretch: Mapping[str, float] | None = None, most: int = sys.maxsize, record: bool = False
     ) -> None:
-        self.env = Environment()
+        self.env = Clock(self._next_instant, self._instant)
         self.recorder = Recorder() if record else None
         self.most = most
-        self.sharing = Sharing(self.env, self._finished)
+        self.sharing = Sharing()
         self.stretch = stretch
         """Kind of operation -> how many times as long it takes, at the same demands per second."""
         self.operations: list[Operation] = []
@@ -102,6 +103,45 @@ class Engine:
         """Threads whose code has not ended, and what that waits for."""
         self.active: Thread | None = None
         """The thread whose code runs now, or ran last."""
+        # At this instant, in this order: code that begins, ends of operations, threads that go on, pauses that end.
+        self._begun: deque[Iterator[Operation]] = deque()
+        self._woken: deque[Iterator[Operation]] = deque()
+        self._paused: deque[Operation] = deque()
+
+    def _next_instant(self) -> float:
+        if self._begun or self._woken or self._paused or self.sharing.changed:
+            return self.env.now
+        return self.sharing.next_end()
+
+    def _instant(self, now: float) -> None:
+        """Do all that happens at this instant."""
+        sharing, begun, woken = self.sharing, self._begun, self._woken
+        ends = sharing.ends
+        while True:
+            if begun:
+                self._go_on(begun.popleft())
+            elif ends and ends[0][0] <= now:
+                ends_at, _, operation = heappop(ends)
+                if ends_at == operation.ends_at:
+                    sharing.end(operation, now)
+                    self._start(self._released(operation), now)
+            elif woken:
+                self._go_on(woken.popleft())
+            elif sharing.changed:
+                sharing.share(now)
+            elif self._paused:
+                self._start([self._paused.popleft()], now)
+            else:
+                return
+
+    def _go_on(self, driven: Iterator[Operation]) -> None:
+        """Let a thread run until it waits for an operation."""
+        awaited = next(driven, None)
+        if awaited is None:
+            return
+        if awaited.waiting is None:
+            awaited.waiting = []
+        awaited.waiting.append(driven)
 
     def spawn(self, thread: Thread, code: Code, issuer: Thread | None = None) -> Operation:
         """Run `code` on `thread`, behind the code that it was given before; returns the operation of its end.
@@ -118,7 +158,7 @@ class Engine:
             end.phase, end.iteration = issuer.phase, issuer.iteration
         if self.recorder is not None:
             self.recorder.spawned(end, before, self.active)
-        self.env.process(self._drive(thread, code, before, end, tags))
+        self._begun.append(self._drive(thread, code, before, end, tags))
         return end
 
     def _drive(
@@ -128,10 +168,11 @@ class Engine:
         before: Operation | None,
         end: Operation,
         tags: tuple[str, int, Operation | None] | None,
-    ) -> Generator[Event, Any, None]:
+    ) -> Iterator[Operation]:
+        """Run a thread's code; yields the operations whose end it waits for."""
         behind = before is not None and not before.done
         if before is not None and behind:
-            yield before.completion(self.env)
+            yield before
         if tags is not None:
             thread.phase, thread.iteration = tags[:2]
             if not behind:
@@ -148,7 +189,7 @@ class Engine:
                 raise NotAwaitable(f"found `yield` of {awaited!r}, expected an operation{_hint(awaited)}")
             if awaited.ended_at < 0.0:
                 self.running[thread] = awaited
-                yield awaited.completion(self.env)
+                yield awaited
                 thread.last_ended = awaited
                 self.active = thread
             if recorder is not None:
@@ -161,13 +202,13 @@ class Engine:
         self.running.pop(thread, None)
         end.waited_for = thread.last_ended
         end.pending = 0
-        self._start([end])
+        self._start([end], self.env.now)
 
     def pause(self, thread: Thread) -> Operation:
         """What ends at this instant, after all else that happens at it; yields to other threads."""
         end = Operation(thread, "wait", "pause", 0.0)
         end.waited_for = thread.last_ended
-        Timer(self.env, lambda _: self._start([end]), priority=AFTER_ALL_ELSE)
+        self._paused.append(end)
         return end
 
     def unfinished(self) -> list[Operation]:
@@ -222,7 +263,7 @@ class Engine:
         operation.index = index = len(self.operations)
         if index >= self.most:
             raise TooManyOperations
-        operation.enqueued_at = self.env.now
+        operation.enqueued_at = now = self.env.now
         if thread is not None:
             operation.phase = thread.phase
             operation.iteration = thread.iteration
@@ -251,7 +292,7 @@ class Engine:
                 operation.waited_for = thread.last_ended
             admitted: list[Operation] = []
             self._ready(operation, admitted)
-            self._start(admitted)
+            self._start(admitted, now)
         return operation
 
     def close(self) -> None:
@@ -264,9 +305,11 @@ class Engine:
             operation.stream.tail = operation.stream.last_ended = None
         for thread in self._threads:
             thread.end = thread.last_ended = thread.busy = thread.code = None
+        for operation in self.running.values():
+            operation.waiting = None
         self.running.clear()
         self.active = None
-        del self.sharing
+        self.env.close()
 
     def _ready(self, operation: Operation, admitted: list[Operation]) -> None:
         """Add what may start now that `operation` is ready: itself, its whole collective, or nothing yet."""
@@ -312,19 +355,17 @@ class Engine:
                     tier.allocate(occupant, nbytes)
         return True
 
-    def _start(self, operations: list[Operation]) -> None:
+    def _start(self, operations: list[Operation], now: float) -> None:
         for operation in operations:  # grows: what takes no time ends at once, without recursion
-            for tier, occupant, nbytes in operation.allocates:
-                if not tier.waits:
-                    tier.allocate(occupant, nbytes)
+            if operation.allocates:
+                for tier, occupant, nbytes in operation.allocates:
+                    if not tier.waits:
+                        tier.allocate(occupant, nbytes)
             if operation.duration > 0.0:
-                self.sharing.start(operation)
+                self.sharing.start(operation, now)
             else:
-                operation.started_at = operation.ended_at = self.env.now
+                operation.started_at = operation.ended_at = now
                 operations += self._released(operation)
-
-    def _finished(self, operation: Operation) -> None:
-        self._start(self._released(operation))
 
     def _released(self, operation: Operation) -> list[Operation]:
         """Account for the end of `operation`: what may start now."""
@@ -347,6 +388,9 @@ class Engine:
                 dependent.waited_for = operation
                 self._ready(dependent, released)
         operation.dependents.clear()
+        if operation.waiting is not None:
+            self._woken += operation.waiting
+            operation.waiting = None
         if operation.ended is not None:
             operation.ended.succeed()
         return released

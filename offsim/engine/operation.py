@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 from simpy import Environment, Event
@@ -35,6 +36,7 @@ class Operation:
         "duration",
         "ended",
         "ended_at",
+        "ends_at",
         "enqueued_at",
         "fraction",
         "frees",
@@ -53,10 +55,10 @@ class Operation:
         "started_at",
         "stream",
         "subgroup",
-        "timer",
         "updated_at",
         "usage",
         "waited_for",
+        "waiting",
     )
 
     def __init__(
@@ -103,10 +105,13 @@ class Operation:
         self.fraction = 1.0
         self.remaining = duration
         self.updated_at = 0.0
-        self.timer: Event | None = None
+        self.ends_at = inf
+        """When it will end as things are."""
         self.slowdowns: list[tuple[float, float, Resource | None]] | None = None
         self.ended: Event | None = None
-        """The event of its end, where somebody waits for it."""
+        """The event of its end, where a process of SimPy waits for it."""
+        self.waiting: list[Iterator[Operation]] | None = None
+        """The threads that wait for its end."""
 
     def __repr__(self) -> str:
         return f"Operation({self.name!r} on {self.stream!r})"

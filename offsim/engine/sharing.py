@@ -9,18 +9,14 @@ Fractions are recomputed once for each instant at which operations start or end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from simpy import Environment
-from simpy.events import NORMAL, Event, EventPriority
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from math import inf
 
 from offsim.engine.operation import Operation
 
 _TOLERANCE = 1e-9
 """Demands that exceed a capacity by less, relative to it, do so by rounding."""
-
-AFTER_ALL_ELSE = EventPriority(NORMAL + 1)
 
 
 class Resource:
@@ -46,129 +42,121 @@ class Resource:
         return f"Resource({self.name!r}, {self.capacity:g})"
 
 
-class Timer(Event):
-    """Calls back after a delay, about an operation or about none."""
-
-    def __init__(
-        self,
-        env: Environment,
-        callback: Callable[[Any], None],
-        delay: float = 0.0,
-        operation: Any = None,
-        priority: EventPriority = NORMAL,
-    ) -> None:
-        self.env = env
-        self.callbacks = [callback]
-        self._value = None
-        self._ok = True
-        self.operation = operation
-        env.schedule(self, priority, delay)
-
-
 class Sharing:
-    """Runs operations at the speeds that their resources allow and calls `finish` when one ends."""
+    """Runs operations at the speeds that their resources allow, and knows when they end."""
 
-    def __init__(self, env: Environment, finish: Callable[[Operation], None]) -> None:
-        self.env = env
-        self._finish = finish
-        self._changed: dict[Resource, None] = {}
-        """Resources contended before or after a start or an end at this instant."""
-        self._sharing = False
-        """Whether fractions will be recomputed at the end of this instant."""
+    def __init__(self) -> None:
+        self.ends: list[tuple[float, int, Operation]] = []
+        """A heap of ends, in the order in which they became known; void where the operation now ends at another time."""
+        self._known = 0
+        self.changed: dict[Resource, None] = {}
+        """Resources contended before or after a start or an end at this instant: `share` at the end of it."""
 
-    def start(self, operation: Operation) -> None:
+    def start(self, operation: Operation, now: float) -> None:
         """Begin work; the rates that it asks must be > 0."""
-        operation.started_at = operation.updated_at = self.env.now
+        operation.started_at = operation.updated_at = now
         contended = False
         for resource, rate in operation.usage:
             resource.running[operation] = rate
-            resource.load += rate
-            if resource.load > resource.limit:
+            resource.load = load = resource.load + rate
+            if load > resource.limit:
                 contended = True
-                self._changed[resource] = None
+                self.changed[resource] = None
         if contended:
-            self._share_soon()
             operation.fraction = 0.0  # until the end of this instant
         else:
-            operation.timer = Timer(self.env, self._end, operation.remaining, operation)
+            operation.ends_at = ends_at = now + operation.remaining
+            self._known += 1
+            heappush(self.ends, (ends_at, self._known, operation))
 
-    def _end(self, timer: Timer) -> None:
-        operation: Operation = timer.operation
-        operation.timer = None
-        operation.ended_at = self.env.now
+    def next_end(self) -> float:
+        """When the next operation ends."""
+        ends = self.ends
+        while ends and ends[0][0] != ends[0][2].ends_at:
+            heappop(ends)
+        return ends[0][0] if ends else inf
+
+    def end(self, operation: Operation, now: float) -> None:
+        """Account for the end of work, at this instant."""
+        operation.ends_at = inf
+        operation.ended_at = now
         for resource, rate in operation.usage:
-            del resource.running[operation]
+            running = resource.running
+            del running[operation]
             if resource.load > resource.limit:
-                self._changed[resource] = None
-                resource.load = sum(resource.running.values())  # differences of large sums would keep their rounding
+                self.changed[resource] = None
+                resource.load = sum(running.values())  # differences of large sums would keep their rounding
             else:
-                resource.load = resource.load - rate if resource.running else 0.0
-        if self._changed:
-            self._share_soon()
-        self._finish(operation)
+                resource.load = resource.load - rate if running else 0.0
 
-    def _share_soon(self) -> None:
-        """At the end of this instant, once."""
-        if not self._sharing:
-            self._sharing = True
-            Timer(self.env, self._share, priority=AFTER_ALL_ELSE)
-
-    def _share(self, _: Timer) -> None:
+    def share(self, now: float) -> None:
         """Recompute the fractions of all operations coupled to changed resources through contended ones."""
-        self._sharing = False
-        unsettled: dict[Operation, None] = {}
-        for resource in self._changed:
-            unsettled.update(dict.fromkeys(resource.running))
-        self._changed.clear()
+        unsettled: dict[Operation, float] = {}
+        for resource in self.changed:
+            unsettled.update(resource.running)
+        self.changed.clear()
         contended: dict[Resource, None] = {}
         reached = list(unsettled)
         for operation in reached:  # grows
             for resource, _rate in operation.usage:
                 if resource.load > resource.limit and resource not in contended:
                     contended[resource] = None
-                    resource.unsettled = len(resource.running)
-                    resource.asked = resource.load
-                    resource.left = resource.capacity
                     for peer in resource.running:
                         if peer not in unsettled:
-                            unsettled[peer] = None
+                            unsettled[peer] = 0.0
                             reached.append(peer)
+        if len(contended) == 1:  # most often: all that use it run at one fraction
+            bottleneck = next(iter(contended))
+            for operation in bottleneck.running:
+                del unsettled[operation]
+            self._set_fraction(bottleneck.running, bottleneck.capacity / bottleneck.load, bottleneck, now)
+        elif contended:
+            self._fill(contended, unsettled, now)
+        self._set_fraction(unsettled, 1.0, None, now)
+
+    def _fill(self, contended: dict[Resource, None], unsettled: dict[Operation, float], now: float) -> None:
+        """Settle the operations that contended resources hold back: progressive filling."""
+        for resource in contended:
+            resource.unsettled = len(resource.running)
+            resource.asked = resource.load
+            resource.left = resource.capacity
         level = 0.0
         while contended:
             bottleneck = min(contended, key=_level) if len(contended) > 1 else next(iter(contended))
             level = max(level, _level(bottleneck))  # levels never fall, but by rounding
             if level >= 1.0:
                 break
-            for operation in bottleneck.running:
-                if operation in unsettled:
-                    del unsettled[operation]
-                    for resource, rate in operation.usage:
-                        resource.unsettled -= 1
-                        resource.asked -= rate
-                        resource.left -= level * rate
-                    self._set_fraction(operation, level, bottleneck)
+            settled = [operation for operation in bottleneck.running if operation in unsettled]
+            for operation in settled:
+                del unsettled[operation]
+                for resource, rate in operation.usage:
+                    resource.unsettled -= 1
+                    resource.asked -= rate
+                    resource.left -= level * rate
+            self._set_fraction(settled, level, bottleneck, now)
             for resource in list(contended):
                 if resource.unsettled == 0:
                     del contended[resource]
                 elif resource.asked < _TOLERANCE * resource.load:  # of differences of large rates rounding is left
                     resource.asked = sum(rate for peer, rate in resource.running.items() if peer in unsettled)
-        for operation in unsettled:
-            self._set_fraction(operation, 1.0, None)
 
-    def _set_fraction(self, operation: Operation, fraction: float, bottleneck: Resource | None) -> None:
-        if fraction == operation.fraction:
-            return
-        now = self.env.now
-        if operation.timer is not None:
-            operation.timer.callbacks.clear()  # it still goes off, but calls nobody
-        operation.remaining -= (now - operation.updated_at) * operation.fraction
-        operation.updated_at = now
-        operation.fraction = fraction
-        if operation.slowdowns is not None:
-            operation.slowdowns.append((now, fraction, bottleneck))
-        elif fraction < 1.0:
-            operation.slowdowns = [(now, fraction, bottleneck)]
-        operation.timer = Timer(self.env, self._end, max(operation.remaining, 0.0) / fraction, operation)
+    def _set_fraction(
+        self, operations: Iterable[Operation], fraction: float, bottleneck: Resource | None, now: float
+    ) -> None:
+        change = now, fraction, bottleneck
+        for operation in operations:
+            if fraction == operation.fraction:
+                continue
+            operation.remaining -= (now - operation.updated_at) * operation.fraction
+            operation.updated_at = now
+            operation.fraction = fraction
+            if operation.slowdowns is not None:
+                operation.slowdowns.append(change)
+            elif fraction < 1.0:
+                operation.slowdowns = [change]
+            operation.ends_at = ends_at = now + max(operation.remaining, 0.0) / fraction
+            self._known += 1
+            heappush(self.ends, (ends_at, self._known, operation))
 
 
 def _level(resource: Resource) -> float:

@@ -1,0 +1,42 @@
+"""SimPy's environment, whose time also advances to the instants of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from simpy import Environment
+from simpy.core import EmptySchedule
+
+
+class Clock(Environment):
+    """Steps from event to event of SimPy, as any environment, and from instant to instant of the engine between them.
+
+    Ends of operations are no events of SimPy: most happen at an instant of their own, and half of those that are
+    expected move when others start or end. `next_instant` gives the time of the next one, infinite where there is
+    none, and `instant` does what happens then.
+    """
+
+    def __init__(self, next_instant: Callable[[], float], instant: Callable[[float], None]) -> None:
+        super().__init__()
+        self._next_instant = next_instant
+        self._instant = instant
+
+    def peek(self) -> float:
+        """The time of the next step."""
+        return min(super().peek(), self._next_instant())
+
+    def step(self) -> None:
+        """Process the next event of SimPy, or all that happens in the engine at the next instant."""
+        at = self._next_instant()
+        if self._queue and self._queue[0][0] <= at:
+            super().step()
+        elif at < inf:
+            self._now = at
+            self._instant(at)
+        else:
+            raise EmptySchedule
+
+    def close(self) -> None:
+        """Have no more instants, and let go of the engine."""
+        del self._next_instant, self._instant
