@@ -124,7 +124,8 @@ class Engine:
                 ends_at, _, operation = heappop(ends)
                 if ends_at == operation.ends_at:
                     sharing.end(operation, now)
-                    self._start(self._released(operation), now)
+                    if released := self._released(operation):
+                        self._start(released, now)
             elif woken:
                 self._go_on(woken.popleft())
             elif sharing.changed:
@@ -285,14 +286,18 @@ class Engine:
                 dependency.dependents.append(operation)
                 operation.pending += 1
         stream.tail = operation
+        operation.gated = bool(operation.holds or operation.allocates or operation.rendezvous)
         if self.recorder is not None:
             self.recorder.enqueued(operation, after, active)
         if operation.pending == 0:
             if thread is not None:
                 operation.waited_for = thread.last_ended
-            admitted: list[Operation] = []
-            self._ready(operation, admitted)
-            self._start(admitted, now)
+            if operation.gated or operation.duration == 0.0:
+                admitted: list[Operation] = []
+                self._ready(operation, admitted)
+                self._start(admitted, now)
+            else:
+                self.sharing.start(operation, now)
         return operation
 
     def close(self) -> None:
@@ -316,19 +321,15 @@ class Engine:
         if operation.rendezvous is not None:
             admitted += [peer for peer in operation.rendezvous.arrive(operation) if self._admit(peer)]
             return
-        if not operation.allocates:  # most operations: kernels, and copies, which hold a copy engine
-            if not operation.holds:
+        if not operation.allocates and len(operation.holds) == 1:  # most copies, which hold a copy engine
+            server = operation.holds[0]
+            if server.busy == server.slots:
+                server.join(operation)
+                return
+            if not server.waiting:
+                server.busy += 1
                 admitted.append(operation)
                 return
-            if len(operation.holds) == 1:
-                server = operation.holds[0]
-                if server.busy == server.slots:
-                    server.join(operation)
-                    return
-                if not server.waiting:
-                    server.busy += 1
-                    admitted.append(operation)
-                    return
         if self._admit(operation):
             admitted.append(operation)
 
@@ -386,7 +387,10 @@ class Engine:
             dependent.pending -= 1
             if dependent.pending == 0:
                 dependent.waited_for = operation
-                self._ready(dependent, released)
+                if dependent.gated:
+                    self._ready(dependent, released)
+                else:
+                    released.append(dependent)
         operation.dependents.clear()
         if operation.waiting is not None:
             self._woken += operation.waiting

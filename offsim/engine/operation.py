@@ -40,6 +40,7 @@ class Operation:
         "enqueued_at",
         "fraction",
         "frees",
+        "gated",
         "holds",
         "index",
         "iteration",
@@ -92,6 +93,8 @@ class Operation:
         self.frees = frees
         self.rendezvous = rendezvous
         self.holds = holds
+        self.gated = False
+        """Whether it may have to wait for others than those it is behind; known once it is enqueued."""
         self.priority = priority
         self.iteration = 0
         self.phase = ""

@@ -47,7 +47,7 @@ class Sharing:
 
     def __init__(self) -> None:
         self.ends: list[tuple[float, int, Operation]] = []
-        """A heap of ends, in the order in which they became known; void where the operation now ends at another time."""
+        """A heap of ends in the order in which they became known; void where the operation ends at another time now."""
         self._known = 0
         self.changed: dict[Resource, None] = {}
         """Resources contended before or after a start or an end at this instant: `share` at the end of it."""
@@ -122,8 +122,12 @@ class Sharing:
             resource.left = resource.capacity
         level = 0.0
         while contended:
-            bottleneck = min(contended, key=_level) if len(contended) > 1 else next(iter(contended))
-            level = max(level, _level(bottleneck))  # levels never fall, but by rounding
+            lowest = inf
+            for resource in contended:
+                fraction = resource.left / resource.asked  # at which the operations without one yet fill it
+                if fraction < lowest:
+                    lowest, bottleneck = fraction, resource
+            level = max(level, lowest)  # levels never fall, but by rounding
             if level >= 1.0:
                 break
             settled = [operation for operation in bottleneck.running if operation in unsettled]
@@ -157,8 +161,3 @@ class Sharing:
             operation.ends_at = ends_at = now + max(operation.remaining, 0.0) / fraction
             self._known += 1
             heappush(self.ends, (ends_at, self._known, operation))
-
-
-def _level(resource: Resource) -> float:
-    """The fraction at which the operations without one yet fill the resource."""
-    return resource.left / resource.asked

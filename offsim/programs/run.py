@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,10 +113,25 @@ def run_training(
     Unless `bounded`, memory tiers have room beyond their capacity.
     """
     most = most_operations(max_operations)
+    with no_garbage_collection():
+        try:
+            return _run(
+                profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint, bounded, most, record
+            )
+        except OrderAmongRanks:
+            return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint, bounded, most, record)
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Collect no garbage meanwhile: a simulation makes many records and hardly any garbage before its end."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        return _run(profile, workload, schedule, options, placed, all_ranks, stretch, checkpoint, bounded, most, record)
-    except OrderAmongRanks:
-        return _run(profile, workload, schedule, options, placed, True, stretch, checkpoint, bounded, most, record)
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def most_operations(given: int | None = None) -> int:
