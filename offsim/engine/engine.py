@@ -236,7 +236,9 @@ class Engine:
     def _blocked(self, operation: Operation) -> str:
         """What never ends, and why: the chain of what waits for what, to its end or until it closes."""
         unfinished, chain = self.unfinished(), [operation]
-        while (before := next((o for o in unfinished if chain[-1] in o.dependents), None)) and before not in chain:
+        while (
+            before := next((o for o in unfinished if chain[-1] in (o.dependents or ())), None)
+        ) and before not in chain:
             chain.append(before)
         text = ", which waits for ".join(f"'{o.name}'" for o in chain)
         last = chain[-1]
@@ -279,12 +281,10 @@ class Engine:
         self._live += 1
         tail = stream.tail
         if tail is not None and tail.ended_at < 0.0:
-            tail.dependents.append(operation)
-            operation.pending += 1
+            tail.precedes(operation)
         for dependency in after:
             if dependency is not None and dependency.ended_at < 0.0:
-                dependency.dependents.append(operation)
-                operation.pending += 1
+                dependency.precedes(operation)
         stream.tail = operation
         operation.gated = bool(operation.holds or operation.allocates or operation.rendezvous)
         if self.recorder is not None:
@@ -383,15 +383,16 @@ class Engine:
             for server in operation.holds:
                 if server.waiting:
                     self._admit_waiting(server, operation, released)
-        for dependent in operation.dependents:
-            dependent.pending -= 1
-            if dependent.pending == 0:
-                dependent.waited_for = operation
-                if dependent.gated:
-                    self._ready(dependent, released)
-                else:
-                    released.append(dependent)
-        operation.dependents.clear()
+        if operation.dependents is not None:
+            for dependent in operation.dependents:
+                dependent.pending -= 1
+                if dependent.pending == 0:
+                    dependent.waited_for = operation
+                    if dependent.gated:
+                        self._ready(dependent, released)
+                    else:
+                        released.append(dependent)
+            operation.dependents = None
         if operation.waiting is not None:
             self._woken += operation.waiting
             operation.waiting = None

@@ -100,7 +100,7 @@ class Operation:
         self.phase = ""
         self.index = -1
         self.pending = 0
-        self.dependents: list[Operation] = []
+        self.dependents: list[Operation] | None = None
         self.waited_for: Operation | None = None
         self.enqueued_at = 0.0
         self.started_at = -1.0
@@ -123,6 +123,14 @@ class Operation:
     def done(self) -> bool:
         """Whether it has ended."""
         return self.ended_at >= 0.0
+
+    def precedes(self, dependent: Operation) -> None:
+        """Have another operation wait for the end of this one."""
+        if self.dependents is None:
+            self.dependents = [dependent]
+        else:
+            self.dependents.append(dependent)
+        dependent.pending += 1
 
     def completion(self, env: Environment) -> Event:
         """The event of its end, for SimPy processes."""

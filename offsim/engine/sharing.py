@@ -105,14 +105,16 @@ class Sharing:
                         if peer not in unsettled:
                             unsettled[peer] = 0.0
                             reached.append(peer)
-        if len(contended) == 1:  # most often: all that use it run at one fraction
-            bottleneck = next(iter(contended))
-            for operation in bottleneck.running:
-                del unsettled[operation]
-            self._set_fraction(bottleneck.running, bottleneck.capacity / bottleneck.load, bottleneck, now)
-        elif contended:
-            self._fill(contended, unsettled, now)
-        self._set_fraction(unsettled, 1.0, None, now)
+        if contended:
+            bottleneck = min(contended, key=_first_level) if len(contended) > 1 else next(iter(contended))
+            if len(contended) == 1 or len(bottleneck.running) == len(unsettled):  # most often: nobody grows on
+                for operation in bottleneck.running:
+                    del unsettled[operation]
+                self._set_fraction(bottleneck.running, _first_level(bottleneck), bottleneck, now)
+            else:
+                self._fill(contended, unsettled, now)
+        if unsettled:
+            self._set_fraction(unsettled, 1.0, None, now)
 
     def _fill(self, contended: dict[Resource, None], unsettled: dict[Operation, float], now: float) -> None:
         """Settle the operations that contended resources hold back: progressive filling."""
@@ -122,12 +124,8 @@ class Sharing:
             resource.left = resource.capacity
         level = 0.0
         while contended:
-            lowest = inf
-            for resource in contended:
-                fraction = resource.left / resource.asked  # at which the operations without one yet fill it
-                if fraction < lowest:
-                    lowest, bottleneck = fraction, resource
-            level = max(level, lowest)  # levels never fall, but by rounding
+            bottleneck = min(contended, key=_level) if len(contended) > 1 else next(iter(contended))
+            level = max(level, _level(bottleneck))  # levels never fall, but by rounding
             if level >= 1.0:
                 break
             settled = [operation for operation in bottleneck.running if operation in unsettled]
@@ -161,3 +159,13 @@ class Sharing:
             operation.ends_at = ends_at = now + max(operation.remaining, 0.0) / fraction
             self._known += 1
             heappush(self.ends, (ends_at, self._known, operation))
+
+
+def _first_level(resource: Resource) -> float:
+    """The fraction at which all of its operations fill the resource."""
+    return resource.capacity / resource.load
+
+
+def _level(resource: Resource) -> float:
+    """The fraction at which the operations without one yet fill the resource."""
+    return resource.left / resource.asked

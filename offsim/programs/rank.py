@@ -80,6 +80,9 @@ class Rank:
         self._threads: dict[str, Thread] = {}
         self._core_shares: dict[Thread, float] = {}
         self._turns: dict[Thread | None, tuple[Server, int]] = {}
+        self._launching: Usage = ((self._cores, 1.0),)
+        self._kernels: dict[float, Usage] = {}
+        self._rings: dict[tuple[float, int], tuple[float, float, Usage]] = {}
         self.compute_stream = self.stream("compute")
         self.collective_stream = self.stream("collectives")
         self.reduce_stream = self.stream("reduce")
@@ -140,7 +143,7 @@ class Rank:
 
     def launch(self, name: str, seconds: float, layer: int = -1) -> Operation:
         """The host thread runs hooks and launches kernels."""
-        return self._enqueue(Operation(self.host, "launch", name, seconds, ((self._cores, 1.0),), layer=layer))
+        return self._enqueue(Operation(self.host, "launch", name, seconds, self._launching, layer=layer))
 
     def wait(
         self,
@@ -406,6 +409,11 @@ class Rank:
 
     # GPU
 
+    def _kernel_usage(self, nbytes_per_s: float) -> Usage:
+        if nbytes_per_s not in self._kernels:
+            self._kernels[nbytes_per_s] = ((self.device.compute, 1.0), (self.device.hbm, nbytes_per_s))
+        return self._kernels[nbytes_per_s]
+
     def compute(
         self,
         name: str,
@@ -416,7 +424,7 @@ class Rank:
         frees: Sequence[MemoryChange] = (),
     ) -> Operation:
         """Kernels on the compute stream."""
-        usage: Usage = ((self.device.compute, 1.0), (self.device.hbm, work.nbytes / work.seconds))
+        usage = self._kernel_usage(work.nbytes / work.seconds)
         operation = Operation(
             self.compute_stream, "compute", name, work.seconds, usage, layer=layer, allocates=allocates, frees=frees
         )
@@ -428,7 +436,7 @@ class Rank:
         """Memory-bound kernels: bytes are device memory read plus written."""
         rate = self.profile.gpu.hbm_bytes_per_s
         seconds = nbytes / rate + self.profile.gpu.kernel_latency_s
-        usage: Usage = ((self.device.compute, 1.0), (self.device.hbm, rate))
+        usage = self._kernel_usage(rate)
         return self._enqueue(Operation(stream, kind, name, seconds, usage, nbytes=nbytes, subgroup=subgroup), after)
 
     def gpu_adam(self, elements: float, subgroup: int, after: After = ()) -> Operation:
@@ -479,6 +487,24 @@ class Rank:
         dp = self.workload.training.data_parallel
         if dp == 1:
             return None
+        if (nbytes, rounds) not in self._rings:
+            self._rings[nbytes, rounds] = self._ring_cost(nbytes, rounds, dp)
+        sent, seconds, usage = self._rings[nbytes, rounds]
+        operation = Operation(
+            self.collective_stream,
+            kind,
+            name,
+            seconds,
+            usage,
+            nbytes=sent,
+            layer=layer,
+            allocates=allocates,
+            rendezvous=self._collectives.join(self),
+        )
+        return self._enqueue(operation, after)
+
+    def _ring_cost(self, nbytes: float, rounds: int, dp: int) -> tuple[float, float, Usage]:
+        """Bytes that a rank sends, the seconds that takes alone, and what it uses."""
         sent = rounds * nbytes * (dp - 1) / dp
         interconnect, nic = self.profile.interconnect, self.platform.nic
         rate, layout = interconnect.gpu_bytes_per_s, self.platform.layout
@@ -493,18 +519,7 @@ class Rank:
             usage += self.platform.link_filled(self.number, sent / seconds)
         if nic is not None:
             usage.append((nic, sent / seconds * rings / layout.simulated))
-        operation = Operation(
-            self.collective_stream,
-            kind,
-            name,
-            seconds,
-            tuple(usage),
-            nbytes=sent,
-            layer=layer,
-            allocates=allocates,
-            rendezvous=self._collectives.join(self),
-        )
-        return self._enqueue(operation, after)
+        return sent, seconds, tuple(usage)
 
     def tensor_parallel_seconds(self, nbytes: float) -> float:
         """Time of one blocking all-reduce of `nbytes` over the tensor-parallel group (ring)."""

@@ -256,6 +256,15 @@ class Workload:
 
         A bucket of a size is flushed by the tensor that overflows it, a layer's bucket by that layer.
         """
+        if bucket_elements not in self._buckets:
+            self._buckets[bucket_elements] = self._list_buckets(bucket_elements)
+        return self._buckets[bucket_elements]
+
+    @cached_property
+    def _buckets(self) -> dict[int, list[tuple[int, Bucket]]]:
+        return {}
+
+    def _list_buckets(self, bucket_elements: int) -> list[tuple[int, Bucket]]:
         subgroup_of = {tensor: index for index, members in enumerate(self._grouping) for tensor in members}
         ready = [(self.tensors[i].elements, self.shares[i], subgroup_of[i]) for i in reversed(range(len(self.tensors)))]
         layers = [t.layer for t in reversed(self.tensors)]
