@@ -109,6 +109,7 @@ class Engine:
         self._paused: deque[Operation] = deque()
 
     def _next_instant(self) -> float:
+        """When something happens next; infinite where nothing does."""
         if self._begun or self._woken or self._paused or self.sharing.changed:
             return self.env.now
         return self.sharing.next_end()

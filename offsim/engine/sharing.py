@@ -47,8 +47,8 @@ class Sharing:
 
     def __init__(self) -> None:
         self.ends: list[tuple[float, int, Operation]] = []
-        """A heap of ends in the order in which they became known; void where the operation ends at another time now."""
-        self._known = 0
+        """A heap of the next ends in the order in which they were noted; void where the operation's own has moved."""
+        self._noted = 0
         self.changed: dict[Resource, None] = {}
         """Resources contended before or after a start or an end at this instant: `share` at the end of it."""
 
@@ -65,9 +65,8 @@ class Sharing:
         if contended:
             operation.fraction = 0.0  # until the end of this instant
         else:
-            operation.ends_at = ends_at = now + operation.remaining
-            self._known += 1
-            heappush(self.ends, (ends_at, self._known, operation))
+            operation.ends_at = now + operation.remaining
+            self._note(operation)
 
     def next_end(self) -> float:
         """When the next operation ends."""
@@ -106,10 +105,13 @@ class Sharing:
                             unsettled[peer] = 0.0
                             reached.append(peer)
         if contended:
-            bottleneck = min(contended, key=_first_level) if len(contended) > 1 else next(iter(contended))
+            bottleneck = next(iter(contended)) if len(contended) == 1 else min(contended, key=_first_level)
             if len(contended) == 1 or len(bottleneck.running) == len(unsettled):  # most often: nobody grows on
-                for operation in bottleneck.running:
-                    del unsettled[operation]
+                if len(bottleneck.running) == len(unsettled):
+                    unsettled.clear()
+                else:
+                    for operation in bottleneck.running:
+                        del unsettled[operation]
                 self._set_fraction(bottleneck.running, _first_level(bottleneck), bottleneck, now)
             else:
                 self._fill(contended, unsettled, now)
@@ -145,20 +147,33 @@ class Sharing:
     def _set_fraction(
         self, operations: Iterable[Operation], fraction: float, bottleneck: Resource | None, now: float
     ) -> None:
+        """Note the ends at full speed, but of those behind a bottleneck only the next: then it is shared anew."""
         change = now, fraction, bottleneck
+        earliest, first = inf, []
         for operation in operations:
-            if fraction == operation.fraction:
-                continue
-            operation.remaining -= (now - operation.updated_at) * operation.fraction
-            operation.updated_at = now
-            operation.fraction = fraction
-            if operation.slowdowns is not None:
-                operation.slowdowns.append(change)
-            elif fraction < 1.0:
-                operation.slowdowns = [change]
-            operation.ends_at = ends_at = now + max(operation.remaining, 0.0) / fraction
-            self._known += 1
-            heappush(self.ends, (ends_at, self._known, operation))
+            if fraction != operation.fraction:
+                operation.remaining -= (now - operation.updated_at) * operation.fraction
+                operation.updated_at = now
+                operation.fraction = fraction
+                if operation.slowdowns is not None:
+                    operation.slowdowns.append(change)
+                elif bottleneck is not None:
+                    operation.slowdowns = [change]
+                operation.ends_at = now + max(operation.remaining, 0.0) / fraction
+                if bottleneck is None:
+                    self._note(operation)
+            ends_at = operation.ends_at
+            if ends_at < earliest:
+                earliest, first = ends_at, [operation]
+            elif ends_at == earliest:
+                first.append(operation)
+        if bottleneck is not None:
+            for operation in first:
+                self._note(operation)
+
+    def _note(self, operation: Operation) -> None:
+        self._noted += 1
+        heappush(self.ends, (operation.ends_at, self._noted, operation))
 
 
 def _first_level(resource: Resource) -> float:

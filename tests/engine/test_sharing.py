@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from programs import CLOSE, Program, Step, enqueue_at, instants, programs, rate_at, stretches, work, work_done
 from scipy.optimize import linprog
 
-from offsim.engine import Engine, Resource, Stream
+from offsim.engine import Engine, Operation, Resource, Stream
 
 Matrix = Sequence[Sequence[float]]
 """A row per operation: the rate that it asks of each resource, 0 where it does not use it."""
@@ -314,19 +314,33 @@ def test_more_capacity_can_be_slower_for_others_where_flows_are_coupled() -> Non
 @pytest.mark.parametrize("flows", [100, 1000])
 def test_flows_that_start_and_end_together_cost_a_constant_each(flows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, link = Engine(), Resource("link", 1.0)
-    scheduled: list[object] = []
-    schedule = engine.env.schedule
+    noted: list[object] = []
+    note = engine.sharing._note
 
-    def count(event: Any, *arguments: Any) -> None:
-        scheduled.append(event)
-        schedule(event, *arguments)
+    def count(operation: Operation) -> None:
+        noted.append(operation)
+        note(operation)
 
-    monkeypatch.setattr(engine.env, "schedule", count)
+    monkeypatch.setattr(engine.sharing, "_note", count)
     for _ in range(flows):
         engine.enqueue(work(Stream("own"), 1.0, [(link, 1.0)]))
     engine.env.run()
     assert engine.env.now == close(flows)
-    assert len(scheduled) <= 3 * flows
+    assert len(noted) <= 3 * flows
+
+
+@pytest.mark.parametrize("flows", [10, 100])
+def test_of_flows_behind_one_bottleneck_only_the_next_end_is_noted(flows: int) -> None:
+    """Each ends at a time of its own, after which the others share what it leaves."""
+    engine, link = Engine(), Resource("link", 1.0)
+    for i in range(flows):
+        engine.enqueue(work(Stream("own"), 1.0 + i, [(link, 1.0)]))
+    most = 0
+    while engine.env.peek() < float("inf"):
+        engine.env.step()
+        most = max(most, len(engine.sharing.ends))
+    assert most <= 2
+    assert engine.env.now == close(flows * (flows + 1) / 2)
 
 
 def test_a_flow_is_touched_only_by_what_it_is_coupled_to() -> None:
