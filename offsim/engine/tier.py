@@ -19,7 +19,7 @@ class OutOfMemory(Exception):
     """A tier cannot hold an allocation. Carries what a verdict needs."""
 
     def __init__(self, tier: Tier, occupant: str, asked: float, time: float) -> None:
-        super().__init__(tier, occupant, asked, time)  # as args: SimPy copies exceptions that no process catches
+        super().__init__(tier, occupant, asked, time)
         self.tier = tier
         self.occupant = occupant
         self.asked = asked

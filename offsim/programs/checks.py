@@ -48,24 +48,23 @@ class ScheduleError(InputError):
 
 def explained(error: Exception, schedule: type[TrainingSchedule], engine: Engine) -> Exception:
     """The error as one message that names schedule, file and line, and what ran; as it is where offsim itself fails."""
-    original = error.__cause__ if isinstance(error.__cause__, type(error)) else error  # SimPy raises a copy
-    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(original.__traceback__)]
+    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     active = engine.active
     waiting = [(frame.f_code.co_filename, frame.f_lineno) for frame in code_at(active.code if active else None)]
-    if isinstance(original, HookError):
-        text, file, line = original.args
+    if isinstance(error, HookError):
+        text, file, line = error.args
         places, told = [(file, line)], text
-    elif type(original).__module__.startswith("offsim."):
-        told = str(original)
+    elif type(error).__module__.startswith("offsim."):
+        told = str(error)
     else:
-        told = f"{type(original).__name__}: {original}"
+        told = f"{type(error).__name__}: {error}"
     place = _own_line(places) or _own_line(waiting)
-    if place is None and not type(original).__module__.startswith("offsim."):
-        return original
-    if isinstance(original, NotAwaited):
-        told = f"{_subgroup(original.operation)}{told}"
+    if place is None and not type(error).__module__.startswith("offsim."):
+        return error
+    if isinstance(error, NotAwaited):
+        told = f"{_subgroup(error.operation)}{told}"
     found = ScheduleError(f"scheduler {schedule.name}, {_running(active)}: {told}", place or "")
-    found.__cause__ = original.with_traceback(_from_own_code(original))
+    found.__cause__ = error.with_traceback(_from_own_code(error))
     return found
 
 
