@@ -103,9 +103,10 @@ class Engine:
         """Threads whose code has not ended, and what that waits for."""
         self.active: Thread | None = None
         """The thread whose code runs now, or ran last."""
-        # At this instant, in this order: code that begins, ends of operations, threads that go on, pauses that end.
+        # At this instant: code that begins; ends of operations and threads that go on, in the order in which they were
+        # known; then pauses that end.
         self._begun: deque[Iterator[Operation]] = deque()
-        self._woken: deque[Iterator[Operation]] = deque()
+        self._woken: deque[tuple[int, Iterator[Operation]]] = deque()
         self._paused: deque[Operation] = deque()
 
     def _next_instant(self) -> float:
@@ -121,14 +122,14 @@ class Engine:
         while True:
             if begun:
                 self._go_on(begun.popleft())
-            elif ends and ends[0][0] <= now:
+            elif ends and ends[0][0] <= now and not (woken and woken[0][0] < ends[0][1]):
                 ends_at, _, operation = heappop(ends)
                 if ends_at == operation.ends_at:
                     sharing.end(operation, now)
                     if released := self._released(operation):
                         self._start(released, now)
             elif woken:
-                self._go_on(woken.popleft())
+                self._go_on(woken.popleft()[1])
             elif sharing.changed:
                 sharing.share(now)
             elif self._paused:
@@ -395,7 +396,7 @@ class Engine:
                         released.append(dependent)
             operation.dependents = None
         if operation.waiting is not None:
-            self._woken += operation.waiting
+            self._woken += [(self.sharing.noted, thread) for thread in operation.waiting]
             operation.waiting = None
         if operation.ended is not None:
             operation.ended.succeed()

@@ -48,7 +48,8 @@ class Sharing:
     def __init__(self) -> None:
         self.ends: list[tuple[float, int, Operation]] = []
         """A heap of the next ends in the order in which they were noted; void where the operation's own has moved."""
-        self._noted = 0
+        self.noted = 0
+        """How many ends have been noted so far."""
         self.changed: dict[Resource, None] = {}
         """Resources contended before or after a start or an end at this instant: `share` at the end of it."""
 
@@ -172,8 +173,8 @@ class Sharing:
                 self._note(operation)
 
     def _note(self, operation: Operation) -> None:
-        self._noted += 1
-        heappush(self.ends, (operation.ends_at, self._noted, operation))
+        self.noted += 1
+        heappush(self.ends, (operation.ends_at, self.noted, operation))
 
 
 def _first_level(resource: Resource) -> float:

@@ -240,6 +240,26 @@ def test_a_thread_without_an_issuer_has_its_own_tags(engine: Engine, host: Threa
     assert [(o.phase, o.iteration) for o in engine.operations] == [("update", 7)]
 
 
+# One instant
+
+
+def test_at_one_instant_a_thread_goes_on_before_what_starts_then_ends(engine: Engine, host: Thread) -> None:
+    """Though that takes so little time that it ends at the same instant."""
+    compute = Stream("compute")
+    seen: list[bool] = []
+
+    def code() -> Code:
+        first, behind = engine.enqueue(work(compute, 1.0)), engine.enqueue(work(compute, 1e-20))
+        yield first
+        seen.append(behind.done)
+        yield behind
+        seen.append(engine.env.now == 1.0)
+
+    engine.spawn(host, code())
+    engine.env.run()
+    assert seen == [False, True]
+
+
 # What never ends
 
 
