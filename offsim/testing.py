@@ -26,8 +26,7 @@ from offsim.platform.platform import GPU, HOST
 from offsim.programs.run import Run
 from offsim.results.result import Result
 from offsim.results.simulate import simulate
-from offsim.schedulers import ScheduleOptions, TrainingSchedule, find_scheduler
-from offsim.schedulers.registry import BUILT_IN
+from offsim.schedulers import ScheduleOptions, TrainingSchedule, find_scheduler, registry
 
 CLOSE = 1e-9
 
@@ -224,7 +223,7 @@ def check_scheduler(scheduler: type[TrainingSchedule]) -> None:
     says, comes to repeat, gives its memory back, keeps the order of streams, and is no faster than any of its resources
     allows. The schedule need not be registered.
     """
-    with patch.dict(BUILT_IN, {scheduler.name: scheduler}):
+    with patch.dict(registry.BUILT_IN, {scheduler.name: scheduler}):
         plain, *others = cases(scheduler.name)
         batch = plain.training.get("global_batch", RANKS) // RANKS
         one = plain.on(data_parallel=1, global_batch=batch)

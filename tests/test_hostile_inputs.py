@@ -185,7 +185,7 @@ def test_options(data: st.DataObject) -> None:
 @examples(40)
 def test_sweeps(document: Any) -> None:
     with folder() as place, suppress(InputError):
-        sweep(document, out=place / "out", jobs=1, max_points=3)
+        sweep(document, out=place / "out", jobs=1, max_points=12)
 
 
 @given(st.sampled_from(["trace", "replay"]), damaged_documents(offloaded_step()))

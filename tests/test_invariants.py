@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from random_scenarios import nodes, scenarios
 from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
-from offsim.engine import Tier
 from offsim.platform.hardware import HardwareProfile
 from offsim.results.result import Result
 from offsim.results.simulate import simulate
 from offsim.results.utilization import series_of
-from offsim.testing import check_bounds, check_order, ended
+from offsim.testing import check_bounds, check_order, ended, held_between
 
 CLOSE = 1e-9
 LASTING = {
@@ -75,18 +74,6 @@ def check_memory(result: Result) -> None:
         for occupant, nbytes in tier.memory.occupants.items():
             changes = {held for _, name, held, _ in tier.memory.series if name == occupant}
             assert abs(nbytes) < 0.5 if occupant not in LASTING else len(changes) == 1, occupant
-
-
-def held_between(tier: Tier, time: float, end: float) -> dict[str, float]:
-    """Bytes of each occupant where one iteration ends, after what it frees, and the next begins, before what it takes.
-
-    `end` says what is a rounding error of the time.
-    """
-    held: dict[str, float] = {}
-    for at, occupant, nbytes, _ in tier.series:
-        if at < time - CLOSE * end or (at <= time + CLOSE * end and nbytes < held.get(occupant, 0.0)):
-            held[occupant] = nbytes
-    return {occupant: nbytes for occupant, nbytes in held.items() if nbytes >= 0.5}
 
 
 def check_limits(result: Result) -> None:

@@ -121,7 +121,7 @@ def test_survives_pickling(file: Path) -> None:
             "hardware: jlse-4xh100",
             "hardware: x\nfolder: .",
             "3: unknown key 'folder'; expected one of: "
-            "checkpoint, hardware, hardware_changes, model, name, placement, scheduler, training",
+            "checkpoint, hardware, hardware_changes, model, name, placement, price_per_gpu_hour, scheduler, training",
         ),
         ("layers: 40", "layers: true", "4: model.layers: found true, expected a whole number"),
         ("layers: 40", "layers: 1.5", "4: model.layers: found 1.5, expected a whole number"),
@@ -192,7 +192,7 @@ def test_what_is_wrong_elsewhere(source: str | dict[str, Any], message: str) -> 
         (
             "folder=/",
             "unknown key 'folder'; expected one of: "
-            "checkpoint, hardware, hardware_changes, model, name, placement, scheduler, training",
+            "checkpoint, hardware, hardware_changes, model, name, placement, price_per_gpu_hour, scheduler, training",
         ),
         ("model=3", "model: found 3, expected a section of keys"),
     ],

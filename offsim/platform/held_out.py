@@ -3,7 +3,8 @@
     {"my-node": {"13B": {"sum": {"n": 2, "median": 3.1, "p90": 4.1, "worst": 4.4, "residuals": [0.018, -0.043]}}}}
 
 Profile -> what was left out of the fit -> phase, where "sum" is all of them -> absolute relative errors in percent, and
-the residual log(measured / predicted) of each run. `offsim calibrate` writes the file.
+the residual log(measured / predicted) of each run; groups that overlap others have none. `offsim calibrate` writes the
+file.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def held_out_text(table: Mapping[str, Groups]) -> bytes:
 
 def held_out_of(profile: Path) -> HeldOut | None:
     """The residuals of the profile in this file; None where no run was held out."""
-    groups = read_held_out(profile.with_name(FILE_NAME)).get(profile.stem, {})
+    known = read_held_out(profile.with_name(FILE_NAME)).get(profile.stem, {})
+    groups = {group: scores for group, scores in known.items() if any(score.residuals for score in scores.values())}
     phases = dict.fromkeys(phase for scores in groups.values() for phase in scores)
     residuals = {
         phase: tuple(r for scores in groups.values() if phase in scores for r in scores[phase].residuals)

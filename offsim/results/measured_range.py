@@ -129,9 +129,7 @@ def measured_range(result: Result) -> MeasuredRange:
         return MeasuredRange(profile.name, 0, reason=f"no configuration was measured on {profile.name}")
     asked = dimensions(result.scenario, profile)
     runs = sorted(_held_out(path, known, asked), key=lambda run: run.distance)
-    distinct = {run.name: run for run in reversed(runs)}  # of a run that was left out with several groups one
-    nearest = sorted(distinct.values(), key=lambda run: run.distance)[:NEAREST]
-    return MeasuredRange(profile.name, len({one.name for one in known}), outside_of(asked, known), tuple(nearest))
+    return MeasuredRange(profile.name, len(known), outside_of(asked, known), tuple(runs[:NEAREST]))
 
 
 def known_profile(result: Result) -> Path:
@@ -181,6 +179,8 @@ def _held_out(path: Path, known: Sequence[Configuration], asked: Dimensions) -> 
     found = []
     for group, scores in groups.items():
         runs = [one for one in known if one.left_out == group]
+        if not any(score.residuals for score in scores.values()):
+            continue
         for place, run in enumerate(runs):
             if any(len(score.residuals) != len(runs) for score in scores.values()):
                 raise InputError(f"{path.stem}: {group}: found {len(runs)} runs, expected as many as in {HELD_OUT}")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from offsim.programs.run import Run
-from offsim.results.units import format_percent, plural
+from offsim.programs.transformer import BF16
+from offsim.results.units import format_memory, format_percent, plural
+
+LARGE_SCORES = 2 * 2**30
+"""Bytes of a layer's attention matrices that no measured run comes near; the largest have 1.25 GiB."""
 
 
 def notes(run: Run) -> tuple[str, ...]:
@@ -17,4 +21,10 @@ def notes(run: Run) -> tuple[str, ...]:
         )
     if run.unused:
         found.append(f"{run.unused}.")
+    scores = BF16 * run.workload.attention_scores
+    if not run.workload.model.flash_attention and scores > LARGE_SCORES:
+        found.append(
+            f"Attention without a fused kernel makes matrices of {format_memory(scores)}: PyTorch's allocator may need "
+            "far more GPU memory than tensors have, and run out of it where this says that they fit."
+        )
     return tuple(found)

@@ -134,11 +134,23 @@ def _ladders(scenario: Scenario) -> Iterator[Iterable[Change]]:
         own, ordered = _size(getattr(options, name)), sorted(values, key=_size)
         yield [{f"scheduler.{name}": value} for value in ordered if _size(value) > own]
         yield [{f"scheduler.{name}": value} for value in reversed(ordered) if _size(value) < own]
-    for name in BUILT_IN:
+    for name in _schedulers(scenario):
         if name != scenario.scheduler.name:
             yield [{"scheduler.name": name}]
     yield [_on_more_ranks(training, f) for f in FACTORS]
     yield [{"training.tensor_parallel": training.tensor_parallel * f} for f in FACTORS[:3]]
+
+
+def _schedulers(scenario: Scenario) -> list[str]:
+    """Those that apply, and are neither stale nor approximate where the scenario's own is not."""
+    own, options = scenario_scheduler(scenario)
+    found = []
+    for name in BUILT_IN:
+        with suppress(InputError):
+            other, others = scenario_scheduler(alternative(scenario, name))
+            if own.deviates(options) or not other.deviates(others):
+                found.append(name)
+    return found
 
 
 def _size(value: Any) -> float:

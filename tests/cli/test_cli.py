@@ -344,7 +344,7 @@ def test_validate(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 
 def test_validate_without_a_table_takes_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "90 runs of *_runs.csv, predicted from their configuration alone" in text_of(capsys, "validate")
+    assert "101 runs of *_runs.csv, predicted from their configuration alone" in text_of(capsys, "validate")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

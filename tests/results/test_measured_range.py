@@ -44,7 +44,7 @@ def test_each_held_out_run_has_its_residuals(recipes: list[RecipeFile]) -> None:
             found = result.measured_range
             assert found.inside, str(found)
             same = [run for run in found.nearest if run.distance == 0]
-            assert same
+            assert same or all(point not in judged for judged in recipe.groups.values())
             for run in same:
                 assert point in recipe.groups[run.left_out]
                 scores = held_out[result.run.profile.name][run.left_out]

@@ -133,3 +133,10 @@ def test_notebooks_say_notes() -> None:
         assert text.count(note) == 1
     for text in (repr(both), both._repr_html_()):
         assert text.count(f"growing: {note}") == 1
+
+
+@pytest.mark.parametrize(("micro_batch", "flash_attention", "noted"), [(1, False, 0), (16, False, 1), (16, True, 0)])
+def test_large_attention_matrices_are_said(micro_batch: int, flash_attention: bool, noted: int) -> None:
+    changes = [f"training.micro_batch={micro_batch}", f"training.global_batch={4 * micro_batch}"]
+    notes = simulate("dos_20b_4xh100", [*changes, f"model.flash_attention={str(flash_attention).lower()}"]).notes
+    assert sum("makes matrices of 8.00 GiB" in note for note in notes) == noted

@@ -17,6 +17,7 @@ from offsim import DoesNotFit, Result, simulate
 from offsim.programs.rank import ADAM_TRAFFIC, DOWNCAST_TRAFFIC, SCALE_TRAFFIC
 from offsim.results.remedies import find_remedies
 from offsim.scenario import load_scenario
+from offsim.schedulers.registry import BUILT_IN, find_scheduler
 
 TIMELINE = [
     "iteration", "phase", "rank", "stream", "activity", "name", "subgroup", "layer", "bytes", "enqueued_s", "start_s",
@@ -270,6 +271,19 @@ class TestDoesNotFit:
         assert result.verdict.remedies == ()
         assert "no change tried" in repr(result)
         assert "no change tried" in result._repr_html_()
+
+
+def test_remedies_compute_the_same_result() -> None:
+    """No schedule that is stale or approximate makes fit what is neither; where the scenario is, it may."""
+
+    def offered(own: str) -> set[str]:
+        found = find_remedies(load_scenario(scenario(own)), lambda changed: 1.0)
+        return {one.change.removeprefix("scheduler.name=") for one in found.changes}
+
+    deviating = {name for name in BUILT_IN if (cls := find_scheduler(name)).deviates(cls.Options())}
+    assert {"zenflow", "megatrain"} <= deviating
+    assert not offered("zero3_offload") & deviating
+    assert "megatrain" in offered("roundpipe")
 
 
 def test_remedies_try_the_smallest_change_first() -> None:

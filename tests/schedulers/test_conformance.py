@@ -16,6 +16,7 @@ from offsim.platform.platform import GPU, HOST
 from offsim.programs.transformer import BF16
 from offsim.results.result import Result
 from offsim.schedulers import available_schedulers, find_scheduler
+from offsim.schedulers.autohete import at_most
 
 Bytes = dict[str, float]
 
@@ -392,9 +393,9 @@ def vocabulary(known: Facts) -> float:
 
 def autohete(known: Facts) -> Bytes:
     """16-bit gradients for the CPU down in each micro-step; parameters up from it, or down from the GPU."""
-    up, stored = 0, 0
+    up, stored, layers = 0, 0, known.workload.model.layers
     for block, tier in zip(known.workload.subgroups, known.placed.optimizer, strict=True):
-        away = 1 <= block.index <= known.options.parameters_on_cpu and block.index <= known.workload.model.layers
+        away = 1 <= block.index <= at_most(layers, known.options.parameters_on_cpu)
         up += block.elements if tier != GPU and not away else 0
         stored += block.elements if tier == GPU and away else 0
     return {"h2d": 2 * up, "d2h": 2 * known.micro_steps * known.off_gpu + 2 * stored}
@@ -403,14 +404,14 @@ def autohete(known: Facts) -> Bytes:
 def autohete_parameters(known: Facts) -> Bytes:
     """Blocks whose parameters are in host memory come before each pass; the last two stay between passes."""
     layers = known.workload.model.layers
-    away = min(known.options.parameters_on_cpu, layers)
+    away = at_most(layers, known.options.parameters_on_cpu)
     again = min(away, layers - 2)
     return {"h2d": 2 * known.micro_steps * (away + again) * layer_slice(known)}
 
 
 def autohete_states(known: Facts) -> Held:
     """Parameters of the first blocks in host memory, of the others on the GPU, each with its gradients where p is."""
-    away = min(known.options.parameters_on_cpu, known.workload.model.layers) * layer_slice(known)
+    away = at_most(known.workload.model.layers, known.options.parameters_on_cpu) * layer_slice(known)
     held: Held = {
         HOST: {"parameters (bf16)": 2 * away},
         GPU: {"parameters (bf16)": 2 * (known.workload.resident - away)},

@@ -185,7 +185,7 @@ def test_what_offsim_simulates_can_be_read_and_replayed(tmp_path: Path) -> None:
 
 RATES = {
     "h2d": ("link.h2d_bytes_per_s", "link.pageable_h2d_bytes_per_s"),
-    "d2h": ("link.d2h_bytes_per_s", "link.pageable_d2h_bytes_per_s"),
+    "d2h": ("link.d2h_bytes_per_s", "link.pageable_d2h_bytes_per_s", "host.fresh_page_bytes_per_s"),
     "collective": ("interconnect.gpu_bytes_per_s",),
     "gpu_adam": ("gpu.adam_params_per_s",),
     "cpu_adam": ("host.adam_params_per_s",),

@@ -8,7 +8,7 @@ every constant; those that they cannot stay where the hardware puts them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -287,21 +287,25 @@ def scores(residuals: Mapping[str, np.ndarray]) -> dict[str, Score]:
     return {phase: _score(values) for phase, values in residuals.items()}
 
 
-def scores_by_hardware(left_out: Mapping[str, Residuals]) -> dict[str, Groups]:
-    """Hardware -> group -> phase -> errors, of the residuals of each group by hardware."""
+def scores_by_hardware(left_out: Mapping[str, Residuals], without_residuals: Container[str] = ()) -> dict[str, Groups]:
+    """Hardware -> group -> phase -> errors, of the residuals of each group by hardware.
+
+    Intervals are made of residuals. Groups without them, such as a layout that is measured as well, say how far
+    predictions of something unlike all other runs would be off.
+    """
     found: dict[str, Groups] = {}
     for group, residuals in left_out.items():
         for hardware, phases in residuals.items():
-            found.setdefault(hardware, {})[group] = scores(phases)
+            scored = scores(phases)
+            if group in without_residuals:
+                scored = {phase: score.model_copy(update={"residuals": ()}) for phase, score in scored.items()}
+            found.setdefault(hardware, {})[group] = scored
     return found
 
 
 def configurations(data: Sequence[Point], profile: HardwareProfile, left_out: Sequence[str]) -> list[Configuration]:
-    """What was measured on a profile's hardware; `left_out` is the group of each point, "" if it was only fitted to.
-
-    A point that is left out with several groups is there several times.
-    """
-    names = run_names([*{point.run.line: point.run for point in data}.values()])
+    """What was measured on a profile's hardware; `left_out` is the group of each point, "" if it was only fitted to."""
+    names = run_names([point.run for point in data])
     return [
         Configuration(
             name=names[point.run.line].removeprefix(f"{point.run.cell('hardware')} "),

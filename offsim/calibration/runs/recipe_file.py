@@ -58,13 +58,17 @@ class _File(Section):
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A recipe and what it is applied to: profiles, their files, and points, of which `groups` are left out in turn."""
+    """A recipe and what it is applied to: profiles, their files, and points.
+
+    Left out in turn are `groups`, the points of each value of a column, and `further` ones, which overlap them.
+    """
 
     recipe: Recipe
     profiles: Mapping[str, HardwareProfile]
     files: Mapping[str, Path]
     data: tuple[Point, ...]
     groups: Mapping[str, tuple[Point, ...]]
+    further: Mapping[str, tuple[Point, ...]]
 
 
 def read_recipe(path: str | Path) -> RecipeFile:
@@ -81,7 +85,7 @@ def read_recipe(path: str | Path) -> RecipeFile:
         if all(point.run.scenario.hardware != name for point in data):
             problem = f"profiles: found no run on {name} with times of all phases in {table.path}, expected some"
             raise document.error(("profiles", index), problem)
-    return RecipeFile(recipe, profiles, files, tuple(data), _groups(document, file, table, data))
+    return RecipeFile(recipe, profiles, files, tuple(data), *_groups(document, file, table, data))
 
 
 def _profiles(document: Document, file: _File, folder: Path) -> dict[str, Path]:
@@ -132,7 +136,10 @@ def _constants(document: Document, profiles: Mapping[str, HardwareProfile]) -> t
     return tuple(constants)
 
 
-def _groups(document: Document, file: _File, table: RunTable, data: Sequence[Point]) -> dict[str, tuple[Point, ...]]:
+_Groups = dict[str, tuple[Point, ...]]
+
+
+def _groups(document: Document, file: _File, table: RunTable, data: Sequence[Point]) -> tuple[_Groups, _Groups]:
     """What is left out in turn: the runs of each value of the column that are not all in further groups, and those."""
     keys: list[tuple[KeyPath, str]] = [(("leave_out",), file.leave_out)]
     keys += [(("leave_out_too", name, key), key) for name, cells in file.leave_out_too.items() for key in cells]
@@ -152,4 +159,4 @@ def _groups(document: Document, file: _File, table: RunTable, data: Sequence[Poi
         raise document.error(("leave_out",), problem)
     groups = {value: tuple(point for point in data if point.run.cell(file.leave_out) == value) for value in values}
     known = [point for found in further.values() for point in found]
-    return {value: found for value, found in groups.items() if any(one not in known for one in found)} | further
+    return {value: found for value, found in groups.items() if any(one not in known for one in found)}, further

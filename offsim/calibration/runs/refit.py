@@ -53,7 +53,7 @@ def refit(file: RecipeFile, show: Callable[[str], None] = lambda _: None) -> Ref
         for profile, field, factor in constant.targets:
             check(profiles[profile], field, factor * values[constant.name], f"recipe {recipe.name}")
     left_out = {}
-    for group, judged in file.groups.items():
+    for group, judged in {**file.groups, **file.further}.items():
         others = [point for point in file.data if point not in judged]
         show(f"without {group}:")
         without = fit(recipe, others, profiles, show, values, known)
@@ -78,16 +78,12 @@ def outputs(files: Sequence[RecipeFile], folder: Path) -> list[Path]:
 
 
 def measured_by(file: RecipeFile) -> dict[str, list[Configuration]]:
-    """The configurations that a recipe's profiles are fitted to, once for each group that they are left out with."""
+    """The configurations that a recipe's profiles are fitted to, each with the group that it is left out with."""
+    group_of = {point.run.line: group for group, points in file.groups.items() for point in points}
     found = {}
     for name, profile in file.profiles.items():
-        judged = [
-            (point, group)
-            for group, points in file.groups.items()
-            for point in points
-            if point.run.scenario.hardware == name
-        ]
-        found[name] = configurations([point for point, _ in judged], profile, [group for _, group in judged])
+        data = [point for point in file.data if point.run.scenario.hardware == name]
+        found[name] = configurations(data, profile, [group_of.get(point.run.line, "") for point in data])
     return found
 
 
@@ -103,7 +99,7 @@ def write_refits(refits: Sequence[Refit], folder: Path) -> None:
         for name, path in refit.file.files.items():
             error = median_errors(refit.fitted[name])
             texts[folder / path.name] = profile_text(refit.file, name, refit.constants, error, folder).encode()
-        held_out |= scores_by_hardware(refit.left_out)
+        held_out |= scores_by_hardware(refit.left_out, without_residuals=refit.file.further)
         measured |= measured_by(refit.file)
     known = {folder / FILE_NAME: held_out_text(held_out), folder / MEASURED: measured_text(measured)}
     write_together({**texts, **known})

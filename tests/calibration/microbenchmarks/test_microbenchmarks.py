@@ -33,7 +33,7 @@ def test_amounts_are_bytes_elements_and_flops(tmp_path: Path) -> None:
         ("{", "not valid JSON, expected an object a line"),
         ("[" * 100_000, "not valid JSON, expected an object a line"),
         ("[1]", "found no JSON object, expected one a line"),
-        ('{"seconds": [1]}', "missing key 'quantity'"),
+        ('{"seconds": [1]}', "missing keys: quantity, size"),
         ('{"quantity": 1}', "quantity: found 1, expected"),
         ({"seconds": []}, "seconds: "),
         ({"seconds": [0]}, "seconds.0: found 0, expected at least 1e-12"),

@@ -164,7 +164,7 @@ def test_inherited_constants_stay_inherited_wherever_the_profiles_go(ours: Path,
         )
         for constant in file.recipe.constants
     ]
-    both = RecipeFile(type(file.recipe)("both", tuple(files), tuple(constants)), profiles, files, file.data, {})
+    both = RecipeFile(type(file.recipe)("both", tuple(files), tuple(constants)), profiles, files, file.data, {}, {})
     found = {constant.name: Interval(constant.start, 0.9 * constant.start, 2e10) for constant in constants}
     away = tmp_path / "away"
     away.mkdir()
@@ -184,11 +184,11 @@ def test_inherited_constants_stay_inherited_wherever_the_profiles_go(ours: Path,
 
 def test_further_groups_are_left_out_besides_the_values_of_a_column() -> None:
     file = read_recipe(RECIPES / "polaris.yaml")
-    assert list(file.groups) == ["13B", "7B", "tensor parallel or 2 nodes"]  # all runs of 30B are in the last
-    tables = {name: {point.run.cell("table") for point in group} for name, group in file.groups.items()}
-    assert tables["tensor parallel or 2 nodes"] == {"parallel_runs.csv"}
-    assert len(file.groups["tensor parallel or 2 nodes"]) == 11
-    assert len({point.run.line for group in file.groups.values() for point in group}) == len(file.data)
+    assert list(file.groups) == ["13B", "7B"]  # all runs of 30B are in the further group
+    (further,) = file.further.values()
+    assert {point.run.cell("table") for point in further} == {"parallel_runs.csv"}
+    assert len(further) == 11
+    assert len({point.run.line for group in (*file.groups.values(), further) for point in group}) == len(file.data)
 
 
 def test_intervals_are_as_wide_as_plausible_where_runs_tell_nothing(file: RecipeFile) -> None:
