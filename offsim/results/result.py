@@ -205,8 +205,10 @@ class Result:
     @cached_property
     def timeline(self) -> pd.DataFrame:
         """One row per activity of the simulated ranks; `waited_for` is the index of the one that released it."""
+        import pandas as pd
+
         ids, columns = records.timeline_columns(self.run, self._operations)
-        return _table({"id": ids, **columns}).set_index("id")
+        return _table(columns).set_axis(pd.Index(ids, name="id", dtype="int64"))
 
     @cached_property
     def phases(self) -> pd.DataFrame:
