@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from copy import copy
 from time import perf_counter
 
@@ -77,3 +79,10 @@ def test_bare_simpy(benchmark: BenchmarkFixture) -> None:
 def test_table(benchmark: BenchmarkFixture, view: str) -> None:
     result = simulate(SCENARIOS["deep_optimizer_states"])
     benchmark(lambda: getattr(copy(result), view))  # a copy, because results keep the tables that were asked for
+
+
+@pytest.mark.parametrize("arguments", ["--version", "run zero3_20b_4xh100"])
+def test_start(benchmark: BenchmarkFixture, arguments: str) -> None:
+    """From the shell, with the start of Python itself."""
+    command = [sys.executable, "-m", "offsim", *arguments.split()]
+    benchmark(subprocess.run, command, check=True, capture_output=True)

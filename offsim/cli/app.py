@@ -1,37 +1,61 @@
-"""The `offsim` command. What its commands need is imported when they run, so that `offsim run` starts at once."""
+"""The `offsim` command. Modules of its commands, and what they need, are imported when they run: all start at once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
-
-from offsim.cli.measuring import calibrate, harness, logs, replay, trace, validate
-from offsim.cli.profiles import profiles
-from offsim.cli.schema import schema
-from offsim.cli.simulating import compare, report, run, scenarios, schedulers
-from offsim.cli.studying import optimum, sensitivity, sweep, tune
+from typer.main import get_command, get_group
 
 # In the order of what a newcomer asks: predictions first, then measuring a machine, traces, runs, calibration.
-COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
-    *(run, compare, sweep, tune, sensitivity, report, optimum, scenarios, profiles, schedulers, schema),
-    *(harness, trace, replay, validate, logs, calibrate),
-)
+COMMANDS = {
+    "run": "simulating",
+    "compare": "simulating",
+    "sweep": "studying",
+    "tune": "studying",
+    "sensitivity": "studying",
+    "report": "simulating",
+    "optimum": "studying",
+    "scenarios": "simulating",
+    "profiles": "profiles",
+    "schedulers": "simulating",
+    "schema": "schema",
+    "harness": "measuring",
+    "trace": "measuring",
+    "replay": "measuring",
+    "validate": "measuring",
+    "logs": "measuring",
+    "calibrate": "measuring",
+}
+"""Command -> its module."""
 
 
-class _InOrder(TyperGroup):
-    """Lists commands in their order, which Typer breaks for commands that have their own."""
+class _Lazy(TyperGroup):
+    """Makes a command when it is asked for."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        names = [one.info.name if isinstance(one, typer.Typer) else one.__name__ for one in COMMANDS]
-        return [str(name) for name in names]
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given | {"commands": dict.fromkeys(COMMANDS)})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in COMMANDS and self.commands[cmd_name] is None:
+            self.commands[cmd_name] = _made(cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+
+def _made(name: str) -> Any:
+    command = getattr(import_module(f"offsim.cli.{COMMANDS[name]}"), name)
+    if isinstance(command, typer.Typer):
+        return get_group(command)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command()(command)
+    return get_command(alone)
 
 
 app = typer.Typer(
-    cls=_InOrder,
+    cls=_Lazy,
     help="Simulate offloading schedules of large-model training: how long an iteration takes, what limits it, and "
     "where memory peaks.",
     no_args_is_help=True,
@@ -64,10 +88,3 @@ def offsim(
     """The options that come before a command."""
     if max_operations is not None:
         os.environ["OFFSIM_MAX_OPERATIONS"] = max_operations  # worker processes have it too
-
-
-for command in COMMANDS:
-    if isinstance(command, typer.Typer):
-        app.add_typer(command)
-    else:
-        app.command()(command)

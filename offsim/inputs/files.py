@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Iterator, Mapping
@@ -38,7 +37,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
                 yield direct
             return
     # Written beside the real file, not beside a link to it: a rename works within one file system only.
-    aside = target.with_name(f".offsim-{secrets.token_hex(8)}.part")
+    aside = target.with_name(f".offsim-{os.urandom(8).hex()}.part")
     unnamed = _unnamed(target.parent)
     try:
         with open(aside, "xb") if unnamed is None else open(unnamed, "wb") as handle:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails
 
 from offsim.inputs.document import Document, dotted
-from offsim.inputs.errors import Expected, KeyPath, UnknownKey, suggestion
+from offsim.inputs.errors import Expected, InputError, KeyPath, UnknownKey, suggestion
 from offsim.inputs.fields import section_type
 
 # pydantic's error types, or their first words -> what to tell the user was expected; {} come from the error's context
@@ -47,11 +48,13 @@ class _Problem(NamedTuple):
 def validate(document: Document, model: type[ModelT], data: Any = None, at: KeyPath = ()) -> ModelT:
     """Build `model` from the document, or from `data`, the part of it at the path `at`.
 
-    Raises InputError for the first problem by line. Missing keys come last, because a misspelt key is missing too, and
-    all at once.
+    Raises InputError for the first problem by line, or for what is wrong with the model itself. Missing keys come last,
+    because a misspelt key is missing too, and all at once.
     """
     try:
         return model.model_validate(document.data if data is None else data)
+    except PydanticUserError as error:  # an author's options, of a type that pydantic does not know
+        raise InputError(error.message.partition("\n")[0], f"{model.__module__}.{model.__qualname__}") from error
     except ValidationError as error:
         found = [each for each in error.errors(include_url=False) if each["type"] != _FOLLOWS]
         problems = [_problem(document, model, details, at) for details in found]

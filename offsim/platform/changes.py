@@ -9,7 +9,6 @@ from offsim.inputs.errors import Expected, KeyPath, suggestion
 from offsim.inputs.units import without_unit
 from offsim.inputs.validate import validate
 from offsim.platform.hardware import HardwareProfile, Provenance
-from offsim.platform.parts import changes_by
 from offsim.platform.profiles import is_word
 
 PART = "part"
@@ -35,7 +34,7 @@ def with_changes(
         fields = [name for name, info in known[section].model_fields.items() if not is_word(info.annotation)]
         values = data["tiers"][section] if section in profile.tiers else data[section]
         part = changes.get(PART)
-        by_part = changes_by(profile, document, section, str(part)) if part is not None else {}
+        by_part = _by_part(profile, document, section, str(part)) if part is not None else {}
         named += [f"{section} {part} ({_said(by_part)})"] if part is not None else []
         given = {field: change for field, change in changes.items() if field != PART}
         for field, change in {**by_part, **given}.items():
@@ -56,6 +55,12 @@ def with_changes(
         marks[section,] = document.mark(at)
     data["name"] = f"{profile.name} with {', '.join(named)}"
     return validate(Document(data, marks), HardwareProfile)
+
+
+def _by_part(profile: HardwareProfile, document: Document, section: str, part: str) -> dict[str, float | str]:
+    from offsim.platform.parts import changes_by  # seldom needed, and slow to import
+
+    return changes_by(profile, document, section, part)
 
 
 def factor_of(change: float | str) -> float | None:

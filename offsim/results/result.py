@@ -208,30 +208,24 @@ class Result:
         import pandas as pd
 
         ids, columns = records.timeline_columns(self.run, self._operations)
-        return pd.DataFrame(columns, index=pd.Index(ids, name="id", dtype="int64"))
+        return _table(columns).set_axis(pd.Index(ids, name="id", dtype="int64"))
 
     @cached_property
     def phases(self) -> pd.DataFrame:
         """One row per phase and micro-step; if memory ran out, the last one ends there."""
-        import pandas as pd
-
-        return pd.DataFrame(records.phase_columns(self.run))
+        return _table(records.phase_columns(self.run))
 
     @cached_property
     def memory(self) -> pd.DataFrame:
         """One row per change of a tier: bytes of the occupant, and of all, from then on."""
-        import pandas as pd
-
-        return pd.DataFrame(records.memory_columns(self.run))
+        return _table(records.memory_columns(self.run))
 
     @cached_property
     def bandwidth(self) -> pd.DataFrame:
         """Bytes per second of each link and of host memory, from then on; for rank 0 and its NUMA domain."""
-        import pandas as pd
-
         from offsim.results.utilization import bandwidth_columns
 
-        return pd.DataFrame(bandwidth_columns(self.run, self._operations))
+        return _table(bandwidth_columns(self.run, self._operations))
 
     @cached_property
     def utilization_columns(self) -> dict[str, list[Any]]:
@@ -310,11 +304,22 @@ class Result:
             "utilization": self.utilization_columns,
         }
         if series:
+            from offsim.results.utilization import bandwidth_columns
+
             ids, columns = records.timeline_columns(self.run, self._operations)
             document["timeline"] = {"id": ids, **columns}
             document["memory"] = records.memory_columns(self.run)
-            document["bandwidth"] = self.bandwidth.to_dict("list")
+            document["bandwidth"] = bandwidth_columns(self.run, self._operations)
         return document
+
+
+def _table(columns: records.Columns) -> pd.DataFrame:
+    """The columns as a table: of numbers as arrays, which pandas takes at once; lists it looks through for types."""
+    import numpy as np
+    import pandas as pd
+
+    numbers = {name: np.array(column) for name, column in columns.items() if column and not isinstance(column[0], str)}
+    return pd.DataFrame(columns | numbers)
 
 
 def _fields(record: Peak | Verdict | Shortage | Remedy, without: Sequence[str] = ()) -> dict[str, Any]:

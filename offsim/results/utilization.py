@@ -72,7 +72,7 @@ def _sum(starts: Array, ends: Array, rates: Array, capacity: float) -> Series:
     return Series(times, total)
 
 
-def bandwidth_columns(run: Run, operations: list[Operation]) -> dict[str, Any]:
+def bandwidth_columns(run: Run, operations: list[Operation]) -> dict[str, list[Any]]:
     """Bytes per second from an instant on, by resource, from time zero."""
     import numpy as np
 
@@ -92,7 +92,7 @@ def bandwidth_columns(run: Run, operations: list[Operation]) -> dict[str, Any]:
         times.append(at[changed])
         rates.append(rate[changed])
         names += [name] * int(changed.sum())
-    return {"time_s": np.concatenate(times), "resource": names, "bytes_per_s": np.concatenate(rates)}
+    return {"time_s": np.concatenate(times).tolist(), "resource": names, "bytes_per_s": np.concatenate(rates).tolist()}
 
 
 def capacities(run: Run) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,9 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import create_model
 
 from offsim import __path__ as package
 from offsim.cli import main
+from offsim.inputs.document import Document
+from offsim.inputs.errors import InputError
+from offsim.inputs.fields import Section
+from offsim.inputs.validate import validate
 from offsim.validation.run_table import SHIPPED_RUNS
 
 ROOT = Path(package[0]).parent
@@ -379,3 +385,8 @@ def test_the_process_ends_with_the_message_and_status_2(folder: Path, arguments:
     assert message in run.stderr
     assert "Traceback" not in run.stderr
     assert sorted(files()) == ["mine.yaml"]
+
+
+def test_options_of_a_type_that_cannot_be_checked_name_their_model() -> None:
+    with pytest.raises(InputError, match=r"Odd: Unable to generate .*BytesIO"):
+        validate(Document({}), create_model("Odd", __base__=Section, odd=(io.BytesIO, ...)))

@@ -248,6 +248,8 @@ class TestDoesNotFit:
         assert verdict.time_s == 0
         assert verdict.capacity_bytes == pytest.approx(1e6)
         assert result.phases.empty
+        assert result.timeline.empty
+        assert result.timeline.index.dtype == "int64"
         with pytest.raises(DoesNotFit):
             result.plot_timeline()
         assert any(remedy.change.startswith("scheduler.cpu_ratio=") for remedy in verdict.remedies)
