@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
         yield from places(value, (*path, key))
 
 
+def hostile(draw: st.DrawFn) -> Any:
+    """A value of its own, which further changes may change."""
+    return deepcopy(draw(st.sampled_from(HOSTILE)))
+
+
 @st.composite
 def damaged_documents(draw: st.DrawFn, document: Any) -> Any:
     """The document with one to three of its values replaced, gone, or under another name."""
@@ -80,9 +86,9 @@ def damaged_documents(draw: st.DrawFn, document: Any) -> Any:
         value = section.pop(key)
         change = draw(st.sampled_from(["replace", "replace", "replace", "drop", "rename", "wrap"]))
         if isinstance(section, list):
-            section.insert(key, draw(st.sampled_from(HOSTILE)))
+            section.insert(key, hostile(draw))
         elif change == "replace":
-            section[key] = draw(st.sampled_from(HOSTILE))
+            section[key] = hostile(draw)
         elif change == "rename":
             section[draw(st.sampled_from([f"{key}s", key[:-1], "", key.upper()]))] = value
         elif change == "wrap":
