@@ -144,7 +144,7 @@ PROFILE = yaml.safe_load(packaged_file("hardware_profiles", "jlse-4xh100-nvme").
 
 
 @given(damaged_documents(SCENARIO))
-@examples(250)
+@examples(750)
 def test_scenarios(document: Any) -> None:
     with folder() as place:
         (place / "a.yaml").write_text(yaml.safe_dump(document))
@@ -152,7 +152,7 @@ def test_scenarios(document: Any) -> None:
 
 
 @given(damaged_bytes(yaml.safe_dump(SCENARIO).encode()))
-@examples(100)
+@examples(300)
 def test_bytes_of_scenarios(data: bytes) -> None:
     with folder() as place:
         (place / "a.yaml").write_bytes(data)
@@ -160,7 +160,7 @@ def test_bytes_of_scenarios(data: bytes) -> None:
 
 
 @given(damaged_documents(PROFILE))
-@examples(60)
+@examples(180)
 def test_profiles(document: Any) -> None:
     with folder() as place:
         path = place / "jlse-4xh100-nvme.yaml"
@@ -177,7 +177,7 @@ KEYS = (
 
 
 @given(st.data())
-@examples(120)
+@examples(360)
 def test_options(data: st.DataObject) -> None:
     command, option = data.draw(st.sampled_from([("run", "--set"), ("compare", "--scheduler")]))
     value = data.draw(st.one_of(st.integers(0, len(HOSTILE) - 1), st.text(max_size=20)))
@@ -188,21 +188,21 @@ def test_options(data: st.DataObject) -> None:
 
 
 @given(damaged_documents({**small_sweep(), "skip": [{"scheduler.update_stride": 2}]}))
-@examples(40)
+@examples(120)
 def test_sweeps(document: Any) -> None:
     with folder() as place, suppress(InputError):
         sweep(document, out=place / "out", jobs=1, max_points=12)
 
 
 @given(st.sampled_from(["trace", "replay"]), damaged_documents(offloaded_step()))
-@examples(120)
+@examples(360)
 def test_kineto_traces(command: str, events: Any) -> None:
     with folder() as place:
         answers(command, write_kineto(place / "trace.json", events))
 
 
 @given(st.data())
-@examples(60)
+@examples(180)
 def test_bytes_of_other_files(data: st.DataObject) -> None:
     with folder() as place:
         write_nsight(place / "report.sqlite")
@@ -224,7 +224,7 @@ def test_bytes_of_other_files(data: st.DataObject) -> None:
 
 
 @given(damaged_documents(DS_CONFIG), damaged_documents(LLAMA_2_7B), st.booleans())
-@examples(100)
+@examples(300)
 def test_configurations(deepspeed: Any, model: Any, both: bool) -> None:
     with folder() as place:
         ds_config, config = write(place, deepspeed, model if both else LLAMA_2_7B)
@@ -232,7 +232,7 @@ def test_configurations(deepspeed: Any, model: Any, both: bool) -> None:
 
 
 @given(st.data())
-@examples(30)
+@examples(90)
 def test_measurements(data: st.DataObject) -> None:
     with folder() as place:
         rows = harness_folder(place / "harness") / "microbenchmarks.jsonl"
@@ -251,7 +251,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.data())
-@examples(60)
+@examples(180)
 def test_results_of_sweeps(results: Path, data: st.DataObject) -> None:
     with folder() as place:
         (place / "results.parquet").write_bytes(data.draw(damaged_bytes((results / "results.parquet").read_bytes())))
