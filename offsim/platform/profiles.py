@@ -239,7 +239,9 @@ def _merge(documents: list[Document]) -> HardwareProfile:
                 section[field] = entry["value"]
                 marks[place] = document.mark((*path, "value"))
                 data["provenance"][dotted(path)] = {
-                    key: without_unit(field, entry[key]) for key in Provenance.model_fields if key in entry
+                    key: without_unit(field, entry[key]) if key in ("low", "high") else entry[key]
+                    for key in Provenance.model_fields
+                    if key in entry
                 }
             marks[("tiers", name) if tier else (name,)] = document.mark((name,))
         marks[()] = document.mark(())

@@ -381,3 +381,12 @@ def test_what_is_wrong_in_a_scenarios_changes(changes: str, problem: str) -> Non
     with pytest.raises(InputError) as error:
         changed(changes)
     assert str(error.value).startswith(f"override 'hardware_changes={changes}': {problem}")
+
+
+@pytest.mark.parametrize("text", ["5 parsecs", "25GB/s"])
+def test_notes_and_errors_are_text_whatever_they_look_like(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    entry = f"{{value: 2e10, unit: B/s, source: assumed, note: {text}, error: {text}}}"
+    path.write_text(f"name: own\nextends: jlse-4xh100\nvalidated: false\nlink:\n  h2d_bytes_per_s: {entry}\n")
+    known = load_profile(path).provenance["link.h2d_bytes_per_s"]
+    assert (known.note, known.error) == (text, text)
