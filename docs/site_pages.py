@@ -67,10 +67,11 @@ def _contents() -> Iterator[tuple[str, str | bytes]]:
             text = text.replace(f"]({link}", f"]({posixpath.relpath(place, folder)}")
         yield page, text
         yield from pictures.items()
-    for name, schema in SCHEMAS.items():
-        yield f"reference/{name}.md", _keys(name, schema())
-        yield f"reference/{name}.schema.json", orjson.dumps(schema())
-    yield "reference/schedulers.md", _schedulers()
+    schemas = {name: make() for name, make in SCHEMAS.items()}
+    for name, schema in schemas.items():
+        yield f"reference/{name}.md", _keys(name, schema)
+        yield f"reference/{name}.schema.json", orjson.dumps(schema)
+    yield "reference/schedulers.md", _schedulers(schemas["scenario"])
     command = get_command(app)
     yield "reference/cli.md", get_docs_for_click(obj=command, ctx=Context(command), title="Command line", name="offsim")
     members = [f"::: offsim.{name}" for name in offsim.__all__]
@@ -104,9 +105,8 @@ def _keys(name: str, schema: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _schedulers() -> str:
+def _schedulers(schema: Mapping[str, Any]) -> str:
     """The options of each scheduler."""
-    schema = SCHEMAS["scenario"]()
     parts = ["# Schedulers' options", "[Schedules](../schedules.md) says what each simulates, and its checks."]
     for name in available_schedulers():
         options = {key: given for key, given in schema["$defs"][name]["properties"].items() if key != "name"}
