@@ -207,6 +207,18 @@ class Engine:
         end.pending = 0
         self._start([end], self.env.now)
 
+    def tier(self, name: str, capacity: float) -> Tier:
+        """Make a memory tier, which fails where it is full."""
+        return Tier(self.env, name, capacity)
+
+    def has_ended(self, operation: Operation) -> bool:
+        """Whether waiting for the operation would be over at once. What is commanded may not depend on it."""
+        return operation.ended_at >= 0.0
+
+    def tail(self, stream: Stream) -> Operation | None:
+        """What has been enqueued last on a stream by now, to be behind it."""
+        return stream.tail
+
     def pause(self, thread: Thread) -> Operation:
         """What ends at this instant, after all else that happens at it; yields to other threads."""
         end = Operation(thread, "wait", "pause", 0.0)

@@ -53,6 +53,10 @@ class Tier(Turns):
         self.used = 0.0
         self.series: list[tuple[float, str, float, float]] = []
 
+    def like(self, name: str, capacity: float, when_full: Literal["fail", "wait"] = "fail") -> Tier:
+        """Make another tier beside this one."""
+        return Tier(self.env, name, capacity, when_full)
+
     @property
     def peak(self) -> float:
         """The most bytes in use at any time."""

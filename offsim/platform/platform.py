@@ -86,7 +86,7 @@ class Device:
         self.h2d_engine, self.d2h_engine = Server("H2D engine"), Server("D2H engine")
         self.duplex = Resource(f"PCIe both directions {rank}", link.duplex_bytes_per_s)
         self.interconnect = Resource(f"GPU interconnect {rank}", profile.interconnect.gpu_bytes_per_s)
-        self.memory = Tier(engine.env, f"GPU {rank}", gpu.memory_bytes - gpu.reserved_bytes)
+        self.memory = engine.tier(f"GPU {rank}", gpu.memory_bytes - gpu.reserved_bytes)
 
 
 class SharedDevice:
@@ -103,7 +103,7 @@ class SharedDevice:
         # Never contended, since the device is: they are there to show bytes per second of each direction.
         self.read = Resource(f"{name} read", spec.read_bytes_per_s / sharers)
         self.write = Resource(f"{name} write", spec.write_bytes_per_s / sharers)
-        self.memory = Tier(engine.env, name, spec.capacity_bytes / sharers)
+        self.memory = engine.tier(name, spec.capacity_bytes / sharers)
         numbers = range(spec.devices if spec.kind == "csd" else 0)
         self.inside = [Resource(f"{name} device {number}", 1.0 / sharers) for number in numbers]
         self.kernels = [Resource(f"{name} kernel {number}", 1.0 / sharers) for number in numbers]
@@ -130,7 +130,7 @@ class Platform:
             Resource(f"host memory bandwidth {d}", host.memory_bytes_per_s / sharing) for d in range(used_domains)
         ]
         self.cores = [Resource(f"CPU cores {d}", host.cores / sharing) for d in range(used_domains)]
-        self.memory = Tier(engine.env, HOST, host.memory_bytes / layout.sharers("node"))
+        self.memory = engine.tier(HOST, host.memory_bytes / layout.sharers("node"))
         self.uplinks: list[tuple[Resource, Resource]] = []
         if link.uplink_bytes_per_s is not None:
             groups = 1 if layout.one_for_all else -(-layout.per_node // link.gpus_per_uplink)

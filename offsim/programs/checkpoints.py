@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from offsim.engine import Code, Operation, Tier
+from offsim.engine import Code, Operation
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
 from offsim.programs.schedule import TrainingSchedule
@@ -33,7 +33,7 @@ class Checkpoints:
         """What the next update waits for."""
         cache = (asked.host_cache_bytes or 0.0) if asked.engine == "datastates" else 0.0
         rank.host_memory.allocate("checkpoint cache (pinned)", cache)
-        self.cache = Tier(rank.engine.env, "checkpoint cache", cache, when_full="wait")
+        self.cache = rank.host_memory.like("checkpoint cache", cache, when_full="wait")
         rank.tier(asked.files).allocate("checkpoint", sum(nbytes for nbytes, *_ in self.tensors()))
 
     def tensors(self) -> Iterator[tuple[float, str, str, int]]:

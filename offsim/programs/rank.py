@@ -152,13 +152,13 @@ class Rank:
         takes: Sequence[MemoryChange] = (),
     ) -> Operation:
         """A thread waits for operations, for all that is on streams now, and for buffers that it `takes`."""
-        operations = [x.tail if isinstance(x, Stream) else x for x in awaited]
+        operations = [self.engine.tail(x) if isinstance(x, Stream) else x for x in awaited]
         waiting = Operation(thread or self.host, "wait", "synchronize", 0.0, allocates=takes)
         return self._enqueue(waiting, operations, thread)
 
     def all_of(self, operations: After) -> Operation | None:
         """What ends with the last of these operations; None where all have ended."""
-        pending = [operation for operation in operations if operation is not None and not operation.done]
+        pending = [each for each in operations if each is not None and not self.engine.has_ended(each)]
         if len(pending) < 2:
             return pending[0] if pending else None
         return self._enqueue(Operation(Stream("events", self.number), "wait", "wait for events", 0.0), pending)

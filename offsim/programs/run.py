@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from offsim.engine import Code, Engine, Operation, OutOfMemory
+from offsim.engine import Code, Engine, Operation, OutOfMemory, Tier
 from offsim.engine.engine import TooManyOperations
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
@@ -95,6 +95,9 @@ class Run:
         return self.last - self.first + 1
 
 
+AnyRun = TypeVar("AnyRun", bound=Run)
+
+
 def run_training(
     profile: HardwareProfile,
     workload: Workload,
@@ -175,15 +178,10 @@ def _run(
     record: bool,
 ) -> Run:
     engine = Engine(stretch, most, record)
-    training = workload.training
-    layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks, training.tensor_parallel)
-    check_size(workload.model.layers, training.micro_steps, layout, most)
-    platform = Platform(engine, profile, layout)
-    for tier in platform.tiers:
+    run = run_on(engine, profile, workload, schedule, all_ranks, Run)
+    for tier in run.platform.tiers:
         tier.memory.grows = not bounded
-    collectives = Collectives(layout.simulated)
-    ranks = [Rank(engine, platform, number, workload, collectives) for number in range(layout.simulated)]
-    run = Run(profile, workload, layout, engine, platform, ranks, schedule.forwards)
+    ranks = run.ranks
     schedules: list[TrainingSchedule] = []
     try:
         schedules += [schedule(options, workload, placed) for _ in ranks]
@@ -211,6 +209,23 @@ def _run(
     finally:
         engine.close()
     return run
+
+
+def run_on(
+    engine: Engine,
+    profile: HardwareProfile,
+    workload: Workload,
+    schedule: type[TrainingSchedule],
+    all_ranks: bool,
+    kind: type[AnyRun],
+) -> AnyRun:
+    """A run that has not begun: a platform and ranks on an engine."""
+    training = workload.training
+    layout = Layout.of(training.data_parallel * training.tensor_parallel, profile, all_ranks, training.tensor_parallel)
+    check_size(workload.model.layers, training.micro_steps, layout, engine.most)
+    platform, collectives = Platform(engine, profile, layout), Collectives(layout.simulated)
+    ranks = [Rank(engine, platform, number, workload, collectives) for number in range(layout.simulated)]
+    return kind(profile, workload, layout, engine, platform, ranks, schedule.forwards)
 
 
 class Iterations:
@@ -297,7 +312,11 @@ class Iterations:
             for rank in run.ranks
             for block in rank.parameters
         ]
-        kept = [_kept(vars(part), now) for schedule in self.schedules for part in (schedule, schedule.activations)]
+        kept = [
+            kept_state(vars(part), lambda operation: _left(operation, now), lambda tier: tier.used)
+            for schedule in self.schedules
+            for part in (schedule, schedule.activations)
+        ]
         skew = [now - since for since in self._since]
         return [unfinished, memory, blocks, kept, skew]
 
@@ -310,15 +329,20 @@ def _left(operation: Operation, now: float) -> float:
     return operation.remaining - (now - operation.updated_at) * operation.fraction * running
 
 
-def _kept(value: Any, now: float) -> Any:
-    """The value of an attribute as it is now, to compare with what it is later. Tuples never change."""
+def kept_state(value: Any, left: Callable[[Operation], Any], used: Callable[[Tier], Any]) -> Any:
+    """The value of an attribute as it is now, to compare with what it is later. Tuples never change.
+
+    Of operations what is `left` of them matters, of pools what is `used`.
+    """
     if isinstance(value, Operation):
-        return _left(value, now)
+        return left(value)
+    if isinstance(value, Tier):
+        return used(value)
     if isinstance(value, dict):
-        return [[key, _kept(item, now)] for key, item in value.items()]
+        return [[key, kept_state(item, left, used)] for key, item in value.items()]
     if isinstance(value, list | set):
-        return [_kept(item, now) for item in value]
-    return value.state() if hasattr(type(value), "state") else value
+        return [kept_state(item, left, used) for item in value]
+    return kept_state(value.state(), left, used) if hasattr(type(value), "state") else value
 
 
 def _alike(one: Any, other: Any) -> bool:

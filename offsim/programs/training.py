@@ -348,7 +348,7 @@ class Training:
 
     def _flush(self, bucket: Bucket, filled_by: Operation, first: bool, last: bool) -> Code:
         rank = self.rank
-        while self._in_flight and self._in_flight[0].done:
+        while self._in_flight and rank.engine.has_ended(self._in_flight[0]):
             self._in_flight.popleft()
         if len(self._in_flight) > MAX_BUCKETS_IN_FLIGHT:
             yield rank.wait(self._in_flight.popleft())

@@ -159,7 +159,7 @@ class DeepOptimizerStates(OffloadSchedule):
 
     def update_on_gpu(self, rank: Rank, subgroup: Subgroup) -> Code:
         yield rank.wait(*(rank.stream(stream) for _, stream in self.copy_streams()))
-        if rank.gpu_memory.occupants.get(STAGED_GRADIENTS):
+        if rank.iteration:  # the update before the first iteration has none
             rank.gpu_memory.free(STAGED_GRADIENTS, BF16 * subgroup.elements)
         self.updated = rank.gpu_adam(subgroup.elements, subgroup.index)
         self.to_flush = subgroup

@@ -15,7 +15,7 @@ class Pool:
 
     def __init__(self, tier: Tier, name: str, slots: int, nbytes: float) -> None:
         tier.allocate(name, slots * nbytes)
-        self.slots = Tier(tier.env, name, slots, when_full="wait")
+        self.slots = tier.like(name, slots, when_full="wait")
 
     @property
     def free(self) -> int:
@@ -26,9 +26,9 @@ class Pool:
         """Buffers for an operation's `allocates`, which then waits for them, or `frees`."""
         return ((self.slots, IN_USE, float(count)),) if count else ()
 
-    def state(self) -> float:
-        """Buffers in use."""
-        return self.slots.used
+    def state(self) -> Tier:
+        """The tier of buffers, of which those in use matter."""
+        return self.slots
 
 
 class LastKept:

@@ -1,0 +1,176 @@
+"""Numbers that remember how they were computed, so that the same formulas can be computed from other values.
+
+A program that is run with `Quantity` in place of floats leaves the formulas of all its results. Where it compares
+quantities, or makes plain numbers of them, what it did depends on the outcome: that is noted as a condition.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Number = float | int
+
+
+class Formulas:
+    """All quantities that were computed from the same inputs, each formula once."""
+
+    def __init__(self, inputs: Sequence[float]) -> None:
+        self.values: list[float] = list(inputs)
+        """Of each quantity, inputs first, then as computed; constants in between."""
+        self.steps: list[tuple[int, Callable[..., float], int, int]] = []
+        """Number of a quantity, and what it is computed by, of which two."""
+        self.conditions: dict[tuple[Callable[..., Any], int, int], Any] = {}
+        """What was asked of which quantities, and the answer."""
+        self._known: dict[tuple[Callable[..., float], int, int], Quantity] = {}
+        self._constants: dict[tuple[type, Number], int] = {}
+        self.inputs = [Quantity(self, number) for number in range(len(inputs))]
+
+    def number(self, value: Quantity | Number) -> int:
+        """The number of a quantity or constant."""
+        if isinstance(value, Quantity):
+            return value.number
+        key = type(value), value
+        if key not in self._constants:
+            self._constants[key] = len(self.values)
+            self.values.append(value)
+        return self._constants[key]
+
+    def computed(self, function: Callable[..., float], one: Quantity | Number, other: Quantity | Number) -> Quantity:
+        """The quantity that is `function(one, other)`."""
+        key = function, self.number(one), self.number(other)
+        if key not in self._known:
+            value = function(self.values[key[1]], self.values[key[2]])
+            self._known[key] = Quantity(self, len(self.values))
+            self.steps.append((len(self.values), *key))
+            self.values.append(value)
+        return self._known[key]
+
+    def asked(self, function: Callable[..., Any], one: Quantity, other: Quantity | Number = 0) -> Any:
+        """The answer that `function(one, other)` gives, which is a condition from now on."""
+        key = function, one.number, self.number(other)
+        if key not in self.conditions:
+            self.conditions[key] = function(self.values[key[1]], self.values[key[2]])
+        return self.conditions[key]
+
+    def of(self, inputs: Sequence[float]) -> list[float] | None:
+        """All quantities from other inputs; None where a condition does not hold."""
+        values = self.values.copy()
+        values[: len(inputs)] = inputs
+        try:
+            for number, function, one, other in self.steps:
+                values[number] = function(values[one], values[other])
+            for (asked, one, other), answer in self.conditions.items():
+                if asked(values[one], values[other]) != answer:
+                    return None
+        except ArithmeticError:
+            return None
+        return values
+
+
+def _first(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the first of two arguments."""
+    return lambda value, _: function(value)
+
+
+_bool, _float, _floor, _ceil, _round, _trunc = (
+    _first(each) for each in (bool, float, math.floor, math.ceil, round, math.trunc)
+)
+_negative, _absolute = _first(operator.neg), _first(abs)
+
+
+class Quantity:
+    """A number with its formula. Like a float; equal ones are equal as quantities only if computed alike."""
+
+    __slots__ = ("formulas", "number")
+
+    def __init__(self, formulas: Formulas, number: int) -> None:
+        self.formulas = formulas
+        self.number = number
+
+    @property
+    def value(self) -> float:
+        """The number, as it was computed."""
+        return self.formulas.values[self.number]
+
+    def __add__(self, other: Any) -> Quantity:
+        return self.formulas.computed(operator.add, self, other)
+
+    def __radd__(self, other: Any) -> Quantity:
+        return self.formulas.computed(operator.add, other, self)
+
+    def __sub__(self, other: Any) -> Quantity:
+        return self.formulas.computed(operator.sub, self, other)
+
+    def __rsub__(self, other: Any) -> Quantity:
+        return self.formulas.computed(operator.sub, other, self)
+
+    def __mul__(self, other: Any) -> Quantity:
+        return self.formulas.computed(operator.mul, self, other)
+
+    def __rmul__(self, other: Any) -> Quantity:
+        return self.formulas.computed(operator.mul, other, self)
+
+    def __truediv__(self, other: Any) -> Quantity:
+        return self.formulas.computed(operator.truediv, self, other)
+
+    def __rtruediv__(self, other: Any) -> Quantity:
+        return self.formulas.computed(operator.truediv, other, self)
+
+    def __floordiv__(self, other: Any) -> int:
+        return int(self.formulas.asked(operator.floordiv, self, other))
+
+    def __neg__(self) -> Quantity:
+        return self.formulas.computed(_negative, self, 0)
+
+    def __abs__(self) -> Quantity:
+        return self.formulas.computed(_absolute, self, 0)
+
+    def __lt__(self, other: Any) -> bool:
+        return bool(self.formulas.asked(operator.lt, self, other))
+
+    def __le__(self, other: Any) -> bool:
+        return bool(self.formulas.asked(operator.le, self, other))
+
+    def __gt__(self, other: Any) -> bool:
+        return bool(self.formulas.asked(operator.gt, self, other))
+
+    def __ge__(self, other: Any) -> bool:
+        return bool(self.formulas.asked(operator.ge, self, other))
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Quantity | float | int):
+            return bool(self.formulas.asked(operator.eq, self, other))
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((id(self.formulas), self.number))
+
+    def __bool__(self) -> bool:
+        return bool(self.formulas.asked(_bool, self))
+
+    def __float__(self) -> float:
+        return float(self.formulas.asked(_float, self))
+
+    def __int__(self) -> int:
+        return int(self.formulas.asked(_trunc, self))
+
+    def __floor__(self) -> int:
+        return int(self.formulas.asked(_floor, self))
+
+    def __ceil__(self) -> int:
+        return int(self.formulas.asked(_ceil, self))
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(float(self), digits) if digits else self.formulas.asked(_round, self)
+
+    def __trunc__(self) -> int:
+        return int(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
