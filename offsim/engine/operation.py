@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from math import inf
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from simpy import Environment, Event
 
 if TYPE_CHECKING:
     from offsim.engine.engine import Stream
+    from offsim.engine.crowd import Change, Crowd
     from offsim.engine.server import Server
     from offsim.engine.sharing import Resource
     from offsim.engine.tier import Tier
@@ -25,25 +27,30 @@ class Operation:
     """Work enqueued on a stream; a thread that yields it waits for its end. Also its record once it has run.
 
     `duration` is the time it takes with nothing else running. While resources are contended it progresses at
-    `fraction` of full speed; `slowdowns` keeps (time, fraction, bottleneck) whenever that changed. It starts once it
-    holds a slot of each of the servers in `holds` and the tiers in `allocates` have room.
+    `fraction` of full speed. It starts once it holds a slot of each of the servers in `holds` and the tiers in
+    `allocates` have room.
     """
 
     __slots__ = (
         "allocates",
         "bytes",
+        "changes",
+        "crowd",
         "dependents",
         "duration",
         "ended",
         "ended_at",
         "ends_at",
         "enqueued_at",
+        "followed",
         "fraction",
         "frees",
         "gated",
+        "goal",
         "holds",
         "index",
         "iteration",
+        "joined",
         "kind",
         "layer",
         "name",
@@ -52,7 +59,6 @@ class Operation:
         "priority",
         "remaining",
         "rendezvous",
-        "slowdowns",
         "started_at",
         "stream",
         "subgroup",
@@ -105,12 +111,21 @@ class Operation:
         self.enqueued_at = 0.0
         self.started_at = -1.0
         self.ended_at = -1.0
+        self.ends_at = inf
+        """When it will end as things are, where that is known."""
+        self.crowd: Crowd | None = None
+        """What holds it back, and did at its end."""
+        self.goal = 0.0
+        """The work counted by its crowd when it ends."""
+        self.joined = 0
+        self.followed = 0
+        """The changes of its crowd when it joined, and as far as what remains accounts for them."""
         self.fraction = 1.0
         self.remaining = duration
         self.updated_at = 0.0
-        self.ends_at = inf
-        """When it will end as things are."""
-        self.slowdowns: list[tuple[float, float, Resource | None]] | None = None
+        """Since when it has gone at this speed, and what remained then."""
+        self.changes: list[Change] | None = None
+        """Changes of its speed until it joined its crowd."""
         self.ended: Event | None = None
         """The event of its end, where a process of SimPy waits for it."""
         self.waiting: list[Iterator[Operation]] | None = None
@@ -123,6 +138,41 @@ class Operation:
     def done(self) -> bool:
         """Whether it has ended."""
         return self.ended_at >= 0.0
+
+    @property
+    def slowdowns(self) -> list[Change] | None:
+        """(time, fraction, bottleneck) whenever its speed changed; None where it never did."""
+        if self.crowd is None:
+            return self.changes
+        changes, until = self.crowd.changes, self.ended_at if self.done else inf
+        return (self.changes or []) + changes[self.joined + 1 : bisect_left(changes, (until,))]
+
+    def change_speed(self, change: Change) -> None:
+        """Go on at another fraction of full speed."""
+        now, fraction, bottleneck = change
+        self.remaining -= (now - self.updated_at) * self.fraction
+        self.updated_at = now
+        self.fraction = fraction
+        if self.changes is not None:
+            self.changes.append(change)
+        elif bottleneck is not None:
+            self.changes = [change]
+
+    def leave_crowd(self) -> None:
+        """No longer go on as its crowd does."""
+        if self.crowd is not None:
+            self.crowd.follow(self)
+            self.changes = self.slowdowns
+            self.crowd.leave(self)
+            self.crowd = None
+
+    def left(self, now: float) -> float:
+        """Seconds of work alone that it still has."""
+        if self.started_at < 0.0 or self.done:
+            return self.remaining * (self.started_at < 0.0)
+        if self.crowd is not None:
+            self.crowd.follow(self)
+        return self.remaining - (now - self.updated_at) * self.fraction
 
     def precedes(self, dependent: Operation) -> None:
         """Have another operation wait for the end of this one."""
