@@ -19,8 +19,19 @@ _ROUNDING = 1e-9
 """Goals that differ by less, relative to them, may be one."""
 
 
+class Member:
+    """An operation's stay in a crowd."""
+
+    __slots__ = ("crowd", "followed", "joined")
+
+    def __init__(self, crowd: Crowd) -> None:
+        self.crowd = crowd
+        self.joined = self.followed = len(crowd.changes) - 1
+        """The crowd's last change when it joined, and the last that what remains of the operation accounts for."""
+
+
 class Crowd:
-    """Counts the work that each of its operations does, in seconds at full speed; one ends when that is its `goal`.
+    """Counts the work that each of its operations does, in seconds at full speed; one ends when that is its goal.
 
     So a change of speed touches none of them but those that end next. When they end is worked out from their own work,
     change by change: counts that began at different times differ in rounding, and ranks that do the same would no
@@ -40,8 +51,8 @@ class Crowd:
         """The count at the last change."""
         self._size = 0
         self._joined = 0
-        self._goals: list[tuple[float, int, Operation]] = []
-        """A heap of goals in the order in which operations joined; void where the operation has another."""
+        self._goals: list[tuple[float, int, Operation, Member]] = []
+        """A heap of goals in the order in which operations joined; void where they have ended or left."""
         self._next: list[Operation] = []
         """Those that end next."""
 
@@ -59,30 +70,28 @@ class Crowd:
             if operation.fraction != fraction:
                 operation.change_speed(change)
             operation.ends_at = inf
-            operation.crowd = self
-            operation.joined = operation.followed = len(changes) - 1
-            operation.goal = done + operation.remaining - (now - operation.updated_at) * fraction
+            operation.member = member = Member(self)
+            goal = done + operation.remaining - (now - operation.updated_at) * fraction
             self._size += 1
             self._joined += 1
-            heappush(self._goals, (operation.goal, self._joined, operation))
+            heappush(self._goals, (goal, self._joined, operation, member))
         for operation in self._next:
-            if operation.crowd is self:
+            if operation.member is not None and operation.member.crowd is self:
                 operation.ends_at = inf
         self._next = self._earliest()
         return self._next
 
-    def follow(self, operation: Operation) -> None:
-        """Bring its work up to the last change."""
-        last, followed = len(self.changes) - 1, operation.followed
+    def follow(self, operation: Operation, member: Member) -> None:
+        """Bring the operation's work up to the last change."""
+        last, followed = len(self.changes) - 1, member.followed
         if followed < last:
             first = (self.changes[followed + 1][0] - operation.updated_at) * operation.fraction
             operation.remaining = reduce(sub, self._worked[followed + 1 : last], operation.remaining - first)
             operation.updated_at, operation.fraction, _ = self.changes[last]
-            operation.followed = last
+            member.followed = last
 
-    def leave(self, operation: Operation) -> None:
-        """Go on without an operation."""
-        operation.goal = -1.0
+    def lose(self) -> None:
+        """Go on with one operation less."""
         self._size -= 1
         if self._size == 0:
             self._goals.clear()
@@ -92,7 +101,7 @@ class Crowd:
     def _earliest(self) -> list[Operation]:
         """Those that end next, among those whose goals are the next but for rounding: at the top of the heap."""
         goals = self._goals
-        while not self._awaits(goals[0]):
+        while not _valid(goals[0]):
             heappop(goals)
         places, limit = [0], goals[0][0] * (1.0 + _ROUNDING)
         for place in places:  # grows
@@ -105,9 +114,9 @@ class Crowd:
             places.sort(key=lambda place: goals[place][1])
         earliest, found = inf, []
         for place in places:
-            operation = goals[place][2]
-            if self._awaits(goals[place]):
-                self.follow(operation)
+            _, _, operation, member = goals[place]
+            if _valid(goals[place]):
+                self.follow(operation, member)
                 ends_at = operation.updated_at + max(operation.remaining, 0.0) / self.fraction
                 if ends_at < earliest:
                     earliest, found = ends_at, [operation]
@@ -117,5 +126,7 @@ class Crowd:
             operation.ends_at = earliest
         return found
 
-    def _awaits(self, entry: tuple[float, int, Operation]) -> bool:
-        return entry[2].goal == entry[0] and entry[2].crowd is self
+
+def _valid(goal: tuple[float, int, Operation, Member]) -> bool:
+    _, _, operation, member = goal
+    return operation.member is member and operation.ended_at < 0.0

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from simpy import Environment, Event
 
 if TYPE_CHECKING:
+    from offsim.engine.crowd import Change, Member
     from offsim.engine.engine import Stream
-    from offsim.engine.crowd import Change, Crowd
     from offsim.engine.server import Server
     from offsim.engine.sharing import Resource
     from offsim.engine.tier import Tier
@@ -35,24 +35,21 @@ class Operation:
         "allocates",
         "bytes",
         "changes",
-        "crowd",
         "dependents",
         "duration",
         "ended",
         "ended_at",
         "ends_at",
         "enqueued_at",
-        "followed",
         "fraction",
         "frees",
         "gated",
-        "goal",
         "holds",
         "index",
         "iteration",
-        "joined",
         "kind",
         "layer",
+        "member",
         "name",
         "pending",
         "phase",
@@ -113,13 +110,8 @@ class Operation:
         self.ended_at = -1.0
         self.ends_at = inf
         """When it will end as things are, where that is known."""
-        self.crowd: Crowd | None = None
-        """What holds it back, and did at its end."""
-        self.goal = 0.0
-        """The work counted by its crowd when it ends."""
-        self.joined = 0
-        self.followed = 0
-        """The changes of its crowd when it joined, and as far as what remains accounts for them."""
+        self.member: Member | None = None
+        """Its part in the crowd that it is in, or was in at its end."""
         self.fraction = 1.0
         self.remaining = duration
         self.updated_at = 0.0
@@ -142,10 +134,10 @@ class Operation:
     @property
     def slowdowns(self) -> list[Change] | None:
         """(time, fraction, bottleneck) whenever its speed changed; None where it never did."""
-        if self.crowd is None:
+        if self.member is None:
             return self.changes
-        changes, until = self.crowd.changes, self.ended_at if self.done else inf
-        return (self.changes or []) + changes[self.joined + 1 : bisect_left(changes, (until,))]
+        changes, until = self.member.crowd.changes, self.ended_at if self.done else inf
+        return (self.changes or []) + changes[self.member.joined + 1 : bisect_left(changes, (until,))]
 
     def change_speed(self, change: Change) -> None:
         """Go on at another fraction of full speed."""
@@ -158,20 +150,21 @@ class Operation:
         elif bottleneck is not None:
             self.changes = [change]
 
-    def leave_crowd(self) -> None:
-        """No longer go on as its crowd does."""
-        if self.crowd is not None:
-            self.crowd.follow(self)
+    def leave(self) -> None:
+        """Be in no crowd any longer."""
+        if self.member is not None:
+            crowd = self.member.crowd
+            crowd.follow(self, self.member)
             self.changes = self.slowdowns
-            self.crowd.leave(self)
-            self.crowd = None
+            self.member = None
+            crowd.lose()
 
     def left(self, now: float) -> float:
         """Seconds of work alone that it still has."""
         if self.started_at < 0.0 or self.done:
-            return self.remaining * (self.started_at < 0.0)
-        if self.crowd is not None:
-            self.crowd.follow(self)
+            return self.remaining
+        if self.member is not None:
+            self.member.crowd.follow(self, self.member)
         return self.remaining - (now - self.updated_at) * self.fraction
 
     def precedes(self, dependent: Operation) -> None:

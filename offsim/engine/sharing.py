@@ -92,8 +92,9 @@ class Sharing:
         """Account for the end of work, at this instant."""
         operation.ends_at = inf
         operation.ended_at = now
-        if operation.crowd is not None:
-            operation.crowd.leave(operation)
+        operation.remaining = 0.0
+        if operation.member is not None:
+            operation.member.crowd.lose()
         for resource, rate in operation.usage:
             running = resource.running
             del running[operation]
@@ -117,7 +118,8 @@ class Sharing:
         contended: dict[Resource, None] = {}
         reached = list(unsettled)
         for operation in reached:  # grows
-            operation.leave_crowd()
+            if operation.member is not None:
+                operation.leave()
             for resource, _rate in operation.usage:
                 if resource.load > resource.limit and resource not in contended:
                     contended[resource] = None

@@ -358,7 +358,7 @@ class Rank:
                 layer=layer,
                 allocates=allocates if hop == 0 else (),
                 frees=frees if hop == len(legs) - 1 else (),
-                holds=holds if leg.server is None else (*holds, leg.server),
+                holds=holds + leg.servers,
                 priority=priority,
             )
             self._enqueue(operation, after, thread)
