@@ -55,11 +55,10 @@ class Sharing:
         """A heap of the next ends in the order in which they were noted; void where the operation's own has moved."""
         self.noted = 0
         """How many ends have been noted so far."""
-        self.changed: dict[Resource, list[Operation]] = {}
-        """Resources contended before or after a start or an end at this instant, with what starts on them meanwhile.
-
-        They are to `share` at the end of it.
-        """
+        self.changed: dict[Resource, None] = {}
+        """Resources contended before or after a start or an end at this instant: `share` at the end of it."""
+        self._started: list[Operation] = []
+        """What has started at this instant and not yet been given its share."""
         self._crowds: dict[Resource, Crowd] = {}
 
     def start(self, operation: Operation, now: float) -> None:
@@ -71,9 +70,10 @@ class Sharing:
             resource.load = load = resource.load + rate
             if load > resource.limit:
                 contended += 1
-                self.changed.setdefault(resource, []).append(operation)
+                self.changed[resource] = None
         if contended:
-            operation.fraction = 0.0  # until the end of this instant
+            operation.fraction = 0.0
+            self._started.append(operation)
             if contended > 1:
                 for resource, _ in operation.usage:
                     resource.crowded = False
@@ -99,7 +99,7 @@ class Sharing:
             running = resource.running
             del running[operation]
             if resource.load > resource.limit:
-                self.changed.setdefault(resource, [])
+                self.changed[resource] = None
                 resource.load = sum(running.values())  # differences of large sums would keep their rounding
                 resource.crowded = resource.crowded and resource.load > resource.limit
             else:
@@ -109,12 +109,12 @@ class Sharing:
         """Recompute the fractions of all operations coupled to changed resources through contended ones."""
         unsettled: dict[Operation, float] = {}
         crowded: list[Resource] = []
-        changed, self.changed = self.changed, {}
-        for resource in changed:
+        for resource in self.changed:
             if resource.crowded:
                 crowded.append(resource)
             else:
                 unsettled.update(resource.running)
+        self.changed.clear()
         contended: dict[Resource, None] = {}
         reached = list(unsettled)
         for operation in reached:  # grows
@@ -128,9 +128,10 @@ class Sharing:
                         if peer not in unsettled:
                             unsettled[peer] = 0.0
                             reached.append(peer)
-        for resource in sorted(crowded, key=_first_level):
+        for resource in sorted(crowded, key=_first_level) if crowded else ():
             if resource.crowded:
-                self._settle_crowd(resource, changed[resource], now)
+                self._settle_crowd(resource, [o for o in self._started if o in resource.running], now)
+        self._started.clear()
         if contended:
             bottleneck = next(iter(contended)) if len(contended) == 1 else min(contended, key=_first_level)
             if len(contended) == 1 or len(bottleneck.running) == len(unsettled):  # most often: nobody grows on
@@ -220,8 +221,8 @@ class Sharing:
                 self._note(operation)
 
     def _note(self, operation: Operation) -> None:
-        self.noted += 1
-        heappush(self.ends, (operation.ends_at, self.noted, operation))
+        self.noted = noted = self.noted + 1
+        heappush(self.ends, (operation.ends_at, noted, operation))
 
 
 def _first_level(resource: Resource) -> float:
