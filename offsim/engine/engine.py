@@ -116,7 +116,7 @@ class Engine:
         return self.sharing.next_end()
 
     def _instant(self, now: float) -> None:
-        """Do all that happens at this instant."""
+        """Do all that happens at this instant, and at the next ones before the clock has something else to do."""
         sharing, begun, woken = self.sharing, self._begun, self._woken
         ends = sharing.ends
         while True:
@@ -135,7 +135,9 @@ class Engine:
             elif self._paused:
                 self._start([self._paused.popleft()], now)
             else:
-                return
+                now = sharing.next_end()
+                if not self.env.advance(now):
+                    return
 
     def _go_on(self, driven: Iterator[Operation]) -> None:
         """Let a thread run until it waits for an operation."""

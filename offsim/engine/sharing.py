@@ -182,7 +182,7 @@ class Sharing:
 
     def _settle(self, bottleneck: Resource, operations: Collection[Operation], fraction: float, now: float) -> None:
         """Let operations go on at the fraction that their bottleneck leaves them."""
-        if len(operations) >= _MANY and not any(
+        if _MANY <= len(operations) == len(bottleneck.running) and not any(
             resource.load > resource.limit and resource is not bottleneck
             for operation in operations
             for resource, _ in operation.usage

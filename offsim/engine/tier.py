@@ -95,18 +95,17 @@ class Tier(Turns):
             raise ValueError(f"{self.name}: nbytes(={nbytes}) of {occupant} must be >= 0")
         if self.used + nbytes > self.capacity and not self.waits and not self.grows:
             raise OutOfMemory(self, occupant, nbytes, self.env.now)
-        self._change(occupant, nbytes)
+        self._change(occupant, self.occupants.get(occupant, 0.0), nbytes)
 
     def free(self, occupant: str, nbytes: float) -> None:
         """Give bytes back; an occupant never holds less than nothing."""
         held = self.occupants.get(occupant, 0.0)
         if not 0 <= nbytes <= held + _ROUNDING:
             raise ValueError(f"{self.name}: freeing {nbytes:.0f} B of {occupant}, which holds {held:.0f} B")
-        self._change(occupant, -min(nbytes, held, self.used))
+        self._change(occupant, held, -min(nbytes, held, self.used))
 
-    def _change(self, occupant: str, nbytes: float) -> None:
-        held = self.occupants.get(occupant, 0.0) + nbytes
-        self.occupants[occupant] = held
+    def _change(self, occupant: str, held: float, nbytes: float) -> None:
+        self.occupants[occupant] = held = held + nbytes
         self.used += nbytes
         self._times.append(self.env.now)
         self._changed.append(occupant)
