@@ -13,14 +13,14 @@ from offsim.engine import Engine, Operation, Resource, Stream
 RUN = """
 import resource, sys, time
 from offsim import simulate
-from offsim.platform.hardware import load_profile
+from offsim.scenario import load_scenario, scenario_profile
 
 name, gpus, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 overrides = [f"training.global_batch={batch}"]
 profile = None
 if gpus:
     overrides.append(f"training.data_parallel={gpus}")
-    profile = load_profile("dgx-h200")
+    profile = scenario_profile(load_scenario(name))
     host = {"cores": 7 * gpus, "memory_bytes": 2e12 / 8 * gpus, "memory_bytes_per_s": profile.host.memory_bytes_per_s}
     profile = profile.model_copy(update={"gpus_per_node": gpus, "host": profile.host.model_copy(update=host)})
 begin = time.process_time()

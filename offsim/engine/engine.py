@@ -290,7 +290,6 @@ class Engine:
             if dependency is not None and dependency.ended_at < 0.0:
                 dependency.precedes(operation)
         stream.tail = operation
-        operation.gated = bool(operation.holds or operation.allocates or operation.rendezvous)
         if self.recorder is not None:
             self.recorder.enqueued(operation, after, active)
         if operation.pending == 0:
@@ -400,8 +399,6 @@ class Engine:
         if operation.waiting is not None:
             self._woken += [(self.sharing.noted, thread) for thread in operation.waiting]
             operation.waiting = None
-        if operation.ended is not None:
-            operation.ended.succeed()
         return released
 
     def _admit_waiting(self, gate: Server | Tier, ended: Operation, released: list[Operation]) -> None:

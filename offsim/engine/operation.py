@@ -37,13 +37,11 @@ class Operation:
         "changes",
         "dependents",
         "duration",
-        "ended",
         "ended_at",
         "ends_at",
         "enqueued_at",
         "fraction",
         "frees",
-        "gated",
         "holds",
         "index",
         "iteration",
@@ -96,8 +94,6 @@ class Operation:
         self.frees = frees
         self.rendezvous = rendezvous
         self.holds = holds
-        self.gated = False
-        """Whether it may have to wait for others than those it is behind; known once it is enqueued."""
         self.priority = priority
         self.iteration = 0
         self.phase = ""
@@ -118,13 +114,16 @@ class Operation:
         """Since when it has gone at this speed, and what remained then."""
         self.changes: list[Change] | None = None
         """Changes of its speed until it joined its crowd."""
-        self.ended: Event | None = None
-        """The event of its end, where a process of SimPy waits for it."""
         self.waiting: list[Iterator[Operation]] | None = None
         """The threads that wait for its end."""
 
     def __repr__(self) -> str:
         return f"Operation({self.name!r} on {self.stream!r})"
+
+    @property
+    def gated(self) -> bool:
+        """Whether it may have to wait for others than those it is behind."""
+        return bool(self.holds or self.allocates or self.rendezvous)
 
     @property
     def done(self) -> bool:
@@ -176,12 +175,19 @@ class Operation:
         dependent.pending += 1
 
     def completion(self, env: Environment) -> Event:
-        """The event of its end, for SimPy processes."""
-        if self.ended is None:
-            self.ended = Event(env)
-            if self.done:
-                self.ended.succeed()
-        return self.ended
+        """An event of its end, for SimPy processes."""
+        event = Event(env)
+        if self.done:
+            event.succeed()
+        else:
+            self.waiting = [*(self.waiting or ()), _succeed(event)]
+        return event
+
+
+def _succeed(event: Event) -> Iterator[Operation]:
+    """What waits for an operation in the place of a thread."""
+    event.succeed()
+    yield from ()
 
 
 class Rendezvous:
