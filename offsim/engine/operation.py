@@ -111,7 +111,7 @@ class Operation:
         self.fraction = 1.0
         self.remaining = duration
         self.updated_at = 0.0
-        """Since when it has gone at this speed, and what remained then."""
+        """Since when it has gone at this fraction, and what remained then; in a crowd, as last worked out."""
         self.changes: list[Change] | None = None
         """Changes of its speed until it joined its crowd."""
         self.waiting: list[Iterator[Operation]] | None = None
