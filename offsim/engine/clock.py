@@ -14,7 +14,7 @@ class Clock(Environment):
 
     Ends of operations are no events of SimPy: most happen at an instant of their own, and half of those that are
     expected move when others start or end. `next_instant` gives the time of the next one, infinite where there is
-    none, and `instant` does what happens then.
+    none, and `instant` does what happens then, and at those after it for which the clock can `advance`.
     """
 
     def __init__(self, next_instant: Callable[[], float], instant: Callable[[float], None]) -> None:
@@ -27,15 +27,21 @@ class Clock(Environment):
         return min(super().peek(), self._next_instant())
 
     def step(self) -> None:
-        """Process the next event of SimPy, or all that happens in the engine at the next instant."""
+        """Process the next event of SimPy, or all that happens in the engine before there is one."""
         at = self._next_instant()
-        if self._queue and self._queue[0][0] <= at:
-            super().step()
-        elif at < inf:
-            self._now = at
+        if self.advance(at):
             self._instant(at)
+        elif self._queue:
+            super().step()
         else:
             raise EmptySchedule
+
+    def advance(self, at: float) -> bool:
+        """Go on to an instant of the engine, unless an event of SimPy comes no later or there is none."""
+        if at == inf or (self._queue and self._queue[0][0] <= at):
+            return False
+        self._now = at
+        return True
 
     def close(self) -> None:
         """Have no more instants, and let go of the engine."""

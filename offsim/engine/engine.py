@@ -116,7 +116,7 @@ class Engine:
         return self.sharing.next_end()
 
     def _instant(self, now: float) -> None:
-        """Do all that happens at this instant."""
+        """Do all that happens at this instant, and at the next ones before the clock has something else to do."""
         sharing, begun, woken = self.sharing, self._begun, self._woken
         ends = sharing.ends
         while True:
@@ -135,7 +135,9 @@ class Engine:
             elif self._paused:
                 self._start([self._paused.popleft()], now)
             else:
-                return
+                now = sharing.next_end()
+                if not self.env.advance(now):
+                    return
 
     def _go_on(self, driven: Iterator[Operation]) -> None:
         """Let a thread run until it waits for an operation."""
@@ -300,7 +302,6 @@ class Engine:
             if dependency is not None and dependency.ended_at < 0.0:
                 dependency.precedes(operation)
         stream.tail = operation
-        operation.gated = bool(operation.holds or operation.allocates or operation.rendezvous)
         if self.recorder is not None:
             self.recorder.enqueued(operation, after, active)
         if operation.pending == 0:
@@ -410,8 +411,6 @@ class Engine:
         if operation.waiting is not None:
             self._woken += [(self.sharing.noted, thread) for thread in operation.waiting]
             operation.waiting = None
-        if operation.ended is not None:
-            operation.ended.succeed()
         return released
 
     def _admit_waiting(self, gate: Server | Tier, ended: Operation, released: list[Operation]) -> None:

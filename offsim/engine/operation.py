@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from math import inf
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from simpy import Environment, Event
 
 if TYPE_CHECKING:
+    from offsim.engine.crowd import Change, Member
     from offsim.engine.engine import Stream
     from offsim.engine.server import Server
     from offsim.engine.sharing import Resource
@@ -25,34 +27,33 @@ class Operation:
     """Work enqueued on a stream; a thread that yields it waits for its end. Also its record once it has run.
 
     `duration` is the time it takes with nothing else running. While resources are contended it progresses at
-    `fraction` of full speed; `slowdowns` keeps (time, fraction, bottleneck) whenever that changed. It starts once it
-    holds a slot of each of the servers in `holds` and the tiers in `allocates` have room.
+    `fraction` of full speed. It starts once it holds a slot of each of the servers in `holds` and the tiers in
+    `allocates` have room.
     """
 
     __slots__ = (
         "allocates",
         "bytes",
+        "changes",
         "dependents",
         "duration",
-        "ended",
         "ended_at",
         "ends_at",
         "enqueued_at",
         "fraction",
         "frees",
-        "gated",
         "holds",
         "index",
         "iteration",
         "kind",
         "layer",
+        "member",
         "name",
         "pending",
         "phase",
         "priority",
         "remaining",
         "rendezvous",
-        "slowdowns",
         "started_at",
         "stream",
         "subgroup",
@@ -69,10 +70,10 @@ class Operation:
         name: str,
         duration: float,
         usage: Usage = (),
-        *,
         nbytes: float = 0.0,
         subgroup: int = -1,
         layer: int = -1,
+        *,
         allocates: Sequence[MemoryChange] = (),
         frees: Sequence[MemoryChange] = (),
         rendezvous: Rendezvous | None = None,
@@ -93,8 +94,6 @@ class Operation:
         self.frees = frees
         self.rendezvous = rendezvous
         self.holds = holds
-        self.gated = False
-        """Whether it may have to wait for others than those it is behind; known once it is enqueued."""
         self.priority = priority
         self.iteration = 0
         self.phase = ""
@@ -105,14 +104,16 @@ class Operation:
         self.enqueued_at = 0.0
         self.started_at = -1.0
         self.ended_at = -1.0
+        self.ends_at = inf
+        """When it will end as things are, where that is known."""
+        self.member: Member | None = None
+        """Its part in the crowd that it is in, or was in at its end."""
         self.fraction = 1.0
         self.remaining = duration
         self.updated_at = 0.0
-        self.ends_at = inf
-        """When it will end as things are."""
-        self.slowdowns: list[tuple[float, float, Resource | None]] | None = None
-        self.ended: Event | None = None
-        """The event of its end, where a process of SimPy waits for it."""
+        """Since when it has gone at this fraction, and what remained then; in a crowd, as last worked out."""
+        self.changes: list[Change] | None = None
+        """Changes of its speed until it joined its crowd."""
         self.waiting: list[Iterator[Operation]] | None = None
         """The threads that wait for its end."""
 
@@ -120,9 +121,50 @@ class Operation:
         return f"Operation({self.name!r} on {self.stream!r})"
 
     @property
+    def gated(self) -> bool:
+        """Whether it may have to wait for others than those it is behind."""
+        return bool(self.holds or self.allocates or self.rendezvous)
+
+    @property
     def done(self) -> bool:
         """Whether it has ended."""
         return self.ended_at >= 0.0
+
+    @property
+    def slowdowns(self) -> list[Change] | None:
+        """(time, fraction, bottleneck) whenever its speed changed; None where it never did."""
+        if self.member is None:
+            return self.changes
+        changes, until = self.member.crowd.changes, self.ended_at if self.done else inf
+        return (self.changes or []) + changes[self.member.joined + 1 : bisect_left(changes, (until,))]
+
+    def change_speed(self, change: Change) -> None:
+        """Go on at another fraction of full speed."""
+        now, fraction, bottleneck = change
+        self.remaining -= (now - self.updated_at) * self.fraction
+        self.updated_at = now
+        self.fraction = fraction
+        if self.changes is not None:
+            self.changes.append(change)
+        elif bottleneck is not None:
+            self.changes = [change]
+
+    def leave(self) -> None:
+        """Be in no crowd any longer."""
+        if self.member is not None:
+            crowd = self.member.crowd
+            crowd.follow(self, self.member)
+            self.changes = self.slowdowns
+            self.member = None
+            crowd.lose()
+
+    def left(self, now: float) -> float:
+        """Seconds of work alone that it still has."""
+        if self.started_at < 0.0 or self.done:
+            return self.remaining
+        if self.member is not None:
+            self.member.crowd.follow(self, self.member)
+        return self.remaining - (now - self.updated_at) * self.fraction
 
     def precedes(self, dependent: Operation) -> None:
         """Have another operation wait for the end of this one."""
@@ -133,12 +175,19 @@ class Operation:
         dependent.pending += 1
 
     def completion(self, env: Environment) -> Event:
-        """The event of its end, for SimPy processes."""
-        if self.ended is None:
-            self.ended = Event(env)
-            if self.done:
-                self.ended.succeed()
-        return self.ended
+        """An event of its end, for SimPy processes."""
+        event = Event(env)
+        if self.done:
+            event.succeed()
+        else:
+            self.waiting = [*(self.waiting or ()), _succeed(event)]
+        return event
+
+
+def _succeed(event: Event) -> Iterator[Operation]:
+    """What waits for an operation in the place of a thread."""
+    event.succeed()
+    yield from ()
 
 
 class Rendezvous:

@@ -9,20 +9,23 @@ Fractions are recomputed once for each instant at which operations start or end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from heapq import heappop, heappush
+from collections.abc import Collection, Iterable
+from heapq import heapify, heappop, heappush
 from math import inf
 
+from offsim.engine.crowd import Crowd
 from offsim.engine.operation import Operation
 
 _TOLERANCE = 1e-9
 """Demands that exceed a capacity by less, relative to it, do so by rounding."""
+_MANY = 16
+"""Operations of a crowd, at least; changing the speed of fewer one by one is faster."""
 
 
 class Resource:
     """A capacity per second (bytes, cores, a GPU) that running operations share."""
 
-    __slots__ = ("asked", "capacity", "left", "limit", "load", "name", "running", "unsettled")
+    __slots__ = ("asked", "capacity", "crowded", "left", "limit", "load", "name", "running", "unsettled")
 
     def __init__(self, name: str, capacity: float) -> None:
         if not capacity > 0:
@@ -33,6 +36,8 @@ class Resource:
         self.load = 0.0
         """What the running operations ask at full speed; contended where it exceeds `limit`."""
         self.running: dict[Operation, float] = {}
+        self.crowded = False
+        """Whether those that run are a crowd: they are many, and use no other contended resource."""
         # While fractions are computed: operations without one yet, what they ask, and what the others leave them.
         self.unsettled = 0
         self.asked = 0.0
@@ -52,19 +57,26 @@ class Sharing:
         """How many ends have been noted so far."""
         self.changed: dict[Resource, None] = {}
         """Resources contended before or after a start or an end at this instant: `share` at the end of it."""
+        self._started: list[Operation] = []
+        """What has started at this instant and not yet been given its share."""
+        self._crowds: dict[Resource, Crowd] = {}
 
     def start(self, operation: Operation, now: float) -> None:
         """Begin work; the rates that it asks must be > 0."""
         operation.started_at = operation.updated_at = now
-        contended = False
+        contended = 0
         for resource, rate in operation.usage:
             resource.running[operation] = rate
             resource.load = load = resource.load + rate
             if load > resource.limit:
-                contended = True
+                contended += 1
                 self.changed[resource] = None
         if contended:
-            operation.fraction = 0.0  # until the end of this instant
+            operation.fraction = 0.0
+            self._started.append(operation)
+            if contended > 1:
+                for resource, _ in operation.usage:
+                    resource.crowded = False
         else:
             operation.ends_at = now + operation.remaining
             self._note(operation)
@@ -80,31 +92,46 @@ class Sharing:
         """Account for the end of work, at this instant."""
         operation.ends_at = inf
         operation.ended_at = now
+        operation.remaining = 0.0
+        if operation.member is not None:
+            operation.member.crowd.lose()
         for resource, rate in operation.usage:
             running = resource.running
             del running[operation]
             if resource.load > resource.limit:
                 self.changed[resource] = None
                 resource.load = sum(running.values())  # differences of large sums would keep their rounding
+                resource.crowded = resource.crowded and resource.load > resource.limit
             else:
                 resource.load = resource.load - rate if running else 0.0
 
     def share(self, now: float) -> None:
         """Recompute the fractions of all operations coupled to changed resources through contended ones."""
         unsettled: dict[Operation, float] = {}
+        crowded: list[Resource] = []
         for resource in self.changed:
-            unsettled.update(resource.running)
+            if resource.crowded:
+                crowded.append(resource)
+            else:
+                unsettled.update(resource.running)
         self.changed.clear()
         contended: dict[Resource, None] = {}
         reached = list(unsettled)
         for operation in reached:  # grows
+            if operation.member is not None:
+                operation.leave()
             for resource, _rate in operation.usage:
                 if resource.load > resource.limit and resource not in contended:
                     contended[resource] = None
+                    resource.crowded = False
                     for peer in resource.running:
                         if peer not in unsettled:
                             unsettled[peer] = 0.0
                             reached.append(peer)
+        for resource in sorted(crowded, key=_first_level) if crowded else ():
+            if resource.crowded:
+                self._settle_crowd(resource, [o for o in self._started if o in resource.running], now)
+        self._started.clear()
         if contended:
             bottleneck = next(iter(contended)) if len(contended) == 1 else min(contended, key=_first_level)
             if len(contended) == 1 or len(bottleneck.running) == len(unsettled):  # most often: nobody grows on
@@ -113,7 +140,7 @@ class Sharing:
                 else:
                     for operation in bottleneck.running:
                         del unsettled[operation]
-                self._set_fraction(bottleneck.running, _first_level(bottleneck), bottleneck, now)
+                self._settle(bottleneck, bottleneck.running, _first_level(bottleneck), now)
             else:
                 self._fill(contended, unsettled, now)
         if unsettled:
@@ -125,25 +152,52 @@ class Sharing:
             resource.unsettled = len(resource.running)
             resource.asked = resource.load
             resource.left = resource.capacity
+        levels = [(_level(resource), place, resource) for place, resource in enumerate(contended)]
+        heapify(levels)
         level = 0.0
-        while contended:
-            bottleneck = min(contended, key=_level) if len(contended) > 1 else next(iter(contended))
-            level = max(level, _level(bottleneck))  # levels never fall, but by rounding
+        while levels:
+            noted, place, bottleneck = heappop(levels)
+            if bottleneck.unsettled == 0:
+                continue
+            own = _level(bottleneck)
+            if own > noted:  # others have settled since
+                heappush(levels, (own, place, bottleneck))
+                continue
+            level = max(level, own)  # levels never fall, but by rounding
             if level >= 1.0:
                 break
             settled = [operation for operation in bottleneck.running if operation in unsettled]
+            touched: dict[Resource, None] = {}
             for operation in settled:
                 del unsettled[operation]
                 for resource, rate in operation.usage:
                     resource.unsettled -= 1
                     resource.asked -= rate
                     resource.left -= level * rate
-            self._set_fraction(settled, level, bottleneck, now)
-            for resource in list(contended):
-                if resource.unsettled == 0:
-                    del contended[resource]
-                elif resource.asked < _TOLERANCE * resource.load:  # of differences of large rates rounding is left
+                    touched[resource] = None
+            self._settle(bottleneck, settled, level, now)
+            for resource in touched:
+                if resource.asked < _TOLERANCE * resource.load:  # of differences of large rates rounding is left
                     resource.asked = sum(rate for peer, rate in resource.running.items() if peer in unsettled)
+
+    def _settle(self, bottleneck: Resource, operations: Collection[Operation], fraction: float, now: float) -> None:
+        """Let operations go on at the fraction that their bottleneck leaves them."""
+        if _MANY <= len(operations) == len(bottleneck.running) and not any(
+            resource.load > resource.limit and resource is not bottleneck
+            for operation in operations
+            for resource, _ in operation.usage
+        ):
+            bottleneck.crowded = True
+            self._settle_crowd(bottleneck, operations, now)
+        else:
+            self._set_fraction(operations, fraction, bottleneck, now)
+
+    def _settle_crowd(self, bottleneck: Resource, joining: Iterable[Operation], now: float) -> None:
+        """Let operations join those that only this bottleneck holds back."""
+        if bottleneck not in self._crowds:
+            self._crowds[bottleneck] = Crowd(bottleneck)
+        for operation in self._crowds[bottleneck].settle(joining, _first_level(bottleneck), now):
+            self._note(operation)
 
     def _set_fraction(
         self, operations: Iterable[Operation], fraction: float, bottleneck: Resource | None, now: float
@@ -153,13 +207,7 @@ class Sharing:
         earliest, first = inf, []
         for operation in operations:
             if fraction != operation.fraction:
-                operation.remaining -= (now - operation.updated_at) * operation.fraction
-                operation.updated_at = now
-                operation.fraction = fraction
-                if operation.slowdowns is not None:
-                    operation.slowdowns.append(change)
-                elif bottleneck is not None:
-                    operation.slowdowns = [change]
+                operation.change_speed(change)
                 operation.ends_at = now + max(operation.remaining, 0.0) / fraction
                 if bottleneck is None:
                     self._note(operation)
@@ -173,8 +221,8 @@ class Sharing:
                 self._note(operation)
 
     def _note(self, operation: Operation) -> None:
-        self.noted += 1
-        heappush(self.ends, (operation.ends_at, self.noted, operation))
+        self.noted = noted = self.noted + 1
+        heappush(self.ends, (operation.ends_at, noted, operation))
 
 
 def _first_level(resource: Resource) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Literal
 
 from simpy import Environment
@@ -31,13 +32,25 @@ class OutOfMemory(Exception):
 
 
 class Tier(Turns):
-    """Bytes of one memory, by occupant. `series` has (time, occupant, its bytes, all bytes) per change.
+    """Bytes of one memory, by occupant, over time.
 
     An allocation beyond the capacity fails with OutOfMemory; where `when_full` is "wait", as in a pool of buffers, the
     operation that allocates waits for room.
     """
 
-    __slots__ = ("capacity", "env", "grows", "name", "occupants", "series", "used", "waits")
+    __slots__ = (
+        "_changed",
+        "_held",
+        "_times",
+        "_used",
+        "capacity",
+        "env",
+        "grows",
+        "name",
+        "occupants",
+        "used",
+        "waits",
+    )
 
     def __init__(
         self, env: Environment, name: str, capacity: float, when_full: Literal["fail", "wait"] = "fail"
@@ -51,7 +64,15 @@ class Tier(Turns):
         """Whether it has room beyond its capacity, to see what would be needed."""
         self.occupants: dict[str, float] = {}
         self.used = 0.0
-        self.series: list[tuple[float, str, float, float]] = []
+        self._times = array("d")
+        self._changed: list[str] = []
+        self._held = array("d")
+        self._used = array("d")
+
+    @property
+    def series(self) -> list[tuple[float, str, float, float]]:
+        """(time, occupant, its bytes, all bytes) after each change."""
+        return list(zip(self._times, self._changed, self._held, self._used, strict=True))
 
     def like(self, name: str, capacity: float, when_full: Literal["fail", "wait"] = "fail") -> Tier:
         """Make another tier beside this one."""
@@ -60,7 +81,7 @@ class Tier(Turns):
     @property
     def peak(self) -> float:
         """The most bytes in use at any time."""
-        return max((used for *_, used in self.series), default=0.0)
+        return max(self._used, default=0.0)
 
     def admits(self, operation: Operation) -> bool:
         """Whether there is room for all that it allocates here; raises OutOfMemory where there never is."""
@@ -78,17 +99,19 @@ class Tier(Turns):
             raise ValueError(f"{self.name}: nbytes(={nbytes}) of {occupant} must be >= 0")
         if self.used + nbytes > self.capacity and not self.waits and not self.grows:
             raise OutOfMemory(self, occupant, nbytes, self.env.now)
-        self._change(occupant, nbytes)
+        self._change(occupant, self.occupants.get(occupant, 0.0), nbytes)
 
     def free(self, occupant: str, nbytes: float) -> None:
         """Give bytes back; an occupant never holds less than nothing."""
         held = self.occupants.get(occupant, 0.0)
         if not 0 <= nbytes <= held + _ROUNDING:
             raise ValueError(f"{self.name}: freeing {nbytes:.0f} B of {occupant}, which holds {held:.0f} B")
-        self._change(occupant, -min(nbytes, held, self.used))
+        self._change(occupant, held, -min(nbytes, held, self.used))
 
-    def _change(self, occupant: str, nbytes: float) -> None:
-        held = self.occupants.get(occupant, 0.0) + nbytes
-        self.occupants[occupant] = held
+    def _change(self, occupant: str, held: float, nbytes: float) -> None:
+        self.occupants[occupant] = held = held + nbytes
         self.used += nbytes
-        self.series.append((self.env.now, occupant, held, self.used))
+        self._times.append(self.env.now)
+        self._changed.append(occupant)
+        self._held.append(held)
+        self._used.append(self.used)

@@ -61,7 +61,7 @@ class Leg:
     bytes_per_s: float
     latency_s: float
     per_byte: Usage
-    server: Server | None = None
+    servers: tuple[Server, ...] = ()
     _costs: dict[float, tuple[float, Usage]] = field(default_factory=dict)
 
     def cost(self, nbytes: float) -> tuple[float, Usage]:
@@ -193,9 +193,9 @@ class Platform:
         first, second = hops
         host = self.host_memory[self.domain_of(rank)]
         used = tuple((resource, share) for resource, share in (*first.per_byte, *second.per_byte) if resource != host)
-        storage, server = (second, first.server) if second.server is None else (first, second.server)
+        storage = first if second.servers else second
         rate, latency = min(first.bytes_per_s, second.bytes_per_s), first.latency_s + second.latency_s
-        return Leg(storage.kind, rate, latency, used, server)
+        return Leg(storage.kind, rate, latency, used, first.servers + second.servers)
 
     def _hops(self, source: str, destination: str, rank: int, pinned: bool) -> list[Leg]:
         kinds = {self.kind_of(source), self.kind_of(destination)}
@@ -219,7 +219,7 @@ class Platform:
         used += self._in_memory(memory, rank, writes=down, staged=not pinned)
         if self.uplinks:
             used.append((self.uplinks[rank // link.gpus_per_uplink][1 if down else 0], 1.0))
-        return Leg("d2h" if down else "h2d", rate, link.copy_latency_s, tuple(used), engine)
+        return Leg("d2h" if down else "h2d", rate, link.copy_latency_s, tuple(used), (engine,))
 
     def inside(self, tier: str, device: int, writes: bool) -> Leg:
         """Reads or writes of a computational storage device for its own kernel: they cross no shared link."""

@@ -207,7 +207,7 @@ class Rank:
             rate *= slowed
             usage = tuple((resource, slowed * asked) for resource, asked in usage)
         usage += ((self._cores, cores),)
-        operation = Operation(thread or self.host, kind, name, elements / rate, usage, nbytes=nbytes, subgroup=subgroup)
+        operation = Operation(thread or self.host, kind, name, elements / rate, usage, nbytes, subgroup)
         if thread in self._turns:
             server, operation.priority = self._turns[thread]
             operation.holds = (server,)
@@ -308,7 +308,7 @@ class Rank:
             *self.platform.memory_usage(HOST, self.number, 0.0, COPY_TRAFFIC * rate),
             (self._cores, 1.0),
         )
-        operation = Operation(thread or self.host, "host copy", name, nbytes / rate, usage, nbytes=nbytes)
+        operation = Operation(thread or self.host, "host copy", name, nbytes / rate, usage, nbytes)
         return self._enqueue(operation, (), thread)
 
     # Copies
@@ -353,12 +353,12 @@ class Rank:
                 name,
                 seconds,
                 usage,
-                nbytes=nbytes,
-                subgroup=subgroup,
-                layer=layer,
+                nbytes,
+                subgroup,
+                layer,
                 allocates=allocates if hop == 0 else (),
                 frees=frees if hop == len(legs) - 1 else (),
-                holds=holds if leg.server is None else (*holds, leg.server),
+                holds=holds + leg.servers,
                 priority=priority,
             )
             self._enqueue(operation, after, thread)
@@ -437,7 +437,7 @@ class Rank:
         rate = self.profile.gpu.hbm_bytes_per_s
         seconds = nbytes / rate + self.profile.gpu.kernel_latency_s
         usage = self._kernel_usage(rate)
-        return self._enqueue(Operation(stream, kind, name, seconds, usage, nbytes=nbytes, subgroup=subgroup), after)
+        return self._enqueue(Operation(stream, kind, name, seconds, usage, nbytes, subgroup), after)
 
     def gpu_adam(self, elements: float, subgroup: int, after: After = ()) -> Operation:
         """AdamW on fp32 state in device memory, on the compute stream."""
@@ -550,7 +550,7 @@ class StorageDevice:
     def _move(self, writes: bool, nbytes: float, name: str, subgroup: int, stream: Stream) -> Operation:
         leg = self.rank.platform.inside(self.tier, self.number, writes)
         seconds, usage = leg.cost(nbytes)
-        operation = Operation(stream, leg.kind, name, seconds, usage, nbytes=nbytes, subgroup=subgroup)
+        operation = Operation(stream, leg.kind, name, seconds, usage, nbytes, subgroup)
         return self.rank.engine.enqueue(operation, (), self.thread)
 
     def adam(self, elements: float, subgroup: int) -> Operation:

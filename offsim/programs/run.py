@@ -127,13 +127,19 @@ def run_training(
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Collect no garbage meanwhile: a simulation makes many records and hardly any garbage before its end."""
+    """Collect no garbage meanwhile: a simulation makes many records and no garbage in circles.
+
+    What is left counts as old, so that the collector does not go through all of it as soon as it is on again.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            if gc.get_freeze_count() == 0:  # `unfreeze` would take back what others froze
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
@@ -302,31 +308,23 @@ class Iterations:
         """What the next iteration depends on: unfinished work, memory, pools, and what ranks and schedules keep."""
         run = self.run
         now = run.engine.env.now
-        unfinished = [[o.stream.rank, o.stream.name, o.name, _left(o, now)] for o in run.engine.unfinished()]
+        unfinished = [[o.stream.rank, o.stream.name, o.name, o.left(now)] for o in run.engine.unfinished()]
         memory = [
             [[name, round(held)] for name, held in sorted(tier.memory.occupants.items()) if held >= 1]
             for tier in run.platform.tiers
         ]
         blocks = [
-            (iteration - block.version, 0.0 if block.since is None else _left(block.since, now))
+            (iteration - block.version, 0.0 if block.since is None else block.since.left(now))
             for rank in run.ranks
             for block in rank.parameters
         ]
         kept = [
-            kept_state(vars(part), lambda operation: _left(operation, now), lambda tier: tier.used)
+            kept_state(vars(part), lambda operation: operation.left(now), lambda tier: tier.used)
             for schedule in self.schedules
             for part in (schedule, schedule.activations)
         ]
         skew = [now - since for since in self._since]
         return [unfinished, memory, blocks, kept, skew]
-
-
-def _left(operation: Operation, now: float) -> float:
-    """Seconds of work alone that an operation still has."""
-    if operation.ended_at >= 0.0:
-        return 0.0
-    running = operation.started_at >= 0.0
-    return operation.remaining - (now - operation.updated_at) * operation.fraction * running
 
 
 def kept_state(value: Any, left: Callable[[Operation], Any], used: Callable[[Tier], Any]) -> Any:

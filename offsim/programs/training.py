@@ -126,6 +126,7 @@ class Training:
         if self.stage < 2:
             gpu.allocate(WHOLE_GRADIENTS, BF16 * workload.parameters)
         gpu.allocate(SCORES, workload.score_buffer_bytes)
+        self._changes: dict[tuple[str, float], tuple[MemoryChange, ...]] = {}
         self._in_flight: deque[Operation] = deque()
         self._vocabularies = 0
         self._written: dict[int, list[Operation | None]] = {}
@@ -191,7 +192,9 @@ class Training:
         return BF16 * bucket.elements * copied + FP64 * min(bucket.largest, NORM_ELEMENTS)
 
     def _hold(self, occupant: str, nbytes: float) -> tuple[MemoryChange, ...]:
-        return ((self.rank.gpu_memory, occupant, nbytes),) if nbytes else ()
+        if (occupant, nbytes) not in self._changes:
+            self._changes[occupant, nbytes] = ((self.rank.gpu_memory, occupant, nbytes),) if nbytes else ()
+        return self._changes[occupant, nbytes]
 
     def forward(self, steps: range) -> Code:
         """The forward pass of these micro-steps, layer by layer."""

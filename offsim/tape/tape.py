@@ -65,7 +65,7 @@ class TapedTier(Tier):
         raise DecidesAtRunTime(name)
 
     @property
-    def series(self) -> list[tuple[float, str, float, float]]:  # type: ignore[override]
+    def series(self) -> list[tuple[float, str, float, float]]:
         """Of the last run."""
         if self.tape.taped is None:
             raise DecidesAtRunTime
@@ -427,12 +427,12 @@ class Taped:
             operation.index = index
             operation.enqueued_at, operation.started_at, operation.ended_at = enqueued, started, ended
             operation.waited_for = operations[waited_for] if waited_for >= 0 else None
-            operation.slowdowns = None
+            operation.changes = None
         for time, fraction, number, resource in _columns(tables["slowdowns"], trace.state["slowdown"], loop.SLOWDOWN):
             operation = operations[number]
-            if operation.slowdowns is None:
-                operation.slowdowns = []
-            operation.slowdowns.append((time, fraction, resources[resource] if resource >= 0 else None))
+            if operation.changes is None:
+                operation.changes = []
+            operation.changes.append((time, fraction, resources[resource] if resource >= 0 else None))
         self._enqueued = sorted((o for o in operations if o.index >= 0), key=attrgetter("index"))
 
     def series(self, tier: Tier) -> list[tuple[float, str, float, float]]:

@@ -330,16 +330,22 @@ def test_flows_that_start_and_end_together_cost_a_constant_each(flows: int, monk
 
 
 @pytest.mark.parametrize("flows", [10, 100])
-def test_of_flows_behind_one_bottleneck_only_the_next_end_is_noted(flows: int) -> None:
+def test_of_flows_behind_one_bottleneck_only_the_next_end_is_noted(flows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each ends at a time of its own, after which the others share what it leaves."""
     engine, link = Engine(), Resource("link", 1.0)
     for i in range(flows):
         engine.enqueue(work(Stream("own"), 1.0 + i, [(link, 1.0)]))
-    most = 0
-    while engine.env.peek() < float("inf"):
-        engine.env.step()
-        most = max(most, len(engine.sharing.ends))
-    assert most <= 2
+    noted: list[int] = []
+    share = engine.sharing.share
+
+    def count(now: float) -> None:
+        share(now)
+        noted.append(len(engine.sharing.ends))
+
+    monkeypatch.setattr(engine.sharing, "share", count)
+    engine.env.run()
+    assert len(noted) == flows
+    assert max(noted) <= 2
     assert engine.env.now == close(flows * (flows + 1) / 2)
 
 
