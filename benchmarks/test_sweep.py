@@ -1,4 +1,4 @@
-"""How fast sweeps are and how much memory their driver takes; run with `pytest benchmarks/test_sweep.py`."""
+"""How fast sweeps are and how much memory their driver takes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import Any
 
 import pytest
 
-from offsim.study.sweeps.point import points, simulate_point
+from benchmarks.measure import Check
 from offsim.study.sweeps.sweep import run_sweep
 from offsim.study.sweeps.sweep_file import read_sweep
 from tests.small_scenarios import scenario
@@ -28,14 +28,18 @@ print(done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def large(count: int) -> dict[str, Any]:
-    """The 20B model on 4 GPUs, half of the points under each of two schedules."""
-    axes = {
+AXES: dict[str, dict[str, Any]] = {
+    "hardware": {
+        "hardware_changes.link.h2d_bytes_per_s": {"from": 1e10, "to": 1e11, "count": 100, "scale": "log"},
+        "hardware_changes.host.memory_bytes_per_s": [f"x{factor}" for factor in range(1, 11)],
+    },
+    "schedules": {
         "scheduler.name": ["zero3_offload", "deep_optimizer_states"],
-        "hardware_changes.link.h2d_bytes_per_s": {"from": 1e10, "to": 1e11, "count": count // 10, "scale": "log"},
-        "scheduler.cpu_ratio": {"from": 0.6, "to": 1, "count": 5},
-    }
-    return {"base": "dos_20b_4xh100", "axes": axes}
+        "scheduler.update_stride": {"from": 2, "to": 10, "count": 9},  # of the second alone
+        "scheduler.cpu_ratio": {"from": 0.6, "to": 1, "count": 100},
+    },
+}
+"""A thousand points each."""
 
 
 def small(count: int) -> dict[str, Any]:
@@ -47,28 +51,18 @@ def small(count: int) -> dict[str, Any]:
     return {"base": scenario(), "axes": axes}
 
 
-def test_a_thousand_points_of_20b(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    begin = perf_counter()
-    done = run_sweep(read_sweep(large(1000)), tmp_path / "out", jobs=2).simulated
-    seconds = perf_counter() - begin
-    assert done == 1000
-    with capsys.disabled():
-        print(f"  1,000 points of 20B on 2 cores: {seconds:.1f} s, {done / seconds / 2:.1f} points/s and core")
+@pytest.mark.parametrize("over", AXES)
+def test_point_of_a_thousand(check: Check, tmp_path_factory: pytest.TempPathFactory, over: str) -> None:
+    """Of the 20B model on 4 GPUs, on two processes."""
+    sweep = read_sweep({"base": "dos_20b_4xh100", "axes": AXES[over]})
+
+    def run() -> None:
+        assert run_sweep(sweep, tmp_path_factory.mktemp("sweep") / "out", jobs=2).simulated == 1000
+
+    check(run, 1000)
 
 
-def test_share_of_a_point_that_is_not_simulating(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = read_sweep(large(100))
-    begin = process_time()
-    tasks = list(points(plan))
-    made = process_time()
-    for task in tasks:
-        simulate_point(task.payload)
-    simulated = process_time()
-    with capsys.disabled():
-        driver, worker = (1e3 * t / len(tasks) for t in (made - begin, simulated - made))
-        print(f"  CPU time of a point of 20B: {driver:.2f} ms in the driver, {worker:.2f} ms in a worker")
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1_000, 20_000])
 def test_memory_of_the_driver(count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [sys.executable, "-c", DRIVER, json.dumps(small(count)), str(tmp_path / "out")]
