@@ -56,28 +56,6 @@ def test_the_written_scenario_gives_the_same_result(more: tuple[str, ...], capsy
     assert first.endswith(capsys.readouterr().out)
 
 
-def test_checkpoints_in_host_memory_cross_the_link(capsys: pytest.CaptureFixture[str]) -> None:
-    """All layers' inputs but the last one's, in each micro-step."""
-    model = changed(SMALL, num_hidden_layers=5)
-    seen = {}
-    for there in (True, False):
-        write(Path(), changed(DS_CONFIG, activation_checkpointing__cpu_checkpointing=there), model)
-        run(*FILES, "--emit-scenario", "mine.yaml", "--json", "first.json")
-        first = capsys.readouterr().out
-        run("mine.yaml", "--json", "second.json")
-        assert written("first.json") == written("second.json")
-        seen[there] = written("first.json")
-        timeline = seen[there]["timeline"]
-        rows = zip(timeline["iteration"], timeline["activity"], timeline["name"], timeline["bytes"], strict=True)
-        copies = [(kind, nbytes) for of, kind, name, nbytes in rows if of == 1 and name == "activations"]
-        inputs = 2 * 4096 * 2048 * 2  # bf16, hidden, sequence, micro-batch
-        assert copies == ([("d2h", inputs)] * 4 + [("h2d", inputs)] * 4) * 2 * there
-        told = "placement.activations.tier host (asynchronous copies, since 0.19.6)"
-        assert (told in " ".join(first.split())) == there
-    assert "tier: host" not in Path("mine.yaml").read_text()
-    assert seen[True]["host_peak_bytes"] > seen[False]["host_peak_bytes"]
-
-
 @pytest.mark.parametrize("name", ["\N{GRINNING FACE} #1: [", "a\x85b\u2028c", "null", 'a"b'])
 def test_any_name_of_a_model_is_read_back_from_the_written_scenario(name: str) -> None:
     write(Path(), model=changed(SMALL, _name_or_path=name))
@@ -141,19 +119,10 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            (),
-            "found no scenario, expected SCENARIO, or one of --deepspeed, --fsdp, --trainer, with --model and --",
-        ),
+        ((), "found no scenario, expected SCENARIO, or one of --deepspeed, --fsdp, --trainer, with --model and --"),
         (("mine", *FILES), "found the scenario 'mine' and --deepspeed, expected one or the other"),
-        (
-            ("dos_20b_4xh100", "--gpus", "2"),
-            "found the scenario 'dos_20b_4xh100' and --gpus, expected one or the other",
-        ),
-        (
-            FILES[:2],
-            "found --deepspeed without --model and --hardware, expected a configuration, --model and --hardware",
-        ),
+        (("dos_20b_4xh100", "--gpus", "2"), "found the scenario 'dos_20b_4xh100' and --gpus, expected one or the"),
+        (FILES[:2], "found --deepspeed without --model and --hardware, expected a configuration, --model and --h"),
         ((*FILES, "--gpus", "0"), "--gpus: found 0, expected at least 1"),
         ((*FILES, "--sequence", "-1"), "--sequence: found -1, expected at least 1"),
         ((*FILES[:-1], "jlse-4xh10"), "--hardware 'jlse-4xh10': unknown hardware profile 'jlse-4xh10'; did you mean"),
@@ -182,15 +151,9 @@ BATCHES = '{\n"train_batch_size": 16,\n"zero_optimization": {"stage": 3},\n"bf16
         (f"{BATCHES}\n", "ds_config.json:5: not valid JSON: "),
         (f'{BATCHES}, "steps_per_print": NaN, "train_batch_size": 3}}', "ds_config.json:4: duplicate key"),
         (BATCHES.replace(": 16", ": NaN") + "}", "ds_config.json:2: train_batch_size: found 'NaN', expected a n"),
-        (
-            BATCHES.replace(": 16", ': 4e6, "gradient_accumulation_steps": 1e6') + "}",
-            "ds_config.json:2: training.global_batch: found ",
-        ),
+        (BATCHES.replace(": 16", ': 4e6, "gradient_accumulation_steps": 1e6') + "}", "ds_config.json:2: training.g"),
         (BATCHES.replace("3}", "4}") + "}", "ds_config.json:3: zero_optimization.stage: found 4, expected 0, 1"),
-        (
-            '{"a": "' + "x" * 1_000_000 + '"}',
-            "ds_config.json: found more than 1000000 bytes, expected a small JSON file",
-        ),
+        ('{"a": "' + "x" * 1_000_000 + '"}', "ds_config.json: found more than 1000000 bytes, expected a small JSON"),
     ],
     ids=range(8),
 )
@@ -199,12 +162,6 @@ def test_wrong_files(capsys: pytest.CaptureFixture[str], content: str, message: 
     found = complaint(capsys, *FILES, "--json", "out.json", "--emit-scenario", "out.yaml")
     assert found.startswith(message)
     assert len(found) < 400
-
-
-def test_comments_and_trailing_commas_are_read_as_deepspeed_does(capsys: pytest.CaptureFixture[str]) -> None:
-    write(Path(), BATCHES + ",  # half of the bytes\n\t}\n", changed(SMALL, _name_or_path="\N{GRINNING FACE}"))
-    run(*FILES)
-    assert "no_offload" in capsys.readouterr().out
 
 
 def test_comments_of_hjson_are_no_part_of_texts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,9 +212,7 @@ def test_every_command_takes_the_files(capsys: pytest.CaptureFixture[str], argum
     assert printed.startswith("taken from the files\n")
     assert "dos_20b" not in printed
     assert main([arguments[0], *arguments[1:], *FILES[2:]]) == 2
-    assert capsys.readouterr().err.startswith(
-        "Error: found --model without --deepspeed or --fsdp or --trainer, expected"
-    )
+    assert capsys.readouterr().err.startswith("Error: found --model without --deepspeed or --fsdp or --trainer, exp")
 
 
 def test_set_of_a_sweep_is_for_the_files(capsys: pytest.CaptureFixture[str]) -> None:
