@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -122,10 +123,10 @@ def score(compared: Sequence[Comparison]) -> Score:
     worst = max(compared, key=lambda comparison: abs(comparison.error))
     return Score(
         n=len(sizes),
-        median=quantile(sizes, 0.5),
-        p90=quantile(sizes, 0.9),
+        median=median(sizes),
+        p90=float(np.quantile(sizes, 0.9)),
         worst=max(sizes),
-        bias=quantile([comparison.error for comparison in compared], 0.5),
+        bias=median(comparison.error for comparison in compared),
         worst_run=worst.name,
     )
 
@@ -140,8 +141,3 @@ def worst_runs(compared: Iterable[Comparison], count: int) -> list[Comparison]:
         if known is None or abs(comparison.error) > abs(known.error):
             worst[comparison.name] = comparison
     return sorted(worst.values(), key=lambda comparison: (-abs(comparison.error), comparison.name))[:count]
-
-
-def quantile(values: Iterable[float], share: float) -> float:
-    """The value below which this share of the values lies, interpolated between neighbours."""
-    return float(np.quantile(list(values), share))

@@ -120,6 +120,7 @@ def test_activities_stretched_by_what_explains_it_bring_about_what_was_measured(
 
 def test_a_phase_that_was_not_measured_is_said_to_be_none(make_table):
     text = report_of(make_table({"fwd_ms": ""}))
+    assert "- Best scheduler: no measured runs differ in it alone.\n" in text
     assert re.search(r"### forward\n\nPredicted [0-9.]+ ms, not measured\.\n", text)
     assert "Alone would explain it:" in text or "No kind of activity explains it alone." in text
 
@@ -130,22 +131,14 @@ def test_without_measured_values_there_is_nothing_to_draw(make_table):
     assert (pictures, "![" in text) == ({}, False)
 
 
-def test_one_run_has_no_choice(make_table):
-    assert "- Best scheduler: no measured runs differ in it alone.\n" in report_of(make_table())
-
-
 def test_what_does_not_fit_is_named(make_table):
     text = report_of(make_table({}, {"micro_batch": "40000", "global_batch": "160000"}))
     assert "Predicted not to fit in memory, so without times:\n\n- polaris-4xa100 made-up tiny" in text
 
 
-def test_cells_of_a_table_stay_cells(make_table):
-    text = report_of(make_table({"series": "a|b"}))
+def test_cells_of_a_table_stay_cells_and_micro_steps_are_summed(make_table):
+    text = report_of(make_table({"series": "a|b", "global_batch": "32"}))
     assert "a\\|b" in section(text, "The worst runs")
-
-
-def test_micro_steps_are_summed(make_table):
-    text = report_of(make_table({"global_batch": "32"}))
     assert "Forward and backward are summed over 4 micro-steps." in " ".join(text.split())
 
 
