@@ -264,7 +264,7 @@ def test_runs_appended_to_a_file_are_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limit", "problem"),
     [
-        ("MAX_BYTES", "found more than 100 bytes, expected a training log"),
+        ("MAX_SIZE", "found more than 100 characters, expected a training log"),
         ("MAX_LINES", "found more than 100 lines with timings or settings, expected a log of fewer: cut it"),
     ],
 )

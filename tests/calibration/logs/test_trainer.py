@@ -99,7 +99,7 @@ def test_states_without_times_are_one_message(tmp_path: Path, text: str, problem
 
 def test_every_setting_has_a_word_that_lines_are_found_by() -> None:
     for name in (*lines._ARGUMENTS, *lines._TRAINER_NAMES):
-        assert any(word in f"  {name} = ".encode() for word in lines._WORDS), name
+        assert any(word in f"  {name} = " for word in lines.WORDS), name
 
 
 # What logs do not say
