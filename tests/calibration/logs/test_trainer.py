@@ -45,17 +45,16 @@ def test_the_printed_end_is_the_mean_of_all_iterations(tmp_path: Path, quote: st
     text = BEGIN + STEP * 3 + end(f"{quote}20150{quote}", f"{quote}0.199{quote}")
     (row,) = read_log(written(tmp_path, f"  1%|=  | 40/4000 [00:50<15:50]\r{text}"))
     assert (row["iteration_ms"], row["iterations"]) == ("5037.5", "4000")
-    assert [row[name] for name in ("micro_batch", "global_batch", "dp", "params_per_tp_rank")] == [
-        *("2", "16", "4", "6738415616")
-    ]
+    columns = ("micro_batch", "global_batch", "dp", "params_per_tp_rank")
+    assert [row[name] for name in columns] == ["2", "16", "4", "6738415616"]
     assert {"fwd_ms", "bwd_ms", "step_ms"} <= set(missing(row))
 
 
-@pytest.mark.parametrize(("begin", "iterations"), [("", "100"), (BEGIN, "100")])
-def test_steps_that_were_not_run_do_not_count(tmp_path: Path, begin: str, iterations: str) -> None:
+@pytest.mark.parametrize("begin", ["", BEGIN])
+def test_steps_that_were_not_run_do_not_count(tmp_path: Path, begin: str) -> None:
     """100 steps in 502 s are 0.199 a second, whatever number was announced."""
     (row,) = read_log(written(tmp_path, begin + end(502, 0.199)))
-    assert (row["iteration_ms"], row["iterations"]) == ("5020.0", iterations)
+    assert (row["iteration_ms"], row["iterations"]) == ("5020.0", "100")
 
 
 def test_phases_of_deepspeed_stay(tmp_path: Path) -> None:
@@ -165,6 +164,7 @@ def test_cells_read_back_are_the_scenario() -> None:
         ("mem_after_step_gib=x", "found 'x', expected a number above 0"),
         ("hardware=a\udcff", "found 'a\\udcff', expected text of one line"),
         ("gradient_flsh=blocking", "unknown column 'gradient_flsh'; did you mean 'gradient_flush'?"),
+        ("hardware", "--set 'hardware': found no '=', expected COLUMN=VALUE"),
     ],
 )
 def test_values_that_no_measurement_has(
