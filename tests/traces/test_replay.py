@@ -108,12 +108,10 @@ def test_a_full_launch_queue_holds_the_host(tmp_path: Path) -> None:
     # The next launch has room when the fiftieth kernel is over.
     events += [call("cudaLaunchKernel", 2000, 3020, 1000), on_gpu("kernel", "other", 100_010, 100, 1000)]
     events += [call("cudaMemcpy", 10_000, 10, 2000), on_gpu("gpu_memcpy", "DtoD", 100_110, 5, 2000, 7)]
-    host = "thread 10"
-    trace = trace_of(tmp_path, events)
-    found = replay(trace, {"gemm": 2})
+    found = replay(trace_of(tmp_path, events), {"gemm": 2})
     assert found.scaled is not None
     assert found.error == pytest.approx(0, abs=1e-9)
-    assert found.replayed.busy_s[host] - found.scaled.busy_s[host] == pytest.approx(2500e-6, rel=0.01)
+    assert found.replayed.busy_s["thread 10"] - found.scaled.busy_s["thread 10"] == pytest.approx(2500e-6, rel=0.01)
 
 
 def test_a_thread_that_waits_for_another_one(tmp_path: Path) -> None:
@@ -126,12 +124,6 @@ def test_a_thread_that_waits_for_another_one(tmp_path: Path) -> None:
     # A thread that goes on long after the other one ended was not waiting for it.
     events[-1]["ts"] = 9000
     assert scaled_us(trace_of(tmp_path, events), cpu_adam=2) == pytest.approx(9500, abs=0.01)
-
-
-def test_an_optimizer_that_launches_kernels_is_no_cpu_adam(tmp_path: Path) -> None:
-    events = offloaded_step()
-    next(event for event in events if event["name"] == "DeepSpeedCPUAdam")["dur"] = 500  # over the launch of GPU Adam
-    assert scaled_us(trace_of(tmp_path, events), cpu_adam=100) == pytest.approx(1130, abs=0.01)
 
 
 def test_steps_are_behind_what_they_wait_for(tmp_path: Path) -> None:
@@ -171,18 +163,6 @@ def test_exports_of_nsight_and_several_ranks(tmp_path: Path) -> None:
     assert found.error == pytest.approx(0, abs=1e-9)
 
 
-def test_what_offsim_simulates_can_be_read_and_replayed(tmp_path: Path) -> None:
-    result = simulate("zero3_3b_rtx4090")
-    result.to_perfetto(tmp_path / "run.json.gz")
-    trace = read_trace(tmp_path / "run.json.gz")
-    moved = result.timeline.groupby("activity")["bytes"].sum()
-    copies = trace.events[trace.events["direction"] == "H2D"]
-    assert copies["bytes"].sum() == pytest.approx(moved["h2d"], rel=1e-6)
-    found = replay(trace)
-    assert abs(found.error) < 0.02
-    assert found.busy_error < 0.02
-
-
 RATES = {
     "h2d": ("link.h2d_bytes_per_s", "link.pageable_h2d_bytes_per_s"),
     "d2h": ("link.d2h_bytes_per_s", "link.pageable_d2h_bytes_per_s", "host.fresh_page_bytes_per_s"),
@@ -200,6 +180,9 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_a_run_is_replayed_to_rounding(exported: tuple[str, Trace]) -> None:
+    moved = simulate(exported[0]).timeline.groupby("activity")["bytes"].sum()
+    copied = exported[1].events.groupby("direction", observed=True)["bytes"].sum()
+    assert copied["H2D"] == pytest.approx(moved["h2d"], rel=1e-6)
     found = replay(exported[1])
     assert found.original.makespan_s == pytest.approx(simulate(exported[0]).iteration_s, rel=1e-12)
     assert abs(found.error) < 1e-6
@@ -283,23 +266,15 @@ def test_a_damaged_graph_is_named(tmp_path: Path, changed: Json, problem: str) -
         ("gem=2", "unknown 'gem'; did you mean 'gemm'?"),
         ("h2d=2,h2d=3", "found h2d twice, expected it once"),
         ("h2d=nan", "h2d: found 'nan', expected a factor from 1e-6 to 1e6"),
+        ("h2d=fast", "h2d: found 'fast', expected a factor from 1e-6 to 1e6"),
+        ("h2d=1e9", "h2d: found '1e9', expected a factor from 1e-6 to 1e6"),
     ],
 )
 def test_wrong_scales_are_named(text: str, problem: str) -> None:
+    assert parse_scales(", ".join(f"{name} = 2" for name in SCALES)) == dict.fromkeys(SCALES, 2.0)
     with pytest.raises(InputError) as caught:
         parse_scales(text)
     assert str(caught.value) == f"--scale '{text}': {problem}"
-
-
-@pytest.mark.parametrize("text", ["", "h2d", "h2d=fast", "h2d=-1", "h2d=1e9"])
-def test_other_wrong_scales_are_refused(text: str) -> None:
-    with pytest.raises(InputError):
-        parse_scales(text)
-
-
-def test_every_scale_is_read() -> None:
-    text = ", ".join(f"{name} = 2" for name in SCALES)
-    assert parse_scales(text) == dict.fromkeys(SCALES, 2.0)
 
 
 def test_a_trace_with_nothing_to_replay(tmp_path: Path) -> None:

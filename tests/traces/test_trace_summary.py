@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from offsim.cli import main
@@ -13,15 +12,7 @@ from offsim.traces import picture, read_trace
 from offsim.traces.classes import kernel_class
 from offsim.traces.picture import plot_trace, timeline_of
 from offsim.traces.summary import Summary, summarize
-from tests.calibration.trace_files import (
-    REAL,
-    call,
-    needs_real_traces,
-    offloaded_step,
-    on_gpu,
-    write_kineto,
-    write_nsight,
-)
+from tests.calibration.trace_files import REAL, call, needs_real_traces, on_gpu, write_kineto, write_nsight
 
 
 @pytest.fixture
@@ -165,11 +156,6 @@ def test_two_ranks_of_one_file_stand_apart(tmp_path: Path, capsys: pytest.Captur
     assert "ranks 0 to 1" in text
     assert "rank 1, GPU 1 stream 7" in text
     assert "rank 1: GPU 1 stream 7" in set(timeline_of(read_trace(path))["stream"])
-
-
-def test_the_same_trace_gives_the_same_table(tmp_path: Path) -> None:
-    first, again = (read_trace(write_kineto(tmp_path / name, offloaded_step())) for name in ("a.json", "b.json"))
-    pd.testing.assert_frame_equal(first.events, again.events)
 
 
 @needs_real_traces
