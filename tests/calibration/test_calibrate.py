@@ -24,6 +24,7 @@ from tests.calibration.rows import row, write
 from tests.calibration.synthetic_logs import whole_log
 from tests.calibration.synthetic_measurements import harness_folder
 from tests.calibration.synthetic_runs import BASE, LIKE_THEM, SCENARIO, TRUTH, runs_table
+from tests.conftest import Complaint
 
 TWO_CORE_VM = Path(__file__).parent / "microbenchmarks" / "two_core_vm.jsonl"
 
@@ -71,8 +72,6 @@ def test_any_mix_of_files_becomes_one_profile(measured: Path, capsys: pytest.Cap
     assert provenance["link.h2d_bytes_per_s"].note == "56 samples of harness"
     for name in ("link.h2d_bytes_per_s", "host.module_launch_s"):
         low, high = provenance[name].low, provenance[name].high
-        assert low is not None
-        assert high is not None
         assert low < value_of(profile, name) < high
     assert provenance["host.module_launch_s"].source == "fitted"
     assert provenance["host.module_launch_s"].note == "runs of runs.csv"
@@ -134,14 +133,10 @@ def test_a_machine_unlike_its_base(measured: Path, tmp_path: Path, capsys: pytes
     ],
 )
 def test_a_value_that_no_profile_could_have(
-    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, problem: str
+    measured: Path, tmp_path: Path, complaint: Complaint, text: str, problem: str
 ) -> None:
-    out = tmp_path / "mine.yaml"
-    assert main(["calibrate", str(measured / "runs.csv"), "--base", BASE, "--set", text, "--out", str(out)]) == 2
-    message = capsys.readouterr().err
-    assert message.startswith(f"Error: {problem}")
-    assert message.count("\n") == 1
-    assert not out.exists()
+    options = ("--base", BASE, "--set", text, "--out", tmp_path / "mine.yaml")
+    assert complaint("calibrate", measured / "runs.csv", *options).startswith(problem)
 
 
 def test_bounds_raise_the_base_and_are_reported_otherwise(
@@ -264,15 +259,13 @@ def test_physics(field: str, value: float) -> None:
 
 
 def test_a_link_faster_than_its_peak_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, complaint: Complaint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = harness_folder(tmp_path / "harness")
     monkeypatch.setattr(module, "fit_microbenchmarks", lambda *a: fit_microbenchmarks(*a)[:3])
-    assert main(["calibrate", str(harness), "--base", "polaris-4xa100", "--out", str(tmp_path / "mine.yaml")]) == 2
-    message = capsys.readouterr().err
-    assert message.startswith(f"Error: {harness}: link.h2d_bytes_per_s: found 5.")
-    assert message.endswith("at most 3.465e+10 by the datasheet peaks of polaris-4xa100; is it the right base?\n")
-    assert not (tmp_path / "mine.yaml").exists()
+    message = complaint("calibrate", harness, "--base", "polaris-4xa100", "--out", tmp_path / "mine.yaml")
+    assert message.startswith(f"{harness}: link.h2d_bytes_per_s: found 5.")
+    assert message.endswith("at most 3.465e+10 by the datasheet peaks of polaris-4xa100; is it the right base?")
 
 
 @pytest.mark.parametrize(
@@ -291,11 +284,7 @@ def test_a_link_faster_than_its_peak_is_refused(
     ],
 )
 def test_wrong_input_is_one_message(
-    measured: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    problem: str,
+    measured: Path, monkeypatch: pytest.MonkeyPatch, complaint: Complaint, arguments: list[str], problem: str
 ) -> None:
     monkeypatch.chdir(measured)
     lines = Path("runs.csv").read_text().splitlines()
@@ -303,13 +292,10 @@ def test_wrong_input_is_one_message(
     cells = lines[1].split(",")
     Path("untimed.csv").write_text(f"{lines[0]}\n{','.join([*cells[:times], '', *cells[times + 1 :]])}\n")
     Path("unknown.jsonl").write_text('{"quantity": "nvme", "seconds": [1]}\n')
-    assert main(["calibrate", *arguments, "--out", "none.yaml"]) == 2
-    printed = capsys.readouterr().err
-    assert printed.startswith(f"Error: {problem}")
-    assert printed.count("\n") == 1
+    assert complaint("calibrate", *arguments, "--out", "none.yaml").startswith(problem)
     assert not Path("none.yaml").exists()
 
 
-def test_outputs_are_checked_first(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["calibrate", str(SHIPPED_RUNS), "--base", BASE, "--out", str(measured / "mine.json")]) == 2
-    assert "expected .yaml or .yml" in capsys.readouterr().err
+def test_outputs_are_checked_first(tmp_path: Path, complaint: Complaint) -> None:
+    message = complaint("calibrate", SHIPPED_RUNS, "--base", BASE, "--out", tmp_path / "mine.json")
+    assert "expected .yaml or .yml" in message

@@ -39,7 +39,6 @@ def scaled_us(trace: Trace, **scales: float) -> float:
     found = replay(trace, scales)
     assert found.error == pytest.approx(0, abs=1e-9)
     assert found.busy_error == pytest.approx(0, abs=1e-9)
-    assert found.scaled is not None
     return round(found.scaled.makespan_s * 1e6, 3)
 
 
@@ -109,7 +108,6 @@ def test_a_full_launch_queue_holds_the_host(tmp_path: Path) -> None:
     events += [call("cudaLaunchKernel", 2000, 3020, 1000), on_gpu("kernel", "other", 100_010, 100, 1000)]
     events += [call("cudaMemcpy", 10_000, 10, 2000), on_gpu("gpu_memcpy", "DtoD", 100_110, 5, 2000, 7)]
     found = replay(trace_of(tmp_path, events), {"gemm": 2})
-    assert found.scaled is not None
     assert found.error == pytest.approx(0, abs=1e-9)
     assert found.replayed.busy_s["thread 10"] - found.scaled.busy_s["thread 10"] == pytest.approx(2500e-6, rel=0.01)
 
@@ -147,7 +145,6 @@ def test_clocks_that_differ_move_the_replay_by_no_more(tmp_path: Path) -> None:
 def test_profiles_set_the_rates_of_copies(tmp_path: Path) -> None:
     profile = load_profile("jlse-4xh100")
     found = replay(trace_of(tmp_path, offloaded_step()), profile=profile)
-    assert found.scaled is not None
     moved = 200e-6 - 5e6 / profile.link.h2d_bytes_per_s + 98e-6 - 2e6 / profile.link.d2h_bytes_per_s
     assert found.replayed.makespan_s - found.scaled.makespan_s == pytest.approx(moved)
 
@@ -197,7 +194,6 @@ def test_a_scaled_run_is_what_a_simulation_at_that_rate_is(
     """Links are shared, so that less is gained than by shorter copies. What reaches in from before stays as it was."""
     scenario, trace = exported
     found = replay(trace, {name: factor}).scaled
-    assert found is not None
     expected = simulate(scenario, [f"hardware_changes.{rate}=x{factor}" for rate in RATES[name]]).iteration_s
     # Half as fast CPU Adam: the last uploads reach further into the next forward, which the trace has as it was.
     rel = 0.07 if (scenario, name, factor) == ("dos_20b_4xh100", "cpu_adam", 0.5) else 0.011
@@ -221,7 +217,6 @@ def test_copies_that_come_to_overlap_share_their_link(tmp_path: Path) -> None:
         on_gpu("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", 30, 100, 3, 20, bytes=10**7),
     ]
     found = replay(trace_of(tmp_path, events), {"gemm": 100})
-    assert found.scaled is not None
     assert found.error == pytest.approx(0, abs=1e-9)
     # At 20 us the first begins, alone for 10 us; then they share until it has moved all, and the other one's rest.
     assert found.scaled.makespan_s == pytest.approx(220e-6, rel=0.01)
@@ -326,6 +321,5 @@ def test_faster_copies_shorten_a_recorded_run_that_they_fill() -> None:
     # One stream holds copies and kernels, 93 % of it H2D copies: what is left at twice the rate is half of these.
     trace = read_trace(REAL / "nsysai_h100x2_pinned_h2d_offload.sqlite.gz")
     found = replay(trace, {"h2d": 2})
-    assert found.scaled is not None
     copying = 1.8416 / 2
     assert found.scaled.makespan_s == pytest.approx(found.original.makespan_s - copying / 2, rel=0.02)
