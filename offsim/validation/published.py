@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from offsim.inputs.errors import InputError, suggestion
+from offsim.inputs.fields import parsed_number
 from offsim.results.result import PHASES, Result
 from offsim.results.simulate import simulate
 from offsim.results.units import format_bytes, format_memory, format_percent, format_time
@@ -146,11 +147,8 @@ def _figure(row: Mapping[str, str], where: str) -> Figure:
 
 
 def _number(cells: dict[str, str], name: str, where: str) -> float:
-    try:
-        number = float(cells[name])
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+    number = parsed_number(cells[name])
+    if number is None or not math.isfinite(number):
         raise InputError(f"{name}: found '{cells[name]}', expected a number", where)
     return number
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from offsim.inputs.document import Document, Mark, dotted, flat
 from offsim.inputs.errors import InputError, nearest
+from offsim.inputs.fields import parsed_number
 from offsim.inputs.packaged import is_path
 from offsim.inputs.reading import read_at_most, reading, unpacked
 from offsim.inputs.validate import validate
@@ -268,11 +269,7 @@ def _measured(where: str, cells: Mapping[str, str]) -> dict[str, float]:
         text = cells.get(column, "").strip()
         if not text:
             continue
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 < value < math.inf:
+        if not (value := parsed_number(text)) or not 0 < value < math.inf:
             raise _bad_cell(where, column, text, "a number above 0, or an empty cell")
         values[column] = value
     return values
@@ -282,11 +279,8 @@ def _number(text: str) -> object:
     """The number or flag that a text stands for; else the text, for the scheduler to complain about."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return int(value) if value.is_integer() else value
+    value = parsed_number(text)
+    return text if value is None else int(value) if value.is_integer() else value
 
 
 def _options(where: str, cells: Mapping[str, str], scheduler: type[TrainingSchedule]) -> Iterator[tuple[str, object]]:

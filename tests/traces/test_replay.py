@@ -237,8 +237,8 @@ def test_copies_without_bytes_are_said_to_be_as_recorded(tmp_path: Path) -> None
         ({"after": [10**8]}, "expected activities before it"),
         ({"uses": {"a moon": 1.0}}, "found resources or servers that otherData.replay lacks"),
         ({"holds": [77]}, "found resources or servers that otherData.replay lacks"),
-        ({"after": "all"}, "args.after: input should be a valid list"),
-        ({"alone (us)": -1}, "args.alone (us): input should be greater than or equal to 0"),
+        ({"after": "all"}, "args.after: found 'all', expected a list"),
+        ({"alone (us)": -1}, "args.alone (us): found -1, expected at least 0"),
     ],
     ids=str,
 )
