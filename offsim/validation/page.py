@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from offsim.inputs.files import atomic_write
+from offsim.inputs.files import write_together
 from offsim.platform.held_out import Groups
 from offsim.results.comparison import compare
 from offsim.results.units import GIB
@@ -59,17 +59,13 @@ def main(arguments: Sequence[str]) -> None:
     for name, picture in pictures(validation, series).items():
         save_picture(picture, folder / "images" / name)
     published = score(shipped_figures())
-    _write(folder / "validation.md", page(validation, series, held_out(), published))
+    files = {folder / "validation.md": page(validation, series, held_out(), published)}
     readme, errors = folder.parent / "README.md", folder.parent / "offsim" / "validation" / ACCURACY.name
     if readme.exists():
-        _write(readme, with_accuracy(readme.read_text(encoding="utf-8"), validation, held_out(), published))
+        files[readme] = with_accuracy(readme.read_text(encoding="utf-8"), validation, held_out(), published)
     if errors.exists():
-        _write(errors, accuracy_file(validation))
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())
+        files[errors] = accuracy_file(validation)
+    write_together({path: text.encode() for path, text in files.items()})
 
 
 def pictures(validation: Validation, series: Sequence[SeriesComparison]) -> dict[str, Picture]:

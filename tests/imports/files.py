@@ -8,20 +8,11 @@ from pathlib import Path
 from typing import Any
 
 LLAMA_2_7B = {
-    "_name_or_path": "meta-llama/Llama-2-7b-hf",
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_act": "silu",
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "max_position_embeddings": 4096,
-    "model_type": "llama",
-    "num_attention_heads": 32,
-    "num_hidden_layers": 32,
-    "num_key_value_heads": 32,
-    "rms_norm_eps": 1e-05,
-    "tie_word_embeddings": False,
-    "vocab_size": 32000,
-}
+    "_name_or_path": "meta-llama/Llama-2-7b-hf", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu",
+    "hidden_size": 4096, "intermediate_size": 11008, "max_position_embeddings": 4096, "model_type": "llama",
+    "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32, "rms_norm_eps": 1e-05,
+    "tie_word_embeddings": False, "vocab_size": 32000,
+}  # fmt: skip
 
 
 def _llama_like(model_type: str, sizes: tuple[int, int, int, int, int, int], **more: Any) -> dict[str, Any]:
@@ -77,63 +68,37 @@ PUBLISHED: dict[str, tuple[dict[str, Any], int]] = {
 """Name -> config.json and the number of parameters that the Transformers library reports."""
 
 DS_CONFIG: dict[str, Any] = {
-    "train_batch_size": 16,
-    "train_micro_batch_size_per_gpu": 2,
-    "gradient_accumulation_steps": 2,
+    "train_batch_size": 16, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 2,
     "bf16": {"enabled": True},
     "optimizer": {"type": "AdamW", "params": {"lr": 1e-5, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}},
     "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 100}},
-    "gradient_clipping": 1.0,
-    "wall_clock_breakdown": True,
-    "steps_per_print": 10,
+    "gradient_clipping": 1.0, "wall_clock_breakdown": True, "steps_per_print": 10,
     "activation_checkpointing": {"partition_activations": False, "cpu_checkpointing": False},
     "zero_optimization": {
         "stage": 3,
         "offload_optimizer": {"device": "cpu", "pin_memory": True, "ratio": 0.8, "buffer_count": 4, "fast_init": False},
         "offload_param": {"device": "none"},
-        "overlap_comm": True,
-        "contiguous_gradients": True,
-        "round_robin_gradients": True,
-        "sub_group_size": 1e8,
-        "reduce_bucket_size": 5e8,
-        "allgather_bucket_size": 5e8,
-        "stage3_prefetch_bucket_size": 5e7,
-        "stage3_max_live_parameters": 1e9,
+        "overlap_comm": True, "contiguous_gradients": True, "round_robin_gradients": True,
+        "sub_group_size": 1e8, "reduce_bucket_size": 5e8, "allgather_bucket_size": 5e8,
+        "stage3_prefetch_bucket_size": 5e7, "stage3_max_live_parameters": 1e9,
         "stage3_gather_16bit_weights_on_model_save": True,
     },
-}
+}  # fmt: skip
 
 ACCELERATE: dict[str, Any] = {
-    "compute_environment": "LOCAL_MACHINE",
-    "debug": False,
-    "distributed_type": "FSDP",
-    "downcast_bf16": "no",
+    "compute_environment": "LOCAL_MACHINE", "debug": False, "distributed_type": "FSDP", "downcast_bf16": "no",
     "enable_cpu_affinity": False,
     "fsdp_config": {
-        "fsdp_activation_checkpointing": True,
-        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "fsdp_backward_prefetch": "BACKWARD_PRE",
-        "fsdp_cpu_ram_efficient_loading": True,
-        "fsdp_forward_prefetch": False,
-        "fsdp_offload_params": True,
-        "fsdp_sharding_strategy": "FULL_SHARD",
-        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
-        "fsdp_sync_module_states": True,
-        "fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer",
-        "fsdp_use_orig_params": True,
+        "fsdp_activation_checkpointing": True, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "fsdp_backward_prefetch": "BACKWARD_PRE", "fsdp_cpu_ram_efficient_loading": True,
+        "fsdp_forward_prefetch": False, "fsdp_offload_params": True, "fsdp_sharding_strategy": "FULL_SHARD",
+        "fsdp_state_dict_type": "SHARDED_STATE_DICT", "fsdp_sync_module_states": True,
+        "fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer", "fsdp_use_orig_params": True,
     },
-    "machine_rank": 0,
-    "main_training_function": "main",
-    "mixed_precision": "bf16",
-    "num_machines": 1,
-    "num_processes": 4,
-    "rdzv_backend": "static",
-    "same_network": True,
-    "tpu_env": [],
-    "tpu_use_cluster": False,
-    "tpu_use_sudo": False,
-    "use_cpu": False,
-}
+    "machine_rank": 0, "main_training_function": "main", "mixed_precision": "bf16", "num_machines": 1,
+    "num_processes": 4, "rdzv_backend": "static", "same_network": True, "tpu_env": [], "tpu_use_cluster": False,
+    "tpu_use_sudo": False, "use_cpu": False,
+}  # fmt: skip
 """As `accelerate config` writes it for FSDP1."""
 ARGUMENTS: dict[str, Any] = {
     "output_dir": "out",

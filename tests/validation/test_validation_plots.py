@@ -1,32 +1,13 @@
 from io import BytesIO
 
 import pytest
-from matplotlib.figure import Figure
 
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import median_iteration, plot_iteration
 from offsim.validation.score import SCORED, Comparison, comparisons
 from offsim.validation.series import SeriesComparison, compare_series, read_series, run_of
 from offsim.views.figure import save_picture
-
-
-def overlaps(figure: Figure) -> list[tuple[str, str]]:
-    """Texts of the figure that lie on one another."""
-    figure.canvas.draw()
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    texts = [
-        text
-        for axes in figure.axes
-        for text in (*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label)
-        if text.get_text()
-    ]
-    boxes = [text.get_window_extent(renderer) for text in texts]
-    return [
-        (texts[i].get_text(), texts[j].get_text())
-        for i in range(len(texts))
-        for j in range(i)
-        if boxes[i].overlaps(boxes[j])
-    ]
+from tests.views.conftest import overlapping
 
 
 def test_a_panel_per_phase_with_all_runs(validation):
@@ -45,7 +26,7 @@ def test_a_panel_per_phase_with_all_runs(validation):
     names = [text.get_text() for text in picture.legends[0].get_texts()]
     assert names[:3] == ["jlse-4xh100", "polaris-4xa100", "polaris-4xa100-numa-bound"]
     assert names[3:] == ["predicted = measured", "within 10 %"]
-    assert overlaps(picture) == []
+    assert overlapping(picture) == []
 
 
 def test_one_value_is_enough_for_a_picture():
@@ -92,7 +73,7 @@ def test_measured_is_above_predicted_on_one_axis(one, shipped, tmp_path):
         labels = [text.get_text() for text in axes.texts if text.get_gid() == "phase"]
         assert labels[::2] == ["forward", "backward", "step"]
         assert {c.get_gid() for c in axes.collections} >= {"H2D", "D2H"}
-    assert overlaps(picture) == []
+    assert overlapping(picture) == []
     save_picture(picture, tmp_path / "one.png")
     save_picture(plot_iteration(one, run_of(one.series, shipped.runs)), tmp_path / "two.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()

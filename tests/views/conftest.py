@@ -30,7 +30,7 @@ def texts() -> Callable[[Figure, str], list[str]]:
     return lambda figure, gid: [t.get_text() for axes in figure.axes for t in axes.texts if t.get_gid() == gid]
 
 
-def _overlaps(figure: Figure) -> list[tuple[str, str]]:
+def overlapping(figure: Figure) -> list[tuple[str, str]]:
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     shown = [t for axes in figure.axes for t in axes.texts] + list(figure.texts)
@@ -49,4 +49,4 @@ def _overlaps(figure: Figure) -> list[tuple[str, str]]:
 @pytest.fixture(scope="session")
 def overlaps() -> Callable[[Figure], list[tuple[str, str]]]:
     """Pairs of texts of a figure that overlap, and texts that leave it."""
-    return _overlaps
+    return overlapping
