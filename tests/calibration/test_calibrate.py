@@ -10,7 +10,6 @@ import pytest
 
 from offsim.calibration import calibrate as module
 from offsim.calibration.calibrate import calibrate, phase_residuals, split
-from offsim.calibration.microbenchmarks.estimates import fit_microbenchmarks
 from offsim.calibration.runs.fit import points
 from offsim.calibration.runs.plausible import FIELDS, check, general_recipe, limit, value_of
 from offsim.cli import main
@@ -256,16 +255,6 @@ def test_physics(field: str, value: float) -> None:
     with pytest.raises(InputError, match=rf"^x: {field}: found .*, expected at (most|least)"):
         check(profile, field, value, "x")
     check(profile, field, min(limit(profile, field), 1e9) if value > 0 else 0.0, "x")
-
-
-def test_a_link_faster_than_its_peak_is_refused(
-    tmp_path: Path, complaint: Complaint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    harness = harness_folder(tmp_path / "harness")
-    monkeypatch.setattr(module, "fit_microbenchmarks", lambda *a: fit_microbenchmarks(*a)[:3])
-    message = complaint("calibrate", harness, "--base", "polaris-4xa100", "--out", tmp_path / "mine.yaml")
-    assert message.startswith(f"{harness}: link.h2d_bytes_per_s: found 5.")
-    assert message.endswith("at most 3.465e+10 by the datasheet peaks of polaris-4xa100; is it the right base?")
 
 
 @pytest.mark.parametrize(

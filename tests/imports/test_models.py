@@ -36,14 +36,8 @@ def test_the_simulated_model_has_nearly_as_many(name: str) -> None:
     modelled = Workload(Model(**draft.data["model"]), Training(global_batch=1)).parameters
     # Heads and embeddings of another width are not modelled: 4 % of Gemma-7B, 7 % of OPT-350M.
     wide = {"Gemma-7B": 0.05, "OPT-350M": 0.08, "Gemma-2-2B": 0.02}
-    assert modelled == pytest.approx(published, rel=wide.get(name, 0.01))
-
-
-def test_without_biases_the_simulated_model_is_the_published_one() -> None:
-    for name in ("Llama-2-7B", "Llama-3-8B", "Mistral-7B", "Phi-3-mini", "Gemma-2B"):
-        config, published = PUBLISHED[name]
-        draft, _ = read(config)
-        assert Workload(Model(**draft.data["model"]), Training(global_batch=1)).parameters == published
+    exact = ("Llama-2-7B", "Llama-3-8B", "Mistral-7B", "Phi-3-mini", "Gemma-2B")  # without biases
+    assert modelled == pytest.approx(published, rel=0 if name in exact else wide.get(name, 0.01))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from offsim import simulate
@@ -83,10 +81,3 @@ def test_names_tell_runs_apart_and_no_more(make_table):
         f"{base} zero3_offload ratio 1, sub-groups of 2e8, global batch 16, line 6",
         f"{base} zero3_offload ratio 1, sub-groups of 2e8, global batch 16, line 7",
     ]
-
-
-def test_columns_of_the_table_are_predicted_or_all_where_it_has_none(make_table):
-    some = validate_runs(read_runs(make_table()))
-    assert some.predicted_columns == ("fwd_ms", "bwd_ms", "step_ms")
-    none = read_runs(make_table(without=("fwd_ms", "bwd_ms", "step_ms")))
-    assert replace(some, table=none).predicted_columns == MEASURED

@@ -104,12 +104,6 @@ def test_measured_stands_above_simulated_on_one_axis(folder):
     assert measured.get_position().y0 > simulated.get_position().y1
 
 
-def test_a_run_without_its_trace_is_asked_what_would_explain_it(folder, tmp_path):
-    shutil.copy(folder / "training.csv", tmp_path)
-    text, _ = make_report(validate_runs(read_runs(tmp_path / "training.csv", PROFILE)), FILES)
-    assert "Without a trace of the run" in text
-
-
 def test_the_name_of_a_schedule_leads_to_no_other_folder(folder):
     table = read_runs(folder / "training.csv", PROFILE)
     run = table.runs[0]

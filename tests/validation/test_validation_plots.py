@@ -7,10 +7,9 @@ from offsim.validation.plot_iteration import median_iteration, plot_iteration
 from offsim.validation.score import SCORED, Comparison, comparisons
 from offsim.validation.series import SeriesComparison, compare_series, read_series, run_of
 from offsim.views.figure import save_picture
-from tests.views.conftest import overlapping
 
 
-def test_a_panel_per_phase_with_all_runs(validation):
+def test_a_panel_per_phase_with_all_runs(validation, overlaps):
     compared = comparisons(validation)
     picture = plot_scatter(compared)
     assert [axes.get_title(loc="left") for axes in picture.axes] == list(SCORED)
@@ -26,7 +25,7 @@ def test_a_panel_per_phase_with_all_runs(validation):
     names = [text.get_text() for text in picture.legends[0].get_texts()]
     assert names[:3] == ["jlse-4xh100", "polaris-4xa100", "polaris-4xa100-numa-bound"]
     assert names[3:] == ["predicted = measured", "within 10 %"]
-    assert overlapping(picture) == []
+    assert overlaps(picture) == []
 
 
 def test_one_value_is_enough_for_a_picture():
@@ -63,7 +62,7 @@ def test_the_median_iteration_is_shown(one):
     assert median_iteration(one).time_s[-1] == lengths[1]
 
 
-def test_measured_is_above_predicted_on_one_axis(one, shipped, tmp_path):
+def test_measured_is_above_predicted_on_one_axis(one, shipped, tmp_path, overlaps):
     picture = plot_iteration(one, run_of(one.series, shipped.runs))
     assert len(picture.axes) == 4
     assert len({axes.get_xlim() for axes in picture.axes}) == 1
@@ -73,7 +72,7 @@ def test_measured_is_above_predicted_on_one_axis(one, shipped, tmp_path):
         labels = [text.get_text() for text in axes.texts if text.get_gid() == "phase"]
         assert labels[::2] == ["forward", "backward", "step"]
         assert {c.get_gid() for c in axes.collections} >= {"H2D", "D2H"}
-    assert overlapping(picture) == []
+    assert overlaps(picture) == []
     save_picture(picture, tmp_path / "one.png")
     save_picture(plot_iteration(one, run_of(one.series, shipped.runs)), tmp_path / "two.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()

@@ -13,7 +13,7 @@ from offsim.calibration.logs import lines
 from offsim.calibration.logs.logged_runs import missing, read_log
 from offsim.cli import main
 from offsim.inputs.errors import InputError
-from offsim.scenario import Scenario, available_scenarios, load_scenario
+from offsim.scenario import available_scenarios, load_scenario
 from offsim.validation.run_table import cells_of, read_runs, run_of
 from tests.calibration.synthetic_logs import whole_log
 from tests.conftest import Complaint
@@ -140,11 +140,6 @@ def test_what_the_log_says_stays(folder: Path, capsys: pytest.CaptureFixture[str
     assert not any(" dp " in line for line in told)
 
 
-def same(one: Scenario, other: Scenario) -> bool:
-    left, right = (scenario.model_dump(exclude={"name", "folder", "scheduler"}) for scenario in (one, other))
-    return bool(left == right)
-
-
 def test_cells_read_back_are_the_scenario() -> None:
     """All that columns can say; what they cannot is listed."""
     for name in available_scenarios():
@@ -153,7 +148,8 @@ def test_cells_read_back_are_the_scenario() -> None:
             continue
         cells, unsaid = cells_of(scenario)
         back = run_of(Path("runs.csv"), 2, cells).scenario
-        assert same(back, scenario) == (not unsaid), name
+        left, right = (one.model_dump(exclude={"name", "folder", "scheduler"}) for one in (back, scenario))
+        assert (left == right) == (not unsaid), name
         assert all(key.startswith(("placement", "hardware_changes", "checkpoint")) for key in unsaid), (name, unsaid)
 
 

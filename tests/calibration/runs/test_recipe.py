@@ -15,7 +15,7 @@ import pytest
 
 from offsim.calibration.profile_text import ProfileValue, parsed, put, text_of
 from offsim.calibration.robust import Interval
-from offsim.calibration.runs.fit import STANDARD_ERRORS, Point, intervals, predict, residuals
+from offsim.calibration.runs.fit import STANDARD_ERRORS, Point, intervals, residuals
 from offsim.calibration.runs.plausible import check, value_of
 from offsim.calibration.runs.recipe_file import RecipeFile, read_recipe
 from offsim.calibration.runs.refit import Refit, outputs, profile_text, write_refits
@@ -24,8 +24,6 @@ from offsim.inputs.packaged import packaged_folder
 from offsim.platform.profiles import available_profiles, load_profile
 from offsim.programs.rank import ADAM_TRAFFIC, SCALE_TRAFFIC
 from offsim.results.simulate import simulate
-from offsim.validation import predictions
-from offsim.validation.run_table import TIMES, read_runs
 from tests.calibration.synthetic_runs import BASE, LIKE_THEM, SCENARIO, runs_table
 from tests.conftest import Complaint
 
@@ -205,12 +203,6 @@ def test_what_runs_determine_adds_up(file: RecipeFile) -> None:
         return (STANDARD_ERRORS * launch.spread / math.log(interval.high / interval.value)) ** 2 - 1
 
     assert information([*file.data, *file.data]) == pytest.approx(2 * information(file.data))
-
-
-def test_the_fit_predicts_what_is_validated(ours: Path) -> None:
-    run = read_runs(ours / "runs.csv").runs[0]
-    validated = predictions.predict(run).values
-    assert predict(run, load_profile(ours / "own.yaml")) == pytest.approx([validated[name] / 1e3 for name in TIMES])
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
