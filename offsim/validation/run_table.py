@@ -34,22 +34,15 @@ SHIPPED_RUNS = Path(__file__).with_name("measured_runs.csv")
 # Column -> where its value goes in a scenario
 _KEYS: dict[str, tuple[str, ...]] = {
     "hardware": ("hardware",),
-    "layers": ("model", "layers"),
-    "hidden": ("model", "hidden"),
-    "ffn_hidden": ("model", "ffn_hidden"),
-    "heads": ("model", "heads"),
-    "kv_heads": ("model", "kv_heads"),
+    **{name: ("model", name) for name in ("layers", "hidden", "ffn_hidden", "heads", "kv_heads")},
     "seq": ("model", "sequence"),
-    "vocab": ("model", "vocab"),
-    "swiglu": ("model", "swiglu"),
+    **{name: ("model", name) for name in ("vocab", "swiglu")},
     "untied": ("model", "tied_embeddings"),
     "checkpointing": ("training", "activation_checkpointing"),
     "flash_attn": ("model", "flash_attention"),
     "tp": ("training", "tensor_parallel"),
     "dp": ("training", "data_parallel"),
-    "micro_batch": ("training", "micro_batch"),
-    "global_batch": ("training", "global_batch"),
-    "subgroup_size": ("training", "subgroup_size"),
+    **{name: ("training", name) for name in ("micro_batch", "global_batch", "subgroup_size")},
     "scheduler": ("scheduler", "name"),
 }
 OPTIONAL_KEYS: dict[str, tuple[str, ...]] = {
@@ -81,13 +74,8 @@ SIMULATED_PHASES = {measured: simulated for simulated, measured in MEASURED_PHAS
 COLUMN_OF = {MEASURED_PHASES[phase]: column for column, phase in TIMES.items()}
 """Measured phase -> the column of its time."""
 MEASURED = (
-    *TIMES,
-    "iteration_ms",
-    "mem_before_forward_gib",
-    "mem_after_forward_gib",
-    "peak_after_forward_gib",
-    "mem_after_backward_gib",
-    "peak_after_backward_gib",
+    *(*TIMES, "iteration_ms", "mem_before_forward_gib", "mem_after_forward_gib", "peak_after_forward_gib"),
+    *("mem_after_backward_gib", "peak_after_backward_gib"),
 )
 """The measured columns that offsim predicts."""
 WITHOUT_GPU = "cpu-only"

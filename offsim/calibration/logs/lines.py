@@ -60,32 +60,12 @@ class Whole:
 Fact = Setting | Sample | Moment | MemoryReport | Whole
 
 _ARGUMENTS = (
-    "num_layers",
-    "hidden_size",
-    "ffn_hidden_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "num_query_groups",
-    "group_query_attention",
-    "seq_length",
-    "padded_vocab_size",
-    "swiglu",
-    "untie_embeddings_and_output_weights",
-    "checkpoint_activations",
-    "recompute_granularity",
-    "use_flash_attn",
-    "use_flash_attn_v1",
-    "use_flash_attn_v2",
-    "use_flash_attn_triton",
-    "use_flash_attn_builder",
-    "tensor_model_parallel_size",
-    "data_parallel_size",
-    "micro_batch_size",
-    "global_batch_size",
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "gradient_accumulation_steps",
-    "zero_config",
+    *("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_key_value_heads", "num_query_groups"),
+    *("group_query_attention", "seq_length", "padded_vocab_size", "swiglu", "untie_embeddings_and_output_weights"),
+    *("checkpoint_activations", "recompute_granularity", "use_flash_attn", "use_flash_attn_v1", "use_flash_attn_v2"),
+    *("use_flash_attn_triton", "use_flash_attn_builder", "tensor_model_parallel_size", "data_parallel_size"),
+    *("micro_batch_size", "global_batch_size", "train_batch_size", "train_micro_batch_size_per_gpu"),
+    *("gradient_accumulation_steps", "zero_config"),
 )
 """Settings that Megatron's dump of arguments and DeepSpeed's of its configuration may have."""
 
