@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from offsim.imports import deepspeed_keys as keys
 from offsim.imports.batches import take_batches
 from offsim.imports.draft import CHECKPOINTING, Draft
@@ -58,7 +56,7 @@ def _account_for_stage(zero: Section, draft: Draft, stage: int) -> None:
     elif stage > 0:
         modelled = modelled | keys.MODELLED_STAGES_1_2
         if keys.OVERLAP not in zero and not draft.accounts_for(zero, keys.OVERLAP):
-            draft.leave(zero, keys.OVERLAP, modelled[keys.OVERLAP].simulated)
+            draft.leave(zero, keys.OVERLAP, modelled[keys.OVERLAP][1])
     draft.take_only(zero, keys.ONLY_ZERO)
     _compare_with_modelled(zero, modelled, draft)
     draft.ignore_all(zero, keys.IGNORED_ZERO)
@@ -66,7 +64,7 @@ def _account_for_stage(zero: Section, draft: Draft, stage: int) -> None:
     draft.ignore_all(zero, dict.fromkeys(others, keys.OTHER_STAGES))
 
 
-def _compare_with_modelled(section: Section, modelled: Mapping[str, keys.Modelled], draft: Draft) -> None:
+def _compare_with_modelled(section: Section, modelled: keys.Values, draft: Draft) -> None:
     """List keys that are simulated with one value, whatever they say, as used where that is theirs."""
     for key, (only, simulated) in modelled.items():
         if key in section and not draft.accounts_for(section, key):

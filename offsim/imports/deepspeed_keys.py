@@ -5,7 +5,7 @@ Names and defaults are those of DeepSpeed 0.19 (runtime/config.py, runtime/const
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 PROFILING = "reports and their synchronizations are not part of the prediction"
 OTHER_STAGES = "of other ZeRO stages"
@@ -78,34 +78,31 @@ IGNORED_CHECKPOINTING: dict[str, str] = {
 }
 
 
-class Only(NamedTuple):
-    """The one value of a key that can be modelled, which is also DeepSpeed's default, and what others would be."""
+Values = dict[str, tuple[Any, str]]
+"""Key -> the value that is simulated, which is also DeepSpeed's default, and in words: of keys `ONLY...`, which can
+have no other, what others would be; of keys `MODELLED...` what is simulated whatever they say."""
 
-    value: Any
-    other: str
-
-
-ONLY: dict[str, Only] = {
-    "sparse_gradients": Only(False, "sparse gradients"),
-    "disable_allgather": Only(False, "another exchange of parameters"),
-    "managed_gradient_accumulation": Only(True, "accumulation steps that the program decides"),
-    "sequence_parallel_size": Only(1, "sequence parallelism"),
-    "zero_force_ds_cpu_optimizer": Only(True, "another CPU optimizer than DeepSpeedCPUAdam"),
-    "fp32_allreduce": Only(False, "gradients reduced in fp32"),
+ONLY: Values = {
+    "sparse_gradients": (False, "sparse gradients"),
+    "disable_allgather": (False, "another exchange of parameters"),
+    "managed_gradient_accumulation": (True, "accumulation steps that the program decides"),
+    "sequence_parallel_size": (1, "sequence parallelism"),
+    "zero_force_ds_cpu_optimizer": (True, "another CPU optimizer than DeepSpeedCPUAdam"),
+    "fp32_allreduce": (False, "gradients reduced in fp32"),
 }
 
-ONLY_STAGE_3: dict[str, Only] = {OVERLAP: Only(True, "gradients reduced on the compute stream")}
+ONLY_STAGE_3: Values = {OVERLAP: (True, "gradients reduced on the compute stream")}
 
-ONLY_ZERO: dict[str, Only] = {
-    "reduce_scatter": Only(True, "gradients all-reduced instead of reduce-scattered"),
-    "zero_hpz_partition_size": Only(1, "ZeRO++'s secondary partition"),
-    "zero_quantized_weights": Only(False, "ZeRO++'s quantized gathers"),
-    "zero_quantized_nontrainable_weights": Only(False, "ZeRO++'s quantized gathers"),
-    "zero_quantized_gradients": Only(False, "ZeRO++'s quantized gradients"),
-    "mics_shard_size": Only(-1, "MiCS"),
+ONLY_ZERO: Values = {
+    "reduce_scatter": (True, "gradients all-reduced instead of reduce-scattered"),
+    "zero_hpz_partition_size": (1, "ZeRO++'s secondary partition"),
+    "zero_quantized_weights": (False, "ZeRO++'s quantized gathers"),
+    "zero_quantized_nontrainable_weights": (False, "ZeRO++'s quantized gathers"),
+    "zero_quantized_gradients": (False, "ZeRO++'s quantized gradients"),
+    "mics_shard_size": (-1, "MiCS"),
 }
 
-ONLY_ZENFLOW: dict[str, Only] = {"offload": Only(False, "m and v of selected columns in host memory")}
+ONLY_ZENFLOW: Values = {"offload": (False, "m and v of selected columns in host memory")}
 
 IGNORED_ZENFLOW: dict[str, str] = {
     "select_strategy": "columns are selected once an epoch",
@@ -138,43 +135,36 @@ SWITCHED: dict[str, tuple[str | None, str]] = {
 """Top-level sections that change what an iteration does, once the switch in them is true (None: once there are any)."""
 
 
-class Modelled(NamedTuple):
-    """What is simulated whatever a key says, which is also DeepSpeed's default."""
-
-    value: Any
-    simulated: str
-
-
-MODELLED_STAGE_3: dict[str, Modelled] = {
-    "stage3_max_live_parameters": Modelled(1e9, "gathers ahead until 1e9 elements are live"),
-    "stage3_max_reuse_distance": Modelled(1e9, "layers within 1e9 elements of reuse stay gathered"),
-    "stage3_prefetch_bucket_size": Modelled(5e7, "two layers' gathers issued ahead"),
-    "stage3_param_persistence_threshold": Modelled(1e5, "all parameters of a layer are gathered"),
-    "stage3_model_persistence_threshold": Modelled(9223372036854775807, "no limit on resident parameters"),
-    "stage3_module_granularity_threshold": Modelled(0, "modules gathered one by one"),
-    "stage3_use_all_reduce_for_fetch_params": Modelled(False, "all-gathers"),
-    "stage3_allgather_sequential": Modelled(False, "all-gathers of coalesced parameters"),
+MODELLED_STAGE_3: Values = {
+    "stage3_max_live_parameters": (1e9, "gathers ahead until 1e9 elements are live"),
+    "stage3_max_reuse_distance": (1e9, "layers within 1e9 elements of reuse stay gathered"),
+    "stage3_prefetch_bucket_size": (5e7, "two layers' gathers issued ahead"),
+    "stage3_param_persistence_threshold": (1e5, "all parameters of a layer are gathered"),
+    "stage3_model_persistence_threshold": (9223372036854775807, "no limit on resident parameters"),
+    "stage3_module_granularity_threshold": (0, "modules gathered one by one"),
+    "stage3_use_all_reduce_for_fetch_params": (False, "all-gathers"),
+    "stage3_allgather_sequential": (False, "all-gathers of coalesced parameters"),
 }
 MODELLED_STAGE_3 |= {key.removeprefix("stage3_"): modelled for key, modelled in MODELLED_STAGE_3.items()}
 
-MODELLED_STAGES_1_2: dict[str, Modelled] = {
-    OVERLAP: Modelled(True, "gradients reduced while backward goes on, which is not DeepSpeed's default here"),
-    "allgather_partitions": Modelled(True, "updated parameters are all-gathered"),
-    "allgather_bucket_size": Modelled(5e8, "all-gathers of 5e8 elements"),
-    "round_robin_gradients": Modelled(False, "gradients reduced in the order of layers"),
-    "use_multi_rank_bucket_allreduce": Modelled(True, "one collective for each bucket"),
-    "compute_grad_norm": Modelled(True, "the norm of all gradients before the update"),
+MODELLED_STAGES_1_2: Values = {
+    OVERLAP: (True, "gradients reduced while backward goes on, which is not DeepSpeed's default here"),
+    "allgather_partitions": (True, "updated parameters are all-gathered"),
+    "allgather_bucket_size": (5e8, "all-gathers of 5e8 elements"),
+    "round_robin_gradients": (False, "gradients reduced in the order of layers"),
+    "use_multi_rank_bucket_allreduce": (True, "one collective for each bucket"),
+    "compute_grad_norm": (True, "the norm of all gradients before the update"),
 }
 
-MODELLED_ZERO: dict[str, Modelled] = {"contiguous_gradients": Modelled(True, "gradients copied into one bucket")}
+MODELLED_ZERO: Values = {"contiguous_gradients": (True, "gradients copied into one bucket")}
 
 _RATES = "the profile's rates of NVMe, however requests are cut and queued"
-MODELLED_AIO: dict[str, Modelled] = {
-    "block_size": Modelled(None, f"{_RATES}; tensors smaller than a block are swapped too"),
-    **dict.fromkeys(("queue_depth", "intra_op_parallelism", "thread_count"), Modelled(None, _RATES)),
-    "single_submit": Modelled(False, _RATES),
-    "overlap_events": Modelled(True, _RATES),
-    "use_gds": Modelled(False, "through host memory"),
+MODELLED_AIO: Values = {
+    "block_size": (None, f"{_RATES}; tensors smaller than a block are swapped too"),
+    **dict.fromkeys(("queue_depth", "intra_op_parallelism", "thread_count"), (None, _RATES)),
+    "single_submit": (False, _RATES),
+    "overlap_events": (True, _RATES),
+    "use_gds": (False, "through host memory"),
 }
 
 PRECISIONS = ("bf16", "bfloat16", "fp16")

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from offsim.imports.deepspeed_keys import TRAINERS, Only
+from offsim.imports.deepspeed_keys import TRAINERS, Values
 from offsim.imports.keys import AUTO, NOT_GIVEN, Section
 from offsim.inputs.document import Mark
 from offsim.inputs.errors import KeyPath
@@ -136,7 +136,7 @@ class Draft:
             if key in section and not self.accounts_for(section, key):
                 self.ignore(section, key, why)
 
-    def take_only(self, section: Section, only: Mapping[str, Only]) -> None:
+    def take_only(self, section: Section, only: Values) -> None:
         """List keys of which one value can be simulated; InputError for any other."""
         for key, (expected, other) in only.items():
             if key not in section:

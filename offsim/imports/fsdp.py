@@ -24,11 +24,7 @@ class Plugin(Section):
     """The section `fsdp_config`, whose keys may begin with `fsdp_`, and whose flags may be texts."""
 
     def __init__(self, document: Document) -> None:
-        super().__init__(document, (FSDP_SECTION,))
-        known = [name for key in keys.PLUGIN for name in (f"fsdp_{key}", key)]
-        for key in self.values:
-            if key not in known:
-                raise self.unknown(key, known)
+        super().__init__(document, (FSDP_SECTION,), [name for key in keys.PLUGIN for name in (f"fsdp_{key}", key)])
 
     def key(self, name: str) -> str:
         """The key as it is in the file, or should be."""
@@ -109,7 +105,7 @@ def read_trainers(document: Document, draft: Draft, trainer: Section, *, gpus: i
         raise trainer.unexpected("bf16", f"true, or fp16: {FP32}")
     take_trainer_batches(trainer, draft, gpus)
     nodes = -(-gpus // gpus_per_node)
-    read_plugin(Plugin(document), draft, trainer, gpus=gpus, nodes=nodes, version=2, wrap=keys.WRAP.simulated)
+    read_plugin(Plugin(document), draft, trainer, gpus=gpus, nodes=nodes, version=2, wrap=keys.WRAP)
 
 
 def read_plugin(
@@ -152,7 +148,7 @@ def read_plugin(
     _take_checkpointing(plugin, draft)
     _take_choices(plugin, draft, number, wrap)
     reasons = {plugin.key(key): why for key, why in keys.IGNORED_FSDP.items()}
-    others = ("sharding_strategy", keys.RESHARD, "offload_params", *keys.MODELLED)
+    others = ("sharding_strategy", keys.RESHARD, "offload_params", "backward_prefetch")
     draft.ignore_all(plugin, reasons | {plugin.key(key): "another key says it" for key in others})
 
 
@@ -214,20 +210,15 @@ def _take_checkpointing(plugin: Plugin, draft: Draft) -> None:
 def _take_choices(plugin: Plugin, draft: Draft, version: int, usual_wrap: str) -> None:
     """Keys that say how layers are wrapped and gathered: another schedule of the same work is listed as such."""
     wrap = plugin.key("auto_wrap_policy")
-    policy = plugin.choice("auto_wrap_policy", (keys.WRAP.simulated, *keys.WRAP.others, keys.NO_WRAP))
+    policy = plugin.choice("auto_wrap_policy", keys.WRAPS)
     if policy == keys.NO_WRAP:
-        raise plugin.unexpected(wrap, f"{keys.WRAP.simulated}: one unit for the whole model cannot be simulated")
-    account = draft.use if (policy or usual_wrap) == keys.WRAP.simulated else draft.leave
-    account(plugin, wrap, keys.WRAP.meaning)
-    for name, modelled in keys.MODELLED.items():
-        key = plugin.key(name)
-        value = plugin.choice(name, (modelled.simulated, *modelled.others))
-        if version == 2 and value is None:
-            continue
-        if value == modelled.simulated:
-            draft.use(plugin, key, modelled.meaning)
-        else:
-            draft.leave(plugin, key, modelled.meaning)
+        raise plugin.unexpected(wrap, f"{keys.WRAP}: one unit for the whole model cannot be simulated")
+    account = draft.use if (policy or usual_wrap) == keys.WRAP else draft.leave
+    account(plugin, wrap, "one unit for each layer")
+    prefetch = plugin.choice("backward_prefetch", keys.PREFETCHES)
+    if version == 1 or prefetch is not None:
+        account = draft.use if prefetch == keys.PREFETCHES[0] else draft.leave
+        account(plugin, plugin.key("backward_prefetch"), "the next layer is gathered beside a layer's backward")
     for name in ("forward_prefetch", "limit_all_gathers"):
         if plugin.switch(name) is not None:
             draft.use(plugin, plugin.key(name), keys.LAYERS_AHEAD)

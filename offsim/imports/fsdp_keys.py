@@ -6,8 +6,6 @@ utils/dataclasses.py).
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 RESHARD = "reshard_after_forward"
 """A strategy in FSDP1, a flag in FSDP2."""
 
@@ -46,22 +44,10 @@ IGNORED_FSDP: dict[str, str] = {
 }
 
 
-class Choice(NamedTuple):
-    """The values of a key: one is simulated, the others are another schedule of the same work."""
-
-    simulated: str
-    meaning: str
-    others: tuple[str, ...]
-
-
-WRAP = Choice("TRANSFORMER_BASED_WRAP", "one unit for each layer", ("SIZE_BASED_WRAP",))
-NO_WRAP = "NO_WRAP"
-
-MODELLED: dict[str, Choice] = {
-    "backward_prefetch": Choice(
-        "BACKWARD_PRE", "the next layer is gathered beside a layer's backward", ("BACKWARD_POST", "NO_PREFETCH")
-    ),
-}
+WRAP, NO_WRAP = "TRANSFORMER_BASED_WRAP", "NO_WRAP"
+WRAPS = (WRAP, "SIZE_BASED_WRAP", NO_WRAP)
+PREFETCHES = ("BACKWARD_PRE", "BACKWARD_POST", "NO_PREFETCH")
+"""The first is simulated; the next are another schedule of the same work."""
 
 LAYERS_AHEAD = "one layer is gathered ahead, as far as the host thread runs ahead of the GPU"
 
@@ -79,7 +65,7 @@ WITHIN_NODES = {"HYBRID_SHARD": "FULL_SHARD", "HYBRID_SHARD_ZERO2": "SHARD_GRAD_
 PLUGIN = (
     *("version", "offload_params", "cpu_offload", "sharding_strategy", RESHARD, "auto_wrap_policy"),
     *("activation_checkpointing", "forward_prefetch", "limit_all_gathers", "ignored_modules", "mixed_precision_policy"),
-    *(*MODELLED, *IGNORED_FSDP),
+    *("backward_prefetch", *IGNORED_FSDP),
 )
 TOP = (
     *("distributed_type", "mixed_precision", "num_processes", "num_machines", "use_cpu", "dynamo_config"),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from difflib import get_close_matches
-
 from offsim.imports.draft import CHECKPOINTING, Draft, Entry
 from offsim.imports.families import EXPERTS, FAMILIES, NO_FFN_MEANS_FOUR_TIMES, OWN_KEYS, TELLTALES, Family
 from offsim.imports.keys import Section
@@ -31,7 +28,7 @@ def read_model(document: Document, draft: Draft, *, sequence: int | None, said_b
     _refuse_other_kinds(config)
     model_type, family = _family(config, draft)
     shape = _shape(config, model_type, family)
-    _check_spelling(config, family)
+    config.check_spelling([*(key for keys in family.names.values() for key in keys), "tie_word_embeddings", "head_dim"])
     _take_shape(config, draft, family, shape)
     _take_sequence(config, draft, family, shape, sequence, said_by)
     _take_attention(config, draft)
@@ -138,16 +135,6 @@ def _kv_heads(config: Section, model_type: str, family: Family, heads: int) -> i
     if model_type == "falcon" and not setting(config, ("new_decoder_architecture", False)):
         return 1 if setting(config, ("multi_query", True)) else heads
     return given or family.kv_heads or heads
-
-
-def _check_spelling(config: Section, family: Family) -> None:
-    """A slip in an optional key would silently mean its default."""
-    names = [key for keys in family.names.values() for key in keys]
-    known: Collection[str] = {*names, "tie_word_embeddings", "head_dim"}
-    for key in config.values:
-        near = get_close_matches(key, known, n=1, cutoff=0.9)
-        if near and key not in known and near[0] not in config:
-            raise config.unknown(key, known)
 
 
 def _take_shape(config: Section, draft: Draft, family: Family, shape: Shape) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from offsim.inputs.document import Document, dotted
@@ -62,6 +63,13 @@ class Section:
         hint = f"; did you mean '{near}'?" if near else "; offsim knows no such key"
         place = f" in {dotted(self.path)}" if self.path else ""
         return self.document.error(self.at(key), f"unknown key '{key}'{place}{hint}")
+
+    def check_spelling(self, known: Collection[str]) -> None:
+        """Raise InputError for what is nearly a known key that is missing: a slip would silently mean its default."""
+        for key in self.values:
+            near = get_close_matches(key, known, n=1, cutoff=0.9)
+            if near and key not in known and near[0] not in self:
+                raise self.unknown(key, known)
 
     def unexpected(self, key: str, expected: str) -> InputError:
         """The error about the value of a key."""

@@ -103,9 +103,8 @@ def _take_keys(offload: Offload, draft: Draft, scheduler: type[TrainingSchedule]
     if offload.kind == "optimizer":
         ratio, pinned = section.number("ratio", 0, 1), section.flag("pin_memory")
         if ratio not in (None, 1) and "ratio" not in said:
-            raise section.unexpected(
-                "ratio", "1: a part of the optimizer on the GPU needs stage 3 without NVMe and ZenFlow"
-            )
+            expected = "1: a part of the optimizer on the GPU needs stage 3 without NVMe and ZenFlow"
+            raise section.unexpected("ratio", expected)
         if scheduler and (scheduler.deepspeed or {}).get(section.name(keys.SUPER_OFFLOAD)):
             draft.use(section, keys.SUPER_OFFLOAD, "updates of a process of its own, beside backward")
             ignored = ignored | {"pin_memory": "gradients are in shared memory, which is pageable either way"}

@@ -122,10 +122,8 @@ def _configuration(deepspeed: str | Path | None, fsdp: str | Path | None, traine
     if fsdp is not None:
         return "fsdp", read_file(Path(fsdp))
     if (named := named_configuration(trainer)) is None:
-        problem = (
-            "names no configuration of DeepSpeed or FSDP (keys deepspeed, fsdp); expected one, --deepspeed or --fsdp"
-        )
-        raise trainer.document.error((), problem)
+        problem = "names no configuration of DeepSpeed or FSDP (keys deepspeed, fsdp)"
+        raise trainer.document.error((), f"{problem}; expected one, --deepspeed or --fsdp")
     return named
 
 

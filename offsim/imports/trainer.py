@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +94,7 @@ def account_for_the_rest(trainer: Section, draft: Draft, named: bool) -> None:
 
     `named` says whether the configuration is the one that the arguments name.
     """
-    for key in trainer.values:
-        near = get_close_matches(key, READ, n=1, cutoff=0.9)
-        if near and key not in READ and near[0] not in trainer:
-            raise trainer.unknown(key, READ)
+    trainer.check_spelling(READ)
     for key, what in REFUSED.items():
         if trainer.given(key):
             raise trainer.refused(key, what)

@@ -95,7 +95,7 @@ def _whole(value: Any) -> Any:
         try:
             return int(value)
         except ValueError:
-            value = _parsed(value)
+            value = parsed_number(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
     raise Expected("a whole number")
@@ -104,12 +104,13 @@ def _whole(value: Any) -> Any:
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
         raise Expected("a number")
-    if isinstance(value, str) and (value := _parsed(value)) is None:
+    if isinstance(value, str) and (value := parsed_number(value)) is None:
         raise Expected("a number")
     return value
 
 
-def _parsed(text: str) -> float | None:
+def parsed_number(text: str) -> float | None:
+    """The number that a text says; None where it says none."""
     try:
         return float(text)
     except ValueError:

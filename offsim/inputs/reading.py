@@ -33,6 +33,14 @@ def reading(path: Path, expected: str) -> Iterator[IO[bytes]]:
         raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", str(path)) from None
 
 
+def read_at_most(file: IO[bytes], limit: int, expected: str, path: Path) -> bytes:
+    """All of an open file; InputError for more than `limit` bytes of what is `expected`."""
+    content = file.read(limit + 1)
+    if len(content) > limit:
+        raise InputError(f"found more than {limit} bytes, expected {expected}", str(path))
+    return content
+
+
 def unpacked(file: IO[bytes]) -> IO[bytes]:
     """The content of a file, unpacked if it is gzipped; InputError for a pipe, whose beginning is read once."""
     if not file.seekable():

@@ -18,7 +18,7 @@ import yaml
 
 from offsim.inputs.document import MAX_DEPTH, MAX_DIGITS, Document, Mark, dotted, shown
 from offsim.inputs.errors import InputError, KeyPath
-from offsim.inputs.reading import reading
+from offsim.inputs.reading import read_at_most, reading
 from offsim.inputs.validate import validate
 
 __all__ = ["Document", "Mark", "dotted", "read_json", "read_yaml", "validate", "with_overrides"]
@@ -100,9 +100,7 @@ def _with_override(document: Document, override: str, place: Callable[[Keys, str
 
 def _text(path: Path, language: str) -> str:
     with reading(path, f"a {language} file") as file:
-        raw = file.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise InputError(f"found more than {MAX_BYTES} bytes, expected a small {language} file", str(path))
+        raw = read_at_most(file, MAX_BYTES, f"a small {language} file", path)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

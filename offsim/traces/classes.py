@@ -32,7 +32,7 @@ WAITS = re.compile("synchronize", re.IGNORECASE)
 _ADAM = re.compile("adam", re.IGNORECASE)
 _ACTIVITIES = {"adam": "gpu_adam", "h2d": "h2d", "d2h": "d2h", "d2d": "d2d", "h2h": "d2d"}
 """Class -> the simulator's kind of activity; all others compute."""
-_COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce")
+COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce")
 
 
 def kernel_class(name: str) -> str:
@@ -60,7 +60,7 @@ def gpu_activities(rows: pd.DataFrame) -> list[str]:
 
 def _collective(name: str) -> str:
     plain = name.lower().replace("_", "")
-    return next((kind for kind in _COLLECTIVES if kind.replace("_", "") in plain), "collective")
+    return next((kind for kind in COLLECTIVES if kind.replace("_", "") in plain), "collective")
 
 
 def cpu_adam(events: pd.DataFrame) -> pd.Series:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError
+from offsim.inputs.validate import validate
 
-Model = TypeVar("Model", bound=BaseModel)
 Amount = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=0, le=10**9)]
 
@@ -58,7 +59,9 @@ class Graph:
 
 def activity_of(args: Mapping[str, Any]) -> Activity | None:
     """The activity that an event describes, if it is of offsim; InputError where it is damaged."""
-    return _checked(Activity, args, "args") if "lane" in args and "after" in args else None
+    if "lane" not in args or "after" not in args:
+        return None
+    return validate(Document({"args": args}), Activity, args, ("args",))
 
 
 def graph_of(activities: list[tuple[str, Activity, float]], others: object, where: str) -> Graph | None:
@@ -67,7 +70,7 @@ def graph_of(activities: list[tuple[str, Activity, float]], others: object, wher
     if replay is None or not activities:
         return None
     try:
-        machine = _checked(Machine, replay, "otherData.replay")
+        machine = validate(Document({"otherData": others}), Machine, replay, ("otherData", "replay"))
         ordered = sorted(activities, key=lambda each: each[1].id)
         known = {activity.id for _, activity, _ in ordered}
         if len(known) < len(ordered) or not known.issuperset(machine.end):
@@ -80,12 +83,3 @@ def graph_of(activities: list[tuple[str, Activity, float]], others: object, wher
     except InputError as error:
         raise InputError(error.problem, where) from None
     return Graph(ordered, machine)
-
-
-def _checked(model: type[Model], values: Any, where: str) -> Model:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(map(str, first["loc"]))
-        raise InputError(f"{where}.{at}: {first['msg'].lower()}") from None

@@ -44,19 +44,16 @@ def timeline_of(trace: Trace) -> pd.DataFrame:
     busy = (rows["end_s"] - rows["start_s"]).groupby(rows["row"]).sum()
     shown = busy.sort_values(ascending=False, kind="stable").index[:MAX_STREAMS]
     ordered = sorted(shown, key=lambda row: (row.split(": ")[0] if ": " in row else "", "thread" in row, row))
-    bars = [bar for row in ordered for bar in _bars(rows[rows["row"] == row], row, trace.span_s / _RESOLUTION)]
+    bars = [
+        (row, str(activity), float(start), float(end))
+        for row in ordered
+        for activity, alike in rows[rows["row"] == row].groupby("activity")
+        for start, end in zip(*union(alike, trace.span_s / _RESOLUTION), strict=True)
+    ]
     frame = pd.DataFrame(bars, columns=["stream", "activity", "start_s", "end_s"])
     return frame.assign(
         rank=0, subgroup=-1, layer=-1, enqueued_s=frame["start_s"], alone_s=frame["end_s"] - frame["start_s"]
     )
-
-
-def _bars(rows: pd.DataFrame, row: str, gap_s: float) -> list[tuple[str, str, float, float]]:
-    return [
-        (row, str(activity), float(start), float(end))
-        for activity, alike in rows.groupby("activity")
-        for start, end in zip(*union(alike, gap_s), strict=True)
-    ]
 
 
 def _phases(trace: Trace) -> pd.DataFrame:

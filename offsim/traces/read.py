@@ -59,12 +59,10 @@ class _Source:
         self._plain = unpacked(file)
         self.packed = self._plain is not file
         self._count = 0
-        self._unread = b""
-        self.head = self._unread = self.read(len(_SQLITE))
+        self.head = self._plain.peek(len(_SQLITE))[: len(_SQLITE)]  # type: ignore[attr-defined]
 
     def read(self, size: int) -> bytes:
-        """Return up to so many bytes more than what was shown before; InputError for more than a trace may have."""
-        shown, self._unread = self._unread, b""
+        """Return up to so many bytes; InputError for more than a trace may have."""
         data = self._plain.read(size)
         self._count += len(data)
         if self._count > MAX_BYTES:
@@ -72,4 +70,4 @@ class _Source:
         if self.packed and self._count > _MANY + MAX_RATIO * self._file.tell():
             problem = f"found a gzip file that unpacks to over {MAX_RATIO} times its size, expected {_EXPECTED}"
             raise InputError(problem, str(self._path))
-        return shown + data
+        return data

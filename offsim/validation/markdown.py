@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-
-import jinja2
 
 from offsim.validation.report import signed_percent
 from offsim.views.style import look_of
@@ -14,14 +11,9 @@ from offsim.views.templates import templates
 
 def render(template: str, **values: object) -> str:
     """One of the templates."""
-    return _templates().get_template(template).render(**values)
-
-
-@cache
-def _templates() -> jinja2.Environment:
     environment = templates(Path(__file__).parent / "templates", html=False)
     environment.filters |= {"label": lambda kind: look_of(kind).label, "signed": signed_percent, "times": _factor}
-    return environment
+    return environment.get_template(template).render(**values)
 
 
 def _factor(factor: float | str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from offsim.inputs.fields import parsed_number
 from offsim.schedulers.registry import known_options
 from offsim.validation.run_table import TABLE, MeasuredRun
 
@@ -53,10 +54,5 @@ def _refine(names: dict[int, str], runs: Sequence[MeasuredRun], column: str, wor
 
 def short(text: str) -> str:
     """A number without zeros that say nothing: "1.0" is "1", "100000000" is "1e8"."""
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    if abs(value) >= 1e6:
-        return f"{value:.6g}".replace("e+0", "e")
-    return f"{value:g}"
+    value = parsed_number(text)
+    return text if value is None else f"{value:g}".replace("e+0", "e")

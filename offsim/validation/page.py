@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from offsim.inputs.files import atomic_write
+from offsim.inputs.files import write_together
 from offsim.platform.held_out import Groups
 from offsim.results.comparison import compare
 from offsim.results.units import GIB
@@ -25,7 +25,6 @@ from offsim.validation.predictions import Validation, validate_runs
 from offsim.validation.published import (
     FITS,
     Scored,
-    error_text,
     inside_line,
     measured_text,
     quantity_text,
@@ -35,7 +34,8 @@ from offsim.validation.published import (
 )
 from offsim.validation.ranking import rankings
 from offsim.validation.reasons import reasons
-from offsim.validation.score import comparisons, scores, worst_runs
+from offsim.validation.report import signed_percent
+from offsim.validation.score import by_hardware, comparisons, scores, scores_by, worst_runs
 from offsim.validation.series import DIRECTIONS, SeriesComparison, compare_series, read_series, run_of
 from offsim.views.figure import Picture, save_picture
 from offsim.views.timeline import plot_comparison
@@ -59,32 +59,24 @@ def main(arguments: Sequence[str]) -> None:
     for name, picture in pictures(validation, series).items():
         save_picture(picture, folder / "images" / name)
     published = score(shipped_figures())
-    _write(folder / "validation.md", page(validation, series, held_out(), published))
+    files = {folder / "validation.md": page(validation, series, held_out(), published)}
     readme, errors = folder.parent / "README.md", folder.parent / "offsim" / "validation" / ACCURACY.name
     if readme.exists():
-        _write(readme, with_accuracy(readme.read_text(encoding="utf-8"), validation, held_out(), published))
+        files[readme] = with_accuracy(readme.read_text(encoding="utf-8"), validation, held_out(), published)
     if errors.exists():
-        _write(errors, accuracy_file(validation))
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())
+        files[errors] = accuracy_file(validation)
+    write_together({path: text.encode() for path, text in files.items()})
 
 
 def pictures(validation: Validation, series: Sequence[SeriesComparison]) -> dict[str, Picture]:
     """File name -> picture of the page and of the README."""
+    runs = compare(SHOWN_SCENARIO, SHOWN_SCHEDULERS)
     shown = next(compared for compared in series if compared.series.name == SHOWN_SERIES)
     return {
         SCATTER: plot_scatter(comparisons(validation)),
         ITERATION: plot_iteration(shown, run_of(shown.series, validation.table.runs)),
-        COMPARISON: _comparison(),
+        COMPARISON: plot_comparison([(name, r.timeline, r.phases) for name, r in zip(runs.labels, runs, strict=True)]),
     }
-
-
-def _comparison() -> Picture:
-    compared = compare(SHOWN_SCENARIO, SHOWN_SCHEDULERS)
-    return plot_comparison([(label, r.timeline, r.phases) for label, r in zip(compared.labels, compared, strict=True)])
 
 
 def page(
@@ -101,7 +93,7 @@ def page(
     return render(
         "page.md.jinja",
         runs=len(validation.predictions),
-        scores=scores(compared),
+        by_hardware=scores_by(compared, by_hardware),
         scatter=SCATTER,
         worst=[(worst, reasons(validation, worst)) for worst in worst_runs(compared, WORST)],
         rankings=rankings(validation.predictions),
@@ -132,7 +124,7 @@ def _published(scored: Scored) -> dict[str, str]:
         "quantity": quantity_text(figure),
         "measured": measured_text(figure),
         "predicted": shown(scored.predicted, figure),
-        "error": error_text(scored),
+        "error": "" if scored.error is None else signed_percent(scored.error),
         "inside": ("yes" if scored.inside else "**no**") + f" ({100 * figure.band:.0f} %)" * (figure.quantity != FITS),
         "source": f"{figure.source} ({figure.evidence})" if figure.evidence else figure.source,
         "note": figure.note,

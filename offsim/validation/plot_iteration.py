@@ -47,7 +47,9 @@ def plot_iteration(comparison: SeriesComparison, run: MeasuredRun) -> Picture:
     """
     iteration = median_iteration(comparison)
     begin = iteration.span("forward")[0]
-    measured_phases, predicted_phases = _measured_phases(iteration, begin, run), _predicted_phases(comparison)
+    phases = comparison.result.phases
+    predicted_phases = phases.assign(phase=phases["phase"].replace(MEASURED_PHASES))
+    measured_phases = _measured_phases(iteration, begin, run)
     end = max(float(frame["end_s"].max()) for frame in (measured_phases, predicted_phases))
     measured = {name: rates / comparison.overhead for name, rates in iteration.rates.items()}
     edges = np.arange(0.0, end + WINDOW_S, WINDOW_S)
@@ -72,9 +74,9 @@ def plot_iteration(comparison: SeriesComparison, run: MeasuredRun) -> Picture:
         Panel(_MEMORY_IN, "time ({unit})"),
     ]
     picture, drawn = panels_over_time(panels, 0.0, end, width_in=PAPER_WIDTH_IN, left_in=_LEFT_IN, title=None)
-    for link, below, (phases, times, rates, held) in zip(drawn[::2], drawn[1::2], shown, strict=True):
+    for link, below, (spans, times, rates, held) in zip(drawn[::2], drawn[1::2], shown, strict=True):
         _draw_link(link, times, rates, rate_top)
-        _draw_memory(below, *held, float(phases["end_s"].max()), memory_top)
+        _draw_memory(below, *held, float(spans["end_s"].max()), memory_top)
     return picture
 
 
@@ -87,11 +89,6 @@ def _measured_phases(iteration: Iteration, begin: float, run: MeasuredRun) -> pd
         for start, end in [iteration.span(phase)]
     ]
     return pd.DataFrame(rows, columns=[*PHASE_COLUMNS])
-
-
-def _predicted_phases(comparison: SeriesComparison) -> pd.DataFrame:
-    phases = comparison.result.phases
-    return phases.assign(phase=phases["phase"].replace(MEASURED_PHASES))
 
 
 def _draw_link(axes: Axes, times: Array, rates: dict[str, Array], top: float) -> None:

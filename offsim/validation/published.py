@@ -5,10 +5,8 @@ Unlike tables of runs, a row may be a ratio of two settings, a peak, an amount m
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,13 +14,14 @@ from statistics import median
 from typing import Any
 
 from offsim.inputs.errors import InputError, suggestion
-from offsim.inputs.reading import reading
+from offsim.inputs.fields import parsed_number
 from offsim.results.result import PHASES, Result
 from offsim.results.simulate import simulate
 from offsim.results.units import format_bytes, format_memory, format_percent, format_time
 from offsim.scenario import load_scenario
 from offsim.schedulers.registry import find_scheduler, with_scheduler
 from offsim.validation.report import signed_percent
+from offsim.validation.run_table import cells_in, numbered_rows
 from offsim.views.console import PLAIN, Style
 
 SHIPPED_FIGURES = Path(__file__).with_name("published")
@@ -32,7 +31,6 @@ COLUMNS = (
 )
 REQUIRED = ("schedule", "quantity", "scenario", "measured", "source", "band")
 """Columns whose cells may not be empty."""
-MAX_BYTES = 1_000_000
 CACHED = 16
 """Simulations whose quantities are kept: rows about the same run stand together."""
 
@@ -103,22 +101,14 @@ def shipped_figures() -> list[Figure]:
 
 def read_figures(path: Path) -> list[Figure]:
     """The rows of a table; InputError with file, line and column for the first wrong cell."""
-    with reading(path, "a table of published figures (.csv)") as file:
-        raw = file.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise InputError(f"found more than {MAX_BYTES} bytes, expected a small table", str(path))
-    try:
-        rows = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
-        for name in rows.fieldnames or ():
-            if name not in COLUMNS:
-                raise InputError(f"unknown column '{name}'{suggestion(name, COLUMNS)}", f"{path}:1")
-        if missing := [name for name in REQUIRED if name not in (rows.fieldnames or ())]:
-            raise InputError(f"found no column {', '.join(missing)}, expected {', '.join(COLUMNS)}", f"{path}:1")
-        figures = [_figure(row, f"{path}:{rows.line_num}") for row in rows]
-    except UnicodeDecodeError:
-        raise InputError("expected UTF-8 text", str(path)) from None
-    except csv.Error as error:
-        raise InputError(f"not a CSV table: {error}", str(path)) from None
+    rows = numbered_rows(path)
+    first, header = next(rows, (1, []))
+    for name in header:
+        if name not in COLUMNS:
+            raise InputError(f"unknown column '{name}'{suggestion(name, COLUMNS)}", f"{path}:{first}")
+    if missing := [name for name in REQUIRED if name not in header]:
+        raise InputError(f"found no column {', '.join(missing)}, expected {', '.join(COLUMNS)}", f"{path}:{first}")
+    figures = [_figure(cells_in(path, line, header, row), f"{path}:{line}") for line, row in rows]
     if not figures:
         raise InputError("found no rows, expected one for each figure", str(path))
     return figures
@@ -129,10 +119,8 @@ def score(figures: Sequence[Figure]) -> list[Scored]:
     return [Scored(figure, _predicted(figure)) for figure in figures]
 
 
-def _figure(row: dict[str | None, Any], where: str) -> Figure:
-    if None in row or None in row.values():
-        raise InputError("found another number of cells than columns, expected as many", where)
-    cells = {name: row.get(name, "").strip() for name in COLUMNS}
+def _figure(row: Mapping[str, str], where: str) -> Figure:
+    cells: dict[str, Any] = {name: row.get(name, "").strip() for name in COLUMNS}
     for name in REQUIRED:
         if not cells[name]:
             raise InputError(f"{name}: found nothing, expected a value", where)
@@ -159,11 +147,8 @@ def _figure(row: dict[str | None, Any], where: str) -> Figure:
 
 
 def _number(cells: dict[str, str], name: str, where: str) -> float:
-    try:
-        number = float(cells[name])
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+    number = parsed_number(cells[name])
+    if number is None or not math.isfinite(number):
         raise InputError(f"{name}: found '{cells[name]}', expected a number", where)
     return number
 
@@ -197,13 +182,13 @@ def _predicted(figure: Figure) -> float | None:
 @lru_cache(maxsize=CACHED)
 def quantities(scenario: str, settings: str) -> dict[str, float]:
     """Every quantity of a shipped scenario with settings `section.key=value; ...`; where it does not fit, only that."""
-    overrides = [part.strip() for part in settings.split(";") if part.strip()]
-    chosen = load_scenario(scenario)
-    for override in overrides:
-        key, _, name = override.partition("=")
-        if key.strip() in ("scheduler", "scheduler.name"):
-            chosen = with_scheduler(chosen, name.strip())
-    others = [one for one in overrides if one.partition("=")[0].strip() not in ("scheduler", "scheduler.name")]
+    chosen, others = load_scenario(scenario), []
+    for override in filter(None, map(str.strip, settings.split(";"))):
+        key, _, name = (part.strip() for part in override.partition("="))
+        if key in ("scheduler", "scheduler.name"):
+            chosen = with_scheduler(chosen, name)
+        else:
+            others.append(override)
     result = simulate(load_scenario(chosen, others))
     if not result.fits:
         return {FITS: 0.0}
@@ -252,11 +237,6 @@ def measured_text(figure: Figure) -> str:
     return f"{shown(figure.low, figure)} to {shown(figure.high, figure)}"
 
 
-def error_text(scored: Scored) -> str:
-    """The error in percent; empty where there is none."""
-    return "" if scored.error is None else signed_percent(scored.error)
-
-
 def quantity_text(figure: Figure) -> str:
     """What was measured, in words."""
     words = {"tokens_per_s": "tokens/s", "tflops": "TFLOP/s", FITS: "fits", SPEEDUP: "speed-up"}
@@ -274,7 +254,7 @@ def published_text(scored: Sequence[Scored], style: Style = PLAIN) -> str:
             quantity_text(one.figure),
             measured_text(one.figure),
             shown(one.predicted, one.figure),
-            error_text(one),
+            "" if one.error is None else signed_percent(one.error),
             "" if one.inside else "wrong" if one.figure.quantity == FITS else f"outside {100 * one.figure.band:.0f} %",
         )
         for one in scored

@@ -10,6 +10,7 @@ from statistics import fmean
 
 from offsim.programs.options import Option
 from offsim.schedulers.registry import BUILT_IN, known_options
+from offsim.validation.names import short
 from offsim.validation.predictions import Prediction
 from offsim.validation.run_table import REQUIRED, MeasuredRun
 from offsim.validation.score import measured_sum
@@ -87,7 +88,7 @@ def _rankings(predictions: Iterable[Prediction], option: Option | None) -> list[
             continue
         predicted = prediction.time_s()
         pair = (measured_ms / 1e3, math.inf if predicted is None else predicted)
-        series = (_name(run, scheduler if option else ""), *(_number(run.cell(column)) for column in _ALIKE))
+        series = (_name(run, scheduler if option else ""), *(short(run.cell(column)) for column in _ALIKE))
         groups.setdefault(series, {}).setdefault(chosen, []).append(pair)
     combine = fmean if option else min
     found = []
@@ -99,18 +100,10 @@ def _rankings(predictions: Iterable[Prediction], option: Option | None) -> list[
     return found
 
 
-def _number(text: str) -> str:
-    """Cells as "1.0" and "1" are the same configuration."""
-    try:
-        return f"{float(text):.12g}"
-    except ValueError:
-        return text
-
-
 def _name(run: MeasuredRun, within: str) -> str:
     """Name of a series; options that place states are at their defaults where the row says nothing."""
-    ranks = [f"{column}{_number(run.cell(column))}" for column in ("dp", "tp")]
+    ranks = [f"{column}{short(run.cell(column))}" for column in ("dp", "tp")]
     placing = [option for option in known_options().values() if option.word and _places(option)]
-    placed = [f"{option.word} {_number(run.cell(option.column) or str(option.default))}" for option in placing]
+    placed = [f"{option.word} {short(run.cell(option.column) or str(option.default))}" for option in placing]
     parts = [*map(run.cell, ("hardware", "series", "model")), *ranks, *placed]
-    return " ".join(filter(None, [*parts, f"global batch {_number(run.cell('global_batch'))}", within]))
+    return " ".join(filter(None, [*parts, f"global batch {short(run.cell('global_batch'))}", within]))

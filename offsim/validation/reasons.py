@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from offsim.inputs.fields import parsed_number
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import scenario_scheduler
 from offsim.validation.predictions import Validation
@@ -53,8 +54,5 @@ def _what_matters(run: MeasuredRun, phase: str) -> Scenario:
 
 def _variation(worst: Comparison, run: MeasuredRun) -> list[str]:
     """Iterations of the run that differ more than usual."""
-    try:
-        variation = float(run.cell(COLUMN_OF[worst.phase].replace("_ms", "_cv")))
-    except ValueError:
-        return []
+    variation = parsed_number(run.cell(COLUMN_OF[worst.phase].replace("_ms", "_cv"))) or 0.0
     return [f"its iterations vary by {100 * variation:.0f} %"] if variation > ITERATIONS_VARY else []

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from offsim.results.units import plural
 from offsim.validation.predictions import Prediction, Validation
 from offsim.validation.ranking import Ranking, rankings
 from offsim.validation.run_table import MEASURED
-from offsim.validation.score import Comparison, Score, comparisons, quantile, scores, worst_runs
+from offsim.validation.score import Score, comparisons, scores, worst_runs
 from offsim.views.console import PLAIN, Style
 
 WORST = 5
@@ -101,9 +102,14 @@ def format_validation(validation: Validation, style: Style = PLAIN) -> str:
     if missing := do_not_fit(validation):
         parts.append("predicted not to fit in memory:\n" + "\n".join(f"  {name}" for name in missing))
     if compared:
-        parts.append(style.table(_score_rows(compared), _SCORE_HEADERS, "ll" + "r" * 5))
-        worst = style.table(_worst_rows(compared), _WORST_HEADERS, "llrrr")
-        parts.append(f"largest errors of a phase, {WORST} runs:\n{worst}")
+        headers = ("hardware", "phase", "runs", "median", "p90", "worst", "bias")
+        parts.append(style.table(_score_rows(scores(compared)), headers, "llrrrrr"))
+        worst = [
+            (w.name, w.phase, f"{w.measured:.0f} {w.unit}", f"{w.predicted:.0f} {w.unit}", signed_percent(w.error))
+            for w in worst_runs(compared, WORST)
+        ]
+        table = style.table(worst, ("run", "phase", "measured", "predicted", "error"), "llrrr")
+        parts.append(f"largest errors of a phase, {WORST} runs:\n{table}")
     else:
         parts.append("nothing to compare with: no measured values in the table")
     parts += ["\n  ".join(_ranking_lines(what, found)) for what, found in rankings(runs).items() if found]
@@ -116,26 +122,14 @@ def signed_percent(fraction: float, digits: int = 1) -> str:
     return text if text.strip("+-0. %") else text[1:]
 
 
-_SCORE_HEADERS = ("hardware", "phase", "runs", "median", "p90", "worst", "bias")
-_WORST_HEADERS = ("run", "phase", "measured", "predicted", "error")
-
-
-def _score_rows(compared: Sequence[Comparison]) -> list[tuple[object, ...]]:
-    """Cells of a table of errors in percent: the hardware, where its rows begin, and what `_SCORE_HEADERS` says."""
+def _score_rows(scored: Mapping[str, Mapping[str, Score]]) -> list[tuple[object, ...]]:
+    """Cells of a table of errors in percent; the hardware stands where its rows begin."""
     rows: list[tuple[object, ...]] = []
-    for hardware, phases in scores(compared).items():
+    for hardware, phases in scored.items():
         for position, (phase, score) in enumerate(phases.items()):
             shown = [f"{100 * value:.1f} %" for value in (score.median, score.p90, score.worst)]
             rows.append(("" if position else hardware, phase, score.n, *shown, signed_percent(score.bias)))
     return rows
-
-
-def _worst_rows(compared: Sequence[Comparison]) -> list[tuple[object, ...]]:
-    """Cells of a table of the worst runs, as `_WORST_HEADERS`."""
-    return [
-        (w.name, w.phase, f"{w.measured:.0f} {w.unit}", f"{w.predicted:.0f} {w.unit}", signed_percent(w.error))
-        for w in worst_runs(compared, WORST)
-    ]
 
 
 def _ranking_lines(what: str, found: Sequence[Ranking]) -> list[str]:
@@ -145,7 +139,7 @@ def _ranking_lines(what: str, found: Sequence[Ranking]) -> list[str]:
     losses = [100 * ranking.loss for ranking in found]
     return [
         f"best {what}: predicted in {agree} of {len(found)} series, {in_order} of {pairs} pairs in order",
-        f"following the prediction costs {quantile(losses, 0.5):.1f} % in the median, {max(losses):.1f} % at most",
+        f"following the prediction costs {median(losses):.1f} % in the median, {max(losses):.1f} % at most",
         *(
             f"{wrong.name}: {wrong.best} is best, {wrong.predicted_best} is predicted, {signed_percent(wrong.loss)}"
             for wrong in found

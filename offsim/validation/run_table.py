@@ -9,15 +9,16 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from offsim.inputs.document import Document, Mark, dotted, flat
-from offsim.inputs.errors import InputError, KeyPath, nearest
+from offsim.inputs.errors import InputError, nearest
+from offsim.inputs.fields import parsed_number
 from offsim.inputs.packaged import is_path
-from offsim.inputs.reading import reading, unpacked
+from offsim.inputs.reading import read_at_most, reading, unpacked
 from offsim.inputs.validate import validate
 from offsim.platform.platform import GPU, HOST
 from offsim.platform.profiles import load_profile
@@ -33,22 +34,15 @@ SHIPPED_RUNS = Path(__file__).with_name("measured_runs.csv")
 # Column -> where its value goes in a scenario
 _KEYS: dict[str, tuple[str, ...]] = {
     "hardware": ("hardware",),
-    "layers": ("model", "layers"),
-    "hidden": ("model", "hidden"),
-    "ffn_hidden": ("model", "ffn_hidden"),
-    "heads": ("model", "heads"),
-    "kv_heads": ("model", "kv_heads"),
+    **{name: ("model", name) for name in ("layers", "hidden", "ffn_hidden", "heads", "kv_heads")},
     "seq": ("model", "sequence"),
-    "vocab": ("model", "vocab"),
-    "swiglu": ("model", "swiglu"),
+    **{name: ("model", name) for name in ("vocab", "swiglu")},
     "untied": ("model", "tied_embeddings"),
     "checkpointing": ("training", "activation_checkpointing"),
     "flash_attn": ("model", "flash_attention"),
     "tp": ("training", "tensor_parallel"),
     "dp": ("training", "data_parallel"),
-    "micro_batch": ("training", "micro_batch"),
-    "global_batch": ("training", "global_batch"),
-    "subgroup_size": ("training", "subgroup_size"),
+    **{name: ("training", name) for name in ("micro_batch", "global_batch", "subgroup_size")},
     "scheduler": ("scheduler", "name"),
 }
 OPTIONAL_KEYS: dict[str, tuple[str, ...]] = {
@@ -80,13 +74,8 @@ SIMULATED_PHASES = {measured: simulated for simulated, measured in MEASURED_PHAS
 COLUMN_OF = {MEASURED_PHASES[phase]: column for column, phase in TIMES.items()}
 """Measured phase -> the column of its time."""
 MEASURED = (
-    *TIMES,
-    "iteration_ms",
-    "mem_before_forward_gib",
-    "mem_after_forward_gib",
-    "peak_after_forward_gib",
-    "mem_after_backward_gib",
-    "peak_after_backward_gib",
+    *(*TIMES, "iteration_ms", "mem_before_forward_gib", "mem_after_forward_gib", "peak_after_forward_gib"),
+    *("mem_after_backward_gib", "peak_after_backward_gib"),
 )
 """The measured columns that offsim predicts."""
 WITHOUT_GPU = "cpu-only"
@@ -132,10 +121,10 @@ def read_runs(path: str | Path, hardware: str | None = None) -> RunTable:
     `hardware` is the profile to predict with in place of those that the rows name.
     """
     path = Path(path)
-    rows = _rows(path)
+    rows = numbered_rows(path)
     line, header = next(rows, (1, []))
     columns = _columns(path, line, header)
-    runs = tuple(_run(path, line, columns, row, hardware) for line, row in rows)
+    runs = tuple(run_of(path, line, cells_in(path, line, columns, row), hardware) for line, row in rows)
     if not runs:
         raise InputError("found no rows below the columns' names, expected one per run", str(path))
     return RunTable(path, columns, runs)
@@ -144,7 +133,7 @@ def read_runs(path: str | Path, hardware: str | None = None) -> RunTable:
 def missing_columns(path: Path) -> str:
     """Why a file is no table of runs, as its first line shows; "" where it is one, be it with errors in its rows."""
     try:
-        line, header = next(_rows(path), (1, []))
+        line, header = next(numbered_rows(path), (1, []))
         _columns(path, line, header)
     except InputError as error:
         return error.problem
@@ -162,14 +151,14 @@ def in_columns(error: InputError) -> InputError:
 
 def read_rows(path: str | Path) -> Iterator[dict[str, str]]:
     """Read a CSV file (also gzipped) that comes with offsim, one mapping per row."""
-    rows = _rows(Path(path))
+    rows = numbered_rows(Path(path))
     _, header = next(rows, (1, []))
     for _, row in rows:
         yield dict(zip(header, row, strict=True))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not empty, each with the line that it begins on."""
+def numbered_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file that are not empty, each with the line that it begins on; InputError where it is none."""
     lines = _text(path).splitlines(keepends=True)
     reader = csv.reader(lines, strict=True)
     line = 1
@@ -187,9 +176,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _text(path: Path) -> str:
     with reading(path, "a CSV file") as file:
-        raw = unpacked(file).read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise InputError(f"found more than {MAX_BYTES} bytes, expected a table of runs", str(path))
+        raw = read_at_most(unpacked(file), MAX_BYTES, "a table of runs", path)
     if not raw.strip():
         raise InputError("found an empty file, expected a CSV file with the columns' names in line 1", str(path))
     try:
@@ -224,11 +211,12 @@ def _columns(path: Path, line: int, header: list[str]) -> tuple[str, ...]:
     return columns
 
 
-def _run(path: Path, line: int, columns: tuple[str, ...], row: list[str], hardware: str | None) -> MeasuredRun:
-    where = f"{path}:{line}"
+def cells_in(path: Path, line: int, columns: Sequence[str], row: list[str]) -> dict[str, str]:
+    """Column -> cell of a row; InputError where it has another number of them."""
     if len(row) != len(columns):
-        raise InputError(f"found {len(row)} cells, expected {len(columns)}, one for each column of line 1", where)
-    return run_of(path, line, dict(zip(columns, row, strict=True)), hardware)
+        problem = f"found {len(row)} cells, expected {len(columns)}, one for each column of line 1"
+        raise InputError(problem, f"{path}:{line}")
+    return dict(zip(columns, row, strict=True))
 
 
 def run_of(path: Path, line: int, cells: Mapping[str, str], hardware: str | None = None) -> MeasuredRun:
@@ -269,11 +257,7 @@ def _measured(where: str, cells: Mapping[str, str]) -> dict[str, float]:
         text = cells.get(column, "").strip()
         if not text:
             continue
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 < value < math.inf:
+        if not (value := parsed_number(text)) or not 0 < value < math.inf:
             raise _bad_cell(where, column, text, "a number above 0, or an empty cell")
         values[column] = value
     return values
@@ -283,11 +267,8 @@ def _number(text: str) -> object:
     """The number or flag that a text stands for; else the text, for the scheduler to complain about."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return int(value) if value.is_integer() else value
+    value = parsed_number(text)
+    return text if value is None else int(value) if value.is_integer() else value
 
 
 def _options(where: str, cells: Mapping[str, str], scheduler: type[TrainingSchedule]) -> Iterator[tuple[str, object]]:
@@ -321,12 +302,10 @@ def _scenario(path: Path, line: int, cells: Mapping[str, str]) -> Scenario:
     """Build and check what the configuration columns say, down to the scheduler's options and the profile."""
     where = f"{path}:{line}"
     data: dict[str, Any] = {"model": {}, "training": {}, "scheduler": {}, "folder": path.parent}
-    marks: dict[KeyPath, Mark] = {(): Mark(str(path), line, "")}
     try:
         scheduler = find_scheduler(cells["scheduler"].strip())
     except InputError as error:
         raise InputError(f"column 'scheduler': {error.problem}", where) from error.__cause__
-    mark = Mark(str(path), line, "")
     for column, key in _KEYS.items():
         text = cells.get(column, "").strip()
         value: object = text
@@ -340,14 +319,10 @@ def _scenario(path: Path, line: int, cells: Mapping[str, str]) -> Scenario:
             value = flag != (column == "untied")
         section = data if len(key) == 1 else data[key[0]]
         section[key[-1]] = value
-        marks[key] = mark
     for column, key in OPTIONAL_KEYS.items():
         if text := cells.get(column, "").strip():
             data[key[0]][key[1]] = _number(text)
-            marks[key] = mark
-    for option, found in _options(where, cells, scheduler):
-        data["scheduler"][option] = found
-        marks["scheduler", option] = mark
+    data["scheduler"] |= dict(_options(where, cells, scheduler))
     if tier := cells.get("optimizer_tier", "").strip().lower():
         if tier not in _TIERS:
             raise _bad_cell(where, "optimizer_tier", tier, f"{', '.join(_TIERS)} or an empty cell")
@@ -357,9 +332,8 @@ def _scenario(path: Path, line: int, cells: Mapping[str, str]) -> Scenario:
             ]
             first = {"tier": _TIERS[tier], "share": shares[0] if shares else 1}
             data["placement"] = {"optimizer": [first, {"tier": GPU, "share": "rest"}]}
-            marks["placement",] = mark
     data["scheduler"] = _runs_options(data) | data["scheduler"]
-    document = Document(data, marks)
+    document = Document(data, {(): Mark(str(path), line)})
     try:
         scenario = validate(document, Scenario)
         scenario._document = document

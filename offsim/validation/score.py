@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
 from offsim.validation.predictions import Prediction, Validation
 from offsim.validation.run_table import COLUMN_OF, TIMES
-
-Value = tuple[float, float]
-"""(measured, predicted)"""
 
 Group = tuple[str, ...]
 """What the runs of a group have in common: names."""
@@ -48,19 +46,6 @@ class Score:
     worst_run: str
 
 
-def _column(column: str) -> Callable[[Prediction], Value | None]:
-    def pair(prediction: Prediction) -> Value | None:
-        measured, predicted = prediction.run.measured.get(column), prediction.values.get(column)
-        return None if measured is None or predicted is None else (measured, predicted)
-
-    return pair
-
-
-def _sum(prediction: Prediction) -> Value | None:
-    measured, predicted = measured_sum(prediction), prediction.values
-    return None if measured is None or not predicted else (measured, sum(predicted[column] for column in TIMES))
-
-
 def measured_sum(prediction: Prediction) -> float | None:
     """Measured forward + backward + step in ms; None where one of them is blank."""
     values = [prediction.run.measured.get(column) for column in TIMES]
@@ -68,25 +53,25 @@ def measured_sum(prediction: Prediction) -> float | None:
     return sum(known) if len(known) == len(values) else None
 
 
-SCORED: dict[str, tuple[str, Callable[[Prediction], Value | None]]] = {
-    **{phase: ("ms", _column(column)) for phase, column in COLUMN_OF.items()},
-    "sum": ("ms", _sum),
-    "iteration": ("ms", _column("iteration_ms")),
-    "peak after backward": ("GiB", _column("peak_after_backward_gib")),
+SCORED: dict[str, tuple[str, tuple[str, ...]]] = {
+    **{phase: ("ms", (column,)) for phase, column in COLUMN_OF.items()},
+    "sum": ("ms", tuple(TIMES)),
+    "iteration": ("ms", ("iteration_ms",)),
+    "peak after backward": ("GiB", ("peak_after_backward_gib",)),
 }
-"""What is scored -> its unit, and (measured, predicted) of a run; `sum` is forward + backward + step."""
+"""What is scored -> its unit, and the columns that it is the sum of."""
 
 
 def comparisons(validation: Validation) -> list[Comparison]:
     """All values that were both measured and predicted, in order of runs and phases."""
     found = []
     for prediction in validation.predictions:
-        for phase, (unit, value) in SCORED.items():
-            pair = value(prediction)
-            if pair is not None:
-                run = prediction.run
-                name, hardware, scheduler = validation.names[run.line], run.cell("hardware"), run.cell("scheduler")
-                found.append(Comparison(run.line, name, hardware, phase, unit, *pair, scheduler))
+        run, predicted = prediction.run, prediction.values
+        name, hardware, scheduler = validation.names[run.line], run.cell("hardware"), run.cell("scheduler")
+        for phase, (unit, columns) in SCORED.items():
+            if all(column in run.measured and column in predicted for column in columns):
+                measured, ours = (sum(values[column] for column in columns) for values in (run.measured, predicted))
+                found.append(Comparison(run.line, name, hardware, phase, unit, measured, ours, scheduler))
     return found
 
 
@@ -122,10 +107,10 @@ def score(compared: Sequence[Comparison]) -> Score:
     worst = max(compared, key=lambda comparison: abs(comparison.error))
     return Score(
         n=len(sizes),
-        median=quantile(sizes, 0.5),
-        p90=quantile(sizes, 0.9),
+        median=median(sizes),
+        p90=float(np.quantile(sizes, 0.9)),
         worst=max(sizes),
-        bias=quantile([comparison.error for comparison in compared], 0.5),
+        bias=median(comparison.error for comparison in compared),
         worst_run=worst.name,
     )
 
@@ -140,8 +125,3 @@ def worst_runs(compared: Iterable[Comparison], count: int) -> list[Comparison]:
         if known is None or abs(comparison.error) > abs(known.error):
             worst[comparison.name] = comparison
     return sorted(worst.values(), key=lambda comparison: (-abs(comparison.error), comparison.name))[:count]
-
-
-def quantile(values: Iterable[float], share: float) -> float:
-    """The value below which this share of the values lies, interpolated between neighbours."""
-    return float(np.quantile(list(values), share))

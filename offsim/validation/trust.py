@@ -31,13 +31,9 @@ def _errors(hardware: str) -> tuple[Table | None, str]:
         return None, ""
     scored = scores(comparisons(Validation(table, tuple(predict(run) for run in runs))))[hardware]
     rows = [
-        (
-            Cell(phase),
-            Cell(str(scored[phase].n)),
-            *(Cell(f"{100 * size:.1f} %") for size in (scored[phase].median, scored[phase].p90, scored[phase].worst)),
-        )
-        for phase in SCORED
-        if phase in scored
+        (Cell(phase), Cell(str(one.n)), *(Cell(f"{100 * size:.1f} %") for size in (one.median, one.p90, one.worst)))
+        for phase, one in scored.items()
+        if phase in SCORED
     ]
     models, schedulers = (sorted({run.cell(column) for run in runs}) for column in ("model", "scheduler"))
     which = f"The {plural(len(runs), 'measured run')} are of {', '.join(models)} under {', '.join(schedulers)}."
@@ -47,11 +43,7 @@ def _errors(hardware: str) -> tuple[Table | None, str]:
 def _left_out(hardware: str) -> Table | None:
     """Errors on models whose runs were left out of the fit, as the fit wrote them."""
     rows = [
-        (
-            Cell(model),
-            Cell(str(scored["sum"].n)),
-            *(Cell(f"{scored[p].median:.1f} / {scored[p].p90:.1f} %") for p in LEFT_OUT),
-        )
-        for model, scored in held_out().get(hardware, {}).items()
+        (Cell(model), Cell(str(of["sum"].n)), *(Cell(f"{of[p].median:.1f} / {of[p].p90:.1f} %") for p in LEFT_OUT))
+        for model, of in held_out().get(hardware, {}).items()
     ]
     return Table(("left out", "runs", *("step" if p == "update" else p for p in LEFT_OUT)), rows) if rows else None

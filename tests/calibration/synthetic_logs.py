@@ -7,23 +7,11 @@ from collections.abc import Mapping, Sequence
 STAMP = "[2024-03-05 10:11:12,345] [INFO] "
 
 ARGUMENTS = {
-    "checkpoint_activations": True,
-    "data_parallel_size": 4,
-    "ffn_hidden_size": 13632,
-    "global_batch_size": 4,
-    "hidden_size": 5120,
-    "micro_batch_size": 1,
-    "num_attention_heads": 40,
-    "num_key_value_heads": 4,
-    "num_layers": 40,
-    "seq_length": 2048,
-    "swiglu": True,
-    "tensor_model_parallel_size": 1,
-    "untie_embeddings_and_output_weights": True,
-    "use_flash_attn": False,
-    "use_flash_attn_v2": False,
-    "world_size": 4,
-}
+    "checkpoint_activations": True, "data_parallel_size": 4, "ffn_hidden_size": 13632, "global_batch_size": 4,
+    "hidden_size": 5120, "micro_batch_size": 1, "num_attention_heads": 40, "num_key_value_heads": 4, "num_layers": 40,
+    "seq_length": 2048, "swiglu": True, "tensor_model_parallel_size": 1, "untie_embeddings_and_output_weights": True,
+    "use_flash_attn": False, "use_flash_attn_v2": False, "world_size": 4,
+}  # fmt: skip
 ZERO = (
     "stage=3 contiguous_gradients=True reduce_scatter=True reduce_bucket_size=500000000 allgather_partitions=True "
     "overlap_comm=True load_from_fp32_weights=True offload_param=None "
@@ -52,13 +40,9 @@ def megatron_arguments(arguments: Mapping[str, object] = ARGUMENTS) -> list[str]
 def deepspeed_configuration(zero: str = ZERO, batch: int = 4, steps: int = 1) -> list[str]:
     """DeepSpeed's dump, and the number of sub-groups that ZeRO prints."""
     values = {
-        "gradient_accumulation_steps": steps,
-        "train_batch_size": batch,
-        "train_micro_batch_size_per_gpu": 1,
-        "world_size": 4,
-        "zero_config": zero,
-        "zero_enabled": True,
-    }
+        "gradient_accumulation_steps": steps, "train_batch_size": batch, "train_micro_batch_size_per_gpu": 1,
+        "world_size": 4, "zero_config": zero, "zero_enabled": True,
+    }  # fmt: skip
     return [
         f"{STAMP}[config.py:988:print] DeepSpeedEngine configuration:",
         *(f"{STAMP}[config.py:992:print]   {k} {'.' * (29 - len(k))} {v}" for k, v in values.items()),

@@ -51,14 +51,9 @@ def measured(seed: int, noise: float = 0.03, outliers: float = 0.05, repetitions
     records: list[dict[str, object]] = []
 
     def add(
-        quantity: str,
-        size: int | list[int],
-        unit: str,
-        seconds: float,
-        threads: int = MEASURED_THREADS[-1],
-        condition: str = "idle",
-        clock: str = "device",
-    ) -> None:
+        quantity: str, size: int | list[int], unit: str, seconds: float,
+        threads: int = MEASURED_THREADS[-1], condition: str = "idle", clock: str = "device",
+    ) -> None:  # fmt: skip
         times = seconds * np.exp(draw.normal(0, noise, repetitions))
         times[draw.random(repetitions) < outliers] *= draw.uniform(2, 10)
         row = {"quantity": quantity, "size": size, "unit": unit, "threads": threads, "condition": condition}

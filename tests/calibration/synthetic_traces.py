@@ -41,16 +41,9 @@ class Recording:
         self.calls = 0
 
     def gpu(
-        self,
-        cat: str,
-        name: str,
-        seconds: float,
-        *,
-        at_us: float | None = None,
-        stream: int = 7,
-        undisturbed: bool = False,
-        **args: object,
-    ) -> float:
+        self, cat: str, name: str, seconds: float, *,
+        at_us: float | None = None, stream: int = 7, undisturbed: bool = False, **args: object,
+    ) -> float:  # fmt: skip
         """Add a GPU activity with its launch, and return when it began; `undisturbed` ones are not slowed."""
         took = 1e6 * seconds * np.exp(self.draw.normal(0, self.noise))
         if not undisturbed and self.draw.random() < self.slowed:
@@ -77,20 +70,9 @@ class Recording:
         place = len(self.events)
         for kernel, seconds in kernels:
             self.gpu("kernel", kernel, seconds)
+        event = {"ph": "X", "cat": "cpu_op", "name": name, "pid": 9, "tid": 10, "ts": began - 1}
         whole = {"Input Dims": dims, "Input type": types, **args}
-        self.events.insert(
-            place,
-            {
-                "ph": "X",
-                "cat": "cpu_op",
-                "name": name,
-                "pid": 9,
-                "tid": 10,
-                "ts": began - 1,
-                "dur": self.now_us - began,
-                "args": whole,
-            },
-        )
+        self.events.insert(place, {**event, "dur": self.now_us - began, "args": whole})
         self.now_us += 5
 
 
@@ -139,12 +121,9 @@ def collectives(run: Recording) -> None:
                 sent = rounds * elements * 2 * 3 / 4
                 wait = run.draw.uniform(0, 3) if run.draw.random() < 0.3 else 0
                 args = {
-                    "Collective name": name,
-                    "In msg nelems": elements // (4 // rounds if rounds == 1 else 1),
-                    "Out msg nelems": elements,
-                    "Group size": 4,
-                    "dtype": "BFloat16",
-                }
+                    "Collective name": name, "In msg nelems": elements // (4 if rounds == 1 else 1),
+                    "Out msg nelems": elements, "Group size": 4, "dtype": "BFloat16",
+                }  # fmt: skip
                 seconds = (1 + wait) * (rounds * 2e-5 + sent / 2e11)
                 run.gpu("kernel", "ncclDevKernel", seconds, **args, **{"Process Group Ranks": "[0, 1, 2, 3]"})
                 run.gpu("kernel", "ncclDevKernel", seconds / 9, **args, **{"Process Group Ranks": "[0, 2, 4, 6]"})

@@ -57,7 +57,3 @@ def test_exact_times_have_exact_constants() -> None:
     found = fit_seconds(lambda v: v[0] + SIZES / v[1], [1e-6, 1e10], times)
     assert [interval.value for interval in found] == pytest.approx([1e-5, 5e10], rel=1e-5)
     assert max(interval.spread for interval in found) < 1.0001
-
-
-def test_the_same_times_give_the_same_intervals() -> None:
-    assert copies(1e-5, 5e10, 3, 0.03) == copies(1e-5, 5e10, 3, 0.03)

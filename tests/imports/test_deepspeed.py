@@ -94,13 +94,9 @@ def test_defaults_are_deepspeeds() -> None:
 
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 64), st.sampled_from([..., None, "auto"]))
 def test_any_two_batch_sizes_determine_the_third(micro: int, steps: int, gpus: int, absent: Any) -> None:
-    sizes = {
-        "train_batch_size": micro * steps * gpus,
-        "train_micro_batch_size_per_gpu": micro,
-        "gradient_accumulation_steps": steps,
-    }
-    for left_out in (None, *sizes):
-        config = changed(DS_CONFIG, **(sizes | ({left_out: absent} if left_out else {})))
+    sizes = (micro * steps * gpus, micro, steps)
+    for left_out in (None, 0, 1, 2):
+        config = batches(*(absent if place == left_out else size for place, size in enumerate(sizes)))
         training = read(config, gpus=gpus).data["training"]
         assert (training["micro_batch"], training["global_batch"]) == (micro, micro * steps * gpus)
 
@@ -143,12 +139,13 @@ def test_batch_sizes_that_contradict(train: Any, micro: Any, steps: Any, message
 # ZeRO stages and offload
 
 OFFLOAD = "zero_optimization__offload_optimizer__"
+SUPER = {"device": "cpu", "super_offload": True}
 EVERY_KEY = {
     "zero_optimization": {
-        **{key: only.value for key, only in keys.ONLY_ZERO.items()},
-        **{key: modelled.value for key, modelled in keys.MODELLED_ZERO.items()},
-        **{key: modelled.value for key, modelled in keys.MODELLED_STAGE_3.items()},
-        **{key: modelled.value for key, modelled in keys.MODELLED_STAGES_1_2.items()},
+        **{key: value for key, (value, _) in keys.ONLY_ZERO.items()},
+        **{key: value for key, (value, _) in keys.MODELLED_ZERO.items()},
+        **{key: value for key, (value, _) in keys.MODELLED_STAGE_3.items()},
+        **{key: value for key, (value, _) in keys.MODELLED_STAGES_1_2.items()},
         **dict.fromkeys(keys.IGNORED_ZERO),
         **{"sub_group_size": 1e8, "reduce_bucket_size": 5e8, "cpu_offload": False, "cpu_offload_param": False},
         "offload_optimizer": {"super_offload": False, "ratio": 1, "pin_memory": True, "nvme_path": "/nvme"}
@@ -157,7 +154,7 @@ EVERY_KEY = {
         "offload_param": {"nvme_path": "/nvme", "pin_memory": True, "buffer_count": 6}
         | {"buffer_size": 2e8, "max_in_cpu": 0},
     },
-    "aio": {key: modelled.value or 1 for key, modelled in keys.MODELLED_AIO.items() if modelled.value is None}
+    "aio": {key: 1 for key, (value, _) in keys.MODELLED_AIO.items() if value is None}
     | {"single_submit": False, "overlap_events": True, "use_gds": True},
 }
 
@@ -211,11 +208,7 @@ def test_stage_and_devices_choose_scheduler_and_placement(
     [
         ("cpu", "cpu", {"cpu_ratio": 1.0, "gradient_flush": "asynchronous", **OVERLAPS}),
         ("nvme", "none", {"pipeline_read": True, "pipeline_write": True, "buffer_count": 12, **OVERLAPS}),
-        (
-            "none",
-            "nvme",
-            {"parameter_buffer_count": 6, "parameter_buffer_size": 200_000_000, "max_in_cpu": 0, **OVERLAPS},
-        ),
+        ("none", "nvme", {"parameter_buffer_count": 6, "parameter_buffer_size": 2e8, "max_in_cpu": 0, **OVERLAPS}),
     ],
 )
 def test_options_of_offload(optimizer: str, parameters: str, expected: dict[str, Any]) -> None:
@@ -296,16 +289,13 @@ def test_the_account_says_that_stage_2_has_no_nvme() -> None:
     assert became == "scheduler.name zero2_offload (DeepSpeed treats nvme as cpu in stages 1 and 2)"
 
 
-def test_overlap_is_off_by_default_below_stage_3() -> None:
+def test_overlap_is_off_by_default_below_stage_3_and_can_be_off_in_it() -> None:
     draft = read(changed(offloading(2, "cpu", "none"), zero_optimization__overlap_comm=...))
     assert "zero_optimization.overlap_comm" in [entry.key for entry in draft.assumed]
     assert draft.data["scheduler"]["overlap_comm"] is False
-
-
-@pytest.mark.parametrize("optimizer", ["cpu", "nvme"])
-def test_overlap_can_be_off_in_stage_3_where_something_is_offloaded(optimizer: str) -> None:
-    config = changed(offloading(3, optimizer, "none"), zero_optimization__overlap_comm=False)
-    assert read(config).data["scheduler"]["overlap_comm"] is False
+    for optimizer in ("cpu", "nvme"):
+        config = changed(offloading(3, optimizer, "none"), zero_optimization__overlap_comm=False)
+        assert read(config).data["scheduler"]["overlap_comm"] is False
 
 
 @pytest.mark.parametrize("offload", [{"pin_memory": True}, None, ...])
@@ -324,13 +314,10 @@ def test_no_section_of_zero_is_stage_0() -> None:
     assert (draft.data["training"]["zero_stage"], draft.data["scheduler"]) == (0, {"name": "no_offload"})
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "scheduler"),
-    [("cpu_offload", "offload_optimizer", "zero3_offload"), ("cpu_offload_param", "offload_param", "zero3_offload")],
-)
-def test_the_old_keys_for_offload(old: str, new: str, scheduler: str) -> None:
+@pytest.mark.parametrize(("new", "old"), keys.OFFLOADED.values())
+def test_the_old_keys_for_offload(new: str, old: str) -> None:
     config = changed(DS_CONFIG, **{f"zero_optimization__{new}": ..., f"zero_optimization__{old}": True})
-    assert read(config).data["scheduler"]["name"] == scheduler
+    assert read(config).data["scheduler"]["name"] == "zero3_offload"
     with pytest.raises(InputError, match=rf"zero_optimization.{old}: found true, expected {new} alone"):
         read(changed(config, **{f"zero_optimization__{new}": {"device": "cpu"}}))
 
@@ -345,62 +332,47 @@ def test_automatic_sizes_are_hugging_faces() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"zero_optimization__stage": 4}, "zero_optimization.stage: found 4, expected 0, 1, 2 or 3"),
-        ({"zero_optimization__stage": "auto"}, "zero_optimization.stage: found 'auto', expected 0, 1, 2 or 3"),
-        ({"zero_optimization__stage": 0}, "zero_optimization.offload_optimizer.device: found 'cpu', expected none, or"),
-        ({"zero_optimization__stage": 2}, "zero_optimization.offload_optimizer.ratio: found 0.8, expected 1: a part"),
-        ({"aio": {"queue_dept": 8}}, "unknown key 'queue_dept' in aio; did you mean 'queue_depth'?"),
+        ({"stage": 4}, "stage: found 4, expected 0, 1, 2 or 3"),
+        ({"stage": "auto"}, "stage: found 'auto', expected 0, 1, 2 or 3"),
+        ({"stage": 0}, "offload_optimizer.device: found 'cpu', expected none, or"),
+        ({"stage": 2}, "offload_optimizer.ratio: found 0.8, expected 1: a part"),
+        ({"offload_optimizer__device": "nvme"}, "offload_optimizer.ratio: found 0.8, expected 1: a part"),
+        ({"offload_optimizer__device": "nvm"}, "offload_optimizer.device: found 'nvm', .*; did you mean 'nvme'?"),
+        (
+            {"offload_optimizer": SUPER | {"device": "nvme"}},
+            "offload_optimizer.super_offload: .* expected false, or zero",
+        ),
+        (
+            {"offload_optimizer": SUPER, "zenflow": {}},
+            "offload_optimizer.super_offload: .* expected false, as zenflow is",
+        ),
+        ({"offload_param__device": "gpu"}, "offload_param.device: found 'gpu', expected .*; did you mean 'none'"),
+        ({"zenflow": {}}, "offload_optimizer.ratio: found 0.8, expected 1: a part"),
+        ({"zenflow": {}, "offload_optimizer__device": "none"}, "zenflow: .*, expected no such section, or zero_opt"),
+        ({"zenflow__offload": True, "offload_optimizer__ratio": 1}, "zenflow.offload: found true, expected false: m"),
+        ({"overlap_comm": False, "offload_optimizer": ...}, "overlap_comm: found false, expected true: gradients red"),
+    ],
+)
+def test_what_is_refused_of_zero(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^zero_optimization.{message.replace('?', '[?]')}"):
+        read(changed(DS_CONFIG, **{f"zero_optimization__{key}": value for key, value in changes.items()}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
         ({"zero_optimization": True}, "zero_optimization: found true, expected a section of keys"),
         (
             {"zero_optimization__sub_group_sise": 1e8},
-            "unknown key 'sub_group_sise' in zero_optimization; did you mean 'sub_group_size'?",
-        ),
-        ({"xyzzy": 8}, "unknown key 'xyzzy'; offsim knows no such key"),
-        (
-            {"zero_optimization__offload_optimizer__device": "nvme"},
-            "zero_optimization.offload_optimizer.ratio: found 0.8, expected 1: a part of the optimizer on the GPU",
-        ),
-        (
-            {"zero_optimization__offload_optimizer__device": "nvm"},
-            "zero_optimization.offload_optimizer.device: found 'nvm', expected one of none, cpu, nvme; did you mean "
-            "'nvme'?",
-        ),
-        (
-            {f"{OFFLOAD}super_offload": True, f"{OFFLOAD}device": "nvme", f"{OFFLOAD}ratio": 1},
-            "zero_optimization.offload_optimizer.super_offload: found true, expected false, or zero_optimization.offl",
-        ),
-        (
-            {f"{OFFLOAD}super_offload": True, "zero_optimization__zenflow": {}},
-            "zero_optimization.offload_optimizer.super_offload: found true, expected false, as zenflow is on",
-        ),
-        (
-            {"zero_optimization__offload_param__device": "gpu"},
-            "zero_optimization.offload_param.device: found 'gpu', expected one of none, cpu, nvme; did you mean 'none",
+            "unknown key .* in zero_optimization; did you mean 'sub_group_size",
         ),
         (
             {"zero_optimization__offload_param__ratio": 1},
-            "unknown key 'ratio' in zero_optimization.offload_param; offsim knows no such key",
+            "unknown key 'ratio' in zero_optimization.offload_param; offsim",
         ),
-        (
-            {"zero_optimization__zenflow": {}},
-            "zero_optimization.offload_optimizer.ratio: found 0.8, expected 1: a part",
-        ),
-        (
-            {"zero_optimization__zenflow": {}, f"{OFFLOAD}device": "none"},
-            "zero_optimization.zenflow: found a section of keys, expected no such section, or zero_optimization.",
-        ),
-        (
-            {"zero_optimization__zenflow": {"topk_ratoi": 0.1}, f"{OFFLOAD}ratio": 1},
-            "unknown key 'topk_ratoi' in zero_optimization.zenflow; did you mean 'topk_ratio'?",
-        ),
-        (
-            {"zero_optimization__zenflow": {"offload": True}, f"{OFFLOAD}ratio": 1},
-            "zero_optimization.zenflow.offload: found true, expected false: m and v of selected columns",
-        ),
-        (
-            {"zero_optimization__overlap_comm": False, "zero_optimization__offload_optimizer": ...},
-            "zero_optimization.overlap_comm: found false, expected true: gradients reduced on the compute stream",
-        ),
+        ({"zero_optimization__zenflow": {"topk_ratoi": 0.1}, f"{OFFLOAD}ratio": 1}, "unknown .* mean 'topk_ratio'?"),
+        ({"aio": {"queue_dept": 8}}, "unknown key 'queue_dept' in aio; did you mean 'queue_depth'?"),
+        ({"xyzzy": 8}, "unknown key 'xyzzy'; offsim knows no such key"),
         ({"bf16__enabled": False}, "neither bf16.enabled nor fp16.enabled is true: fp32 training cannot be simulated"),
         ({"fp16": {"enabled": True}}, "fp16.enabled: found true, expected false, as bf16 is enabled"),
         ({"bf16__bf16_master_weights_and_grads": True}, "bf16.bf16_master_weights_and_grads: optimizer states of 16 b"),
@@ -408,10 +380,7 @@ def test_automatic_sizes_are_hugging_faces() -> None:
         ({"optimizer__params__torch_adam": True}, "optimizer.params.torch_adam: found true, expected false"),
         ({"communication_data_type": "fp32"}, "communication_data_type: found 'fp32', expected bf16"),
         ({"data_types": {"grad_accum_dtype": "fp32"}}, "data_types.grad_accum_dtype: found 'fp32', expected bf16"),
-        (
-            {"activation_checkpointing__cpu_checkpointing": "yes"},
-            "activation_checkpointing.cpu_checkpointing: found 'yes', expected true or false",
-        ),
+        ({"activation_checkpointing__cpu_checkpointing": "yes"}, "activation_.*: found 'yes', expected true or false"),
         ({"pipeline": {"stages": 2}}, "pipeline: pipeline parallelism cannot be simulated"),
         ({"tensor_parallel": {"autotp_size": 2}}, "tensor_parallel: autotp_size 2 cannot be simulated"),
         ({"data_efficiency": {"data_routing": {"enabled": True}}}, "data_efficiency: a sequence length that changes"),
@@ -442,7 +411,7 @@ def test_what_is_switched_off_is_ignored(key: str) -> None:
 
 @pytest.mark.parametrize("key", keys.ONLY)
 def test_defaults_written_out_change_nothing(key: str) -> None:
-    assert read(changed(DS_CONFIG, **{key: keys.ONLY[key].value})).data == read(DS_CONFIG).data
+    assert read(changed(DS_CONFIG, **{key: keys.ONLY[key][0]})).data == read(DS_CONFIG).data
 
 
 # The way back
@@ -489,11 +458,7 @@ class WithKeys(NoOffload):
 
     @classmethod
     def deepspeed_keys(cls, options: ScheduleOptions) -> dict[str, object]:
-        return {
-            "zero_optimization.offload_param.device": "nvme",
-            "zero_optimization.offload_param.buffer_count": 6,
-            "aio.queue_depth": 32,
-        }
+        return {"zero_optimization.offload_param.device": "nvme", "aio.queue_depth": 32}
 
     @classmethod
     def deepspeed_notes(cls, options: ScheduleOptions) -> tuple[str, ...]:
@@ -508,19 +473,14 @@ class WithoutKeys(NoOffload):
         return None
 
 
+NEAREST = {"offload_optimizer": {"device": "cpu", "pin_memory": True}}
+
+
 @pytest.mark.parametrize(
     ("scheduler", "offload", "note"),
     [
-        (
-            WithKeys,
-            {"offload_param": {"device": "nvme", "buffer_count": 6, "nvme_path": "/local_nvme"}},
-            "a note of its own",
-        ),
-        (
-            WithoutKeys,
-            {"offload_optimizer": {"device": "cpu", "pin_memory": True}},
-            "DeepSpeed does not have without_keys",
-        ),
+        (WithKeys, {"offload_param": {"device": "nvme", "nvme_path": "/local_nvme"}}, "a note of its own"),
+        (WithoutKeys, NEAREST, "DeepSpeed does not have without_keys"),
     ],
 )
 def test_a_scheduler_says_its_own_keys(
@@ -590,13 +550,12 @@ def test_the_first_scheduler_of_a_device_gets_its_options(monkeypatch: pytest.Mo
 # From files to a scenario and back
 
 
-@pytest.mark.parametrize(("stage", "optimizer", "parameters", "scheduler", "placement"), PLACES)
+@pytest.mark.parametrize(("stage", "optimizer", "parameters"), [place[:3] for place in PLACES])
 def test_any_offload_is_simulated_and_said_in_the_same_keys(
-    tmp_path: Path, stage: int, optimizer: str, parameters: str, scheduler: str, placement: dict[str, str]
+    tmp_path: Path, stage: int, optimizer: str, parameters: str
 ) -> None:
-    model = changed(LLAMA_2_7B, num_hidden_layers=2)
-    deepspeed, architecture = write(tmp_path, offloading(stage, optimizer, parameters), model)
-    made = import_scenario(deepspeed, architecture, "jlse-4xh100-nvme")
+    paths = write(tmp_path, offloading(stage, optimizer, parameters), changed(LLAMA_2_7B, num_hidden_layers=2))
+    made = import_scenario(*paths, "jlse-4xh100-nvme")
     assert simulate(made.scenario).iteration_s > 0
     back = read(recommendation(made.scenario).keys)
     assert back.data["scheduler"] == made.draft.data["scheduler"]
@@ -615,15 +574,8 @@ ACTIVATIONS: list[tuple[dict[str, Any], bool, str]] = [
 
 @pytest.mark.parametrize(("activations", "said", "note"), ACTIVATIONS)
 def test_placement_of_activations_in_deepspeeds_words(activations: dict[str, Any], said: bool, note: str) -> None:
-    scenario = load_scenario(
-        {
-            "hardware": "gh200",
-            "model": MODEL,
-            "training": {"global_batch": 1},
-            "placement": {"activations": activations},
-            "scheduler": {"name": "zero3_offload"},
-        }
-    )
+    choice = {"placement": {"activations": activations}, "scheduler": {"name": "zero3_offload"}}
+    scenario = load_scenario({"hardware": "gh200", "model": MODEL, "training": {"global_batch": 1}, **choice})
     keys = recommendation(scenario)
     assert ("activation_checkpointing" in keys.keys) == said
     assert any(note in text for text in keys.notes)

@@ -36,14 +36,8 @@ def test_the_simulated_model_has_nearly_as_many(name: str) -> None:
     modelled = Workload(Model(**draft.data["model"]), Training(global_batch=1)).parameters
     # Heads and embeddings of another width are not modelled: 4 % of Gemma-7B, 7 % of OPT-350M.
     wide = {"Gemma-7B": 0.05, "OPT-350M": 0.08, "Gemma-2-2B": 0.02}
-    assert modelled == pytest.approx(published, rel=wide.get(name, 0.01))
-
-
-def test_without_biases_the_simulated_model_is_the_published_one() -> None:
-    for name in ("Llama-2-7B", "Llama-3-8B", "Mistral-7B", "Phi-3-mini", "Gemma-2B"):
-        config, published = PUBLISHED[name]
-        draft, _ = read(config)
-        assert Workload(Model(**draft.data["model"]), Training(global_batch=1)).parameters == published
+    exact = ("Llama-2-7B", "Llama-3-8B", "Mistral-7B", "Phi-3-mini", "Gemma-2B")  # without biases
+    assert modelled == pytest.approx(published, rel=0 if name in exact else wide.get(name, 0.01))
 
 
 @pytest.mark.parametrize(
@@ -109,10 +103,7 @@ def test_attention(name: str, fused: bool) -> None:
         ({"hidden_size": 0}, "hidden_size: found 0, expected at least 1"),
         ({"hidden_size": 10**16}, "hidden_size: found 10000000000000000, expected at most 1e\\+15"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings: found 'yes', expected true or false"),
-        (
-            {"num_key_value_heads": ..., "num_key_value_head": 8},
-            "unknown key 'num_key_value_head'; did you mean 'num_key_value_heads'?",
-        ),
+        ({"num_key_value_heads": ..., "num_key_value_head": 8}, "unknown key .*; did you mean 'num_key_value_heads'?"),
         ({"num_local_experts": 8}, "num_local_experts: mixtures of experts cannot be simulated"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder: found true, expected false"),
         ({"text_config": {"hidden_size": 1}}, "text_config: .* but what is in it, as a file of its own"),

@@ -19,6 +19,7 @@ from offsim.inputs.errors import InputError
 from offsim.inputs.fields import Section
 from offsim.inputs.validate import validate
 from offsim.validation.run_table import SHIPPED_RUNS
+from tests.conftest import Complaint
 
 ROOT = Path(package[0]).parent
 SCENARIO = """\
@@ -50,27 +51,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(SCENARIO)
     return tmp_path
-
-
-Complaint = Callable[..., str]
-
-
-@pytest.fixture
-def complaint(capsys: pytest.CaptureFixture[str]) -> Complaint:
-    """Run a command that must fail with one message and write nothing; return the message."""
-
-    def complaint(*arguments: str) -> str:
-        before = files()
-        status = main(arguments)
-        printed = capsys.readouterr()
-        assert status == 2
-        assert printed.out == ""
-        assert printed.err.count("\n") == 1
-        assert printed.err.startswith("Error: ")
-        assert files() == before
-        return printed.err.removeprefix("Error: ").removesuffix("\n")
-
-    return complaint
 
 
 def files() -> dict[str, bytes]:

@@ -39,12 +39,8 @@ def copies(events: pd.DataFrame) -> dict[tuple[str, str], tuple[int, int, float]
     rows = events[events["kind"] == "memcpy"]
     found = {}
     for (direction, memory), group in rows.groupby(["direction", "memory"], observed=True):
-        seconds = float((group["end_s"] - group["start_s"]).sum())
-        found[str(direction), str(memory)] = (
-            len(group),
-            int(group["bytes"].sum()),
-            group["bytes"].sum() / seconds / 1e9,
-        )
+        moved, seconds = int(group["bytes"].sum()), float((group["end_s"] - group["start_s"]).sum())
+        found[str(direction), str(memory)] = (len(group), moved, moved / seconds / 1e9)
     return found
 
 
@@ -292,61 +288,38 @@ def test_memory_is_bounded_by_the_events_and_not_by_the_text(tmp_path: Path, mon
     assert len(read_trace(path).events) == 1000
 
 
-# File -> direction and memory -> copies, MB, GB/s, as the folder's own description has them; the first is the kernels.
-RECORDED = {
-    "fuser_h200_report1.sqlite.gz": (18, {("H2D", "pageable"): (2, 394, 18.45)}),
-    "hta_a100-40g_fusedadam_control.json.gz": (
-        8568,
-        {("H2D", "pinned"): (150, 424, 8.37), ("D2H", "pageable"): (60, 0.101, 0.94)},
+# File -> kernels, and direction and memory -> copies, MB, GB/s, as the folder's own description has them.
+PINNED, PAGEABLE, OUT_PINNED, OUT = ("H2D", "pinned"), ("H2D", "pageable"), ("D2H", "pinned"), ("D2H", "pageable")
+RECORDED: dict[str, tuple[int, dict[tuple[str, str], tuple[int, float, float]]]] = {
+    "fuser_h200_report1.sqlite": (18, {PAGEABLE: (2, 394, 18.45)}),
+    "hta_a100-40g_fusedadam_control.json": (8568, {PINNED: (150, 424, 8.37), OUT: (60, 0.101, 0.94)}),
+    "hta_a100-80g_fusedadam_rank0.json": (
+        6080, {PINNED: (35, 254, 12.03), PAGEABLE: (45, 0.00672, 0.08), OUT: (30, 0.0086, 0.11)},
     ),
-    "hta_a100-80g_fusedadam_rank0.json.gz": (
-        6080,
-        {
-            ("H2D", "pinned"): (35, 254, 12.03),
-            ("H2D", "pageable"): (45, 0.00672, 0.08),
-            ("D2H", "pageable"): (30, 0.0086, 0.11),
-        },
+    "hta_a100_alexnet_pageable_h2d.json": (79, {PAGEABLE: (16, 244, 4.4)}),
+    "hta_a100_event_sync_multi_stream.json": (3, {}),
+    "hta_a100_nccl_args.json": (2700, {}),
+    "hta_cpu_only_fusedadam.json": (0, {}),
+    "hta_mi250_toy_train.json": (14, {}),
+    "hta_sampled_rank-0.json": (
+        1154, {PAGEABLE: (16, 0.0164, 0.25), PINNED: (8, 4.85, 5.97), OUT: (8, 0.00611, 0.38)},
     ),
-    "hta_a100_alexnet_pageable_h2d.json.gz": (79, {("H2D", "pageable"): (16, 244, 4.4)}),
-    "hta_a100_event_sync_multi_stream.json.gz": (3, {}),
-    "hta_a100_nccl_args.json.gz": (2700, {}),
-    "hta_cpu_only_fusedadam.json.gz": (0, {}),
-    "hta_mi250_toy_train.json.gz": (14, {}),
-    "hta_sampled_rank-0.json.gz": (
-        1154,
-        {
-            ("H2D", "pageable"): (16, 0.0164, 0.25),
-            ("H2D", "pinned"): (8, 4.85, 5.97),
-            ("D2H", "pageable"): (8, 0.00611, 0.38),
-        },
+    "hta_tiny_base.json": (6, {PINNED: (5, 7.79, 6.35)}),
+    "kineto_v100_resnet50_nw0.json": (8772, {PAGEABLE: (12, 116, 11.11)}),
+    "mordred_rtx6000_pageable_both_ways.sqlite": (12, {PAGEABLE: (164, 537, 5.32), OUT: (24, 739, 2.58)}),
+    "nsysai_h100x2_pinned_h2d_offload.sqlite": (
+        3442, {PINNED: (446, 5.1e4, 27.67), PAGEABLE: (4, 0.00314, 0.93), OUT_PINNED: (4, 1.8e-5, 0.0)},
     ),
-    "hta_tiny_base.json.gz": (6, {("H2D", "pinned"): (5, 7.79, 6.35)}),
-    "kineto_v100_resnet50_nw0.json.gz": (8772, {("H2D", "pageable"): (12, 116, 11.11)}),
-    "mordred_rtx6000_pageable_both_ways.sqlite.gz": (
-        12,
-        {("H2D", "pageable"): (164, 537, 5.32), ("D2H", "pageable"): (24, 739, 2.58)},
-    ),
-    "nsysai_h100x2_pinned_h2d_offload.sqlite.gz": (
-        3442,
-        {
-            ("H2D", "pinned"): (446, 5.1e4, 27.67),
-            ("H2D", "pageable"): (4, 0.00314, 0.93),
-            ("D2H", "pinned"): (4, 1.8e-5, 0.0),
-        },
-    ),
-    "tracelens_h100_owlv2.json.gz": (
-        4330,
-        {("H2D", "pageable"): (25, 30.9, 18.61), ("D2H", "pageable"): (55, 146, 11.35)},
-    ),
-    "tracelens_h100_qwen0.5b_prefill.json.gz": (1465, {("D2H", "pinned"): (1, 1e-6, 0.0)}),
-    "tracelens_mi300x_owlv2.json.gz": (4255, {("H2D", ""): (25, 30.9, 29.73), ("D2H", ""): (55, 146, 43.89)}),
-}
+    "tracelens_h100_owlv2.json": (4330, {PAGEABLE: (25, 30.9, 18.61), OUT: (55, 146, 11.35)}),
+    "tracelens_h100_qwen0.5b_prefill.json": (1465, {OUT_PINNED: (1, 1e-6, 0.0)}),
+    "tracelens_mi300x_owlv2.json": (4255, {("H2D", ""): (25, 30.9, 29.73), ("D2H", ""): (55, 146, 43.89)}),
+}  # fmt: skip
 
 
 @needs_real_traces
 @pytest.mark.parametrize("name", RECORDED)
 def test_recorded_traces(name: str) -> None:
-    events = read_trace(REAL / name).events
+    events = read_trace(REAL / f"{name}.gz").events
     kernels, expected = RECORDED[name]
     assert (events["kind"] == "kernel").sum() == kernels
     found = copies(events)

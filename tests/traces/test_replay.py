@@ -39,7 +39,6 @@ def scaled_us(trace: Trace, **scales: float) -> float:
     found = replay(trace, scales)
     assert found.error == pytest.approx(0, abs=1e-9)
     assert found.busy_error == pytest.approx(0, abs=1e-9)
-    assert found.scaled is not None
     return round(found.scaled.makespan_s * 1e6, 3)
 
 
@@ -108,12 +107,9 @@ def test_a_full_launch_queue_holds_the_host(tmp_path: Path) -> None:
     # The next launch has room when the fiftieth kernel is over.
     events += [call("cudaLaunchKernel", 2000, 3020, 1000), on_gpu("kernel", "other", 100_010, 100, 1000)]
     events += [call("cudaMemcpy", 10_000, 10, 2000), on_gpu("gpu_memcpy", "DtoD", 100_110, 5, 2000, 7)]
-    host = "thread 10"
-    trace = trace_of(tmp_path, events)
-    found = replay(trace, {"gemm": 2})
-    assert found.scaled is not None
+    found = replay(trace_of(tmp_path, events), {"gemm": 2})
     assert found.error == pytest.approx(0, abs=1e-9)
-    assert found.replayed.busy_s[host] - found.scaled.busy_s[host] == pytest.approx(2500e-6, rel=0.01)
+    assert found.replayed.busy_s["thread 10"] - found.scaled.busy_s["thread 10"] == pytest.approx(2500e-6, rel=0.01)
 
 
 def test_a_thread_that_waits_for_another_one(tmp_path: Path) -> None:
@@ -126,12 +122,6 @@ def test_a_thread_that_waits_for_another_one(tmp_path: Path) -> None:
     # A thread that goes on long after the other one ended was not waiting for it.
     events[-1]["ts"] = 9000
     assert scaled_us(trace_of(tmp_path, events), cpu_adam=2) == pytest.approx(9500, abs=0.01)
-
-
-def test_an_optimizer_that_launches_kernels_is_no_cpu_adam(tmp_path: Path) -> None:
-    events = offloaded_step()
-    next(event for event in events if event["name"] == "DeepSpeedCPUAdam")["dur"] = 500  # over the launch of GPU Adam
-    assert scaled_us(trace_of(tmp_path, events), cpu_adam=100) == pytest.approx(1130, abs=0.01)
 
 
 def test_steps_are_behind_what_they_wait_for(tmp_path: Path) -> None:
@@ -155,7 +145,6 @@ def test_clocks_that_differ_move_the_replay_by_no_more(tmp_path: Path) -> None:
 def test_profiles_set_the_rates_of_copies(tmp_path: Path) -> None:
     profile = load_profile("jlse-4xh100")
     found = replay(trace_of(tmp_path, offloaded_step()), profile=profile)
-    assert found.scaled is not None
     moved = 200e-6 - 5e6 / profile.link.h2d_bytes_per_s + 98e-6 - 2e6 / profile.link.d2h_bytes_per_s
     assert found.replayed.makespan_s - found.scaled.makespan_s == pytest.approx(moved)
 
@@ -169,18 +158,6 @@ def test_exports_of_nsight_and_several_ranks(tmp_path: Path) -> None:
     found = replay(two)
     assert set(found.original.busy_s) >= {"rank 0, GPU 0 stream 7", "rank 1, GPU 1 stream 7"}
     assert found.error == pytest.approx(0, abs=1e-9)
-
-
-def test_what_offsim_simulates_can_be_read_and_replayed(tmp_path: Path) -> None:
-    result = simulate("zero3_3b_rtx4090")
-    result.to_perfetto(tmp_path / "run.json.gz")
-    trace = read_trace(tmp_path / "run.json.gz")
-    moved = result.timeline.groupby("activity")["bytes"].sum()
-    copies = trace.events[trace.events["direction"] == "H2D"]
-    assert copies["bytes"].sum() == pytest.approx(moved["h2d"], rel=1e-6)
-    found = replay(trace)
-    assert abs(found.error) < 0.02
-    assert found.busy_error < 0.02
 
 
 RATES = {
@@ -200,6 +177,9 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_a_run_is_replayed_to_rounding(exported: tuple[str, Trace]) -> None:
+    moved = simulate(exported[0]).timeline.groupby("activity")["bytes"].sum()
+    copied = exported[1].events.groupby("direction", observed=True)["bytes"].sum()
+    assert copied["H2D"] == pytest.approx(moved["h2d"], rel=1e-6)
     found = replay(exported[1])
     assert found.original.makespan_s == pytest.approx(simulate(exported[0]).iteration_s, rel=1e-12)
     assert abs(found.error) < 1e-6
@@ -214,7 +194,6 @@ def test_a_scaled_run_is_what_a_simulation_at_that_rate_is(
     """Links are shared, so that less is gained than by shorter copies. What reaches in from before stays as it was."""
     scenario, trace = exported
     found = replay(trace, {name: factor}).scaled
-    assert found is not None
     expected = simulate(scenario, [f"hardware_changes.{rate}=x{factor}" for rate in RATES[name]]).iteration_s
     # Half as fast CPU Adam: the last uploads reach further into the next forward, which the trace has as it was.
     rel = 0.07 if (scenario, name, factor) == ("dos_20b_4xh100", "cpu_adam", 0.5) else 0.011
@@ -238,7 +217,6 @@ def test_copies_that_come_to_overlap_share_their_link(tmp_path: Path) -> None:
         on_gpu("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", 30, 100, 3, 20, bytes=10**7),
     ]
     found = replay(trace_of(tmp_path, events), {"gemm": 100})
-    assert found.scaled is not None
     assert found.error == pytest.approx(0, abs=1e-9)
     # At 20 us the first begins, alone for 10 us; then they share until it has moved all, and the other one's rest.
     assert found.scaled.makespan_s == pytest.approx(220e-6, rel=0.01)
@@ -259,8 +237,8 @@ def test_copies_without_bytes_are_said_to_be_as_recorded(tmp_path: Path) -> None
         ({"after": [10**8]}, "expected activities before it"),
         ({"uses": {"a moon": 1.0}}, "found resources or servers that otherData.replay lacks"),
         ({"holds": [77]}, "found resources or servers that otherData.replay lacks"),
-        ({"after": "all"}, "args.after: input should be a valid list"),
-        ({"alone (us)": -1}, "args.alone (us): input should be greater than or equal to 0"),
+        ({"after": "all"}, "args.after: found 'all', expected a list"),
+        ({"alone (us)": -1}, "args.alone (us): found -1, expected at least 0"),
     ],
     ids=str,
 )
@@ -283,23 +261,15 @@ def test_a_damaged_graph_is_named(tmp_path: Path, changed: Json, problem: str) -
         ("gem=2", "unknown 'gem'; did you mean 'gemm'?"),
         ("h2d=2,h2d=3", "found h2d twice, expected it once"),
         ("h2d=nan", "h2d: found 'nan', expected a factor from 1e-6 to 1e6"),
+        ("h2d=fast", "h2d: found 'fast', expected a factor from 1e-6 to 1e6"),
+        ("h2d=1e9", "h2d: found '1e9', expected a factor from 1e-6 to 1e6"),
     ],
 )
 def test_wrong_scales_are_named(text: str, problem: str) -> None:
+    assert parse_scales(", ".join(f"{name} = 2" for name in SCALES)) == dict.fromkeys(SCALES, 2.0)
     with pytest.raises(InputError) as caught:
         parse_scales(text)
     assert str(caught.value) == f"--scale '{text}': {problem}"
-
-
-@pytest.mark.parametrize("text", ["", "h2d", "h2d=fast", "h2d=-1", "h2d=1e9"])
-def test_other_wrong_scales_are_refused(text: str) -> None:
-    with pytest.raises(InputError):
-        parse_scales(text)
-
-
-def test_every_scale_is_read() -> None:
-    text = ", ".join(f"{name} = 2" for name in SCALES)
-    assert parse_scales(text) == dict.fromkeys(SCALES, 2.0)
 
 
 def test_a_trace_with_nothing_to_replay(tmp_path: Path) -> None:
@@ -351,6 +321,5 @@ def test_faster_copies_shorten_a_recorded_run_that_they_fill() -> None:
     # One stream holds copies and kernels, 93 % of it H2D copies: what is left at twice the rate is half of these.
     trace = read_trace(REAL / "nsysai_h100x2_pinned_h2d_offload.sqlite.gz")
     found = replay(trace, {"h2d": 2})
-    assert found.scaled is not None
     copying = 1.8416 / 2
     assert found.scaled.makespan_s == pytest.approx(found.original.makespan_s - copying / 2, rel=0.02)

@@ -114,7 +114,6 @@ def test_predicted_payload_is_what_the_counters_read(compared):
 
 def test_memory_is_taken_as_it_was(compared):
     for one in compared:
-        assert one.memory_correlation is not None
         assert one.memory_correlation > (0.5 if one.series.cells["scheduler"] == "deep_optimizer_states" else 0.9)
         assert all(level > 0 for level in one.memory_levels.values())
 

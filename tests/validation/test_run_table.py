@@ -1,5 +1,4 @@
 import gzip
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,8 @@ from offsim.programs.transformer import Workload
 from offsim.schedulers import scenario_scheduler
 from offsim.validation import run_table
 from offsim.validation.run_table import REQUIRED, RunTable, read_rows, read_runs
+
+DOS = {"scheduler": "deep_optimizer_states", "update_stride": "3"}
 
 
 def problem_of(path: Path) -> str:
@@ -43,14 +44,12 @@ def test_a_row_is_a_scenario(make_table):
     ("build", "transfers"), [("A", "one_stream"), ("B", "three_streams"), ("C", "three_streams"), ("a", "one_stream")]
 )
 def test_the_build_of_deep_optimizer_states_says_how_it_transfers(make_table, build, transfers):
-    row = {"scheduler": "deep_optimizer_states", "update_stride": "3", "dos_build": build}
-    run = read_runs(make_table(row)).runs[0]
+    run = read_runs(make_table(DOS | {"dos_build": build})).runs[0]
     assert run.scenario.scheduler.options == {"cpu_ratio": 1, "update_stride": 3, "transfers": transfers}
 
 
 def test_without_a_build_deep_optimizer_states_is_the_released_one(make_table):
-    row = {"scheduler": "deep_optimizer_states", "update_stride": "3.0"}
-    _, options = scenario_scheduler(read_runs(make_table(row)).runs[0].scenario)
+    _, options = scenario_scheduler(read_runs(make_table(DOS | {"update_stride": "3.0"})).runs[0].scenario)
     assert options.model_dump() == {"cpu_ratio": 1.0, "update_stride": 3, "transfers": "three_streams"}
 
 
@@ -68,15 +67,8 @@ def test_optional_columns_may_be_missing(make_table):
 
 
 def test_numbers_and_flags_are_read_as_spreadsheets_and_libraries_write_them(make_table):
-    row = {
-        "subgroup_size": "1e6",
-        "dp": "4.0",
-        "swiglu": "FALSE",
-        "untied": "0",
-        "checkpointing": "1",
-        "hidden": " 512 ",
-    }
-    scenario = read_runs(make_table(row)).runs[0].scenario
+    row = {"subgroup_size": "1e6", "dp": "4.0", "swiglu": "FALSE", "untied": "0", "checkpointing": "1"}
+    scenario = read_runs(make_table({**row, "hidden": " 512 "})).runs[0].scenario
     assert (scenario.training.subgroup_size, scenario.training.data_parallel, scenario.model.hidden) == (10**6, 4, 512)
     assert not scenario.model.swiglu
     assert scenario.model.tied_embeddings
@@ -119,38 +111,17 @@ def test_a_misspelt_column_is_found(make_table):
         ({"swiglu": ""}, "column 'swiglu': found nothing, expected true or false"),
         ({"heads": "7"}, "column 'heads': found '7', expected a divisor of column 'hidden' (512)"),
         ({"tp": "3"}, "column 'tp': found '3', expected a divisor of column 'heads' (8)"),
-        (
-            {"global_batch": "9"},
-            "column 'global_batch': found '9', expected a multiple of micro_batch x data_parallel (2 x 4)",
-        ),
+        ({"global_batch": "9"}, "column 'global_batch': found '9', expected a multiple of micro_batch x data_par"),
         ({"cpu_ratio": "1.5"}, "column 'cpu_ratio': found 1.5, expected at most 1"),
         ({"cpu_ratio": "all"}, "column 'cpu_ratio': found 'all', expected a number"),
         ({"cpu_ratio": "nan"}, "column 'cpu_ratio': found nan, expected a finite number"),
         ({"cpu_ratio": ""}, "column 'cpu_ratio': found nothing, expected a number (zero3_offload needs it)"),
-        (
-            {"hardware": "polaris-4xa10"},
-            "column 'hardware': unknown hardware profile 'polaris-4xa10'; did you mean 'polaris-4xa100'?",
-        ),
-        (
-            {"hardware": "./mine.yaml"},
-            re.compile(r"column 'hardware': no hardware profile at .*mine\.yaml or mine\.yaml"),
-        ),
-        (
-            {"scheduler": "zero3_ofload"},
-            "column 'scheduler': unknown scheduler 'zero3_ofload'; did you mean 'zero3_offload'?",
-        ),
-        (
-            {"scheduler": "deep_optimizer_states"},
-            "column 'update_stride': found nothing, expected a number (deep_optimizer_states needs it)",
-        ),
-        (
-            {"scheduler": "deep_optimizer_states", "update_stride": "1"},
-            "column 'update_stride': found 1, expected at least 2",
-        ),
-        (
-            {"scheduler": "deep_optimizer_states", "update_stride": "2", "dos_build": "D"},
-            "column 'dos_build': found 'D', expected A, B, C or an empty cell",
-        ),
+        ({"hardware": "polaris-4xa10"}, "column 'hardware': unknown hardware profile 'polaris-4xa10'; did you mean"),
+        ({"hardware": "./mine.yaml"}, "column 'hardware': no hardware profile at "),
+        ({"scheduler": "zero3_ofload"}, "column 'scheduler': unknown scheduler 'zero3_ofload'; did you mean 'zero3_o"),
+        (DOS | {"update_stride": ""}, "column 'update_stride': found nothing, expected a number (deep_optimizer_st"),
+        (DOS | {"update_stride": "1"}, "column 'update_stride': found 1, expected at least 2"),
+        (DOS | {"dos_build": "D"}, "column 'dos_build': found 'D', expected A, B, C or an empty cell"),
         ({"fwd_ms": "fast"}, "column 'fwd_ms': found 'fast', expected a number above 0, or an empty cell"),
         ({"bwd_ms": "-1"}, "column 'bwd_ms': found '-1', expected a number above 0, or an empty cell"),
         ({"step_ms": "nan"}, "column 'step_ms': found 'nan', expected a number above 0, or an empty cell"),
@@ -159,10 +130,7 @@ def test_a_misspelt_column_is_found(make_table):
     ],
 )
 def test_a_bad_cell_is_named_with_its_line_and_column(make_table, cells, problem):
-    found = problem_of(make_table({}, {}, cells))
-    assert found.startswith("runs.csv:4: ")
-    message = found.removeprefix("runs.csv:4: ")
-    assert problem.fullmatch(message) if isinstance(problem, re.Pattern) else problem == message
+    assert problem_of(make_table({}, {}, cells)).startswith(f"runs.csv:4: {problem}")
 
 
 @pytest.mark.parametrize(
@@ -180,16 +148,13 @@ def test_a_bad_cell_is_named_with_its_line_and_column(make_table, cells, problem
         (b"fits,model\n", ":1: found a column 'fits', which is a name of the results; expected another one"),
         (b'hardware,"model\n', ":1: not valid CSV: unexpected end of data"),
         (",".join(REQUIRED).encode() + b"\n", ": found no rows below the columns' names, expected one per run"),
-        (
-            ",".join(REQUIRED).encode() + b"\n\n1,2\n",
-            f":3: found 2 cells, expected {len(REQUIRED)}, one for each column of line 1",
-        ),
+        (",".join(REQUIRED).encode() + b"\n\n1,2\n", f":3: found 2 cells, expected {len(REQUIRED)}, one for each"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused(tmp_path, content, problem):
     path = tmp_path / "runs.csv"
     path.write_bytes(content)
-    assert problem_of(path) == f"runs.csv{problem}"
+    assert problem_of(path).startswith(f"runs.csv{problem}")
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):

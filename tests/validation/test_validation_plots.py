@@ -1,7 +1,6 @@
 from io import BytesIO
 
 import pytest
-from matplotlib.figure import Figure
 
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import median_iteration, plot_iteration
@@ -10,26 +9,7 @@ from offsim.validation.series import SeriesComparison, compare_series, read_seri
 from offsim.views.figure import save_picture
 
 
-def overlaps(figure: Figure) -> list[tuple[str, str]]:
-    """Texts of the figure that lie on one another."""
-    figure.canvas.draw()
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    texts = [
-        text
-        for axes in figure.axes
-        for text in (*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label)
-        if text.get_text()
-    ]
-    boxes = [text.get_window_extent(renderer) for text in texts]
-    return [
-        (texts[i].get_text(), texts[j].get_text())
-        for i in range(len(texts))
-        for j in range(i)
-        if boxes[i].overlaps(boxes[j])
-    ]
-
-
-def test_a_panel_per_phase_with_all_runs(validation):
+def test_a_panel_per_phase_with_all_runs(validation, overlaps):
     compared = comparisons(validation)
     picture = plot_scatter(compared)
     assert [axes.get_title(loc="left") for axes in picture.axes] == list(SCORED)
@@ -82,7 +62,7 @@ def test_the_median_iteration_is_shown(one):
     assert median_iteration(one).time_s[-1] == lengths[1]
 
 
-def test_measured_is_above_predicted_on_one_axis(one, shipped, tmp_path):
+def test_measured_is_above_predicted_on_one_axis(one, shipped, tmp_path, overlaps):
     picture = plot_iteration(one, run_of(one.series, shipped.runs))
     assert len(picture.axes) == 4
     assert len({axes.get_xlim() for axes in picture.axes}) == 1

@@ -1,6 +1,5 @@
 import csv
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -13,7 +12,6 @@ TOO_BIG = {
     "layers": "40", "hidden": "5120", "ffn_hidden": "13824", "heads": "40", "seq": "2048", "vocab": "50304",
     "micro_batch": "64", "global_batch": "256",
 }  # fmt: skip
-DOS = {"scheduler": "deep_optimizer_states", "update_stride": "2"}
 
 
 def test_the_document_has_the_rows_as_given(validation):
@@ -30,13 +28,10 @@ def test_the_document_has_the_rows_as_given(validation):
         assert all(value > 0 for value in predicted.values())
 
 
-def test_the_document_is_plain_json(validation):
+def test_the_summary(validation):
     document = to_json(validation)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
-
-
-def test_the_summary(validation):
-    summary = to_json(validation)["summary"]
+    summary = document["summary"]
     assert summary["runs"] == 80
     assert summary["do_not_fit"] == []
     assert sorted(summary["errors"]) == ["jlse-4xh100", "polaris-4xa100", "polaris-4xa100-numa-bound"]
@@ -97,14 +92,9 @@ def test_the_text(validation):
 def test_the_text_says_where_a_wrong_choice_is_predicted(make_table):
     rows = [{"step_ms": "1000000"}, {"scheduler": "zero3_offload_async_grads", "step_ms": "2000000"}]
     validation = validate_runs(read_runs(make_table(*rows)))
-    assert (
-        "  polaris-4xa100 made-up tiny dp4 tp1 ratio 1 global batch 8: zero3_offload is best, "
-        "zero3_offload_async_grads is predicted, +100.0 %"
-    ) in format_validation(validation)
-    assert (
-        "\n  polaris-4xa100 made-up tiny dp4 tp1 ratio 1 global batch 8: zero3"
-        in make_report(validation, {"scatter": "a", "timeline": "b"})[0]
-    )
+    line = "\n  polaris-4xa100 made-up tiny dp4 tp1 ratio 1 global batch 8: zero3_offload is best, zero3_offload_async"
+    assert f"{line}_grads is predicted, +100.0 %" in format_validation(validation)
+    assert line in make_report(validation, {"scatter": "a", "timeline": "b"})[0]
     (wrong,) = to_json(validation)["summary"]["best_scheduler"]["disagree"]
     assert wrong["loss_percent"] == pytest.approx(100, rel=1e-3)
 
@@ -115,10 +105,3 @@ def test_the_text_says_where_a_wrong_choice_is_predicted(make_table):
 )
 def test_signed_percent(fraction, digits, text):
     assert signed_percent(fraction, digits) == text
-
-
-def test_predictions_do_not_depend_on_the_other_rows(make_table):
-    both = validate_runs(read_runs(make_table({}, DOS)))
-    alone = validate_runs(read_runs(make_table(DOS)))
-    assert both.predictions[1].values == alone.predictions[0].values
-    assert replace(both, predictions=both.predictions[:1]).predictions[0].fits

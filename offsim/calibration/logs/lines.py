@@ -60,32 +60,12 @@ class Whole:
 Fact = Setting | Sample | Moment | MemoryReport | Whole
 
 _ARGUMENTS = (
-    "num_layers",
-    "hidden_size",
-    "ffn_hidden_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "num_query_groups",
-    "group_query_attention",
-    "seq_length",
-    "padded_vocab_size",
-    "swiglu",
-    "untie_embeddings_and_output_weights",
-    "checkpoint_activations",
-    "recompute_granularity",
-    "use_flash_attn",
-    "use_flash_attn_v1",
-    "use_flash_attn_v2",
-    "use_flash_attn_triton",
-    "use_flash_attn_builder",
-    "tensor_model_parallel_size",
-    "data_parallel_size",
-    "micro_batch_size",
-    "global_batch_size",
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "gradient_accumulation_steps",
-    "zero_config",
+    *("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_key_value_heads", "num_query_groups"),
+    *("group_query_attention", "seq_length", "padded_vocab_size", "swiglu", "untie_embeddings_and_output_weights"),
+    *("checkpoint_activations", "recompute_granularity", "use_flash_attn", "use_flash_attn_v1", "use_flash_attn_v2"),
+    *("use_flash_attn_triton", "use_flash_attn_builder", "tensor_model_parallel_size", "data_parallel_size"),
+    *("micro_batch_size", "global_batch_size", "train_batch_size", "train_micro_batch_size_per_gpu"),
+    *("gradient_accumulation_steps", "zero_config"),
 )
 """Settings that Megatron's dump of arguments and DeepSpeed's of its configuration may have."""
 
@@ -130,29 +110,14 @@ _TRAINER_NAMES = {
 """What the Trainer calls settings as it begins -> the names of `_ARGUMENTS`."""
 _VOCABULARY = re.compile(rf"padded vocab \(size: \d+\) with \d+ dummy tokens \(new size: {_WHOLE}\)")
 
-
-_WORDS = (
-    *(b"time (ms) |", b"elapsed time per iteration", b"MA ", b"memory (MB) |", b"see_memory_usage]", b"train_runtime"),
-    *(b"efore ", b"fter ", b"_size", b"num_", b"seq_length", b"swiglu", b"untie_", b"checkpoint_activations"),
-    *(b"recompute_", b"use_flash_attn", b"group_query", b"gradient_accumulation_steps", b"zero_config"),
-    *(b"number of parameters", b"padded vocab", b" batch size ", b"Accumulation steps", b"optimization steps"),
-    b"trainable parameters",
+WORDS = (
+    *("time (ms) |", "elapsed time per iteration", "MA ", "memory (MB) |", "see_memory_usage]", "train_runtime"),
+    *("efore ", "fter ", "_size", "num_", "seq_length", "swiglu", "untie_", "checkpoint_activations"),
+    *("recompute_", "use_flash_attn", "group_query", "gradient_accumulation_steps", "zero_config"),
+    *("number of parameters", "padded vocab", " batch size ", "Accumulation steps", "optimization steps"),
+    "trainable parameters",
 )
-"""Every line that says something has one of these."""
-
-
-def lines_with_facts(text: bytes) -> Iterator[bytes]:
-    """The lines that may say something, in order: most say nothing, and are not looked at one by one."""
-    starts: set[int] = set()
-    for word in _WORDS:
-        at = text.find(word)
-        while at >= 0:
-            starts.add(text.rfind(b"\n", 0, at) + 1)
-            end = text.find(b"\n", at)
-            at = text.find(word, end) if end >= 0 else -1
-    for start in sorted(starts):
-        end = text.find(b"\n", start)
-        yield text[start : end if end >= 0 else len(text)]
+"""Every line that says something has one of these; most lines of a log have none."""
 
 
 def facts(line: str) -> Iterator[Fact]:

@@ -19,6 +19,7 @@ from offsim.calibration.logs.lines import MemoryReport, Moment, Sample, Setting,
 from offsim.calibration.logs.log_file import log_lines
 from offsim.calibration.logs.trainer_state import is_trainer_state, state_facts
 from offsim.inputs.errors import InputError, suggestion
+from offsim.inputs.fields import parsed_number
 from offsim.inputs.files import atomic_write
 from offsim.schedulers.registry import known_options
 from offsim.validation.names import short
@@ -125,17 +126,10 @@ def fill(rows: Sequence[dict[str, str]], assignments: Sequence[str]) -> None:
             raise InputError(f"unknown column '{column}'{suggestion(column, known)}", where)
         if not value.isprintable():
             raise InputError(f"found {value!r}, expected text of one line", where)
-        if column.endswith(("_ms", "_gib", "_cv")) and not _is_positive(value):
+        if column.endswith(("_ms", "_gib", "_cv")) and not 0 < (parsed_number(value) or 0) < math.inf:
             raise InputError(f"found {value!r}, expected a number above 0", where)
         for row in rows:
             row[column] = value
-
-
-def _is_positive(text: str) -> bool:
-    try:
-        return 0 < float(text) < math.inf
-    except ValueError:
-        return False
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, str]]) -> None:

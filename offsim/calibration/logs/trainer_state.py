@@ -9,7 +9,7 @@ from typing import Any
 
 from offsim.calibration.logs.lines import Fact, Sample, Setting, Whole
 from offsim.inputs.errors import InputError
-from offsim.inputs.reading import reading, unpacked
+from offsim.inputs.reading import read_at_most, reading, unpacked
 
 MAX_BYTES = 64_000_000
 RUNTIME, RATE = "train_runtime", "train_steps_per_second"
@@ -29,9 +29,7 @@ def state_facts(path: Path) -> Iterator[Fact]:
     import orjson
 
     with reading(path, "a trainer_state.json") as file:
-        text = unpacked(file).read(MAX_BYTES + 1)
-    if len(text) > MAX_BYTES:
-        raise InputError(f"found more than {MAX_BYTES:,} bytes, expected a trainer_state.json", str(path))
+        text = read_at_most(unpacked(file), MAX_BYTES, "a trainer_state.json", path)
     try:
         state = orjson.loads(text)
     except orjson.JSONDecodeError as error:

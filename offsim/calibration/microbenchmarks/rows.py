@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from offsim.inputs.document import Document, Mark
 from offsim.inputs.errors import Expected, InputError
 from offsim.inputs.fields import Number, Section
-from offsim.inputs.reading import reading
+from offsim.inputs.reading import read_at_most, reading
 from offsim.inputs.validate import validate
 
 FILE_NAME = "microbenchmarks.jsonl"
@@ -100,9 +100,7 @@ def read_microbenchmarks(path: str | Path) -> list[Timed]:
     if path.is_dir():
         path = path / FILE_NAME
     with reading(path, "the microbenchmarks of a harness") as file:
-        raw = file.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise InputError(f"found more than {MAX_BYTES} bytes, expected microbenchmarks", str(path))
+        raw = read_at_most(file, MAX_BYTES, "microbenchmarks", path)
     lines = [(number, line) for number, line in enumerate(raw.splitlines(), 1) if line.strip()]
     if not lines:
         raise InputError("found an empty file, expected a JSON object a line", str(path))

@@ -18,16 +18,13 @@ _WAITS_FOR_EVENT = re.compile(r"streamwaitevent", re.IGNORECASE)
 
 def stream_steps(process: Process, blocked_until: Mapping[int, float]) -> Iterator[Step]:
     """The steps of all streams. Copies of `blocked_until` (row -> time) are two: a thread waited for the first."""
-    asked_at = np.array([process.start[call] for call in process.calls.index if _asks_to_wait(process, call)])
+    asking = [call for call in process.calls.index if _WAITS_FOR_EVENT.search(process.names[call])]
+    asked_at = process.start[asking]
     for stream in process.streams:
         waits = _described_waits(process, stream)
         waits = _likely_waits(process, stream, asked_at, waits) | waits
         for i, row in enumerate(stream.rows.tolist()):
             yield from _activity(process, stream, i, waits.get(i, []), blocked_until.get(row))
-
-
-def _asks_to_wait(process: Process, call: int) -> bool:
-    return bool(_WAITS_FOR_EVENT.search(process.names[call]))
 
 
 def _activity(process: Process, stream: GpuStream, i: int, waits: Awaited, split: float | None) -> Iterator[Step]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from offsim.engine import Engine, Operation, Resource, Stream
 from offsim.inputs.errors import InputError, suggestion
+from offsim.inputs.fields import parsed_number
 from offsim.platform.hardware import HardwareProfile
 from offsim.traces.events import Trace
 from offsim.traces.graph import Graph
@@ -195,10 +196,7 @@ def parse_scales(text: str) -> dict[str, float]:
             raise InputError(f"unknown '{name}'{suggestion(name, SCALES)}", where)
         if name in scales:
             raise InputError(f"found {name} twice, expected it once", where)
-        try:
-            scales[name] = float(value)
-        except ValueError:
-            scales[name] = 0.0
+        scales[name] = parsed_number(value) or 0.0
         if not 1e-6 <= scales[name] <= 1e6:
             raise InputError(f"{name}: found '{value}', expected a factor from 1e-6 to 1e6", where)
     return scales

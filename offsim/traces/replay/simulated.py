@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from offsim.engine import Engine, Operation, Rendezvous, Resource, Server, Stream
+from offsim.traces.classes import COLLECTIVES
 from offsim.traces.graph import Activity, Graph
 
-COLLECTIVES = ("all_gather", "reduce_scatter", "all_reduce")
 KINDS = {
     "compute": "other",
     "d2d": "elementwise",

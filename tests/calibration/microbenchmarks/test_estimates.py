@@ -53,15 +53,11 @@ def both_ways(*copies: tuple[float, float]) -> list[dict[str, Any]]:
 
 
 class TestLink:
-    def test_one_size_has_no_latency(self, tmp_path: Path) -> None:
-        found = estimates(write(tmp_path / "m.jsonl", *both_ways((1e9, 0.02))))
-        assert list(found) == ["link.h2d_bytes_per_s", "link.d2h_bytes_per_s"]
-        assert found["link.h2d_bytes_per_s"].interval.value == pytest.approx(5e10, rel=0.01)
-
-    def test_large_copies_do_not_tell_a_latency(self, tmp_path: Path) -> None:
-        copies = [(size, size / 5e10 * wobble) for size, wobble in ((1e9, 1.0), (2e9, 1.01), (4e9, 0.99))]
+    @pytest.mark.parametrize("copies", [[(1e9, 0.02)], [(1e9, 0.02), (2e9, 0.0404), (4e9, 0.0792)]])
+    def test_large_copies_do_not_tell_a_latency(self, tmp_path: Path, copies: list[tuple[float, float]]) -> None:
         found = estimates(write(tmp_path / "m.jsonl", *both_ways(*copies)))
         assert list(found) == ["link.h2d_bytes_per_s", "link.d2h_bytes_per_s"]
+        assert found["link.h2d_bytes_per_s"].interval.value == pytest.approx(5e10, rel=0.01)
 
     def test_duplex_counts_both_directions(self, tmp_path: Path) -> None:
         found = estimates(write(tmp_path / "m.jsonl", copy(1e9, 0.02, "duplex_pinned")))
@@ -182,11 +178,8 @@ def test_a_machine_without_gpu_says_nothing_of_one(tmp_path: Path) -> None:
 def test_a_real_machine_without_gpu() -> None:
     """Rates are those of 1e8 elements with both threads; 1e6 run up to five times as fast, from cache."""
     found = estimates(REAL, 2)
-    medians = {
-        case.quantity: case.amount / case.median
-        for case in read_microbenchmarks(REAL)
-        if (case.amount, case.threads) == (1e8, 2)
-    }
+    cases = [case for case in read_microbenchmarks(REAL) if (case.amount, case.threads) == (1e8, 2)]
+    medians = {case.quantity: case.amount / case.median for case in cases}
     expected = {
         "host.adam_params_per_s": medians["cpu_adam"],
         "host.scale_params_per_s": medians["cpu_scale"],

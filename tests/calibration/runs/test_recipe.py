@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from offsim.calibration.profile_text import ProfileValue, parsed, put, text_of
 from offsim.calibration.robust import Interval
-from offsim.calibration.runs.fit import STANDARD_ERRORS, Point, intervals, predict, residuals
+from offsim.calibration.runs.fit import STANDARD_ERRORS, Point, intervals, residuals
 from offsim.calibration.runs.plausible import check, value_of
 from offsim.calibration.runs.recipe_file import RecipeFile, read_recipe
 from offsim.calibration.runs.refit import Refit, outputs, profile_text, write_refits
@@ -23,9 +24,8 @@ from offsim.inputs.packaged import packaged_folder
 from offsim.platform.profiles import available_profiles, load_profile
 from offsim.programs.rank import ADAM_TRAFFIC, SCALE_TRAFFIC
 from offsim.results.simulate import simulate
-from offsim.validation import predictions
-from offsim.validation.run_table import TIMES, read_runs
 from tests.calibration.synthetic_runs import BASE, LIKE_THEM, SCENARIO, runs_table
+from tests.conftest import Complaint
 
 RECIPES = packaged_folder("hardware_profiles") / "recipes"
 
@@ -101,8 +101,6 @@ def test_known_constants_are_found_and_written_beside_the_comments(
     for section, fields in TRUTH.items():
         for field, truth in fields.items():
             known = profile.provenance[f"{section}.{field}"]
-            assert known.low is not None
-            assert known.high is not None
             assert known.low <= truth <= known.high
             assert known.source == "fitted"
     assert profile.host.module_launch_s == pytest.approx(TRUTH["host"]["module_launch_s"], rel=0.02)
@@ -132,8 +130,7 @@ def test_known_constants_are_found_and_written_beside_the_comments(
 def test_the_folder_of_the_profiles_may_be_written_to_and_keeps_what_others_left_there(
     ours: Path, tmp_path: Path
 ) -> None:
-    for path in ours.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(ours, tmp_path, dirs_exist_ok=True)
     (tmp_path / "held_out.json").write_text('{"other": {}}')
     for start in (6e-3, 5e-3):  # what is written is read again
         file = read_recipe(tmp_path / "ours.yaml")
@@ -156,15 +153,11 @@ def test_inherited_constants_stay_inherited_wherever_the_profiles_go(ours: Path,
     files = {name: tmp_path / f"{name}.yaml" for name in ("own", "bound")}
     profiles = {name: load_profile(path) for name, path in files.items()}
     constants = [
-        type(constant)(
-            constant.name,
-            constant.start,
-            constant.spread,
-            tuple((name, field, factor) for name in files for _, field, factor in constant.targets),
-        )
-        for constant in file.recipe.constants
+        replace(one, targets=tuple((name, field, factor) for name in files for _, field, factor in one.targets))
+        for one in file.recipe.constants
     ]
-    both = RecipeFile(type(file.recipe)("both", tuple(files), tuple(constants)), profiles, files, file.data, {}, {})
+    recipe = replace(file.recipe, name="both", profiles=tuple(files), constants=tuple(constants))
+    both = replace(file, recipe=recipe, profiles=profiles, files=files, groups={}, further={})
     found = {constant.name: Interval(constant.start, 0.9 * constant.start, 2e10) for constant in constants}
     away = tmp_path / "away"
     away.mkdir()
@@ -212,12 +205,6 @@ def test_what_runs_determine_adds_up(file: RecipeFile) -> None:
     assert information([*file.data, *file.data]) == pytest.approx(2 * information(file.data))
 
 
-def test_the_fit_predicts_what_is_validated(ours: Path) -> None:
-    run = read_runs(ours / "runs.csv").runs[0]
-    validated = predictions.predict(run).values
-    assert predict(run, load_profile(ours / "own.yaml")) == pytest.approx([validated[name] / 1e3 for name in TIMES])
-
-
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_can_be_carried_out(path: Path) -> None:
     file = read_recipe(path)
@@ -233,9 +220,6 @@ def test_shipped_recipes_can_be_carried_out(path: Path) -> None:
             known = profile.provenance[field]
             value = value_of(profile, field)
             assert known.source == "fitted"
-            assert known.low is not None
-            assert known.high is not None
-            assert value is not None
             assert known.low < value < known.high
 
 
@@ -295,15 +279,10 @@ BAD = [
         "leave_out: scheduler",
         "leave_out: scheduler\nleave_out_too: {far: {nodes: none}}",
         5,
-        "leave_out_too.far: found a section of keys, expected cells of some of the runs, but not of all",
+        "leave_out_too.far: found",
     ),
     ("leave_out: scheduler\n", "", 1, "missing key 'leave_out' (the column whose values are left out one by one)"),
-    (
-        "host.module_launch_s",
-        "host.module_launchs",
-        6,
-        "unknown value 'host.module_launchs' of a profile; did you",
-    ),
+    ("host.module_launch_s", "host.module_launchs", 6, "unknown value 'host.module_launchs' of a profile; did you"),
     ("host.module_launch_s", "host.cores", 6, "unknown value 'host.cores' of a profile; "),
     ("host.scale_params_per_s: 3.5", "host.scale: 3.5", 7, "unknown value 'host.scale' of a profile; "),
     ("host.scale_params_per_s: 3.5", "host.scale_params_per_s: x", 7, "found 'x', expected a number"),
@@ -314,18 +293,13 @@ BAD = [
     ("spread: 0.5", "most: 3e-3, spread: 0.5", 6, "constants.0.most: found 3e-3, expected at least the start (0.004)"),
     ("profiles: [own]", "profiles: [owl]", 6, "unknown profile 'owl' of the recipe; did you mean 'own'?"),
     ("link.pageable_d2h_bytes_per_s", "host.scale_params_per_s", 8, "found host.scale_params_per_s of own again; the"),
-    (
-        "  - {field: host.module_launch_s",
-        "  - 3\n  - {field: host.module_launch_s",
-        6,
-        "constants.0: found 3, expected",
-    ),
+    ("constants:\n", "constants:\n  - 3\n", 6, "constants.0: found 3, expected"),
 ]
 
 
 @pytest.mark.parametrize(("old", "new", "line", "problem"), BAD, ids=[f"{new[:30]}" for _, new, _, _ in BAD])
 def test_a_bad_recipe_is_one_message_with_its_line(
-    ours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, line: int, problem: str
+    ours: Path, tmp_path: Path, complaint: Complaint, old: str, new: str, line: int, problem: str
 ) -> None:
     assert old in RECIPE
     (tmp_path / "own.yaml").write_text(OWN)
@@ -334,26 +308,18 @@ def test_a_bad_recipe_is_one_message_with_its_line(
     (tmp_path / "runs.csv").write_text("\n".join([*rows, rows[1].replace("own.yaml", BASE), ""]))
     recipe = tmp_path / "ours.yaml"
     recipe.write_text(RECIPE.replace(old, new, 1))
-    assert main(["calibrate", str(recipe), "--out", str(tmp_path / "out")]) == 2
-    message = capsys.readouterr().err
-    assert message.startswith(f"Error: {recipe}:{line}: {problem}" if "found '" not in problem else f"Error: {recipe}:")
+    message = complaint("calibrate", recipe, "--out", tmp_path / "out")
+    assert message.startswith(f"{recipe}:{line}: {problem}" if "found '" not in problem else f"{recipe}:")
     assert problem in message
-    assert message.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
+    ("arguments", "told"),
     [
-        (
-            ["ours.yaml", "runs.csv", "--out", "x"],
-            "runs.csv: found measurements together with a recipe, expected recipes alone",
-        ),
+        (["ours.yaml", "runs.csv", "--out", "x"], "runs.csv: found measurements together with a recipe, expected"),
         (["ours.yaml", "--out", "x", "--base", BASE], f"--base: found {BASE}, expected no such option with a recipe"),
-        (
-            ["ours.yaml", "--out", "x", "--set", "host.cores=8"],
-            "--set: found host.cores=8, expected no such option with",
-        ),
+        (["ours.yaml", "--out", "x", "--set", "host.cores=8"], "--set: found host.cores=8, expected no such option"),
         (["ours.yaml", "--out", "x", "--holdout", "0"], "--holdout: found 0.0, expected no such option with a recipe"),
         (["ours.yaml", "--out", "x.yaml"], "--out 'x.yaml': found a file's name, expected a folder for the profiles"),
         (["ours.yaml", "--out", "runs.csv"], "--out 'runs.csv': found a file's name, expected a folder for the"),
@@ -364,20 +330,11 @@ def test_a_bad_recipe_is_one_message_with_its_line(
     ],
 )
 def test_what_a_recipe_cannot_be_asked_for(
-    ours: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    problem: str,
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complaint: Complaint, arguments: list[str], told: str
 ) -> None:
-    for path in ours.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(ours, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     Path("bad").mkdir()
     Path("bad/held_out.json").write_text("{")
-    assert main(["calibrate", *arguments]) == 2
-    message = capsys.readouterr().err
-    assert message.startswith(f"Error: {problem}")
-    assert message.count("\n") == 1
+    assert complaint("calibrate", *arguments).startswith(told)
     assert not Path("x").exists()
