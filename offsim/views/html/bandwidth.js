@@ -4,7 +4,7 @@ const STRIP = 28;
 const SPACE = 6;
 
 function addBandwidth(host, figure) {
-  const data = figure.bandwidth.map((link) => ({ ...readLink(link), colours: [link.colour, link.colour] }));
+  const data = figure.bandwidth.map((link) => ({ ...link, colours: [link.colour, link.colour] }));
   const label = `Bandwidth over time, ${figure.label}: ${data.map((link) => link.name).join(", ")}`;
   return addPlot(host, label, (STRIP + SPACE) * data.length, {
     data,

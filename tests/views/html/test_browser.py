@@ -74,7 +74,8 @@ def activity(chrome: Chrome, name: str, stream: str) -> tuple[int, int]:
             const row = data.streams.indexOf(arguments[1]);
             const is = (k) => data.names[data.name[k]] === arguments[0] && data.row[k] === row;
             const i = [...Array(data.count).keys()].find(is);
-            offsim.view.set(data.start[i] - 3 * data.took[i], data.end[i] + 3 * data.took[i]);
+            const took = data.end[i] - data.start[i];
+            offsim.view.set(data.start[i] - 3 * took, data.end[i] + 3 * took);
             const x = plot.x((data.start[i] + data.end[i]) / 2);
             return [x - plot.width / 2, plot.tops[row] + 7 - plot.height / 2].map(Math.round);
             """,
@@ -321,7 +322,7 @@ def test_totals_are_those_of_the_stretch_that_is_shown(one: Chrome, result: Resu
         assert count == str(len(mine))
         assert moved == format_bytes(mine["moved"].sum())
     # The critical path is as long as the stretch.
-    path = sum(one.execute_script("const p = offsim.plots[0]; return [...p.data.onPath]"))
+    path = sum(one.execute_script("const p = offsim.plots[0]; return [...p.data.on_path]"))
     assert path <= 1e9 * result.iteration_s * (1 + 1e-6)
 
 
