@@ -49,10 +49,7 @@ function drawBandwidth(context, plot, figure) {
     context.strokeStyle = theme.muted;
     context.lineWidth = 1;
     context.setLineDash([4, 3]);
-    context.beginPath();
-    context.moveTo(plot.left, bottom - STRIP + 1.5);
-    context.lineTo(right, bottom - STRIP + 1.5);
-    context.stroke();
+    drawLine(context, [plot.left, bottom - STRIP + 1.5], [right, bottom - STRIP + 1.5]);
     context.setLineDash([]);
     context.fillStyle = theme.plot;
     context.fillRect(plot.left, bottom, plot.inner, SPACE + 2);
