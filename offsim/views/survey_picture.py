@@ -41,7 +41,7 @@ def plot_survey(survey: Survey, *, title: str | None = None) -> Picture:
     rows = [(entry, entry.result) for entry in (*survey.fitting, *survey.too_large) if entry.result is not None]
     if not rows:
         raise ValueError("nothing to draw: no schedule can run the scenario")
-    peaks = [{peak.tier: peak for peak in peaks_by_tier(result)} for _, result in rows]
+    peaks = [peaks_by_tier(result) for _, result in rows]
     tiers = list(dict.fromkeys(tier for row in peaks for tier in row))
     phases = list(dict.fromkeys(phase for entry, result in rows if entry.fits for phase in result.durations))
     colours = _colours(phases)

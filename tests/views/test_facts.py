@@ -84,10 +84,9 @@ def test_equal_tiers_are_told_together_and_the_fullest_stands_for_unequal_ones(p
     gpu, host = plain.peaks
     fuller = Peak("GPU 1", "gpu", gpu.bytes + GIB, gpu.capacity_bytes, gpu.time_s, gpu.occupants)
     unequal = changed(plain, peaks=[gpu, fuller, host, NVME])
-    assert [(peak.tier, peak.name) for peak in peaks_by_tier(unequal)] == [
-        ("GPU", "GPU 1, the fullest"), ("host memory", "host memory"), ("nvme", "nvme"),
-    ]  # fmt: skip
-    assert [peak.name for peak in peaks_by_tier(plain)] == ["each GPU", "host memory"]
+    names = {tier: peak.name for tier, peak in peaks_by_tier(unequal).items()}
+    assert names == {"GPU": "GPU 1, the fullest", "host memory": "host memory", "nvme": "nvme"}
+    assert [peak.name for peak in peaks_by_tier(plain).values()] == ["each GPU", "host memory"]
     assert [peak.tier for peak in tiers_of_rank(unequal.peaks, 1)] == ["GPU 1", "host", "nvme"]
     assert unequal.gpu_peak_bytes == fuller.bytes
     assert unequal.host_peak_bytes == host.bytes
