@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 
-def scenarios_from(incomplete: str) -> list[str]:
-    """Complete the name of one of the scenarios."""
-    from offsim.scenario import available_scenarios
+def _completion(module: str, available: str) -> Callable[[str], list[str]]:
+    """Complete one of the names that a function of a module lists."""
 
-    return [name for name in available_scenarios() if name.startswith(incomplete)]
+    def complete(incomplete: str) -> list[str]:
+        names = getattr(import_module(f"offsim.{module}"), available)()
+        return [name for name in names if name.startswith(incomplete)]
 
-
-def profiles_from(incomplete: str) -> list[str]:
-    """Complete the name of one of the profiles."""
-    from offsim.platform.profiles import available_profiles
-
-    return [name for name in available_profiles() if name.startswith(incomplete)]
+    return complete
 
 
-def schedulers_from(incomplete: str) -> list[str]:
-    """Complete the name of one of the schedulers."""
-    from offsim.schedulers.registry import available_schedulers
-
-    return [name for name in available_schedulers() if name.startswith(incomplete)]
+scenarios_from = _completion("scenario", "available_scenarios")
+profiles_from = _completion("platform.profiles", "available_profiles")
+schedulers_from = _completion("schedulers.registry", "available_schedulers")
 
 
 def scheduler_option(help: str) -> Any:
