@@ -133,7 +133,7 @@ def _section(section: str, values: Sequence[Value], style: Style) -> str:
 
 
 def schedulers_rows() -> list[dict[str, Any]]:
-    """Every scheduler and activation rule, the installed packages' too; of one that cannot be loaded why, no options."""
+    """Every scheduler and activation rule, the installed packages' too; why one cannot be loaded, if so."""
     kinds: dict[str, tuple[Iterable[str], Callable[[str], Described]]] = {
         "scheduler": (available_schedulers(), find_scheduler),
         "activation rule": (available_rules(), find_rule),

@@ -238,7 +238,3 @@ def test_png_has_the_asked_size_and_no_text_chunks(dos: Result, tmp_path: Path) 
 def test_pictures_have_three_formats(dos: Result, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"written as \.png, \.pdf or \.svg"):
         save_picture(plot_timeline(dos.timeline, dos.phases), tmp_path / "out.bmp")
-
-
-def test_a_notebook_shows_the_picture_without_pyplot(dos: Result) -> None:
-    assert plot_timeline(dos.timeline, dos.phases)._repr_png_().startswith(b"\x89PNG")
