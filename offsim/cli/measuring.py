@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,7 +13,7 @@ from offsim.cli.arguments import CsvOption, JsonOption, plot_option, profile_opt
 from offsim.cli.imports import Given, takes_scenario
 from offsim.cli.outputs import (
     REPORT_PICTURES,
-    SUFFIXES,
+    YAML,
     check_has_neighbours,
     check_outputs,
     give,
@@ -24,9 +24,6 @@ from offsim.cli.outputs import (
 )
 from offsim.cli.terminal import note, show
 from offsim.inputs.errors import InputError
-
-if TYPE_CHECKING:
-    from offsim.validation.predictions import Validation
 
 TraceArgument = Annotated[
     str,
@@ -79,7 +76,7 @@ def trace(
     from offsim.traces import read_trace
     from offsim.traces.summary import summarize
 
-    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=[trace])
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=[trace])
     recorded = read_trace(trace)
     summary = summarize(recorded)
     give(json, partial(trace_report, summary), summary.to_dict, csv, partial(trace_rows, summary))
@@ -158,10 +155,15 @@ def validate(
     the best scheduler and stride are predicted.
     """
     if published:
+        from offsim.validation import published as figures
+
         for option, given in {"--hardware": hardware, "--plot": plot, "--report": report}.items():
             if given is not None:
                 raise InputError(f"found {option} as well, expected --json and --csv at most", "--published")
-        _validate_published(runs, json, csv)
+        check_outputs({"--json": json, "--csv": csv}, inputs=[runs] if runs else [])
+        scored = figures.score(figures.read_figures(Path(runs)) if runs else figures.shipped_figures())
+        document = partial(figures.published_json, scored)
+        give(json, partial(figures.published_text, scored), document, csv, lambda: document()["figures"])
         return
     from offsim.validation.folder import read_tables, table_files
     from offsim.validation.predictions import validate_runs
@@ -171,7 +173,7 @@ def validate(
     if report is not None:
         check_has_neighbours("--report", report)
         outputs |= {f"{name} of --report": path for name, path in neighbours(report, REPORT_PICTURES).items()}
-    check_outputs(outputs, suffixes=SUFFIXES, inputs=table_files(runs) if runs else [])
+    check_outputs(outputs, inputs=table_files(runs) if runs else [])
     table, left_out = read_tables(runs, hardware)
     for line in left_out:
         note(f"left out {line}")
@@ -179,7 +181,13 @@ def validate(
     text = partial(format_validation, validation)
     give(json, text, lambda: to_json(validation), csv, lambda: to_json(validation)["runs"])
     if plot is not None:
-        _draw_scatter(validation, plot)
+        from offsim.validation.plot import plot_scatter
+        from offsim.validation.score import comparisons
+
+        if compared := comparisons(validation):
+            write_picture(plot, plot_scatter(compared))
+        else:
+            note(f"nothing to draw, {plot} not written: no measured values in the table")
     if report is not None:
         from offsim.validation.markdown_report import make_report
 
@@ -306,7 +314,7 @@ def calibrate(
     if base is None:
         raise InputError("not given, expected the profile to start from", "--base")
     outputs = {"--out": out, "--json": json, "--csv": csv}
-    check_outputs(outputs, suffixes={"--out": (".yaml", ".yml")}, inputs=[*files, base])
+    check_outputs(outputs, inputs=[*files, base], suffixes={"--out": YAML})
     calibration = fit(files, base, HOLDOUT if holdout is None else holdout, assignments or [])
     with writing("--out", out):
         write_profile(out, calibration, base)
@@ -314,23 +322,3 @@ def calibrate(
     give(json, partial(calibration_report, calibration), lambda: {"values": rows()}, csv, rows)
     for line in calibration.left_out:
         note(f"not used: {line}")
-
-
-def _validate_published(table: str | None, json: str | None, csv: str | None) -> None:
-    from offsim.validation.published import published_json, published_text, read_figures, score, shipped_figures
-
-    check_outputs({"--json": json, "--csv": csv}, inputs=[table] if table else [])
-    scored = score(read_figures(Path(table)) if table else shipped_figures())
-    text = partial(published_text, scored)
-    give(json, text, lambda: published_json(scored), csv, lambda: published_json(scored)["figures"])
-
-
-def _draw_scatter(validation: Validation, plot: str) -> None:
-    from offsim.validation.plot import plot_scatter
-    from offsim.validation.score import comparisons
-
-    compared = comparisons(validation)
-    if compared:
-        write_picture(plot, plot_scatter(compared))
-    else:
-        note(f"nothing to draw, {plot} not written: no measured values in the table")

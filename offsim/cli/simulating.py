@@ -25,7 +25,7 @@ from offsim.cli.arguments import (
     schedulers_from,
 )
 from offsim.cli.imports import Given, takes_scenario
-from offsim.cli.outputs import SUFFIXES, check_outputs, give, write_picture, writing
+from offsim.cli.outputs import check_outputs, give, write_picture, writing
 from offsim.cli.terminal import note, show, style_of, wrapped
 from offsim.inputs.errors import InputError
 
@@ -71,7 +71,7 @@ def run(
     from offsim.views.text import result_text
 
     outputs = {"--plot": plot, "--trace": trace, "--json": json, "--csv": csv, "--emit-scenario": emit_scenario}
-    check_outputs(outputs, suffixes=SUFFIXES, inputs=given.inputs)
+    check_outputs(outputs, inputs=given.inputs)
     chosen = given.load()
     if scheduler is not None:
         chosen = under(chosen, scheduler)
@@ -128,7 +128,7 @@ def compare(
     from offsim.views.facts import comparison_facts
     from offsim.views.text import comparison_text
 
-    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=given.inputs)
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=given.inputs)
     scenario = given.load()
     scenarios, left_out = chosen(scenario, schedulers or [])
     comparison = api.compare(scenarios, all_ranks=all_ranks)
@@ -150,7 +150,7 @@ def _compare_all(given: Given, plot: str | None, json: str | None, csv: str | No
     from offsim.results.survey import survey
     from offsim.views.survey import survey_text
 
-    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=given.inputs)
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=given.inputs)
     found = survey(given.load(), all_ranks=all_ranks)
     given.tell(found.scenario, json, csv)
     give(json, partial(survey_text, found), found.to_dict, csv, found.figures)
@@ -190,7 +190,7 @@ def report(
     from offsim.views.facts import facts_of
     from offsim.views.text import brief_lines
 
-    check_outputs({"--html": html}, suffixes={"--html": (".html", ".htm")}, inputs=given.inputs)
+    check_outputs({"--html": html}, inputs=given.inputs)
     chosen = given.load_all()
     scenario = chosen[0]
     if schedulers:

@@ -18,7 +18,7 @@ from offsim.cli.arguments import (
     plot_option,
 )
 from offsim.cli.imports import Given, takes_scenario
-from offsim.cli.outputs import SUFFIXES, check_outputs, give, rows_of, write_picture
+from offsim.cli.outputs import check_outputs, give, rows_of, write_picture
 from offsim.cli.terminal import note
 
 
@@ -173,7 +173,7 @@ def sensitivity(
     from offsim.views.text import result_text
     from offsim.views.wording import drawing_title
 
-    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=given.inputs)
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=given.inputs)
     result = simulate(given.load(), all_ranks=all_ranks)
     found = sensitivity_of(result) if result.fits else None
     given.tell(result.scenario, json, csv)

@@ -147,7 +147,8 @@ def _shipped(result: Result) -> str | None:
 
 
 def _trust(profile: HardwareProfile, values: Sequence[Value], shipped: str | None, measured: str) -> list[str]:
-    said = [_sentence(validated(profile).partition(": ")[2])]
+    compared = validated(profile).partition(": ")[2]
+    said = [f"{compared[0].upper()}{compared[1:]}."]
     if measured:
         said.append(measured)
         if shipped != profile.name:
@@ -160,7 +161,3 @@ def _trust(profile: HardwareProfile, values: Sequence[Value], shipped: str | Non
         known_of = f"95 % intervals are known of {with_interval} of {plural(len(values), 'value')}, in the table below"
         said.append(f"{known_of}; the times on this page are those of the values themselves.")
     return said
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."

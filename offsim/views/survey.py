@@ -40,11 +40,6 @@ def survey_text(survey: Survey, style: Style = PLAIN) -> str:
     return "\n\n".join(blocks)
 
 
-def changes_of(entry: Entry) -> str:
-    """What of the scenario the schedule needed otherwise, in words."""
-    return ", ".join(entry.changes)
-
-
 def _times(results: Labelled) -> Table:
     phases = list(dict.fromkeys(phase for _, result in results for phase in result.durations))
     longest = max(result.iteration_s for _, result in results)
@@ -63,7 +58,7 @@ def _limits(fitting: Sequence[Entry]) -> Table:
             Cell(entry.schedule),
             Cell(limited_by(entry.result.limited_by, LIMITS)),
             Cell(entry.exactness),
-            *([Cell(changes_of(entry))] if any(entry.changes for entry in fitting) else []),
+            *([Cell(", ".join(entry.changes))] if any(entry.changes for entry in fitting) else []),
         )
         for entry in fitting
         if entry.result is not None
