@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from offsim.cli.arguments import CsvOption, JsonOption, plot_option, profile_option
+from offsim.cli.arguments import CsvOption, JsonOption, argument, option, plot_option, profile_option
 from offsim.cli.imports import Given, takes_scenario
 from offsim.cli.outputs import (
     REPORT_PICTURES,
@@ -27,15 +27,14 @@ from offsim.inputs.errors import InputError
 
 TraceArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="TRACE",
-        help="A trace of PyTorch's profiler (.json) or an SQLite export of Nsight Systems; either may be gzipped.",
+    argument(
+        "TRACE", "A trace of PyTorch's profiler (.json) or an SQLite export of Nsight Systems; either may be gzipped."
     ),
 ]
 
 
 def harness(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write.")] = "harness.pyz",
+    file: Annotated[str, argument("FILE", "The file to write.")] = "harness.pyz",
 ) -> None:
     """Write the harness: one file that measures a machine.
 
@@ -90,9 +89,9 @@ def replay(
     trace: TraceArgument,
     scale: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME=FACTOR,...",
-            help="So many times as fast: h2d, d2h, d2d, gemm, attention, gpu_adam, collective, elementwise, other, "
+        option(
+            "NAME=FACTOR,...",
+            "So many times as fast: h2d, d2h, d2d, gemm, attention, gpu_adam, collective, elementwise, other, "
             "cpu_adam, cpu.",
         ),
     ] = None,
@@ -121,9 +120,9 @@ def replay(
 def validate(
     runs: Annotated[
         str | None,
-        typer.Argument(
-            metavar="RUNS.csv",
-            help="A table of measured runs, or a folder of such tables, as the harness writes it; by default the one "
+        argument(
+            "RUNS.csv",
+            "A table of measured runs, or a folder of such tables, as the harness writes it; by default the one "
             "offsim comes with.",
         ),
     ] = None,
@@ -135,9 +134,9 @@ def validate(
     plot: Annotated[str | None, plot_option("Draw predicted over measured times")] = None,
     report: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write a report in Markdown (.md), its pictures beside it: more errors, and the worst disagreement "
+        option(
+            "FILE",
+            "Write a report in Markdown (.md), its pictures beside it: more errors, and the worst disagreement "
             "activity by activity.",
         ),
     ] = None,
@@ -195,28 +194,24 @@ def validate(
 
 
 @takes_scenario(
-    Annotated[
-        str | None,
-        typer.Option("--scenario", metavar="SCENARIO", help="What was run: fills the columns that logs do not say."),
-    ],
+    Annotated[str | None, option("SCENARIO", "What was run: fills the columns that logs do not say.", "--scenario")],
     overrides=None,
 )
 def logs(
     given: Given,
     files: Annotated[
         list[str],
-        typer.Argument(
-            metavar="FILE",
-            help="Logs of DeepSpeed, Megatron or Hugging Face's Trainer, also its trainer_state.json; also gzipped.",
+        argument(
+            "FILE", "Logs of DeepSpeed, Megatron or Hugging Face's Trainer, also its trainer_state.json; also gzipped."
         ),
     ],
-    out: Annotated[str, typer.Option("--out", metavar="RUNS.csv", help="The table to write.")],
+    out: Annotated[str, option("RUNS.csv", "The table to write.")],
     columns: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "COLUMN=VALUE",
+            "Fill a column that logs cannot say, such as hardware=jlse-4xh100. May be repeated.",
             "--set",
-            metavar="COLUMN=VALUE",
-            help="Fill a column that logs cannot say, such as hardware=jlse-4xh100. May be repeated.",
         ),
     ] = None,
     json: JsonOption = None,
@@ -262,32 +257,26 @@ def logs(
 def calibrate(
     files: Annotated[
         list[str],
-        typer.Argument(
-            metavar="FILE",
-            help="Folders with microbenchmarks.jsonl, traces, tables of measured runs (.csv), training logs, in any "
+        argument(
+            "FILE",
+            "Folders with microbenchmarks.jsonl, traces, tables of measured runs (.csv), training logs, in any "
             "mix; or recipes (.yaml).",
         ),
     ],
     out: Annotated[
-        str,
-        typer.Option(
-            metavar="MINE.yaml", help="The profile to write; it extends the base. With recipes, a folder for theirs."
-        ),
+        str, option("MINE.yaml", "The profile to write; it extends the base. With recipes, a folder for theirs.")
     ],
     base: Annotated[str | None, profile_option("The profile to start from, of like hardware.")] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "NAME=VALUE",
+            "Set a value that is not the base's, such as host.memory_bytes=2e12. May be repeated.",
             "--set",
-            metavar="NAME=VALUE",
-            help="Set a value that is not the base's, such as host.memory_bytes=2e12. May be repeated.",
         ),
     ] = None,
     holdout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE", help="The share of the runs' configurations that is kept to judge by; by default 0.3."
-        ),
+        float | None, option("SHARE", "The share of the runs' configurations that is kept to judge by; by default 0.3.")
     ] = None,
     json: JsonOption = None,
     csv: CsvOption = None,
