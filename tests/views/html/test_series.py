@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offsim.api import simulate
 from offsim.results.limits import KINDS as LIMITS
 from offsim.results.result import Result
 from offsim.views.html.series import ELSEWHERE, NONE, bandwidth_series, memory_series, timeline_series
@@ -15,15 +14,10 @@ from offsim.views.style import grouped_streams
 from offsim.views.timeline import of_rank
 
 
-@pytest.fixture(scope="module")
-def result() -> Result:
-    return simulate("dos_20b_4xh100")
-
-
-def test_columns_hold_every_activity(result: Result) -> None:
+def test_columns_hold_every_activity(dos: Result) -> None:
     kinds: dict[str, int] = {}
-    series = timeline_series(result, kinds, rank=0)
-    rows = of_rank(result.timeline, 0)
+    series = timeline_series(dos, kinds, rank=0)
+    rows = of_rank(dos.timeline, 0)
     streams = list(grouped_streams(rows["stream"], rows["activity"]))
     rows = rows.assign(place=rows["stream"].map(streams.index)).sort_values(
         ["place", "start_s", "end_s"], kind="stable"
@@ -43,10 +37,10 @@ def test_columns_hold_every_activity(result: Result) -> None:
     assert series["streams"] == streams
 
 
-def test_what_released_an_activity_is_followed_through_waits_that_were_over_at_once(result: Result) -> None:
+def test_what_released_an_activity_is_followed_through_waits_that_were_over_at_once(dos: Result) -> None:
     kinds: dict[str, int] = {}
-    series = timeline_series(result, kinds, rank=0)
-    timeline, ends = result.timeline, series["end"]
+    series = timeline_series(dos, kinds, rank=0)
+    timeline, ends = dos.timeline, series["end"]
     wait = list(kinds).index("wait")
     shown = of_rank(timeline, 0).index
     assert any(index not in shown for index in timeline["waited_for"] if index != NONE)
@@ -66,10 +60,10 @@ def levels(series: dict[str, Any]) -> list[dict[int, int]]:
     return found
 
 
-def test_memory_is_held_as_simulated(result: Result) -> None:
-    memory = result.memory
+def test_memory_is_held_as_simulated(dos: Result) -> None:
+    memory = dos.memory
     places = {name: i for i, name in enumerate(memory["occupant"].unique())}
-    for series, peak in zip(memory_series(memory, result.peaks, places), result.peaks, strict=True):
+    for series, peak in zip(memory_series(memory, dos.peaks, places), dos.peaks, strict=True):
         rows = memory[memory["tier"] == peak.tier]
         used = [sum(held.values()) for held in levels(series)]
         assert max(used) == pytest.approx(peak.bytes, abs=len(places))
@@ -77,11 +71,11 @@ def test_memory_is_held_as_simulated(result: Result) -> None:
         assert series["time"] == np.rint(1e9 * rows["time_s"]).tolist()
 
 
-def test_the_critical_path_is_as_long_as_the_iteration_and_made_of_its_activities(result: Result) -> None:
+def test_the_critical_path_is_as_long_as_the_iteration_and_made_of_its_activities(dos: Result) -> None:
     kinds: dict[str, int] = {}
-    series = timeline_series(result, kinds, rank=0)
+    series = timeline_series(dos, kinds, rank=0)
     start, end, same, count = (series[name] for name in ("start", "end", "same", "count"))
-    assert end[-1] == round(1e9 * result.iteration_s)
+    assert end[-1] == round(1e9 * dos.iteration_s)
     assert start[count:] == [0, *end[count:-1]]
     spent: dict[str, int] = {}
     for step in range(count, len(start)):
@@ -94,12 +88,12 @@ def test_the_critical_path_is_as_long_as_the_iteration_and_made_of_its_activitie
     assert sum(series["on_path"]) == sum(end[i] - start[i] for i in range(count, len(start)) if same[i] >= 0)
     # What limits the iteration by its own work is on it, and longer by what contention costs.
     for kind in ("gpu_adam", "cpu_adam", "launch"):
-        assert 1e9 * result.limited_by[LIMITS[kind]] * result.iteration_s <= spent[kind] + len(start)
+        assert 1e9 * dos.limited_by[LIMITS[kind]] * dos.iteration_s <= spent[kind] + len(start)
 
 
-def test_links_move_the_bytes_that_the_result_says(result: Result) -> None:
-    bandwidth = result.bandwidth
-    drawn = bandwidth_series(result)
+def test_links_move_the_bytes_that_the_result_says(dos: Result) -> None:
+    bandwidth = dos.bandwidth
+    drawn = bandwidth_series(dos)
     assert [link["name"] for link in drawn[:2]] == ["H2D", "D2H"]
     assert {link["name"] for link in drawn} == set(bandwidth.loc[bandwidth["bytes_per_s"] > 0, "resource"])
     for link in drawn:
