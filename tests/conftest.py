@@ -9,6 +9,7 @@ from hypothesis import settings
 from matplotlib.figure import Figure
 
 from offsim.cli import main
+from tests.views import drawn
 
 # How long an example takes says how busy the machine is, not whether the code is right. Continuous integration tries
 # the same examples each time; elsewhere each run tries others.
@@ -42,20 +43,4 @@ def complaint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Complaint:
 @pytest.fixture(scope="session")
 def overlaps() -> Callable[[Figure], list[tuple[str, str]]]:
     """Pairs of texts of a figure that overlap, and texts that leave it."""
-
-    def overlapping(figure: Figure) -> list[tuple[str, str]]:
-        figure.canvas.draw()
-        renderer = figure.canvas.get_renderer()
-        shown = [t for axes in figure.axes for t in axes.texts] + list(figure.texts)
-        for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-            low, high = sorted(axis.get_view_interval())
-            shown += [axis.label] + [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
-        shown += [t for legend in figure.legends for t in legend.get_texts()]
-        boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in shown if t.get_text() and t.get_visible()]
-        # Of two lines of one label, boxes touch while letters do not.
-        inner = [(text, box.padded(-0.06 * box.height)) for text, box in boxes]
-        bad = [(a, b) for i, (a, x) in enumerate(inner) for b, y in inner[i + 1 :] if x.overlaps(y)]
-        width, height = figure.canvas.get_width_height()
-        return bad + [(a, "edge") for a, x in boxes if x.x0 < 0 or x.y0 < -1 or x.x1 > width or x.y1 > height]
-
-    return overlapping
+    return drawn.overlaps

@@ -2,72 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 
-def scenarios_from(incomplete: str) -> list[str]:
-    """Complete the name of one of the scenarios."""
-    from offsim.scenario import available_scenarios
+def _completion(module: str, available: str) -> Callable[[str], list[str]]:
+    """Complete one of the names that a function of a module lists."""
 
-    return [name for name in available_scenarios() if name.startswith(incomplete)]
+    def complete(incomplete: str) -> list[str]:
+        names = getattr(import_module(f"offsim.{module}"), available)()
+        return [name for name in names if name.startswith(incomplete)]
 
-
-def profiles_from(incomplete: str) -> list[str]:
-    """Complete the name of one of the profiles."""
-    from offsim.platform.profiles import available_profiles
-
-    return [name for name in available_profiles() if name.startswith(incomplete)]
+    return complete
 
 
-def schedulers_from(incomplete: str) -> list[str]:
-    """Complete the name of one of the schedulers."""
-    from offsim.schedulers.registry import available_schedulers
+scenarios_from = _completion("scenario", "available_scenarios")
+profiles_from = _completion("platform.profiles", "available_profiles")
+schedulers_from = _completion("schedulers.registry", "available_schedulers")
 
-    return [name for name in available_schedulers() if name.startswith(incomplete)]
+
+def option(metavar: str, help: str, *names: str, **more: Any) -> Any:
+    """Declare an option that has a value; without names it is called as the parameter is."""
+    return typer.Option(*names, metavar=metavar, help=help, **more)
+
+
+def argument(metavar: str, help: str, completion: Callable[[str], list[str]] | None = None) -> Any:
+    """Declare an argument."""
+    return typer.Argument(metavar=metavar, help=help, autocompletion=completion)
 
 
 def scheduler_option(help: str) -> Any:
     """Declare `--scheduler`, which may have options behind its name."""
-    return typer.Option("--scheduler", metavar="NAME[:OPTION=VALUE,...]", help=help, autocompletion=schedulers_from)
+    return option("NAME[:OPTION=VALUE,...]", help, "--scheduler", autocompletion=schedulers_from)
 
 
 def profile_option(help: str) -> Any:
     """Declare an option whose value is a hardware profile."""
-    return typer.Option(metavar="PROFILE", help=help, autocompletion=profiles_from)
+    return option("PROFILE", help, autocompletion=profiles_from)
 
 
 def plot_option(help: str) -> Any:
     """Declare `--plot`, whose help says what is drawn."""
-    return typer.Option("--plot", metavar="FILE", help=f"{help} (.png, .pdf, .svg).")
+    return option("FILE", f"{help} (.png, .pdf, .svg).")
 
 
 ScenarioArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="SCENARIO",
-        help="A YAML file, or the name of a scenario that comes with offsim.",
-        autocompletion=scenarios_from,
-    ),
+    str | None, argument("SCENARIO", "A YAML file, or the name of a scenario that comes with offsim.", scenarios_from)
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Replace a value of the scenario, such as training.micro_batch=2. May be repeated.",
-    ),
+    option("KEY=VALUE", "Replace a value of the scenario, such as training.micro_batch=2. May be repeated.", "--set"),
 ]
-JsonOption = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON; - for standard output.")
-]
-CsvOption = Annotated[
-    str | None, typer.Option("--csv", metavar="FILE", help="Write the table as CSV; - for standard output.")
-]
-JobsOption = Annotated[
-    int | None, typer.Option("--jobs", min=1, metavar="N", help="Worker processes; by default as many as cores.")
-]
+JsonOption = Annotated[str | None, option("FILE", "Write everything as JSON; - for standard output.")]
+CsvOption = Annotated[str | None, option("FILE", "Write the table as CSV; - for standard output.")]
+JobsOption = Annotated[int | None, option("N", "Worker processes; by default as many as cores.", min=1)]
 AllRanksOption = Annotated[
     bool,
     typer.Option("--all-ranks", help="Simulate every rank of a node; otherwise one stands for those that are alike."),
@@ -75,7 +66,7 @@ AllRanksOption = Annotated[
 
 
 def _file(metavar: str, help: str) -> Any:
-    return Annotated[str | None, typer.Option(metavar=metavar, help=help)]
+    return Annotated[str | None, option(metavar, help)]
 
 
 IMPORT_OPTIONS = {
@@ -86,23 +77,18 @@ IMPORT_OPTIONS = {
     ),
     "model": _file("CONFIG.json", "With these: the config.json of a Hugging Face model."),
     "hardware": Annotated[str | None, profile_option("With these: what it runs on.")],
-    "gpus": Annotated[
-        int | None, typer.Option(metavar="COUNT", help="With these: GPUs of the job; by default one node's.")
-    ],
-    "sequence": Annotated[
-        int | None,
-        typer.Option(metavar="TOKENS", help="With these: length of a sequence; by default at most 2048."),
-    ],
+    "gpus": Annotated[int | None, option("COUNT", "With these: GPUs of the job; by default one node's.")],
+    "sequence": Annotated[int | None, option("TOKENS", "With these: length of a sequence; by default at most 2048.")],
 }
 """The options that make a scenario: parameter of `import_scenario` -> how it is declared."""
 
 PriceOption = Annotated[
     float | None,
-    typer.Option(
+    option(
+        "PRICE",
+        "Add costs, in the currency of this price of a GPU; the scenario's key price_per_gpu_hour does too.",
         "--price-per-gpu-hour",
         min=0,
-        metavar="PRICE",
-        help="Add costs, in the currency of this price of a GPU; the scenario's key price_per_gpu_hour does too.",
     ),
 ]
 StrictOption = Annotated[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from itertools import groupby
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -29,43 +28,38 @@ Described = type[TrainingSchedule] | type[ActivationRule]
 
 def profiles_report(style: Style = PLAIN) -> str:
     """Every profile that comes with offsim."""
-    blocks = []
-    for name in available_profiles():
-        profile = load_profile(name)
-        facts = f"{plural(profile.gpus_per_node, 'GPU')}, {'' if profile.validated else 'not '}validated"
-        blocks.append(f"{style.heading(name)}  ({facts})\n{wrapped(profile.description, '  ', '  ')}")
-    return "\n".join(blocks)
+    return "\n".join(
+        f"{style.heading(row['name'])}  ({plural(row['gpus_per_node'], 'GPU')}, "
+        f"{'' if row['validated'] else 'not '}validated)\n{wrapped(row['description'], '  ', '  ')}"
+        for row in profiles_rows()
+    )
 
 
 def profiles_rows() -> list[dict[str, Any]]:
     """Every profile that comes with offsim, without its values."""
-    profiles = [(name, load_profile(name)) for name in available_profiles()]
+    shown = ("gpus_per_node", "validated", "description")
     return [
-        {"name": name, "gpus_per_node": p.gpus_per_node, "validated": p.validated, "description": p.description}
-        for name, p in profiles
+        {"name": name, **{key: getattr(profile, key) for key in shown}}
+        for name, profile in ((name, load_profile(name)) for name in available_profiles())
     ]
 
 
 def profile_rows(profile: HardwareProfile) -> list[dict[str, Any]]:
     """Every value of a profile."""
-    rows = []
-    for value in values_of(profile):
-        name = f"{value.section}.{value.field}"
-        known = profile.provenance.get(name)
-        rows.append(
-            {
-                "name": name,
-                "value": value.number,
-                "unit": value.unit,
-                "source": value.source,
-                "low": known and known.low,
-                "high": known and known.high,
-                "description": value.description,
-                "note": value.note,
-                "error": value.error,
-            }
-        )
-    return rows
+    return [
+        {
+            "name": f"{value.section}.{value.field}",
+            "value": value.number,
+            "unit": value.unit,
+            "source": value.source,
+            "low": value.low,
+            "high": value.high,
+            "description": value.description,
+            "note": value.note,
+            "error": value.error,
+        }
+        for value in values_of(profile)
+    ]
 
 
 def parts_rows() -> list[dict[str, Any]]:
@@ -133,14 +127,13 @@ def _section(section: str, values: Sequence[Value], style: Style) -> str:
     width = max(len(value.field) for value in values)
     for value in values:
         lines.append(f"  {value.field:<{width}}  {value.quantity:>18}  {value.source}")
-        interval = f"{value.interval} {value.unit}".rstrip() if value.interval else ""
-        known = {"": value.description, "note: ": value.note, "error: ": value.error, "95 % interval: ": interval}
+        known = {"": value.description, "note: ": value.note, "error: ": value.error, "95 % interval: ": value.interval}
         lines += [wrapped(f"{kind}{text}", "      ", "      ") for kind, text in known.items() if text]
     return "\n".join(lines)
 
 
 def schedulers_rows() -> list[dict[str, Any]]:
-    """Every scheduler and activation rule that can be loaded."""
+    """Every scheduler and activation rule, the installed packages' too; why one cannot be loaded, if so."""
     kinds: dict[str, tuple[Iterable[str], Callable[[str], Described]]] = {
         "scheduler": (available_schedulers(), find_scheduler),
         "activation rule": (available_rules(), find_rule),
@@ -148,10 +141,12 @@ def schedulers_rows() -> list[dict[str, Any]]:
     rows = []
     for kind, (names, find) in kinds.items():
         for name in names:
-            with suppress(InputError):
+            try:
                 cls = find(name)
-                summary, options = _docstring(cls).splitlines()[0], list(cls.Options.model_fields)
-                rows.append({"kind": kind, "name": name, "summary": summary, "options": options})
+                summary, options = _docstring(cls).splitlines()[0], [*cls.Options.model_fields]
+            except InputError as error:
+                summary, options = str(error), None
+            rows.append({"kind": kind, "name": name, "summary": summary, "options": options})
     return rows
 
 
@@ -171,22 +166,14 @@ def option_rows(name: str) -> list[dict[str, Any]]:
 
 
 def schedulers_report(style: Style = PLAIN) -> str:
-    """Every scheduler and activation rule, the installed packages' too, with what its docstring says first."""
-    schedulers = [_summary(name, find_scheduler, style) for name in available_schedulers()]
-    rules = [_summary(name, find_rule, style) for name in available_rules()]
+    """Every scheduler and activation rule, with what its docstring says first."""
+    lists: dict[str, list[str]] = {}
+    for row in schedulers_rows():
+        options = row["options"]
+        text = row["summary"] + ("" if options is None else f" Options: {', '.join(options) or 'none'}.")
+        lists.setdefault(row["kind"], []).append(f"{style.heading(row['name'])}\n{wrapped(text, '  ', '  ')}")
     heading = wrapped("Activation rules under any of them: placement.activations: {tier: host, rule: NAME}")
-    return "\n".join([*schedulers, "", heading, *rules])
-
-
-def _summary(name: str, find: Callable[[str], Described], style: Style) -> str:
-    try:
-        cls = find(name)
-    except InputError as error:
-        text = str(error)
-    else:
-        options = ", ".join(cls.Options.model_fields)
-        text = f"{_docstring(cls).splitlines()[0]} Options: {options or 'none'}."
-    return f"{style.heading(name)}\n{wrapped(text, '  ', '  ')}"
+    return "\n".join([*lists["scheduler"], "", heading, *lists["activation rule"]])
 
 
 def scheduler_report(name: str, style: Style = PLAIN) -> str:

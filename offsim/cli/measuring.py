@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from offsim.cli.arguments import CsvOption, JsonOption, plot_option, profile_option
+from offsim.cli.arguments import CsvOption, JsonOption, argument, option, plot_option, profile_option
 from offsim.cli.imports import Given, takes_scenario
 from offsim.cli.outputs import (
     REPORT_PICTURES,
-    SUFFIXES,
+    YAML,
     check_has_neighbours,
     check_outputs,
     give,
@@ -25,20 +25,16 @@ from offsim.cli.outputs import (
 from offsim.cli.terminal import note, show
 from offsim.inputs.errors import InputError
 
-if TYPE_CHECKING:
-    from offsim.validation.predictions import Validation
-
 TraceArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="TRACE",
-        help="A trace of PyTorch's profiler (.json) or an SQLite export of Nsight Systems; either may be gzipped.",
+    argument(
+        "TRACE", "A trace of PyTorch's profiler (.json) or an SQLite export of Nsight Systems; either may be gzipped."
     ),
 ]
 
 
 def harness(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write.")] = "harness.pyz",
+    file: Annotated[str, argument("FILE", "The file to write.")] = "harness.pyz",
 ) -> None:
     """Write the harness: one file that measures a machine.
 
@@ -79,7 +75,7 @@ def trace(
     from offsim.traces import read_trace
     from offsim.traces.summary import summarize
 
-    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=[trace])
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=[trace])
     recorded = read_trace(trace)
     summary = summarize(recorded)
     give(json, partial(trace_report, summary), summary.to_dict, csv, partial(trace_rows, summary))
@@ -93,9 +89,9 @@ def replay(
     trace: TraceArgument,
     scale: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME=FACTOR,...",
-            help="So many times as fast: h2d, d2h, d2d, gemm, attention, gpu_adam, collective, elementwise, other, "
+        option(
+            "NAME=FACTOR,...",
+            "So many times as fast: h2d, d2h, d2d, gemm, attention, gpu_adam, collective, elementwise, other, "
             "cpu_adam, cpu.",
         ),
     ] = None,
@@ -124,9 +120,9 @@ def replay(
 def validate(
     runs: Annotated[
         str | None,
-        typer.Argument(
-            metavar="RUNS.csv",
-            help="A table of measured runs, or a folder of such tables, as the harness writes it; by default the one "
+        argument(
+            "RUNS.csv",
+            "A table of measured runs, or a folder of such tables, as the harness writes it; by default the one "
             "offsim comes with.",
         ),
     ] = None,
@@ -138,9 +134,9 @@ def validate(
     plot: Annotated[str | None, plot_option("Draw predicted over measured times")] = None,
     report: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write a report in Markdown (.md), its pictures beside it: more errors, and the worst disagreement "
+        option(
+            "FILE",
+            "Write a report in Markdown (.md), its pictures beside it: more errors, and the worst disagreement "
             "activity by activity.",
         ),
     ] = None,
@@ -158,10 +154,15 @@ def validate(
     the best scheduler and stride are predicted.
     """
     if published:
+        from offsim.validation import published as figures
+
         for option, given in {"--hardware": hardware, "--plot": plot, "--report": report}.items():
             if given is not None:
                 raise InputError(f"found {option} as well, expected --json and --csv at most", "--published")
-        _validate_published(runs, json, csv)
+        check_outputs({"--json": json, "--csv": csv}, inputs=[runs] if runs else [])
+        scored = figures.score(figures.read_figures(Path(runs)) if runs else figures.shipped_figures())
+        document = partial(figures.published_json, scored)
+        give(json, partial(figures.published_text, scored), document, csv, lambda: document()["figures"])
         return
     from offsim.validation.folder import read_tables, table_files
     from offsim.validation.predictions import validate_runs
@@ -171,7 +172,7 @@ def validate(
     if report is not None:
         check_has_neighbours("--report", report)
         outputs |= {f"{name} of --report": path for name, path in neighbours(report, REPORT_PICTURES).items()}
-    check_outputs(outputs, suffixes=SUFFIXES, inputs=table_files(runs) if runs else [])
+    check_outputs(outputs, inputs=table_files(runs) if runs else [])
     table, left_out = read_tables(runs, hardware)
     for line in left_out:
         note(f"left out {line}")
@@ -179,7 +180,13 @@ def validate(
     text = partial(format_validation, validation)
     give(json, text, lambda: to_json(validation), csv, lambda: to_json(validation)["runs"])
     if plot is not None:
-        _draw_scatter(validation, plot)
+        from offsim.validation.plot import plot_scatter
+        from offsim.validation.score import comparisons
+
+        if compared := comparisons(validation):
+            write_picture(plot, plot_scatter(compared))
+        else:
+            note(f"nothing to draw, {plot} not written: no measured values in the table")
     if report is not None:
         from offsim.validation.markdown_report import make_report
 
@@ -187,28 +194,24 @@ def validate(
 
 
 @takes_scenario(
-    Annotated[
-        str | None,
-        typer.Option("--scenario", metavar="SCENARIO", help="What was run: fills the columns that logs do not say."),
-    ],
+    Annotated[str | None, option("SCENARIO", "What was run: fills the columns that logs do not say.", "--scenario")],
     overrides=None,
 )
 def logs(
     given: Given,
     files: Annotated[
         list[str],
-        typer.Argument(
-            metavar="FILE",
-            help="Logs of DeepSpeed, Megatron or Hugging Face's Trainer, also its trainer_state.json; also gzipped.",
+        argument(
+            "FILE", "Logs of DeepSpeed, Megatron or Hugging Face's Trainer, also its trainer_state.json; also gzipped."
         ),
     ],
-    out: Annotated[str, typer.Option("--out", metavar="RUNS.csv", help="The table to write.")],
+    out: Annotated[str, option("RUNS.csv", "The table to write.")],
     columns: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "COLUMN=VALUE",
+            "Fill a column that logs cannot say, such as hardware=jlse-4xh100. May be repeated.",
             "--set",
-            metavar="COLUMN=VALUE",
-            help="Fill a column that logs cannot say, such as hardware=jlse-4xh100. May be repeated.",
         ),
     ] = None,
     json: JsonOption = None,
@@ -254,32 +257,26 @@ def logs(
 def calibrate(
     files: Annotated[
         list[str],
-        typer.Argument(
-            metavar="FILE",
-            help="Folders with microbenchmarks.jsonl, traces, tables of measured runs (.csv), training logs, in any "
+        argument(
+            "FILE",
+            "Folders with microbenchmarks.jsonl, traces, tables of measured runs (.csv), training logs, in any "
             "mix; or recipes (.yaml).",
         ),
     ],
     out: Annotated[
-        str,
-        typer.Option(
-            metavar="MINE.yaml", help="The profile to write; it extends the base. With recipes, a folder for theirs."
-        ),
+        str, option("MINE.yaml", "The profile to write; it extends the base. With recipes, a folder for theirs.")
     ],
     base: Annotated[str | None, profile_option("The profile to start from, of like hardware.")] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "NAME=VALUE",
+            "Set a value that is not the base's, such as host.memory_bytes=2e12. May be repeated.",
             "--set",
-            metavar="NAME=VALUE",
-            help="Set a value that is not the base's, such as host.memory_bytes=2e12. May be repeated.",
         ),
     ] = None,
     holdout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE", help="The share of the runs' configurations that is kept to judge by; by default 0.3."
-        ),
+        float | None, option("SHARE", "The share of the runs' configurations that is kept to judge by; by default 0.3.")
     ] = None,
     json: JsonOption = None,
     csv: CsvOption = None,
@@ -306,7 +303,7 @@ def calibrate(
     if base is None:
         raise InputError("not given, expected the profile to start from", "--base")
     outputs = {"--out": out, "--json": json, "--csv": csv}
-    check_outputs(outputs, suffixes={"--out": (".yaml", ".yml")}, inputs=[*files, base])
+    check_outputs(outputs, inputs=[*files, base], suffixes={"--out": YAML})
     calibration = fit(files, base, HOLDOUT if holdout is None else holdout, assignments or [])
     with writing("--out", out):
         write_profile(out, calibration, base)
@@ -314,23 +311,3 @@ def calibrate(
     give(json, partial(calibration_report, calibration), lambda: {"values": rows()}, csv, rows)
     for line in calibration.left_out:
         note(f"not used: {line}")
-
-
-def _validate_published(table: str | None, json: str | None, csv: str | None) -> None:
-    from offsim.validation.published import published_json, published_text, read_figures, score, shipped_figures
-
-    check_outputs({"--json": json, "--csv": csv}, inputs=[table] if table else [])
-    scored = score(read_figures(Path(table)) if table else shipped_figures())
-    text = partial(published_text, scored)
-    give(json, text, lambda: published_json(scored), csv, lambda: published_json(scored)["figures"])
-
-
-def _draw_scatter(validation: Validation, plot: str) -> None:
-    from offsim.validation.plot import plot_scatter
-    from offsim.validation.score import comparisons
-
-    compared = comparisons(validation)
-    if compared:
-        write_picture(plot, plot_scatter(compared))
-    else:
-        note(f"nothing to draw, {plot} not written: no measured values in the table")

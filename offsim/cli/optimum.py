@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from offsim.cli.terminal import Style, labelled
 from offsim.results.units import format_time
 from offsim.study.optimum.free_form import Side
 from offsim.study.optimum.search import Distances
 from offsim.validation.report import signed_percent
-from offsim.views.survey import changes_of
 
 SIDE_NAMES: dict[Side, str] = {"gpu": "on the GPU", "cpu": "CPU", "fetch": "fetched"}
 
@@ -25,7 +22,7 @@ def optimum_report(found: Distances, style: Style) -> str:
         ),
         style.heading(labelled("optimum", format_time(best.iteration_s))),
         *(
-            labelled("", f"{name}: sub-groups {_numbers(best.plan.on(side))}")
+            labelled("", f"{name}: sub-groups {', '.join(map(str, best.plan.on(side)))}")
             for side, name in SIDE_NAMES.items()
             if best.plan.on(side)
         ),
@@ -35,14 +32,10 @@ def optimum_report(found: Distances, style: Style) -> str:
             entry.schedule,
             format_time(entry.result.iteration_s),
             signed_percent(found.above(entry)),
-            ", ".join(filter(None, (entry.exactness, changes_of(entry)))),
+            ", ".join(filter(None, (entry.exactness, *entry.changes))),
         )
         for entry in found.entries
         if entry.result is not None
     ]
     table = style.table(rows, ("schedule", "iteration", "above", "result"), "lrrl")
     return "\n".join(lines) + f"\n\n{table}"
-
-
-def _numbers(indices: Sequence[int]) -> str:
-    return ", ".join(map(str, indices))

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from offsim.views.figure import Picture
 
 STDOUT = "-"
-PICTURES = (".png", ".pdf", ".svg")
-TRACES = (".json", ".json.gz")
-SCENARIOS = (".yaml", ".yml")
-REPORTS = (".md", ".markdown")
-SUFFIXES = {"--plot": PICTURES, "--trace": TRACES, "--report": REPORTS, "--emit-scenario": SCENARIOS}
+YAML = (".yaml", ".yml")
+SUFFIXES = {
+    "--plot": (".png", ".pdf", ".svg"),
+    "--trace": (".json", ".json.gz"),
+    "--report": (".md", ".markdown"),
+    "--html": (".html", ".htm"),
+    "--emit-scenario": YAML,
+}
 ALONE = ("--json", "--csv")
 """Options for which - stands for standard output, where nothing else is then shown."""
 REPORT_PICTURES = ("scatter", "timeline")
@@ -35,7 +38,7 @@ REPORT_PICTURES = ("scatter", "timeline")
 def check_outputs(
     outputs: Mapping[str, str | None],
     *,
-    suffixes: Mapping[str, Sequence[str]] | None = None,
+    suffixes: Mapping[str, Sequence[str]] = SUFFIXES,
     inputs: Sequence[str | Path] = (),
 ) -> None:
     """Raise InputError for the first of the files, option -> path, that could not be written or would do damage."""
@@ -49,7 +52,7 @@ def check_outputs(
             taken[STDOUT] = f"of {option}"
             continue
         where = f"{option} '{path}'"
-        _check_suffix(path, (suffixes or {}).get(option, ()), where)
+        _check_suffix(path, suffixes.get(option, ()), where)
         _check_place(path, where)
         real = os.path.realpath(path)
         if real in taken and not _is_special(path):

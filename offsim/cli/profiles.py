@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from offsim.cli.arguments import CsvOption, JsonOption, profiles_from
+from offsim.cli.arguments import CsvOption, JsonOption, argument, option, profiles_from
 from offsim.cli.outputs import check_outputs, give, writing
 from offsim.cli.terminal import show
 from offsim.inputs.errors import InputError, KeyPath
@@ -33,10 +33,7 @@ profiles = typer.Typer(
 
 @profiles.command("show")
 def show_profile(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="Show this one, or a file's.", autocompletion=profiles_from),
-    ] = None,
+    name: Annotated[str | None, argument("NAME", "Show this one, or a file's.", profiles_from)] = None,
     yaml: Annotated[bool, typer.Option("--yaml", help="As a complete YAML file, to start from.")] = False,
     json: JsonOption = None,
     csv: CsvOption = None,
@@ -72,28 +69,20 @@ def parts(json: JsonOption = None, csv: CsvOption = None) -> None:
 
 @profiles.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Write NAME.yaml.")],
-    gpu: Annotated[str, typer.Option(metavar="GPU", help="The GPU, such as a100-80g; see offsim profiles parts.")],
-    cpu: Annotated[
-        str,
-        typer.Option(metavar="CPU", help='Sockets, such as "2 x EPYC 7742" or "2 x 48 cores, 8 x DDR5-4800".'),
-    ],
-    memory: Annotated[str, typer.Option(metavar="BYTES", help="Host memory of the node, such as 1TiB.")],
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="GPUs of the node.")] = 1,
-    link: Annotated[
-        str | None, typer.Option(metavar="LINK", help="Of a GPU to the host, such as pcie4x16; by default the GPU's.")
-    ] = None,
+    name: Annotated[str, argument("NAME", "Write NAME.yaml.")],
+    gpu: Annotated[str, option("GPU", "The GPU, such as a100-80g; see offsim profiles parts.")],
+    cpu: Annotated[str, option("CPU", 'Sockets, such as "2 x EPYC 7742" or "2 x 48 cores, 8 x DDR5-4800".')],
+    memory: Annotated[str, option("BYTES", "Host memory of the node, such as 1TiB.")],
+    count: Annotated[int, option("N", "GPUs of the node.", min=1)] = 1,
+    link: Annotated[str | None, option("LINK", "Of a GPU to the host, such as pcie4x16; by default the GPU's.")] = None,
     gpus_per_uplink: Annotated[
-        int, typer.Option(min=1, metavar="N", help="GPUs behind one PCIe switch, which share a port of that width.")
+        int, option("N", "GPUs behind one PCIe switch, which share a port of that width.", min=1)
     ] = 1,
     nvlink: Annotated[
-        str | None,
-        typer.Option(metavar="RATE", help="Of a GPU in one direction, such as 56GB/s; 0 for none; else the GPU's."),
+        str | None, option("RATE", "Of a GPU in one direction, such as 56GB/s; 0 for none; else the GPU's.")
     ] = None,
-    nvme: Annotated[str | None, typer.Option(metavar="SSDS", help='Such as "4 x gen4" or "2 x gen5 7.68TB".')] = None,
-    network: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Of the node in one direction, such as 3.2Tb/s.")
-    ] = None,
+    nvme: Annotated[str | None, option("SSDS", 'Such as "4 x gen4" or "2 x gen5 7.68TB".')] = None,
+    network: Annotated[str | None, option("RATE", "Of the node in one direction, such as 3.2Tb/s.")] = None,
 ) -> None:
     """Make a complete profile of parts.
 

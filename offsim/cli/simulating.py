@@ -18,14 +18,16 @@ from offsim.cli.arguments import (
     JsonOption,
     PriceOption,
     StrictOption,
+    argument,
     end_strictly,
+    option,
     plot_option,
     scenarios_from,
     scheduler_option,
     schedulers_from,
 )
 from offsim.cli.imports import Given, takes_scenario
-from offsim.cli.outputs import SUFFIXES, check_outputs, give, write_picture, writing
+from offsim.cli.outputs import check_outputs, give, write_picture, writing
 from offsim.cli.terminal import note, show, style_of, wrapped
 from offsim.inputs.errors import InputError
 
@@ -38,9 +40,7 @@ def run(
     given: Given,
     scheduler: Annotated[str | None, scheduler_option("Replace the scenario's scheduler.")] = None,
     plot: Annotated[str | None, plot_option("Draw timeline, bandwidth and memory on one page")] = None,
-    trace: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write a trace for Perfetto (.json, .json.gz).")
-    ] = None,
+    trace: Annotated[str | None, option("FILE", "Write a trace for Perfetto (.json, .json.gz).")] = None,
     json: JsonOption = None,
     csv: CsvOption = None,
     all_ranks: AllRanksOption = False,
@@ -51,8 +51,7 @@ def run(
         ),
     ] = False,
     emit_scenario: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Write the scenario, with where its values come from (.yaml)."),
+        str | None, option("FILE", "Write the scenario, with where its values come from (.yaml).")
     ] = None,
     strict: StrictOption = False,
 ) -> None:
@@ -71,7 +70,7 @@ def run(
     from offsim.views.text import result_text
 
     outputs = {"--plot": plot, "--trace": trace, "--json": json, "--csv": csv, "--emit-scenario": emit_scenario}
-    check_outputs(outputs, suffixes=SUFFIXES, inputs=given.inputs)
+    check_outputs(outputs, inputs=given.inputs)
     chosen = given.load()
     if scheduler is not None:
         chosen = under(chosen, scheduler)
@@ -96,8 +95,7 @@ def run(
 def compare(
     given: Given,
     schedulers: Annotated[
-        list[str] | None,
-        scheduler_option("A scheduler to compare; may be repeated. Without any, all that apply."),
+        list[str] | None, scheduler_option("A scheduler to compare; may be repeated. Without any, all that apply.")
     ] = None,
     every: Annotated[
         bool,
@@ -128,7 +126,7 @@ def compare(
     from offsim.views.facts import comparison_facts
     from offsim.views.text import comparison_text
 
-    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=given.inputs)
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=given.inputs)
     scenario = given.load()
     scenarios, left_out = chosen(scenario, schedulers or [])
     comparison = api.compare(scenarios, all_ranks=all_ranks)
@@ -150,7 +148,7 @@ def _compare_all(given: Given, plot: str | None, json: str | None, csv: str | No
     from offsim.results.survey import survey
     from offsim.views.survey import survey_text
 
-    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=given.inputs)
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=given.inputs)
     found = survey(given.load(), all_ranks=all_ranks)
     given.tell(found.scenario, json, csv)
     give(json, partial(survey_text, found), found.to_dict, csv, found.figures)
@@ -164,19 +162,14 @@ def _compare_all(given: Given, plot: str | None, json: str | None, csv: str | No
 @takes_scenario(
     Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="SCENARIO",
-            help="YAML files, or names of scenarios that come with offsim.",
-            autocompletion=scenarios_from,
-        ),
+        argument("SCENARIO", "YAML files, or names of scenarios that come with offsim.", scenarios_from),
     ]
 )
 def report(
     given: Given,
-    html: Annotated[str, typer.Option("--html", metavar="FILE", help="The page to write (.html).")],
+    html: Annotated[str, option("FILE", "The page to write (.html).")],
     schedulers: Annotated[
-        list[str] | None,
-        scheduler_option("Simulate each scenario under this one instead; may be repeated."),
+        list[str] | None, scheduler_option("Simulate each scenario under this one instead; may be repeated.")
     ] = None,
     strict: StrictOption = False,
 ) -> None:
@@ -190,7 +183,7 @@ def report(
     from offsim.views.facts import facts_of
     from offsim.views.text import brief_lines
 
-    check_outputs({"--html": html}, suffixes={"--html": (".html", ".htm")}, inputs=given.inputs)
+    check_outputs({"--html": html}, inputs=given.inputs)
     chosen = given.load_all()
     scenario = chosen[0]
     if schedulers:
@@ -208,9 +201,7 @@ def report(
 
 
 def scenarios(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Print this one.", autocompletion=scenarios_from)
-    ] = None,
+    name: Annotated[str | None, argument("NAME", "Print this one.", scenarios_from)] = None,
     json: JsonOption = None,
     csv: CsvOption = None,
 ) -> None:
@@ -232,9 +223,7 @@ def scenarios(
 
 
 def schedulers(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show this one.", autocompletion=schedulers_from)
-    ] = None,
+    name: Annotated[str | None, argument("NAME", "Show this one.", schedulers_from)] = None,
     json: JsonOption = None,
     csv: CsvOption = None,
 ) -> None:

@@ -15,10 +15,11 @@ from offsim.cli.arguments import (
     PriceOption,
     StrictOption,
     end_strictly,
+    option,
     plot_option,
 )
 from offsim.cli.imports import Given, takes_scenario
-from offsim.cli.outputs import SUFFIXES, check_outputs, give, rows_of, write_picture
+from offsim.cli.outputs import check_outputs, give, rows_of, write_picture
 from offsim.cli.terminal import note
 
 
@@ -67,28 +68,25 @@ def tune(
     given: Given,
     over: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME,NAME,...",
-            help="What to choose among: scheduler, options of schedulers, subgroup_size, micro_batch (these and all "
+        option(
+            "NAME,NAME,...",
+            "What to choose among: scheduler, options of schedulers, subgroup_size, micro_batch (these and all "
             "options that declare values to try if not given), activation_checkpointing.",
         ),
     ] = None,
     tries: Annotated[
-        list[str] | None,
-        typer.Option("--try", metavar="NAME=VALUE,...", help="Values to try in place of the usual. May be repeated."),
+        list[str] | None, option("NAME=VALUE,...", "Values to try in place of the usual. May be repeated.", "--try")
     ] = None,
     objective: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="iteration_time: the global batch stays; tokens_per_s: it grows with the micro-batch, and the "
+        option(
+            "NAME",
+            "iteration_time: the global batch stays; tokens_per_s: it grows with the micro-batch, and the "
             "accumulation steps stay.",
         ),
     ] = "iteration_time",
-    headroom: Annotated[float, typer.Option(metavar="SHARE", help="Share of each memory that must stay free.")] = 0.05,
-    budget: Annotated[
-        int | None, typer.Option(metavar="N", help="Simulate at most so many settings, a sample of all.")
-    ] = None,
+    headroom: Annotated[float, option("SHARE", "Share of each memory that must stay free.")] = 0.05,
+    budget: Annotated[int | None, option("N", "Simulate at most so many settings, a sample of all.")] = None,
     jobs: JobsOption = None,
     with_upgrades: Annotated[
         bool, typer.Option("--upgrades/--no-upgrades", help="Say what better hardware would buy.")
@@ -173,7 +171,7 @@ def sensitivity(
     from offsim.views.text import result_text
     from offsim.views.wording import drawing_title
 
-    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, suffixes=SUFFIXES, inputs=given.inputs)
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=given.inputs)
     result = simulate(given.load(), all_ranks=all_ranks)
     found = sensitivity_of(result) if result.fits else None
     given.tell(result.scenario, json, csv)

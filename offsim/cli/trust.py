@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from offsim.results.interval import WHOLE
 from offsim.results.result import Result
 from offsim.results.units import format_percent, format_time, plural
+from offsim.views.wording import within_line
 
 
 def trust_lines(result: Result) -> dict[str, tuple[str, ...]]:
@@ -19,10 +18,8 @@ def trust_lines(result: Result) -> dict[str, tuple[str, ...]]:
     else:
         ends = {phase: " to ".join(map(format_time, interval.bounds_s(phase))) for phase in interval.spreads}
         whole = ends.pop(WHOLE)
-        within = f"{interval.within} of {plural(interval.runs, 'held-out run')} on this hardware were within"
-        farthest = format_percent(math.expm1(interval.spreads[WHOLE]))
         left_out = f"left out of the fit: {', '.join(interval.groups)}"
-        text = f"{whole} ({100 * interval.coverage:.0f} %): {within} ± {farthest} of their prediction ({left_out})"
+        text = f"{whole} ({100 * interval.coverage:.0f} %): {within_line(interval)} ({left_out})"
         lines = {"interval": (text, ", ".join(f"{phase} {bounds}" for phase, bounds in ends.items()))}
     if accuracy is not None:
         median, p90 = format_percent(accuracy.median), format_percent(accuracy.p90)

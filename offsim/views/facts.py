@@ -12,7 +12,7 @@ from offsim.inputs.document import flat
 from offsim.results.comparison import Comparison
 from offsim.results.records import phase_columns
 from offsim.results.result import Result
-from offsim.results.units import engineering, format_capacity, format_memory, format_percent, format_time, plural
+from offsim.results.units import format_capacity, format_memory, format_percent, format_time, plural
 from offsim.results.verdict import Verdict
 from offsim.schedulers.registry import scenario_scheduler
 from offsim.views.wording import (
@@ -33,12 +33,16 @@ from offsim.views.wording import (
     peak_time,
     peaks_by_tier,
     speed_line,
+    tokens_a_day,
     validated,
     verdict_line,
 )
 
 if TYPE_CHECKING:
     from offsim.results.interval import PredictionInterval
+
+Labelled = Sequence[tuple[str, Result]]
+"""Results, each behind its label."""
 
 SHOWN_FROM = 0.0005
 """The share below which a cell of a table of shares stays empty."""
@@ -162,7 +166,7 @@ def facts_of(
     set_up = set_up_of(result)
     if result.verdict is not None:
         return Facts(label or result.name, drawing_title(result), set_up, _no_room(result.verdict))
-    peaks = peaks_by_tier(result)
+    peaks = list(peaks_by_tier(result).values())
     return Facts(
         label or result.name,
         drawing_title(result),
@@ -189,11 +193,12 @@ def facts_of(
 def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
     """The facts of several results side by side."""
     longest = max((result.iteration_s for result in comparison if result.fits), default=1.0)
-    shown = [(label, result) for label, result in zip(comparison.labels, comparison, strict=True) if result.fits]
+    every = list(zip(comparison.labels, comparison, strict=True))
+    shown = [(label, result) for label, result in every if result.fits]
     phases = list(dict.fromkeys(phase for _, result in shown for phase in result.durations))
     priced = any(result.scenario.price_per_gpu_hour is not None for result in comparison)
     rates = RATES if priced else RATES[:-1]
-    tiers = list(dict.fromkeys(peak.tier for _, result in shown for peak in peaks_by_tier(result)))
+    tiers = tiers_of(shown)
     return ComparisonFacts(
         labels=tuple(comparison.labels),
         set_up=set_up_of(comparison[0]),
@@ -213,30 +218,22 @@ def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
                 )
                 if speedup is not None
                 else (Cell(label), Cell("does not fit"), Cell())
-                for label, result, speedup in zip(comparison.labels, comparison, comparison.speedups, strict=True)
+                for (label, result), speedup in zip(every, comparison.speedups, strict=True)
             ],
             bar=1,
         ),
-        phases=_for_each(
-            comparison, (*phases, *rates), lambda result: _speeds(result, phases)[: len(phases) + len(rates)]
-        ),
-        memory=_for_each(comparison, tuple(f"{tier} peak" for tier in tiers), lambda result: _peaks(result, tiers)),
+        phases=for_each(every, (*phases, *rates), lambda result: _speeds(result, phases)[: len(phases) + len(rates)]),
+        memory=peaks_table(every, tiers),
         largest=replace(
-            _for_each(comparison, tuple(f"most of {tier}" for tier in tiers), lambda result: _largest(result, tiers)),
+            for_each(every, tuple(f"most of {tier}" for tier in tiers), lambda result: _largest(result, tiers)),
             words=tuple(range(1, len(tiers) + 1)),
         ),
-        limited_most=_for_each(
-            comparison, ("limited most by",), lambda result: [Cell(limited_by(result.limited_by, 1))]
-        ),
+        limited_most=for_each(every, ("limited most by",), lambda result: [Cell(limited_by(result.limited_by, 1))]),
         limits=_shares({label: result.limited_by for label, result in shown}),
         differences=_differences(comparison),
         notes=(
-            *(
-                f"{label}: {note}"
-                for label, result in zip(comparison.labels, comparison, strict=True)
-                for note in result.notes
-            ),
-            *outside_note(dict(zip(comparison.labels, comparison, strict=True))),
+            *(f"{label}: {note}" for label, result in every for note in result.notes),
+            *outside_note(every),
         ),
     )
 
@@ -277,7 +274,7 @@ def _numbers(result: Result, peaks: Sequence[TierPeak]) -> tuple[Number, ...]:
     return (
         Number("iteration", format_time(result.iteration_s), f"limited by {limited_by(result.limited_by, 2)}"),
         Number("tokens/s", f"{result.tokens_per_s:,.0f}", plural(result.gpus, "GPU")),
-        Number("tokens a day", engineering(float(f"{result.tokens_per_day:.3g}")), "of iterations alone"),
+        Number("tokens a day", tokens_a_day(result), "of iterations alone"),
         Number("TFLOP/s per GPU", f"{result.tflops_per_gpu:.1f}", "model FLOPs, without recomputation"),
         Number("MFU", format_percent(result.mfu), "of the datasheet's dense bf16 peak"),
         *(
@@ -395,14 +392,27 @@ def joined(*tables: Table) -> Table:
     return Table(("", *(header for table in tables for header in table.headers[1:])), rows)
 
 
-def _for_each(
-    comparison: Comparison[Result], headers: tuple[str, ...], cells: Callable[[Result], Sequence[Cell]]
+def for_each(
+    results: Labelled, headers: Sequence[str], cells: Callable[[Result], Sequence[Cell]], *, name: str = ""
 ) -> Table:
-    rows = [
-        (Cell(label), *(cells(result) if result.fits else [Cell()] * len(headers)))
-        for label, result in zip(comparison.labels, comparison, strict=True)
-    ]
-    return Table(("", *headers), rows)
+    """A row for each result, blank for those that do not fit; `name` says what they are called by."""
+    rows = [(Cell(label), *(cells(result) if result.fits else [Cell()] * len(headers))) for label, result in results]
+    return Table((name, *headers), rows)
+
+
+def tiers_of(results: Labelled) -> list[str]:
+    """The memory tiers that any of the results has."""
+    return list(dict.fromkeys(tier for _, result in results for tier in peaks_by_tier(result)))
+
+
+def peaks_table(results: Labelled, tiers: Sequence[str], *, name: str = "") -> Table:
+    """The peak of each tier and its share of the capacity."""
+
+    def cells(result: Result) -> list[Cell]:
+        peaks = map(peaks_by_tier(result).get, tiers)
+        return [Cell(format_memory(peak.most.bytes), peak.share) if peak else Cell() for peak in peaks]
+
+    return for_each(results, [f"{tier} peak" for tier in tiers], cells, name=name)
 
 
 def _speeds(result: Result, phases: Sequence[str]) -> list[Cell]:
@@ -412,13 +422,8 @@ def _speeds(result: Result, phases: Sequence[str]) -> list[Cell]:
     return [Cell(text) for text in (*times, *rates, "" if cost is None else money(cost))]
 
 
-def _peaks(result: Result, tiers: Sequence[str]) -> list[Cell]:
-    peaks = {peak.tier: peak for peak in peaks_by_tier(result)}
-    return [Cell(format_memory(peak.most.bytes), peak.share) if peak else Cell() for peak in map(peaks.get, tiers)]
-
-
 def _largest(result: Result, tiers: Sequence[str]) -> list[Cell]:
-    held = {peak.tier: peak.most.occupants for peak in peaks_by_tier(result)}
+    held = {tier: peak.most.occupants for tier, peak in peaks_by_tier(result).items()}
     return [Cell(max(held.get(tier, {}), key=lambda name: held[tier][name], default="")) for tier in tiers]
 
 

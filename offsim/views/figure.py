@@ -180,8 +180,11 @@ class Panel:
     @property
     def header_in(self) -> float:
         """Height of what stands above it."""
-        phases_in = 0.0 if self.phases is None else header_height_in(self.phases) + 0.04
-        return phases_in + (TITLE_IN if self.title else 0.0)
+        title_in = TITLE_IN if self.title else 0.0
+        if self.phases is None:
+            return title_in
+        lanes = lanes_of(self.phases["start_s"].tolist(), self.phases["end_s"].tolist())
+        return (max(lanes, default=0) + 1) * LANE_IN + 0.04 + title_in
 
     @property
     def axis_in(self) -> float:
@@ -227,12 +230,6 @@ def panels_over_time(
     if subtitle:
         picture.text_at(EDGE_IN, height - 0.05 - (TITLE_IN if title else 0.0), subtitle, linespacing=1.25)
     return picture, drawn
-
-
-def header_height_in(phases: pd.DataFrame) -> float:
-    """Height that `draw_phases` needs above the axes for its labels, in inches."""
-    lanes = lanes_of(phases["start_s"].tolist(), phases["end_s"].tolist())
-    return (max(lanes, default=0) + 1) * LANE_IN
 
 
 def spread(centres: Sequence[float], widths: Sequence[float], high: float, gap: float) -> list[float]:

@@ -75,8 +75,7 @@ def trace_events(
         *_phases(phases, overview),
         *_slices(timeline, tids, more or {}),
         *_flows(timeline, tids),
-        *_memory_counters(memory, overview),
-        *_bandwidth_counters(bandwidth, overview),
+        *_counters(memory, bandwidth, overview),
     ]
 
 
@@ -188,12 +187,10 @@ def _flows(timeline: pd.DataFrame, tids: Mapping[str, int]) -> list[Event]:
     columns = ["rank", "stream", "start_s", "end_s", "activity"]
     spans = {
         key: (rank, tids[stream], nanoseconds(start), nanoseconds(end), kind)
-        for key, rank, stream, start, end, kind in zip(
-            timeline.index.tolist(), *(timeline[column].tolist() for column in columns), strict=True
-        )
+        for key, rank, stream, start, end, kind in timeline[columns].itertuples()
     }
     events: list[Event] = []
-    for key, source in zip(timeline.index.tolist(), timeline["waited_for"].tolist(), strict=True):
+    for key, source in timeline["waited_for"].items():
         if source not in spans:
             continue
         pid, tid, start, end, _ = spans[source]
@@ -209,28 +206,19 @@ def _flows(timeline: pd.DataFrame, tids: Mapping[str, int]) -> list[Event]:
     return events
 
 
-def _memory_counters(memory: pd.DataFrame, pid: int) -> list[Event]:
-    """A counter of what each tier holds, and one for each occupant."""
-    changes: dict[tuple[str, int], Event] = {}
+def _counters(memory: pd.DataFrame, bandwidth: pd.DataFrame, pid: int) -> list[Event]:
+    """A counter of what each tier holds, of each of its occupants, and of what each resource carries."""
+    values = []
     columns = ["time_s", "tier", "occupant", "bytes", "used_bytes"]
-    for time_s, tier, occupant, held, used in zip(*(memory[column].tolist() for column in columns), strict=True):
-        for name, value in ((f"{tier}: used", used), (f"{tier}: {occupant}", held)):
-            _count(changes, pid, name, "GB", time_s, value)
-    return list(changes.values())
-
-
-def _bandwidth_counters(bandwidth: pd.DataFrame, pid: int) -> list[Event]:
-    """A counter of what each resource carries."""
+    for time_s, tier, occupant, held, used in memory[columns].itertuples(index=False):
+        values += [(f"{tier}: used", "GB", time_s, used), (f"{tier}: {occupant}", "GB", time_s, held)]
+    for time_s, resource, rate in bandwidth[["time_s", "resource", "bytes_per_s"]].itertuples(index=False):
+        values.append((resource, "GB/s", time_s, rate))
     changes: dict[tuple[str, int], Event] = {}
-    columns = ["time_s", "resource", "bytes_per_s"]
-    for time_s, resource, rate in zip(*(bandwidth[column].tolist() for column in columns), strict=True):
-        _count(changes, pid, str(resource), "GB/s", time_s, rate)
+    for name, unit, time_s, value in values:
+        # Of several changes at one instant the last counts. Perfetto names a counter by its name and the unit.
+        instant = nanoseconds(time_s)
+        changes[name, instant] = {
+            "ph": "C", "name": name, "pid": pid, "tid": 0, "ts": instant / 1000, "args": {unit: round(value / 1e9, 6)}
+        }  # fmt: skip
     return list(changes.values())
-
-
-def _count(changes: dict[tuple[str, int], Event], pid: int, name: str, unit: str, time_s: float, value: float) -> None:
-    """Of several changes at one instant the last counts. Perfetto names a counter by its name and the unit."""
-    instant = nanoseconds(time_s)
-    changes[name, instant] = {
-        "ph": "C", "name": name, "pid": pid, "tid": 0, "ts": instant / 1000, "args": {unit: round(value / 1e9, 6)}
-    }  # fmt: skip

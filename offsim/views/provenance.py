@@ -9,7 +9,7 @@ from typing import get_args
 
 from offsim.inputs.errors import InputError
 from offsim.inputs.units import unit_of
-from offsim.platform.hardware import HardwareProfile, Source
+from offsim.platform.hardware import HardwareProfile, Provenance, Source
 from offsim.platform.profiles import available_profiles, load_profile
 from offsim.results.result import Result
 from offsim.results.units import engineering, plural
@@ -32,13 +32,20 @@ class Value:
     description: str
     note: str
     error: str
-    interval: str
-    """The 95 % interval, "" where none is known."""
+    low: float | None
+    high: float | None
 
     @property
     def quantity(self) -> str:
         """The value with its unit."""
         return f"{self.value} {self.unit}".rstrip()
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval with its unit, "" where none is known."""
+        if self.low is None or self.high is None:
+            return ""
+        return f"{engineering(self.low)} to {engineering(self.high)} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -108,9 +115,7 @@ def values_of(profile: HardwareProfile) -> list[Value]:
         for field, info in type(given).model_fields.items():
             value, unit = getattr(given, field), unit_of(field)
             origin = profile.provenance.get(f"{section}.{field}")
-            interval = ""
-            if origin is not None and origin.low is not None and origin.high is not None:
-                interval = f"{engineering(origin.low)} to {engineering(origin.high)}"
+            known = origin or Provenance(source="assumed")
             values.append(
                 Value(
                     section,
@@ -120,9 +125,10 @@ def values_of(profile: HardwareProfile) -> list[Value]:
                     "" if value is None or unit == "1" else unit,
                     origin.source if origin else "default",
                     info.description or "",
-                    origin.note if origin else "",
-                    origin.error if origin else "",
-                    interval,
+                    known.note,
+                    known.error,
+                    known.low,
+                    known.high,
                 )
             )
     return values
@@ -141,7 +147,8 @@ def _shipped(result: Result) -> str | None:
 
 
 def _trust(profile: HardwareProfile, values: Sequence[Value], shipped: str | None, measured: str) -> list[str]:
-    said = [_sentence(validated(profile).partition(": ")[2])]
+    compared = validated(profile).partition(": ")[2]
+    said = [f"{compared[0].upper()}{compared[1:]}."]
     if measured:
         said.append(measured)
         if shipped != profile.name:
@@ -154,7 +161,3 @@ def _trust(profile: HardwareProfile, values: Sequence[Value], shipped: str | Non
         known_of = f"95 % intervals are known of {with_interval} of {plural(len(values), 'value')}, in the table below"
         said.append(f"{known_of}; the times on this page are those of the values themselves.")
     return said
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from offsim.programs.schedule import LEGEND
 from offsim.results.result import Result
 from offsim.results.survey import Entry, Survey
-from offsim.results.units import engineering, format_memory, format_percent, format_time
+from offsim.results.units import format_percent, format_time
 from offsim.views.console import PLAIN, Style, labelled, wrapped
-from offsim.views.facts import Cell, Table, set_up_of
-from offsim.views.text import table_text
-from offsim.views.wording import explained, limited_by, money, outside_note, peaks_by_tier
+from offsim.views.facts import Cell, Labelled, Table, for_each, peaks_table, set_up_of, tiers_of
+from offsim.views.text import table_text, with_percents
+from offsim.views.wording import explained, limited_by, money, outside_note, tokens_a_day
 
 SET_UP = ("scenario", "hardware", "validated", "model", "batch")
 LIMITS = 1
@@ -20,15 +21,16 @@ LIMITS = 1
 
 def survey_text(survey: Survey, style: Style = PLAIN) -> str:
     """All of it; tables have the fastest schedule first."""
-    fitting = survey.fitting
-    blocks = [_set_up(next(entry.result for entry in survey.entries if entry.result is not None))]
-    if fitting:
-        blocks += [table_text(_times(fitting), style), table_text(_limits(fitting), style)]
-        said = dict.fromkeys(explained(entry.exactness) for entry in fitting if entry.exactness in LEGEND)
+    set_up = set_up_of(next(entry.result for entry in survey.entries if entry.result is not None))
+    blocks = ["\n".join(labelled(name, set_up[name]) for name in SET_UP)]
+    results = [(entry.schedule, entry.result) for entry in survey.fitting if entry.result is not None]
+    if results:
+        blocks += [table_text(table, style) for table in (_times(results), _limits(survey.fitting))]
+        said = dict.fromkeys(explained(entry.exactness) for entry in survey.fitting if entry.exactness in LEGEND)
         blocks += ["\n".join(wrapped(line, "", "  ") for line in said)] if said else []
-        blocks += [table_text(_memory(fitting), style), table_text(_yields(fitting), style)]
-        results = {entry.schedule: result for entry, result in _results(fitting)}
-        notes = [f"{schedule}: {note}" for schedule, result in results.items() for note in result.notes]
+        memory = with_percents(peaks_table(results, tiers_of(results), name="schedule"))
+        blocks += [table_text(table, style) for table in (memory, _yields(results))]
+        notes = [f"{schedule}: {note}" for schedule, result in results for note in result.notes]
         notes += outside_note(results)
         blocks += ["\n".join(style.alarm(wrapped(note, "", "   ")) for note in notes)] if notes else []
     if survey.too_large:
@@ -38,77 +40,42 @@ def survey_text(survey: Survey, style: Style = PLAIN) -> str:
     return "\n\n".join(blocks)
 
 
-def changes_of(entry: Entry) -> str:
-    """What of the scenario the schedule needed otherwise, in words."""
-    return ", ".join(entry.changes)
-
-
-def _set_up(result: Result) -> str:
-    found = set_up_of(result)
-    return "\n".join(labelled(name, found[name]) for name in SET_UP)
-
-
-def _results(entries: Sequence[Entry]) -> list[tuple[Entry, Result]]:
-    return [(entry, entry.result) for entry in entries if entry.result is not None]
-
-
-def _times(fitting: Sequence[Entry]) -> Table:
-    results = _results(fitting)
+def _times(results: Labelled) -> Table:
     phases = list(dict.fromkeys(phase for _, result in results for phase in result.durations))
     longest = max(result.iteration_s for _, result in results)
-    rows = [
-        (
-            Cell(entry.schedule),
-            Cell(format_time(result.iteration_s), result.iteration_s / longest),
-            *(Cell(format_time(result.durations.get(phase, 0.0))) for phase in phases),
-            Cell(f"{result.tokens_per_s:,.0f}"),
-        )
-        for entry, result in results
-    ]
-    return Table(("schedule", "iteration", *phases, "tokens/s"), rows, bar=1)
+
+    def cells(result: Result) -> list[Cell]:
+        times = [format_time(result.durations.get(phase, 0.0)) for phase in phases]
+        whole = Cell(format_time(result.iteration_s), result.iteration_s / longest)
+        return [whole, *map(Cell, (*times, f"{result.tokens_per_s:,.0f}"))]
+
+    return replace(for_each(results, ("iteration", *phases, "tokens/s"), cells, name="schedule"), bar=1)
 
 
 def _limits(fitting: Sequence[Entry]) -> Table:
     rows = [
         (
             Cell(entry.schedule),
-            Cell(limited_by(result.limited_by, LIMITS)),
+            Cell(limited_by(entry.result.limited_by, LIMITS)),
             Cell(entry.exactness),
-            *([Cell(changes_of(entry))] if any(entry.changes for entry in fitting) else []),
+            *([Cell(", ".join(entry.changes))] if any(entry.changes for entry in fitting) else []),
         )
-        for entry, result in _results(fitting)
+        for entry in fitting
+        if entry.result is not None
     ]
     headers = ("schedule", "limited most by", "result", "scenario with")[: len(rows[0])]
     return Table(headers, rows, words=tuple(range(1, len(headers))))
 
 
-def _memory(fitting: Sequence[Entry]) -> Table:
-    peaks = [{peak.tier: peak for peak in peaks_by_tier(result)} for _, result in _results(fitting)]
-    tiers = list(dict.fromkeys(tier for row in peaks for tier in row))
-    rows = [
-        (
-            Cell(entry.schedule),
-            *(
-                Cell(f"{format_memory(row[tier].most.bytes)} ({format_percent(row[tier].share)})")
-                if tier in row
-                else Cell()
-                for tier in tiers
-            ),
-        )
-        for entry, row in zip(fitting, peaks, strict=True)
-    ]
-    return Table(("schedule", *(f"{tier} peak" for tier in tiers)), rows)
-
-
-def _yields(fitting: Sequence[Entry]) -> Table:
+def _yields(results: Labelled) -> Table:
     """What the GPUs make of their time, and what that costs."""
-    rows = []
-    for entry, result in _results(fitting):
+
+    def cells(result: Result) -> list[Cell]:
         costs = [money(cost) for cost in (result.cost_per_iteration, result.cost_per_1e9_tokens) if cost is not None]
-        day = engineering(float(f"{result.tokens_per_day:.3g}"))
-        rows.append(tuple(map(Cell, (entry.schedule, day, format_percent(result.mfu), *costs))))
-    headers = ("schedule", "tokens a day", "MFU", "cost an iteration", "cost/1e9 tokens")
-    return Table(headers[: len(rows[0])], rows)
+        return [*map(Cell, (tokens_a_day(result), format_percent(result.mfu), *costs))]
+
+    headers = ("tokens a day", "MFU", "cost an iteration", "cost/1e9 tokens")
+    return for_each(results, headers[: len(cells(results[0][1]))], cells, name="schedule")
 
 
 def _listed(title: str, entries: Sequence[Entry], style: Style) -> str:

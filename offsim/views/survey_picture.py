@@ -24,7 +24,6 @@ from offsim.views.figure import (
     text_width_in,
     time_axis,
 )
-from offsim.views.survey import changes_of
 from offsim.views.wording import TierPeak, batch_line, hardware_line, limited_by, peaks_by_tier
 
 PHASE_COLOURS: Mapping[str, str] = {"forward": "#56B4E9", "backward": "#0072B2", "update": "#E69F00"}
@@ -41,12 +40,13 @@ def plot_survey(survey: Survey, *, title: str | None = None) -> Picture:
     rows = [(entry, entry.result) for entry in (*survey.fitting, *survey.too_large) if entry.result is not None]
     if not rows:
         raise ValueError("nothing to draw: no schedule can run the scenario")
-    peaks = [{peak.tier: peak for peak in peaks_by_tier(result)} for _, result in rows]
+    peaks = [peaks_by_tier(result) for _, result in rows]
     tiers = list(dict.fromkeys(tier for row in peaks for tier in row))
     phases = list(dict.fromkeys(phase for entry, result in rows if entry.fits for phase in result.durations))
     colours = _colours(phases)
-    names_in = max(text_width_in(entry.schedule, TEXT_PT) for entry, _ in rows)
-    names_in = max(names_in, *(text_width_in(changes_of(entry), SMALL_PT) for entry, _ in rows)) + EDGE_IN + 0.1
+    names = [(entry.schedule, ", ".join(entry.changes)) for entry, _ in rows]
+    widths = (size for name, more in names for size in (text_width_in(name, TEXT_PT), text_width_in(more, SMALL_PT)))
+    names_in = max(widths) + EDGE_IN + 0.1
     results = [entry.exactness.replace("; ", "\n") for entry, _ in rows]
     words_in = max(text_width_in(line, SMALL_PT) for result in results for line in result.splitlines())
     tiers_at = [names_in + TIMES_IN + GUTTER_IN + place * (TIER_IN + GUTTER_IN) for place in range(len(tiers))]
@@ -79,9 +79,14 @@ def plot_survey(survey: Survey, *, title: str | None = None) -> Picture:
             bottom,
         )
     picture.text_at(words_at, top + 0.05, "result", **header)
-    for place, (entry, result) in enumerate(rows):
+    for place, (_, result) in enumerate(rows):
         middle = top - (place + 0.5) * ROW_IN
-        _name(picture, entry, middle)
+        name, changes = names[place]
+        if changes:
+            picture.text_at(EDGE_IN, middle + 0.01, name, va="bottom")
+            picture.text_at(EDGE_IN, middle - 0.02, changes, va="top", fontsize=SMALL_PT, color=QUIET)
+        else:
+            picture.text_at(EDGE_IN, middle, name, va="center")
         picture.text_at(words_at, middle, results[place], va="center", fontsize=SMALL_PT)
         if result.verdict is not None:
             short = f"does not fit: {result.verdict.tier} memory"
@@ -160,15 +165,6 @@ def _tier(
             axes.add_patch(Rectangle((0, place + up), share, BAR_IN / ROW_IN, facecolor=colour, lw=0))
         held = format_memory(peak.most.bytes)
         axes.text(0.01, place + 0.54, held, va="top", fontsize=SMALL_PT - 0.5, color=QUIET)
-
-
-def _name(picture: Picture, entry: Entry, middle: float) -> None:
-    changes = changes_of(entry)
-    if not changes:
-        picture.text_at(EDGE_IN, middle, entry.schedule, va="center")
-        return
-    picture.text_at(EDGE_IN, middle + 0.01, entry.schedule, va="bottom")
-    picture.text_at(EDGE_IN, middle - 0.02, changes, va="top", fontsize=SMALL_PT, color=QUIET)
 
 
 def _rules(picture: Picture, rows: int, top: float, times: Axes) -> None:

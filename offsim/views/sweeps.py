@@ -93,10 +93,9 @@ def plot_heatmap(
     if not columns:
         raise ValueError(f"no row of the sweep table has both {x} and {y}: nothing to draw")
     quantity = QUANTITIES[value]
-    grid = np.full((len(rows), len(columns)), np.nan)
-    for at_x, at_y, amount in zip(best[x], best[y], best[value], strict=True):
-        if at_x in columns and at_y in rows:
-            grid[rows.index(at_y), columns.index(at_x)] = amount * quantity.scale
+    best = best.dropna(subset=[x, y])
+    grid = best.pivot(index=y, columns=x, values=value).reindex(index=rows, columns=columns).to_numpy(dtype=float)
+    grid = grid * quantity.scale
     outside = placed[placed["fits"].eq(False)]
     too_big = {(rows.index(at_y), columns.index(at_x)) for at_x, at_y in zip(outside[x], outside[y], strict=True)}
     hatched = {place for place in too_big if np.isnan(grid[place])}
@@ -117,7 +116,8 @@ def plot_heatmap(
     _titles(picture, left, title, f"{quantity.label}{_over(placed, [x, y])}")
     _colour_bar(picture, mesh, width_in - EDGE_IN - bar_in + 0.12, bottom, grid_in)
     if hatched:
-        _explain_hatch(picture)
+        patch = Patch(facecolor=NOT_FITTING, edgecolor=HATCH, hatch="////", linewidth=0.4, label="does not fit")
+        picture.legend(handles=[patch], loc="lower right", fontsize=SMALL_PT, frameon=False, borderaxespad=0.2)
     return picture
 
 
@@ -325,8 +325,3 @@ def _colour_bar(picture: Picture, mesh: QuadMesh, left_in: float, bottom_in: flo
     bar = picture.colorbar(mesh, cax=axes, format="{x:,.4g}")
     bar.locator = MaxNLocator(nbins=max(2, int(height_in / 0.35)))
     bar.outline.set_visible(False)
-
-
-def _explain_hatch(picture: Picture) -> None:
-    patch = Patch(facecolor=NOT_FITTING, edgecolor=HATCH, hatch="////", linewidth=0.4, label="does not fit")
-    picture.legend(handles=[patch], loc="lower right", fontsize=SMALL_PT, frameon=False, borderaxespad=0.2)

@@ -57,7 +57,7 @@ def comparison_text(facts: ComparisonFacts, style: Style = PLAIN) -> str:
     if fitting:
         title = style.heading("what limits the iteration, in percent of it (the critical path)")
         blocks += [table_text(_numbered(facts.phases, fitting), style), f"{title}\n{limits[0]}", *limits[1:]]
-        blocks.append(table_text(_with_percents(_numbered(facts.memory, fitting)), style))
+        blocks.append(table_text(with_percents(_numbered(facts.memory, fitting)), style))
         blocks.append(table_text(_numbered(facts.largest, fitting), style))
     return "\n\n".join(blocks)
 
@@ -152,8 +152,8 @@ def _numbered(table: Table, places: Iterable[int]) -> Table:
     return replace(table, rows=[(Cell(str(place + 1)), *table.rows[place][1:]) for place in places])
 
 
-def _with_percents(table: Table) -> Table:
-    """Shares as text, where a page shades cells."""
+def with_percents(table: Table) -> Table:
+    """The table with shares as text, where a page shades cells."""
     rows = [
         tuple(cell if cell.share is None else Cell(f"{cell.text} ({format_percent(cell.share)})") for cell in row)
         for row in table.rows

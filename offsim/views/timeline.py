@@ -56,7 +56,8 @@ def plot_timeline(
     Streams that only wait are left out.
     """
     rows = of_rank(timeline, rank)
-    start, end = window_s if window_s is not None else _extent(rows, phases)
+    every = pd.concat([rows, phases])
+    start, end = window_s or (float(every["start_s"].min()), float(every["end_s"].max()))
     shown = rows[(rows["end_s"] >= start) & (rows["start_s"] <= end)]
     if shown.empty:
         raise ValueError(f"rank {rank} does nothing from {start:g} to {end:g} s")
@@ -269,11 +270,6 @@ def caption_of(rows: pd.DataFrame, *, numbers: bool = True) -> str:
     if "iteration" in rows and (rows["iteration"] < 1).any():
         said.append("At the start: work left over from the previous iteration.")
     return " ".join(said)
-
-
-def _extent(rows: pd.DataFrame, phases: pd.DataFrame) -> tuple[float, float]:
-    start = min(float(rows["start_s"].min()), float(phases["start_s"].min()))
-    return start, max(float(rows["end_s"].max()), float(phases["end_s"].max()))
 
 
 def left_margin(streams: Sequence[str]) -> float:

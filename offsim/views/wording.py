@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from offsim.platform.hardware import HardwareProfile
 from offsim.programs.schedule import LEGEND
+from offsim.results.interval import WHOLE
 from offsim.results.measured_range import named, shown
 from offsim.results.records import phase_columns
 from offsim.results.result import Result
@@ -39,10 +41,8 @@ TIER_NAMES = {"host": "host memory"}
 class TierPeak:
     """The most that a memory tier held; of equal tiers, such as the GPUs of a node, the fullest one's."""
 
-    tier: str
-    """The tier, whichever GPU it is of: GPU, host memory, nvme."""
     name: str
-    """The tier and which of them it is: each GPU; GPU 2, the fullest."""
+    """Which tier it is: each GPU; GPU 2, the fullest; host memory; nvme."""
     most: Peak
 
     @property
@@ -56,12 +56,12 @@ class TierPeak:
         return held_line(self.most.bytes, self.most.capacity_bytes)
 
 
-def peaks_by_tier(result: Result) -> list[TierPeak]:
-    """The peak of each tier that the result has, equal tiers together."""
+def peaks_by_tier(result: Result) -> dict[str, TierPeak]:
+    """The peak of each tier that the result has, by the tier's name, equal tiers together."""
     tiers: dict[str, list[Peak]] = {}
     for peak in result.peaks:
         tiers.setdefault("GPU" if peak.kind == "gpu" else peak.tier, []).append(peak)
-    found = []
+    found = {}
     for tier, peaks in tiers.items():
         fullest = max(peaks, key=lambda peak: peak.bytes)
         called = name = TIER_NAMES.get(tier, tier)
@@ -69,7 +69,7 @@ def peaks_by_tier(result: Result) -> list[TierPeak]:
             name = f"{fullest.tier}, the fullest"
         elif fullest.kind == "gpu" and result.gpus > 1:
             name = f"each {called}"
-        found.append(TierPeak(called, name, fullest))
+        found[called] = TierPeak(name, fullest)
     return found
 
 
@@ -146,9 +146,9 @@ def measured_lines(result: Result) -> dict[str, str]:
     return lines
 
 
-def outside_note(results: Mapping[str, Result]) -> tuple[str, ...]:
-    """Which of several results, by label, are outside what was measured on their hardware."""
-    outside = [label for label, result in results.items() if result.measured_range.outside]
+def outside_note(results: Sequence[tuple[str, Result]]) -> tuple[str, ...]:
+    """Which of several results, behind their labels, are outside what was measured on their hardware."""
+    outside = [label for label, result in results if result.measured_range.outside]
     if not outside:
         return ()
     return (
@@ -165,11 +165,23 @@ def speed_line(result: Result, interval: PredictionInterval | None) -> str:
 
 def day_line(result: Result) -> str:
     """What a day of iterations trains and, with a price, what that costs."""
-    tokens = f"{engineering(float(f'{result.tokens_per_day:.3g}'))} tokens a day"
+    tokens = f"{tokens_a_day(result)} tokens a day"
     price, spent, cost = result.scenario.price_per_gpu_hour, result.cost_per_iteration, result.cost_per_1e9_tokens
     if price is None or spent is None or cost is None:
         return tokens
     return f"{tokens}; costs {money(spent)} an iteration, {money(cost)} per 1e9 tokens at {price:g} per GPU hour"
+
+
+def tokens_a_day(result: Result) -> str:
+    """Tokens of 24 hours of iterations, to three digits."""
+    return engineering(float(f"{result.tokens_per_day:.3g}"))
+
+
+def within_line(interval: PredictionInterval) -> str:
+    """How far measured runs that no fit used were from their predictions."""
+    farthest = format_percent(math.expm1(interval.spreads[WHOLE]))
+    runs = plural(interval.runs, "held-out run")
+    return f"{interval.within} of {runs} on this hardware were within ± {farthest} of their prediction"
 
 
 def explained(exactness: str) -> str:

@@ -28,20 +28,15 @@ def changed(result: Result, **values: Any) -> Result:
 
 
 @pytest.fixture(scope="module")
-def plain() -> Result:
-    return simulate("zero3_20b_4xh100")
-
-
-@pytest.fixture(scope="module")
-def strange(plain: Result) -> Result:
+def strange(baseline: Result) -> Result:
     """With two tiers and a resource more, and with phases of its own."""
-    columns = {name: [*cells, cells[0]] for name, cells in plain.utilization_columns.items()}
+    columns = {name: [*cells, cells[0]] for name, cells in baseline.utilization_columns.items()}
     columns["resource"][-1] = "nvme"
     return changed(
-        plain,
-        peaks=[*plain.peaks, NVME, PFS],
-        durations={"generate": 1.0, "flush": plain.iteration_s - 1.0},
-        limits_s={"generate": {"nvme reads": 1.0}, "flush": {"nvme": plain.iteration_s - 1.0}},
+        baseline,
+        peaks=[*baseline.peaks, NVME, PFS],
+        durations={"generate": 1.0, "flush": baseline.iteration_s - 1.0},
+        limits_s={"generate": {"nvme reads": 1.0}, "flush": {"nvme": baseline.iteration_s - 1.0}},
         utilization_columns=columns,
     )
 
@@ -59,8 +54,8 @@ def texts(*results: Result) -> Sequence[str]:
     ]
 
 
-def test_tiers_phases_and_resources_appear_by_their_names(plain: Result, strange: Result) -> None:
-    run, lines, _, compared, compared_html, whole = texts(plain, strange)
+def test_tiers_phases_and_resources_appear_by_their_names(baseline: Result, strange: Result) -> None:
+    run, lines, _, compared, compared_html, whole = texts(baseline, strange)
     for name in ("each GPU", "host memory", "nvme", "pfs"):
         assert name in run
         assert name in lines
@@ -72,22 +67,21 @@ def test_tiers_phases_and_resources_appear_by_their_names(plain: Result, strange
     assert max(map(len, f"{run}\n{compared}".splitlines())) <= 80
 
 
-def test_a_fact_has_one_wording(plain: Result) -> None:
+def test_a_fact_has_one_wording(baseline: Result) -> None:
     """The same words in text and notebook."""
-    facts = facts_of(plain)
+    facts = facts_of(baseline)
     for words in [*(text for texts in facts.headline.values() for text in texts), facts.set_up["batch"]]:
         assert words in " ".join("\n".join(result_lines(facts)).split())
         assert words in " ".join(result_text(facts).split())
 
 
-def test_equal_tiers_are_told_together_and_the_fullest_stands_for_unequal_ones(plain: Result) -> None:
-    gpu, host = plain.peaks
+def test_equal_tiers_are_told_together_and_the_fullest_stands_for_unequal_ones(baseline: Result) -> None:
+    gpu, host = baseline.peaks
     fuller = Peak("GPU 1", "gpu", gpu.bytes + GIB, gpu.capacity_bytes, gpu.time_s, gpu.occupants)
-    unequal = changed(plain, peaks=[gpu, fuller, host, NVME])
-    assert [(peak.tier, peak.name) for peak in peaks_by_tier(unequal)] == [
-        ("GPU", "GPU 1, the fullest"), ("host memory", "host memory"), ("nvme", "nvme"),
-    ]  # fmt: skip
-    assert [peak.name for peak in peaks_by_tier(plain)] == ["each GPU", "host memory"]
+    unequal = changed(baseline, peaks=[gpu, fuller, host, NVME])
+    names = {tier: peak.name for tier, peak in peaks_by_tier(unequal).items()}
+    assert names == {"GPU": "GPU 1, the fullest", "host memory": "host memory", "nvme": "nvme"}
+    assert [peak.name for peak in peaks_by_tier(baseline).values()] == ["each GPU", "host memory"]
     assert [peak.tier for peak in tiers_of_rank(unequal.peaks, 1)] == ["GPU 1", "host", "nvme"]
     assert unequal.gpu_peak_bytes == fuller.bytes
     assert unequal.host_peak_bytes == host.bytes
@@ -102,8 +96,8 @@ def test_what_does_not_fit_is_said_in_every_place() -> None:
         assert facts.no_room.asked in " ".join(text.split())
 
 
-def test_joined_tables_keep_their_rows(plain: Result) -> None:
-    facts = comparison_facts(Comparison([plain], ["one"]))
+def test_joined_tables_keep_their_rows(baseline: Result) -> None:
+    facts = comparison_facts(Comparison([baseline], ["one"]))
     table = joined(facts.times, facts.phases)
     assert table.headers == ("", *facts.times.headers[1:], *facts.phases.headers[1:])
     assert [cell.text for cell in table.rows[0]][:2] == ["one", facts.times.rows[0][1].text]

@@ -1,18 +1,18 @@
 import gzip
 import itertools
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from offsim.api import Result
 from offsim.views.intervals import from_their_beginning
 from offsim.views.perfetto import category, event_name, trace_events, write_trace
 
 
-def written(tables: Any, path: Path) -> dict[str, Any]:
+def written(tables: Result, path: Path) -> dict[str, Any]:
     write_trace(
         path, tables.timeline, tables.memory, tables.bandwidth, phases=tables.phases, metadata={"scheduler": "x"}
     )
@@ -21,37 +21,38 @@ def written(tables: Any, path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def events(dos: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return written(dos, tmp_path_factory.mktemp("trace") / "run.json.gz")["traceEvents"]
+def events(baseline: Result, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return written(baseline, tmp_path_factory.mktemp("trace") / "run.json.gz")["traceEvents"]
 
 
 def of(events: list[dict[str, Any]], ph: str) -> list[dict[str, Any]]:
     return [event for event in events if event["ph"] == ph]
 
 
-def test_the_document_has_the_metadata_and_is_the_same_packed_or_not(dos: Any, tmp_path: Path) -> None:
-    plain, packed = written(dos, tmp_path / "run.json"), written(dos, tmp_path / "run.json.gz")
+def test_the_document_has_the_metadata_and_is_the_same_packed_or_not(baseline: Result, tmp_path: Path) -> None:
+    plain, packed = written(baseline, tmp_path / "run.json"), written(baseline, tmp_path / "run.json.gz")
     assert plain == packed
     assert plain["otherData"] == {"scheduler": "x"}
     assert plain["displayTimeUnit"] == "ms"
 
 
-def test_an_event_for_each_activity_in_microseconds_with_its_bytes(dos: Any, events: list[dict[str, Any]]) -> None:
+def test_an_event_for_each_activity_in_microseconds(baseline: Result, events: list[dict[str, Any]]) -> None:
     slices = [event for event in of(events, "X") if event["cat"] != "user_annotation"]
-    assert len(slices) == len(dos.timeline)
-    rows = from_their_beginning(dos.timeline).sort_values(["start_s", "end_s"], ascending=[True, False], kind="stable")
+    assert len(slices) == len(baseline.timeline)
+    rows = from_their_beginning(baseline.timeline).sort_values(
+        ["start_s", "end_s"], ascending=[True, False], kind="stable"
+    )
     for event, row in zip(slices, rows.itertuples(), strict=True):
         assert event["ts"] == pytest.approx(row.start_s * 1e6, abs=1e-3)
         assert event["dur"] == pytest.approx((row.end_s - row.start_s) * 1e6, abs=2e-3)
         assert event["args"].get("bytes", 0) == pytest.approx(row.bytes, abs=0.5)
-    assert sum(event["args"].get("bytes", 0) for event in slices) == pytest.approx(dos.timeline["bytes"].sum())
+    assert sum(event["args"].get("bytes", 0) for event in slices) == pytest.approx(baseline.timeline["bytes"].sum())
 
 
 def test_copies_look_as_pytorch_writes_them(events: list[dict[str, Any]]) -> None:
     copies = [event for event in events if event.get("cat") == "gpu_memcpy"]
-    copy = next(event for event in copies if event["name"] == "Memcpy HtoD: m of 1 in")
-    assert copy["args"]["bytes"] == 640_000_000
-    assert copy["args"]["memory bandwidth (GB/s)"] == pytest.approx(55.2)
+    copy = next(event for event in copies if event["name"].startswith("Memcpy HtoD: "))
+    assert copy["args"]["memory bandwidth (GB/s)"] == pytest.approx(copy["args"]["bytes"] / copy["dur"] / 1e3, rel=1e-3)
     assert copy["args"]["device"] == 0
     assert copy["args"]["stream"] == copy["tid"]
     assert isinstance(copy["args"]["correlation"], int)
@@ -80,23 +81,23 @@ def test_slices_of_a_thread_only_nest(events: list[dict[str, Any]]) -> None:
                 assert other_start >= end or (start <= other_start and other_end <= end)
 
 
-def test_every_thread_and_process_is_named_and_placed(dos: Any, events: list[dict[str, Any]]) -> None:
+def test_every_thread_and_process_is_named_and_placed(baseline: Result, events: list[dict[str, Any]]) -> None:
     names = {(e["pid"], e["tid"]): e["args"]["name"] for e in of(events, "M") if e["name"] == "thread_name"}
     order = {(e["pid"], e["tid"]): e["args"]["sort_index"] for e in of(events, "M") if e["name"] == "thread_sort_index"}
     assert {(e["pid"], e["tid"]) for e in of(events, "X")} == names.keys() == order.keys()
     ranks = {name: order[key] for key, name in names.items() if key[0] == 0}
-    assert sorted(ranks, key=ranks.__getitem__)[:3] == ["host thread", "background thread", "compute"]
-    assert set(ranks) == set(dos.timeline["stream"])
+    assert sorted(ranks, key=ranks.__getitem__)[:3] == ["host thread", "compute", "upload"]
+    assert set(ranks) == set(baseline.timeline["stream"])
     processes = {e["pid"]: e["args"]["name"] for e in of(events, "M") if e["name"] == "process_name"}
     assert processes == {0: "rank 0", 1: "iteration, memory and links"}
 
 
-def test_flows_pair_and_are_tied_to_slices_of_different_streams(dos: Any, events: list[dict[str, Any]]) -> None:
+def test_flows_pair_and_are_tied_to_slices_of_different_streams(baseline: Result, events: list[dict[str, Any]]) -> None:
     starts, ends = {e["id"]: e for e in of(events, "s")}, {e["id"]: e for e in of(events, "f")}
     assert len(starts) == len(of(events, "s"))
     assert starts.keys() == ends.keys()
-    streams = dos.timeline["stream"]
-    shown = from_their_beginning(dos.timeline)
+    streams = baseline.timeline["stream"]
+    shown = from_their_beginning(baseline.timeline)
     waiting = shown[(shown["waited_for"] >= 0) & (shown["end_s"] > shown["start_s"])]
     expected = {i for i, source in waiting["waited_for"].items() if streams[i] != streams[source]}
     assert starts.keys() == expected
@@ -113,7 +114,7 @@ def test_flows_pair_and_are_tied_to_slices_of_different_streams(dos: Any, events
             assert any(a <= event["ts"] < b for a, b in slices[event["pid"], event["tid"]])
 
 
-def test_counters_go_forward_in_time_and_end_where_the_tables_end(dos: Any, events: list[dict[str, Any]]) -> None:
+def test_counters_go_forward_and_end_where_the_tables_end(baseline: Result, events: list[dict[str, Any]]) -> None:
     series: dict[str, list[tuple[float, float]]] = {}
     for event in of(events, "C"):
         ((_, value),) = event["args"].items()
@@ -121,63 +122,34 @@ def test_counters_go_forward_in_time_and_end_where_the_tables_end(dos: Any, even
     for points in series.values():
         times = [time for time, _ in points]
         assert all(a < b for a, b in itertools.pairwise(times))
-    gpu = dos.memory[dos.memory["tier"] == "GPU 0"]
+    gpu = baseline.memory[baseline.memory["tier"] == "GPU 0"]
     assert series["GPU 0: used"][-1] == pytest.approx((gpu["time_s"].iloc[-1] * 1e6, gpu["used_bytes"].iloc[-1] / 1e9))
-    assert {name for name in series if not name.startswith(("GPU 0: ", "host: "))} == set(dos.link_capacity)
-    assert max(value for _, value in series["H2D 0"]) == pytest.approx(55.2)
+    assert {name for name in series if not name.startswith(("GPU 0: ", "host: "))} == set(
+        baseline.bandwidth["resource"]
+    )
 
 
-def test_phases_have_their_own_track(dos: Any, events: list[dict[str, Any]]) -> None:
+def test_phases_have_their_own_track(baseline: Result, events: list[dict[str, Any]]) -> None:
     phases = [event for event in events if event.get("cat") == "user_annotation"]
     assert [event["name"] for event in phases] == ["forward", "backward", "update"]
     assert {event["tid"] for event in phases} == {0}
-    delayed = dos.phases.copy()
+    delayed = baseline.phases.copy()
     delayed.loc[2, ["start_s", "end_s"]] = [0.0, 0.5]
-    events = trace_events(dos.timeline, dos.memory, dos.bandwidth, delayed)
+    events = trace_events(baseline.timeline, baseline.memory, baseline.bandwidth, delayed)
     assert len({event["tid"] for event in events if event.get("cat") == "user_annotation"}) == 2
 
 
-def test_ranks_are_processes(dos: Any) -> None:
-    second = dos.timeline.assign(rank=1)
-    second.index += len(dos.timeline)
-    both = pd.concat([dos.timeline, second])
-    events = trace_events(both, dos.memory, dos.bandwidth, dos.phases)
+def test_ranks_are_processes(baseline: Result) -> None:
+    second = baseline.timeline.assign(rank=1)
+    second.index += len(baseline.timeline)
+    both = pd.concat([baseline.timeline, second])
+    events = trace_events(both, baseline.memory, baseline.bandwidth, baseline.phases)
     assert {event["pid"] for event in of(events, "X") if event["cat"] != "user_annotation"} == {0, 1}
     assert {event["pid"] for event in of(events, "C")} == {2}
 
 
-def test_the_same_input_gives_the_same_bytes(dos: Any, tmp_path: Path) -> None:
-    for name in ("run.json", "run.json.gz"):
-        paths = [tmp_path / "a", tmp_path / "b"]
-        for path in paths:
-            path.mkdir(exist_ok=True)
-            written(dos, path / name)
-        assert (paths[0] / name).read_bytes() == (paths[1] / name).read_bytes()
-    # No time and no name in the header: flags and mtime are zero.
-    assert (tmp_path / "a" / "run.json.gz").read_bytes()[3:8] == bytes(5)
-
-
-def test_an_interrupted_write_leaves_the_old_trace(dos: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "run.json.gz"
-    path.write_bytes(b"old")
-
-    def fail(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(gzip, "compress", fail)
-    with pytest.raises(KeyboardInterrupt):
-        write_trace(path, dos.timeline, dos.memory, dos.bandwidth, phases=dos.phases, metadata={})
-    assert path.read_bytes() == b"old"
-    assert [found.name for found in tmp_path.iterdir()] == ["run.json.gz"]
-
-
-def test_times_are_finite_numbers(events: list[dict[str, Any]]) -> None:
-    assert all(math.isfinite(event["ts"]) for event in events)
-
-
-def test_what_begins_before_zero_moves_the_whole_trace(dos: Any) -> None:
-    early = dos.timeline.assign(start_s=dos.timeline["start_s"] - 0.5, end_s=dos.timeline["end_s"] - 0.5)
-    events = trace_events(early, dos.memory, dos.bandwidth, dos.phases)
+def test_what_begins_before_zero_moves_the_whole_trace(dos: Result) -> None:
+    events = trace_events(dos.timeline, dos.memory, dos.bandwidth, dos.phases)
     assert min(event["ts"] for event in of(events, "X")) == 0.0
     forward = next(event for event in events if event["name"] == "forward")
-    assert forward["ts"] == 500_000.0
+    assert forward["ts"] == pytest.approx(-1e6 * dos.timeline["start_s"].min(), abs=1e-3)

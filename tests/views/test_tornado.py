@@ -1,14 +1,9 @@
-from collections.abc import Callable
-
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from offsim.views.tornado import HIGH, LOW, plot_tornado, range_text
-
-Texts = Callable[[Figure, str], list[str]]
-Overlaps = Callable[[Figure], list[tuple[str, str]]]
+from tests.views.drawn import overlaps, texts
 
 ROWS = [
     ("gpu.kernel_latency_s", "s", 1e-6, 2e-6, True, 1.99, 2.01),
@@ -33,7 +28,7 @@ def test_a_bar_from_the_time_now_to_each_end_the_farthest_on_top() -> None:
     assert [bool(bar.get_hatch()) for bar in bars] == [False, False, True, True, True, True, False, False]
 
 
-def test_numbers_at_the_ends(texts: Texts) -> None:
+def test_numbers_at_the_ends() -> None:
     figure = plot_tornado(ranges(*ROWS[:2]), 2.0)
     assert texts(figure, "change") == ["+200 ms", "-100 ms", "-10.0 ms", "+10.0 ms"]
     entries = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -51,7 +46,7 @@ def test_the_interval_is_a_band_and_what_is_left_out_is_said() -> None:
 
 @pytest.mark.parametrize("half_s", [None, 0.01, 0.5])
 @pytest.mark.parametrize("count", [1, 3, 4])
-def test_texts_do_not_overlap(count: int, half_s: float | None, overlaps: Overlaps) -> None:
+def test_texts_do_not_overlap(count: int, half_s: float | None) -> None:
     assert overlaps(plot_tornado(ranges(*ROWS[:count]), 2.0, half_s=half_s, title="A tornado")) == []
 
 

@@ -4,7 +4,7 @@ const STRIP = 28;
 const SPACE = 6;
 
 function addBandwidth(host, figure) {
-  const data = figure.bandwidth.map((link) => ({ ...readLink(link), colours: [link.colour, link.colour] }));
+  const data = figure.bandwidth.map((link) => ({ ...link, colours: [link.colour, link.colour] }));
   const label = `Bandwidth over time, ${figure.label}: ${data.map((link) => link.name).join(", ")}`;
   return addPlot(host, label, (STRIP + SPACE) * data.length, {
     data,
@@ -49,10 +49,7 @@ function drawBandwidth(context, plot, figure) {
     context.strokeStyle = theme.muted;
     context.lineWidth = 1;
     context.setLineDash([4, 3]);
-    context.beginPath();
-    context.moveTo(plot.left, bottom - STRIP + 1.5);
-    context.lineTo(right, bottom - STRIP + 1.5);
-    context.stroke();
+    drawLine(context, [plot.left, bottom - STRIP + 1.5], [right, bottom - STRIP + 1.5]);
     context.setLineDash([]);
     context.fillStyle = theme.plot;
     context.fillRect(plot.left, bottom, plot.inner, SPACE + 2);

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from offsim.results.comparison import Comparison
-from offsim.results.interval import WHOLE
 from offsim.results.result import Result
-from offsim.results.units import format_percent, format_time, plural
-from offsim.views.wording import asked_line, limited_by, verdict_line
+from offsim.results.units import format_time
+from offsim.views.wording import asked_line, limited_by, verdict_line, within_line
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,4 @@ def how_sure(result: Result) -> str:
     if interval is None:
         return f"no interval is known: {result.no_interval}"
     low, high = map(format_time, interval.bounds_s())
-    farthest = format_percent(math.expm1(interval.spreads[WHOLE]))
-    within = f"{interval.within} of {plural(interval.runs, 'held-out run')} on this hardware were within"
-    return f"{low} to {high} ({100 * interval.coverage:.0f} %): {within} ± {farthest} of their prediction"
+    return f"{low} to {high} ({100 * interval.coverage:.0f} %): {within_line(interval)}"

@@ -1,6 +1,6 @@
 // Puts it together: plots, legends, search, buttons, paper.
 
-const page = JSON.parse(document.getElementById("data").textContent, unpacked);
+const page = JSON.parse(document.getElementById("data").textContent);
 let printing = false;
 let asked = false;
 const tables = [];
@@ -35,7 +35,7 @@ function build() {
   const ends = [];
   page.figures.forEach((figure, i) => {
     if (figure.timeline) {
-      const data = readTimeline(figure.timeline);
+      const data = figure.timeline;
       addTimeline(document.getElementById(`timeline-${i}`), figure, data, page.kinds);
       tables.push([document.getElementById(`totals-${i}`), data]);
       ends.push(...data.rows.map(([, to]) => data.end[to - 1]));

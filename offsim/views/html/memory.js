@@ -29,29 +29,16 @@ function drawMemory(context, plot, figure, occupants) {
       const [low, high] = [data.levels[i * data.width + k], data.levels[i * data.width + k + 1]];
       if (high > low) context.rect(x0, y(high), x1 - x0, y(low) - y(high));
     }
-    context.fillStyle = look.shown[0];
-    context.fill();
-    if (look.hatch) {
-      context.fillStyle = hatch(context, look.hatch);
-      context.fill();
-    }
+    fillWith(context, look, look.shown[0]);
   });
-  context.beginPath();
-  for (const [x0, x1, i] of stretches) {
-    const top = y(data.levels[(i + 1) * data.width - 1]);
-    context.lineTo(x0, top);
-    context.lineTo(x1, top);
-  }
   context.strokeStyle = theme.ink;
   context.lineWidth = 0.8;
-  context.stroke();
+  const top = (i) => y(data.levels[(i + 1) * data.width - 1]);
+  drawLine(context, ...stretches.flatMap(([x0, x1, i]) => [[x0, top(i)], [x1, top(i)]]));
   if (data.on_scale) {
     context.setLineDash([6, 3]);
     context.lineWidth = 1.2;
-    context.beginPath();
-    context.moveTo(plot.left, y(data.capacity));
-    context.lineTo(plot.width - RIGHT, y(data.capacity));
-    context.stroke();
+    drawLine(context, [plot.left, y(data.capacity)], [plot.width - RIGHT, y(data.capacity)]);
     context.setLineDash([]);
   }
   context.beginPath();

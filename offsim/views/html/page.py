@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from hashlib import sha256
@@ -23,7 +22,7 @@ from offsim.scenario import Scenario
 from offsim.views.facts import comparison_facts, facts_of, joined
 from offsim.views.html.difference import difference
 from offsim.views.html.headline import headline
-from offsim.views.html.series import NS, Names, bandwidth_series, memory_series, packed, timeline_series
+from offsim.views.html.series import NS, bandwidth_series, memory_series, timeline_series
 from offsim.views.provenance import Scored, hardware_of
 from offsim.views.style import lighter, look_of, occupant_looks, rgb
 from offsim.views.templates import templates
@@ -31,8 +30,6 @@ from offsim.views.wording import tiers_of_rank
 
 HERE = Path(__file__).parent
 SCRIPTS = ("format", "series", "paint", "view", "plot", "timeline", "bandwidth", "memory", "totals", "tip", "main")
-UNREAD = re.compile(r"^(\s*(//|/\*\*|\*).*\n|\s+)", re.MULTILINE)
-"""Comments and indents of the script, which only its authors read."""
 
 
 def write_page(
@@ -51,9 +48,8 @@ def write_page(
 def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str], Scored] = lambda _: Scored()) -> str:
     """The page's HTML; the same results give the same."""
     script = "".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-    script = UNREAD.sub("", script)
     script = f'"use strict";(() => {{\n{script}}})();\n'
-    kinds = Names()
+    kinds: dict[str, int] = {}
     drawn = _drawn(comparison, kinds, rank)
     timelines = [figure["timeline"] for figure in drawn["figures"] if figure["timeline"]]
     compared = comparison_facts(comparison)
@@ -78,7 +74,7 @@ def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str
             occupants=[occupant["name"] for occupant in drawn["occupants"]],
             slowed=any(any(timeline["alone"]) for timeline in timelines),
             numbered=any(max(timeline["subgroup"]) >= 0 for timeline in timelines),
-            early=any(timeline["early"] for timeline in timelines),
+            early=any(any(timeline["early"]) for timeline in timelines),
             later=any(figure["later"] for figure in drawn["figures"]),
             rank=rank if any(len(result.run.ranks) > 1 for result in comparison) else None,
             data=_in_script(drawn),
@@ -103,7 +99,7 @@ def scenario_text(scenario: Scenario) -> str:
     return yaml.safe_dump(scenario.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _drawn(comparison: Comparison[Result], kinds: Names, rank: int) -> dict[str, Any]:
+def _drawn(comparison: Comparison[Result], kinds: dict[str, int], rank: int) -> dict[str, Any]:
     """What the script draws: timeline and memory of those that fit, else the memory of what ran out; and all looks."""
     begun = [(label, r) for label, r in zip(comparison.labels, comparison, strict=True) if not r.phases.empty]
     shown = [(label, result) for label, result in begun if result.fits] or begun
@@ -118,7 +114,7 @@ def _drawn(comparison: Comparison[Result], kinds: Names, rank: int) -> dict[str,
     }
 
 
-def _figure(label: str, result: Result, kinds: Names, places: dict[str, int], rank: int) -> dict[str, Any]:
+def _figure(label: str, result: Result, kinds: dict[str, int], places: dict[str, int], rank: int) -> dict[str, Any]:
     phases = result.phases
     spans = zip(phases["phase"], phases["start_s"], phases["end_s"], phases["duration_s"], strict=True)
     peaks = tiers_of_rank(result.peaks, rank)
@@ -154,4 +150,4 @@ def _hex(colour: Iterable[float]) -> str:
 
 def _in_script(document: dict[str, Any]) -> str:
     """JSON that cannot end the script element that it is in, whatever the names in it."""
-    return jinja2.utils.htmlsafe_json_dumps(packed(document), dumps=json.dumps, separators=(",", ":"), allow_nan=False)
+    return jinja2.utils.htmlsafe_json_dumps(document, dumps=json.dumps, separators=(",", ":"), allow_nan=False)

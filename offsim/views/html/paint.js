@@ -49,16 +49,10 @@ function hatch(context, mark) {
   pen.scale(scale, scale);
   pen.strokeStyle = pen.fillStyle = "#00000090";
   pen.lineWidth = 0.9;
-  const line = (x0, y0, x1, y1) => {
-    pen.beginPath();
-    pen.moveTo(x0, y0);
-    pen.lineTo(x1, y1);
-    pen.stroke();
-  };
-  if ("/x".includes(mark)) [-size, 0, size].forEach((x) => line(x, size, x + size, 0));
-  if ("\\x".includes(mark)) [-size, 0, size].forEach((x) => line(x, 0, x + size, size));
-  if ("+-".includes(mark)) line(0, 3, size, 3);
-  if (mark === "+") line(3, 0, 3, size);
+  if ("/x".includes(mark)) [-size, 0, size].forEach((x) => drawLine(pen, [x, size], [x + size, 0]));
+  if ("\\x".includes(mark)) [-size, 0, size].forEach((x) => drawLine(pen, [x, 0], [x + size, size]));
+  if ("+-".includes(mark)) drawLine(pen, [0, 3], [size, 3]);
+  if (mark === "+") drawLine(pen, [3, 0], [3, size]);
   if (mark === ".") pen.fillRect(2, 2, 1.6, 1.6);
   const pattern = context.createPattern(tile, "repeat");
   pattern.setTransform(new DOMMatrix().scale(1 / scale));
@@ -66,18 +60,25 @@ function hatch(context, mark) {
   return pattern;
 }
 
+/** Fill the path with a look's colour and hatch. */
+function fillWith(context, look, colour) {
+  context.fillStyle = colour;
+  context.fill();
+  if (!look.hatch) return;
+  context.fillStyle = hatch(context, look.hatch);
+  context.fill();
+}
+
 /** Black or white, whichever is easier to read on this colour. */
 const inkOn = (colour) => ((luminance(colour) + 0.05) ** 2 > 0.0525 ? "#000" : "#fff");
 
-const widths = new Map();
+const textWidth = (context, text) => context.measureText(text).width;
 
-function textWidth(context, text) {
-  const key = `${context.font}|${text}`;
-  if (!widths.has(key)) {
-    if (widths.size > 20000) widths.clear();
-    widths.set(key, context.measureText(text).width);
-  }
-  return widths.get(key);
+/** Draw a line through these points. */
+function drawLine(context, ...points) {
+  context.beginPath();
+  for (const point of points) context.lineTo(...point);
+  context.stroke();
 }
 
 /** The first of the texts that fits into the width, else "". */
@@ -100,15 +101,10 @@ function swatchOf(look) {
 }
 
 function drawSwatch(canvas, look) {
-  const ratio = 2;
-  canvas.width = 22 * ratio;
-  canvas.height = 12 * ratio;
+  canvas.width = 44;
+  canvas.height = 24;
   const context = canvas.getContext("2d");
-  context.scale(ratio, ratio);
-  context.fillStyle = look.shown[0];
-  context.fillRect(0, 0, 22, 12);
-  if (look.hatch) {
-    context.fillStyle = hatch(context, look.hatch);
-    context.fillRect(0, 0, 22, 12);
-  }
+  context.scale(2, 2);
+  context.rect(0, 0, 22, 12);
+  fillWith(context, look, look.shown[0]);
 }

@@ -106,10 +106,7 @@ function drawGround(context, plot, { phases, end, fits }, top) {
   context.lineWidth = 1;
   for (const phase of phases) {
     const x = Math.round(plot.x(phase.end)) + 0.5;
-    context.beginPath();
-    context.moveTo(x, top);
-    context.lineTo(x, bottom);
-    context.stroke();
+    drawLine(context, [x, top], [x, bottom]);
   }
   context.setLineDash([]);
   context.fillStyle = theme.ink;

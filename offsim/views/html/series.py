@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from offsim.programs.run import Run
-from offsim.results.limits import CriticalPaths, Step, job_phases
+from offsim.results.limits import CriticalPaths, job_phases
 from offsim.results.records import Peak
 from offsim.results.result import Result
 from offsim.results.units import format_memory, format_time
@@ -26,76 +25,50 @@ NONE, ELSEWHERE = -1, -2
 """Instead of an activity: none; one of another rank."""
 
 
-def packed(value: Any) -> Any:
-    """The document with each list of whole numbers as a text: in base 36, repeated ones as `number*times`."""
-    if isinstance(value, dict):
-        return {key: packed(one) for key, one in value.items()}
-    if isinstance(value, list):
-        if value and all(type(one) is int for one in value):
-            runs = ((_base36(one), sum(1 for _ in alike)) for one, alike in groupby(value))
-            return {"ints": " ".join(one if times == 1 else f"{one}*{_base36(times)}" for one, times in runs)}
-        return [packed(one) for one in value]
-    return value
+def timeline_series(result: Result, kinds: dict[str, int], *, rank: int) -> dict[str, Any]:
+    """The activities of a rank, stream by stream in order of time, and behind them the steps of the critical path.
 
-
-@lru_cache(maxsize=4096)
-def _base36(number: int) -> str:
-    return np.base_repr(number, 36).lower()
-
-
-class Names:
-    """Texts in order of first use, referred to by position."""
-
-    def __init__(self, *first: str) -> None:
-        self._places = {name: place for place, name in enumerate(first)}
-
-    def places(self, names: Iterable[str]) -> list[int]:
-        """The position of each."""
-        return [self._places.setdefault(name, len(self._places)) for name in names]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-
-def timeline_series(result: Result, kinds: Names, *, rank: int) -> dict[str, Any]:
-    """The activities of a rank, stream by stream in order of time, and the critical path through them."""
+    `rows` has the range of each stream and of the path, `same` the activity of a step, `on_path` the time that an
+    activity is on the path. Columns that end with the activities say nothing of steps. Kinds are added to `kinds`.
+    """
     timeline = result.timeline
     rows = of_rank(timeline, rank)
     groups = grouped_streams(rows["stream"], rows["activity"])
-    place = rows["stream"].map({name: i for i, name in enumerate(groups)}).to_numpy(dtype=int)
-    order = np.lexsort((rows["end_s"], rows["start_s"], place))
-    rows, place = rows.iloc[order], place[order]
+    row = rows["stream"].map({name: i for i, name in enumerate(groups)}).to_numpy(dtype=int)
+    order = np.lexsort((rows["end_s"], rows["start_s"], row))
+    rows, row = rows.iloc[order], row[order]
     start, end = _ns(rows["start_s"]), _ns(rows["end_s"])
-    before = np.where(np.diff(place, prepend=NONE) != 0, 0, np.append(0, end[:-1]))
     subgroup, layer = rows["subgroup"].to_numpy(dtype=int), rows["layer"].to_numpy(dtype=int)
-    waited = np.where(rows["activity"] == "wait", 0, start - np.minimum(_ns(rows["enqueued_s"]), start))
-    sizes, size = np.unique(rows["bytes"].round().astype(np.int64), return_inverse=True)
+    name, names = pd.factorize(rows["name"])
+    shown = {index: at for at, index in enumerate(rows.index.tolist())}
+    until, of, path_kinds = _path(result.run, shown)
+    took, seen = np.diff(until), of >= 0
+    edges = [*np.searchsorted(row, np.arange(len(groups) + 1)), len(row) + len(of)]
     columns = {
-        "counts": np.bincount(place, minlength=len(groups)),
-        "gap": start - before,
-        "took": end - start,
+        "rows": np.stack([edges[:-1], edges[1:]], axis=1),
+        "row": np.append(row, np.full(len(of), len(groups))),
+        "start": np.append(start, until[:-1]),
+        "end": np.append(end, until[1:]),
+        "same": np.append(np.arange(len(rows)), of),
+        "on_path": np.bincount(of[seen], took[seen], minlength=len(rows)).astype(np.int64),
         "alone": np.where(slowed_rows(rows), _ns(rows["alone_s"]), 0),
-        "waited": waited,
-        "light": (every_second(place, subgroup) | every_second(place, layer)).astype(int),
+        "waited": np.where(rows["activity"] == "wait", 0, start - np.minimum(_ns(rows["enqueued_s"]), start)),
+        "light": (every_second(row, subgroup) | every_second(row, layer)).astype(int),
         "subgroup": subgroup,
         "layer": layer,
-        "sizes": sizes,
-        "size": size,
-        "early": np.flatnonzero(rows["iteration"] < 1),
+        "bytes": rows["bytes"].round().astype(np.int64),
+        "early": (rows["iteration"] < 1).astype(int),
+        "name": name,
+        "names": names,
+        "limit": rows["limited_by"],
     }
-    names, limits = Names(), Names("")
-    shown = {index: at for at, index in enumerate(rows.index.tolist())}
     return {
-        **{name: values.tolist() for name, values in columns.items()},
-        "kind": kinds.places(rows["activity"].tolist()),
-        "name": names.places(rows["name"].tolist()),
-        "limit": limits.places(rows["limited_by"].tolist()),
+        **{key: values.tolist() for key, values in columns.items()},
+        "count": len(rows),
+        "kind": [kinds.setdefault(kind, len(kinds)) for kind in (*rows["activity"], *path_kinds)],
         "by": _released_by(timeline[timeline["rank"] == rank], shown),
-        "path": _path(result.run, shown, kinds),
         "streams": list(groups),
         "groups": list(groups.values()),
-        "names": list(names),
-        "limits": list(limits),
     }
 
 
@@ -116,37 +89,28 @@ def _released_by(own: pd.DataFrame, shown: Mapping[int, int]) -> list[int]:
     return [place(before[index]) for index in shown]
 
 
-def _path(run: Run, shown: Mapping[int, int], kinds: Names) -> dict[str, Any]:
-    """The critical path from time zero on: which activity, of which kind, for how long."""
+def _path(run: Run, shown: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The critical path from time zero on: where its steps end, the activity of each, and its kind."""
     paths = CriticalPaths(run)
     steps = [step for phase in job_phases(run) for step in paths.walk(phase)]
-    whole = [(operation, list(parts)) for operation, parts in groupby(steps, _operation)]
-    edges = np.array([0.0, *(parts[-1].end - run.started_at for _, parts in whole)])
-    return {
-        "took": np.diff(np.rint(edges * NS).astype(np.int64)).tolist(),
-        "of": [NONE if done is None else shown.get(done.index, ELSEWHERE) for done, _ in whole],
-        # of those that are not shown
-        "kind": kinds.places(
-            "wait" if done is None else done.kind for done, _ in whole if done is None or done.index not in shown
-        ),
-    }
-
-
-def _operation(step: Step) -> Any:
-    return step.operation
+    whole = [(operation, list(parts)[-1].end) for operation, parts in groupby(steps, lambda step: step.operation)]
+    until = np.array([0.0, *(end - run.started_at for _, end in whole)])
+    of = [NONE if done is None else shown.get(done.index, ELSEWHERE) for done, _ in whole]
+    kinds = ["wait" if done is None else done.kind for done, _ in whole]
+    return np.rint(until * NS).astype(np.int64), np.array(of), kinds
 
 
 def bandwidth_series(result: Result) -> list[dict[str, Any]]:
-    """The bytes per second of each link that is used, from an instant on, as positions in `rates`; of rank 0."""
+    """The bytes per second of each link that is used, from an instant on, and the bytes moved until then; of rank 0."""
     bandwidth, capacity = result.bandwidth, capacities(result.run)
     found = []
     for name in (name for names in panels_of(list(dict.fromkeys(bandwidth["resource"]))) for name in names):
         rows = bandwidth[bandwidth["resource"] == name]
-        rates, rate = np.unique(rows["bytes_per_s"].round().astype(np.int64), return_inverse=True)
-        if rates.max() > 0:
-            columns = {"gap": np.diff(_ns(rows["time_s"]), prepend=0), "rate": rate, "rates": rates}
-            series = {key: values.tolist() for key, values in columns.items()}
-            found.append({"name": name, "colour": colour_of(name), "capacity": round(capacity[name]), **series})
+        time, rate = _ns(rows["time_s"]), rows["bytes_per_s"].round().to_numpy(dtype=np.int64)
+        if rate.max() > 0:
+            moved = np.append(0, np.cumsum(rate[:-1] * (np.diff(time) / NS))).round().astype(np.int64)
+            columns = {"time": time.tolist(), "rate": rate.tolist(), "moved": moved.tolist()}
+            found.append({"name": name, "colour": colour_of(name), "capacity": round(capacity[name]), **columns})
     return found
 
 
@@ -166,7 +130,7 @@ def _tier(rows: pd.DataFrame, peak: Peak, places: Mapping[str, int]) -> dict[str
         "peak_ns": round(peak.time_s * NS),
         "text": f"peak {format_memory(peak.bytes)} at {format_time(peak.time_s)}, {share:.0%} of "
         f"{format_memory(peak.capacity_bytes)}",
-        "gap": np.diff(_ns(rows["time_s"]), prepend=0).tolist(),
+        "time": _ns(rows["time_s"]).tolist(),
         "occupant": [places[name] for name in rows["occupant"].tolist()],
         "bytes": rows["bytes"].round().astype(np.int64).tolist(),
     }

@@ -78,12 +78,8 @@ function drawPhases(context, plot, { phases, end }) {
   for (const phase of phases) {
     const edges = named(phase.start, phase.end, [`${phase.name}  ${phase.text}`, phase.name]);
     if (!edges) continue;
-    context.beginPath();
-    context.moveTo(edges[0], HEAD);
-    context.lineTo(edges[0], HEAD - 4.5);
-    context.lineTo(edges[1], HEAD - 4.5);
-    context.lineTo(edges[1], HEAD);
-    context.stroke();
+    const [x0, x1] = edges;
+    drawLine(context, [x0, HEAD], [x0, HEAD - 4.5], [x1, HEAD - 4.5], [x1, HEAD]);
   }
   context.fillStyle = theme.muted;
   const last = Math.max(...plot.data.rows.map(([, to]) => plot.data.end[to - 1]));
@@ -254,14 +250,10 @@ function markActivity(context, plot, found) {
   const by = data.by[same];
   if (by >= 0) {
     outline(by, 1);
-    const [x0, x1] = [plot.x(data.end[by]), plot.x(data.start[same])];
-    const [y0, y1] = [by, same].map((i) => tops[data.row[i]] + BAR / 2);
+    const middle = (i) => tops[data.row[i]] + BAR / 2;
     context.lineWidth = 1.5;
     context.setLineDash([4, 2]);
-    context.beginPath();
-    context.moveTo(x0, y0);
-    context.lineTo(x1, y1);
-    context.stroke();
+    drawLine(context, [plot.x(data.end[by]), middle(by)], [plot.x(data.start[same]), middle(same)]);
   }
   context.restore();
 }

@@ -65,14 +65,14 @@ function activityTip(data, index, looks, figure) {
     ["time", between(data.start[i], data.end[i])],
     ["took", format.time(took)],
   ];
-  if (data.early.has(i)) lines.push(["left over", "from the previous iteration"]);
+  if (data.early[i]) lines.push(["left over", "from the previous iteration"]);
   if (data.end[i] > figure.end) lines.push(["runs", "into the next iteration"]);
-  if (data.onPath[i]) lines.push(["critical path", `${format.time(data.onPath[i])} of it`]);
+  if (data.on_path[i]) lines.push(["critical path", `${format.time(data.on_path[i])} of it`]);
   if (data.alone[i]) {
     const slower = (took / data.alone[i]).toFixed(2);
     lines.push(["alone", `${format.time(data.alone[i])}: it took ${slower} times as long`]);
   }
-  if (data.limit[i]) lines.push(["slowed by", data.limits[data.limit[i]]]);
+  if (data.limit[i]) lines.push(["slowed by", data.limit[i]]);
   if (data.bytes[i]) {
     const rate = took > 0 ? ` at ${format.rate(data.bytes[i] / (took / 1e9))}` : "";
     lines.push(["moved", `${format.bytes(data.bytes[i])}${rate}`]);

@@ -21,18 +21,13 @@ EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.ha
 
 
 @pytest.fixture(scope="module")
-def result() -> Result:
-    return simulate("dos_20b_4xh100")
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory, result: Result) -> dict[str, str]:
+def pages(tmp_path_factory: pytest.TempPathFactory, dos: Result) -> dict[str, str]:
     """URLs of pages by what they show."""
     folder = tmp_path_factory.mktemp("pages")
-    evil = simulate(result.scenario.model_copy(update={"name": EVIL}))
+    evil = simulate(dos.scenario.model_copy(update={"name": EVIL}))
     both = compare("dos_20b_4xh100", ["zero3_offload", "deep_optimizer_states"])
     too_large = simulate("zero3_20b_4xh100", ["training.micro_batch=64", "training.global_batch=256"])
-    shown: dict[str, Result | Comparison] = {"one": result, "evil": evil, "both": both, "too large": too_large}
+    shown: dict[str, Result | Comparison] = {"one": dos, "evil": evil, "both": both, "too large": too_large}
     for name, what in shown.items():
         what.to_html(folder / f"{name}.html")
     return {name: (folder / f"{name}.html").as_uri() for name in shown}
@@ -74,7 +69,8 @@ def activity(chrome: Chrome, name: str, stream: str) -> tuple[int, int]:
             const row = data.streams.indexOf(arguments[1]);
             const is = (k) => data.names[data.name[k]] === arguments[0] && data.row[k] === row;
             const i = [...Array(data.count).keys()].find(is);
-            offsim.view.set(data.start[i] - 3 * data.took[i], data.end[i] + 3 * data.took[i]);
+            const took = data.end[i] - data.start[i];
+            offsim.view.set(data.start[i] - 3 * took, data.end[i] + 3 * took);
             const x = plot.x((data.start[i] + data.end[i]) / 2);
             return [x - plot.width / 2, plot.tops[row] + 7 - plot.height / 2].map(Math.round);
             """,
@@ -181,9 +177,9 @@ def memory_axis(chrome: Chrome) -> tuple[float, float]:
     return tuple(chrome.execute_script(script))
 
 
-def test_a_click_on_a_phase_shows_it_alone(one: Chrome, result: Result) -> None:
+def test_a_click_on_a_phase_shows_it_alone(one: Chrome, dos: Result) -> None:
     plot = canvas(one)
-    update = result.phases.iloc[-1]
+    update = dos.phases.iloc[-1]
     middle = 1e9 * (update["start_s"] + update["end_s"]) / 2
     place = f"const p = offsim.plots[0]; return p.x({middle}) - p.width / 2"
     height = plot.size["height"]
@@ -194,8 +190,8 @@ def test_a_click_on_a_phase_shows_it_alone(one: Chrome, result: Result) -> None:
 
 
 @pytest.mark.parametrize("name", ["CPU Adam 4", "flush momentum", "layer 7 backward", "reduce-scatter gradients"])
-def test_pointing_at_an_activity_tells_what_it_did_and_what_released_it(one: Chrome, result: Result, name: str) -> None:
-    timeline = result.timeline
+def test_pointing_at_an_activity_tells_what_it_did_and_what_released_it(one: Chrome, dos: Result, name: str) -> None:
+    timeline = dos.timeline
     row = timeline[timeline["name"] == name].iloc[0]
     plot = canvas(one)
     ActionChains(one).move_to_element_with_offset(plot, *activity(one, name, row["stream"])).perform()
@@ -229,28 +225,28 @@ def test_pointing_at_an_activity_tells_what_it_did_and_what_released_it(one: Chr
         assert "#{:02X}{:02X}{:02X}".format(*pixel[:3]) in look["colours"]
 
 
-def test_pointing_at_memory_tells_who_holds_it(one: Chrome, result: Result) -> None:
+def test_pointing_at_memory_tells_who_holds_it(one: Chrome, dos: Result) -> None:
     plot = canvas(one, "memory-0-0")
     place = "const p = offsim.plots[2]; return Math.round(p.x(p.data.peak_ns) - p.width / 2)"
     ActionChains(one).move_to_element_with_offset(plot, one.execute_script(place), 0).perform()
     title, *lines = tip(one).splitlines()
     told = dict(zip(lines[::2], lines[1::2], strict=True))
     assert title == "GPU 0 memory"
-    peak = result.peaks[0]
+    peak = dos.peaks[0]
     assert told["taken"].startswith(f"{format_memory(peak.bytes)}, ")
     assert {name: told[name] for name in peak.occupants} == {n: format_memory(b) for n, b in peak.occupants.items()}
 
 
-def test_pointing_at_a_link_tells_how_busy_it_is(one: Chrome, result: Result) -> None:
+def test_pointing_at_a_link_tells_how_busy_it_is(one: Chrome, dos: Result) -> None:
     plot = canvas(one, "bandwidth-0")
-    phase = result.phases.iloc[-1]
+    phase = dos.phases.iloc[-1]
     script = "offsim.view.set(arguments[0], arguments[1]); return [offsim.plots[1].data.length, offsim.plots[1].height]"
     links, height = one.execute_script(script, 1e9 * phase["start_s"], 1e9 * phase["end_s"])
     ActionChains(one).move_to_element_with_offset(plot, 0, round(height / links / 2 - height / 2)).perform()
     title, *lines = tip(one).splitlines()
     assert title == "H2D"
     told = dict(zip(lines[::2], lines[1::2], strict=True))
-    used = result.utilization.loc["H2D"]
+    used = dos.utilization.loc["H2D"]
     share = f"{100 * used[phase['phase']]:.1f} %"
     assert told["mean of what is shown"] == f"{format_bytes(used[phase['phase']] * used['capacity'])}/s, {share}"
 
@@ -304,12 +300,12 @@ def rows(chrome: Chrome, place: int = 0) -> dict[str, list[str]]:
     return {name: cells for name, *cells in chrome.execute_script(script, f"#totals-{place} tbody tr")}
 
 
-def test_totals_are_those_of_the_stretch_that_is_shown(one: Chrome, result: Result) -> None:
-    update = result.phases.iloc[-1]
+def test_totals_are_those_of_the_stretch_that_is_shown(one: Chrome, dos: Result) -> None:
+    update = dos.phases.iloc[-1]
     frame = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
     one.execute_script(f"offsim.view.set({1e9 * update['start_s']}, {1e9 * update['end_s']})")
     one.execute_async_script(frame)
-    inside = result.timeline.query("activity in ['d2h', 'cpu_adam']").copy()
+    inside = dos.timeline.query("activity in ['d2h', 'cpu_adam']").copy()
     seconds = inside["end_s"].clip(upper=update["end_s"]) - inside["start_s"].clip(lower=update["start_s"])
     inside = inside.assign(seconds=seconds, moved=inside["bytes"] * seconds / (inside["end_s"] - inside["start_s"]))
     found = inside[inside["seconds"] > 0].groupby("activity")
@@ -321,14 +317,14 @@ def test_totals_are_those_of_the_stretch_that_is_shown(one: Chrome, result: Resu
         assert count == str(len(mine))
         assert moved == format_bytes(mine["moved"].sum())
     # The critical path is as long as the stretch.
-    path = sum(one.execute_script("const p = offsim.plots[0]; return [...p.data.onPath]"))
-    assert path <= 1e9 * result.iteration_s * (1 + 1e-6)
+    path = sum(one.execute_script("const p = offsim.plots[0]; return [...p.data.on_path]"))
+    assert path <= 1e9 * dos.iteration_s * (1 + 1e-6)
 
 
-def test_search_counts_what_it_finds_and_goes_there(one: Chrome, result: Result) -> None:
+def test_search_counts_what_it_finds_and_goes_there(one: Chrome, dos: Result) -> None:
     search = one.find_element(By.ID, "search")
     search.send_keys("CPU ADAM")
-    named = result.timeline["name"].str.contains("CPU Adam")
+    named = dos.timeline["name"].str.contains("CPU Adam")
     assert one.find_element(By.ID, "found").text.startswith(f"{named.sum()} of ")
     WebDriverWait(one, 5).until(lambda c: list(rows(c)) == ["CPU Adam"])
     search.send_keys(Keys.ENTER)
@@ -441,7 +437,7 @@ def test_nothing_is_cut_off_on_paper(chrome: Chrome, pages: dict[str, str], name
         chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_it_prints(one: Chrome, result: Result) -> None:
+def test_it_prints(one: Chrome, dos: Result) -> None:
     sheets = printed(one)
     text = unicodedata.normalize("NFKC", " ".join(" ".join(sheets).split()))  # a font may join letters
     assert len(sheets) > 1
@@ -450,9 +446,9 @@ def test_it_prints(one: Chrome, result: Result) -> None:
         "dos_20b_4xh100",
         "What limits each phase",
         "Who held how much memory",
-        format_time(result.iteration_s),
+        format_time(dos.iteration_s),
     ):
         assert said in text
-    for origin in result.run.profile.provenance.values():  # the collapsible table, to its last value
+    for origin in dos.run.profile.provenance.values():  # the collapsible table, to its last value
         assert "".join(origin.note.split()) in text.replace(" ", "")
     assert "Drag over a stretch" not in text

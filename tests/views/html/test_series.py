@@ -2,69 +2,49 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 
-from offsim.api import simulate
 from offsim.results.limits import KINDS as LIMITS
 from offsim.results.result import Result
-from offsim.views.html.series import ELSEWHERE, NONE, Names, bandwidth_series, memory_series, packed, timeline_series
+from offsim.views.html.series import ELSEWHERE, NONE, bandwidth_series, memory_series, timeline_series
 from offsim.views.style import grouped_streams
 from offsim.views.timeline import of_rank
-from tests.views.html.unpacking import unpacked
 
 
-@pytest.fixture(scope="module")
-def result() -> Result:
-    return simulate("dos_20b_4xh100")
-
-
-def spans(series: dict[str, Any]) -> list[tuple[str, int, int]]:
-    """(stream, start, end) in nanoseconds, read as the page's script does."""
-    found, i = [], 0
-    for stream, count in zip(series["streams"], series["counts"], strict=True):
-        before = 0
-        for _ in range(count):
-            start = before + series["gap"][i]
-            before = start + series["took"][i]
-            found.append((stream, start, before))
-            i += 1
-    return found
-
-
-def test_columns_hold_every_activity(result: Result) -> None:
-    kinds = Names()
-    series = timeline_series(result, kinds, rank=0)
-    rows = of_rank(result.timeline, 0)
+def test_columns_hold_every_activity(dos: Result) -> None:
+    kinds: dict[str, int] = {}
+    series = timeline_series(dos, kinds, rank=0)
+    rows = of_rank(dos.timeline, 0)
     streams = list(grouped_streams(rows["stream"], rows["activity"]))
     rows = rows.assign(place=rows["stream"].map(streams.index)).sort_values(
         ["place", "start_s", "end_s"], kind="stable"
     )
-    assert [stream for stream, _, _ in spans(series)] == rows["stream"].tolist()
-    for column, values in (("start_s", [s for _, s, _ in spans(series)]), ("end_s", [e for _, _, e in spans(series)])):
-        assert np.abs(np.array(values) - 1e9 * rows[column].to_numpy()).max() <= 0.5001
-    names, limits, known = series["names"], series["limits"], list(kinds)
+    count = series["count"]
+    assert [series["streams"][i] for i in series["row"][:count]] == rows["stream"].tolist()
+    for i, (begin, end) in enumerate(series["rows"]):
+        assert series["row"][begin:end] == [i] * (end - begin)
+    for column in ("start", "end"):
+        assert np.abs(np.array(series[column][:count]) - 1e9 * rows[f"{column}_s"].to_numpy()).max() <= 0.5001
+    names, known = series["names"], list(kinds)
     assert [names[i] for i in series["name"]] == rows["name"].tolist()
-    assert [limits[i] for i in series["limit"]] == rows["limited_by"].tolist()
-    assert [known[i] for i in series["kind"]] == rows["activity"].tolist()
-    for column in ("subgroup", "layer"):
-        assert series[column] == rows[column].tolist()
-    assert [series["sizes"][i] for i in series["size"]] == rows["bytes"].round().tolist()
-    assert series["early"] == np.flatnonzero(rows["iteration"] < 1).tolist()
+    assert [known[i] for i in series["kind"][:count]] == rows["activity"].tolist()
+    for column, name in {"subgroup": "subgroup", "layer": "layer", "limit": "limited_by", "bytes": "bytes"}.items():
+        assert series[column] == rows[name].tolist()
+    assert series["early"] == (rows["iteration"] < 1).tolist()
     assert series["streams"] == streams
 
 
-def test_what_released_an_activity_is_followed_through_waits_that_were_over_at_once(result: Result) -> None:
-    kinds = Names()
-    series = timeline_series(result, kinds, rank=0)
-    timeline, ends = result.timeline, [end for _, _, end in spans(series)]
+def test_what_released_an_activity_is_followed_through_waits_that_were_over_at_once(dos: Result) -> None:
+    kinds: dict[str, int] = {}
+    series = timeline_series(dos, kinds, rank=0)
+    timeline, ends = dos.timeline, series["end"]
     wait = list(kinds).index("wait")
     shown = of_rank(timeline, 0).index
     assert any(index not in shown for index in timeline["waited_for"] if index != NONE)
-    for (_, start, end), kind, by in zip(spans(series), series["kind"], series["by"], strict=True):
+    for start, end, kind, by in zip(series["start"], ends, series["kind"], series["by"], strict=False):
         assert by != ELSEWHERE
         if by != NONE:  # a wait is over when it is released, all others begin then
             assert ends[by] <= (end if kind == wait else start) + 1
@@ -80,50 +60,46 @@ def levels(series: dict[str, Any]) -> list[dict[int, int]]:
     return found
 
 
-def test_memory_is_held_as_simulated(result: Result) -> None:
-    memory = result.memory
+def test_memory_is_held_as_simulated(dos: Result) -> None:
+    memory = dos.memory
     places = {name: i for i, name in enumerate(memory["occupant"].unique())}
-    for series, peak in zip(memory_series(memory, result.peaks, places), result.peaks, strict=True):
+    for series, peak in zip(memory_series(memory, dos.peaks, places), dos.peaks, strict=True):
         rows = memory[memory["tier"] == peak.tier]
         used = [sum(held.values()) for held in levels(series)]
         assert max(used) == pytest.approx(peak.bytes, abs=len(places))
         assert used == pytest.approx(rows["used_bytes"].tolist(), abs=len(places))
-        assert sum(series["gap"]) == round(1e9 * rows["time_s"].iloc[-1])
+        assert series["time"] == np.rint(1e9 * rows["time_s"]).tolist()
 
 
-def test_the_critical_path_is_as_long_as_the_iteration_and_made_of_its_activities(result: Result) -> None:
-    kinds = Names()
-    series = timeline_series(result, kinds, rank=0)
-    path, shown = series["path"], spans(series)
-    edges = np.concatenate([[0], np.cumsum(path["took"])])
-    assert edges[-1] == round(1e9 * result.iteration_s)
-    assert min(path["took"]) >= 0
-    others = iter(path["kind"])
+def test_the_critical_path_is_as_long_as_the_iteration_and_made_of_its_activities(dos: Result) -> None:
+    kinds: dict[str, int] = {}
+    series = timeline_series(dos, kinds, rank=0)
+    start, end, same, count = (series[name] for name in ("start", "end", "same", "count"))
+    assert end[-1] == round(1e9 * dos.iteration_s)
+    assert start[count:] == [0, *end[count:-1]]
     spent: dict[str, int] = {}
-    for step, (start, end) in zip(path["of"], itertools.pairwise(edges), strict=True):
-        kind = list(kinds)[series["kind"][step] if step >= 0 else next(others)]
-        spent[kind] = spent.get(kind, 0) + int(end - start)
-        if step >= 0:
-            assert shown[step][1] - 1 <= start <= end <= shown[step][2] + 1
+    for step in range(count, len(start)):
+        kind, took = list(kinds)[series["kind"][step]], end[step] - start[step]
+        assert took >= 0
+        spent[kind] = spent.get(kind, 0) + took
+        if same[step] >= 0:
+            assert start[same[step]] - 1 <= start[step]
+            assert end[step] <= end[same[step]] + 1
+    assert sum(series["on_path"]) == sum(end[i] - start[i] for i in range(count, len(start)) if same[i] >= 0)
     # What limits the iteration by its own work is on it, and longer by what contention costs.
     for kind in ("gpu_adam", "cpu_adam", "launch"):
-        assert 1e9 * result.limited_by[LIMITS[kind]] * result.iteration_s <= spent[kind] + len(edges)
+        assert 1e9 * dos.limited_by[LIMITS[kind]] * dos.iteration_s <= spent[kind] + len(start)
 
 
-def test_links_move_the_bytes_that_the_result_says(result: Result) -> None:
-    bandwidth = result.bandwidth
-    drawn = bandwidth_series(result)
+def test_links_move_the_bytes_that_the_result_says(dos: Result) -> None:
+    bandwidth = dos.bandwidth
+    drawn = bandwidth_series(dos)
     assert [link["name"] for link in drawn[:2]] == ["H2D", "D2H"]
     assert {link["name"] for link in drawn} == set(bandwidth.loc[bandwidth["bytes_per_s"] > 0, "resource"])
     for link in drawn:
         rows = bandwidth[bandwidth["resource"] == link["name"]]
-        assert [link["rates"][i] for i in link["rate"]] == rows["bytes_per_s"].round().tolist()
-        assert np.cumsum(link["gap"]).tolist() == np.rint(1e9 * rows["time_s"]).tolist()
-        assert max(link["rates"]) <= 1.001 * link["capacity"]
-
-
-def test_numbers_are_packed_without_loss() -> None:
-    document = {"a": [0, 0, 0, -1, 35, 36, 10**12], "b": [{"c": []}, "text", 1.5, [7]], "d": True}
-    text = packed(document)
-    assert text["a"]["ints"].startswith("0*3 -1 z 10 ")
-    assert unpacked(text) == document
+        assert link["rate"] == rows["bytes_per_s"].round().tolist()
+        assert link["time"] == np.rint(1e9 * rows["time_s"]).tolist()
+        moved = np.cumsum(rows["bytes_per_s"].to_numpy()[:-1] * np.diff(rows["time_s"]))
+        assert link["moved"] == pytest.approx([0.0, *moved], rel=1e-6, abs=10)
+        assert max(link["rate"]) <= 1.001 * link["capacity"]
