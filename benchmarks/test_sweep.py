@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from offsim.study.sweeps.point import points, simulate_point
+from offsim.inputs.packaged import offsim_version
+from offsim.study.sweeps.point import points, simulate_tasks
 from offsim.study.sweeps.sweep import run_sweep
 from offsim.study.sweeps.sweep_file import read_sweep
 from tests.small_scenarios import scenario
@@ -62,7 +63,7 @@ def test_share_of_a_point_that_is_not_simulating(capsys: pytest.CaptureFixture[s
     tasks = list(points(plan))
     made = process_time()
     for task in tasks:
-        simulate_point(task.payload)
+        simulate_tasks(offsim_version(), [task.task])
     simulated = process_time()
     with capsys.disabled():
         driver, worker = (1e3 * t / len(tasks) for t in (made - begin, simulated - made))
