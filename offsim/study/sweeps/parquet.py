@@ -19,6 +19,7 @@ from offsim.study.sweeps.store import STORE, TABLE, Store, damaged
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 ROWS_PER_GROUP = 1_000
 
@@ -120,12 +121,21 @@ def read_results(folder: str | Path) -> pd.DataFrame:
 
     Raises InputError where the folder has none.
     """
+    table, axes = read_table(folder)
+    frame: pd.DataFrame = table.to_pandas()
+    frame.attrs["axes"] = axes
+    return frame
+
+
+def read_table(folder: str | Path) -> tuple[pa.Table, list[str]]:
+    """Return what `read_results` does as Arrow's table, without pandas, and the axes' columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = Path(folder) / TABLE
     try:
-        table = pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:  # `pq.read_table` imports pandas
+            table = file.read()
         axes = list(json.loads((table.schema.metadata or {})[b"offsim"])["axes"])
         table.select([*axes, "point_id", "fits", "error", "tokens_per_s"])
     except FileNotFoundError:
@@ -134,6 +144,4 @@ def read_results(folder: str | Path) -> pd.DataFrame:
         raise InputError(f"found no {TABLE}, expected the results folder of a sweep", str(folder)) from None
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         raise InputError(f"cannot be read: {error}", str(path)) from None
-    frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
-    frame.attrs["axes"] = axes
-    return frame
+    return table.replace_schema_metadata(None), axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,9 +30,8 @@ ID_BYTES = 32
 
 TOGETHER = 64
 """Points handed to a worker at once, while there are many for each."""
-IN_FLIGHT_PER_PROCESS = 2
-IN_FLIGHT_ON_CLUSTER = 200
-"""How often points are handed out before some are back: for as many workers as a cluster may have."""
+IN_FLIGHT_PER_WORKER = 2
+"""How often points are handed to each before some are back."""
 
 Outcome = tuple[bytes, bytes]
 """Id of a point and its outcome as JSON."""
@@ -92,12 +91,10 @@ def run_sweep(
     report(progress)
     ids = bytearray(progress.total * ID_BYTES)
     labels = [str(label) for (label,) in plan.axes[0].cells]
-    cluster = cluster_workers(dask) if dask is not None else worker_processes(jobs or cores(), CONTINUES)
-    with cluster as workers, open_store(folder, labels, resume=resume) as store:
-        window = IN_FLIGHT_ON_CLUSTER if dask is not None else IN_FLIGHT_PER_PROCESS * (jobs or cores())
+    with _workers(dask, jobs or cores()) as (workers, count), open_store(folder, labels, resume=resume) as store:
         begun = set[bytes]()
         missing = _missing(plan, store, ids, begun, progress)
-        for outcomes in _outcomes(missing, workers, window, progress):
+        for outcomes in _outcomes(missing, workers, IN_FLIGHT_PER_WORKER * count, progress):
             store.add(outcomes)
             begun.difference_update(key for key, _ in outcomes)
             progress.done += len(outcomes)
@@ -105,6 +102,17 @@ def run_sweep(
             report(progress)
         write_table(folder, plan, (bytes(ids[at : at + ID_BYTES]) for at in range(0, len(ids), ID_BYTES)), store)
     return progress
+
+
+@contextmanager
+def _workers(dask: str | None, jobs: int) -> Iterator[tuple[Executor, int]]:
+    """Yield an executor and for how many workers it has work."""
+    if dask is not None:
+        with cluster_workers(dask) as found:
+            yield found
+    else:
+        with worker_processes(jobs, CONTINUES) as processes:
+            yield processes, jobs
 
 
 def _missing(plan: Sweep, store: Store, ids: bytearray, begun: set[bytes], progress: Progress) -> Iterator[Point]:

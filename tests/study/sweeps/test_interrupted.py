@@ -82,11 +82,14 @@ def test_a_driver_is_ended_in_mid_sweep(sent, whole, tmp_path, capsys):
 def test_a_worker_is_killed_in_mid_sweep(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "START_AFTER_S", 0)
 
+    killed = []
+
     def kill(progress):
-        while progress.simulated > 20 and not (workers := multiprocessing.active_children()):
-            time.sleep(0.01)
-        if progress.simulated > 20:
+        if progress.simulated > 20 and not killed:
+            while not (workers := multiprocessing.active_children()):
+                time.sleep(0.01)
             os.kill(workers[0].pid, signal.SIGKILL)
+            killed.append(workers[0])
 
     with pytest.raises(
         InputError, match=r"a worker process died \(out of memory\?\); what is finished is kept, --resume"
