@@ -25,7 +25,8 @@ def with_changes(
     """
     models = profile.sections()
     changed: dict[str, Any] = {}
-    tiers, provenance = dict(profile.tiers), dict(profile.provenance)
+    tiers: dict[str, Any] = dict(profile.tiers)
+    provenance = dict(profile.provenance)
     named = []
     for section, changes in changes_by_section.items():
         at: KeyPath = ("hardware_changes", section)
