@@ -20,7 +20,7 @@ from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError
 from offsim.inputs.packaged import offsim_version
 from offsim.inputs.validate import validate
-from offsim.platform.changes import with_changes
+from offsim.platform.changes import PART, with_changes
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import load_profile
 from offsim.results.simulate import simulate
@@ -126,7 +126,8 @@ class _Resolver:
             value = self._sweep.axes[number].values[at][place]
             section = data
             for part in path[:-1]:
-                section[part] = dict(section.get(part) or {})
+                given = section.get(part) or {}
+                section[part] = {PART: given} if isinstance(given, str) else dict(given)
                 section = section[part]
             if path == ["scheduler", "name"]:
                 known = find_scheduler(value).Options.model_fields
