@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -60,6 +63,31 @@ def test_point_of_a_thousand(check: Check, tmp_path_factory: pytest.TempPathFact
         assert run_sweep(sweep, tmp_path_factory.mktemp("sweep") / "out", jobs=2).simulated == 1000
 
     check(run, 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("over", AXES)
+def test_dask(tmp_path: Path, capsys: pytest.CaptureFixture[str], over: str) -> None:
+    """A thousand points of the 20B model on two workers of Dask."""
+    with cluster() as address:
+        begin = perf_counter()
+        done = run_sweep(read_sweep({"base": "dos_20b_4xh100", "axes": AXES[over]}), tmp_path / "out", dask=address)
+        seconds = perf_counter() - begin
+    assert done.simulated == 1000
+    with capsys.disabled():
+        print(f"  1,000 points over {over} on 2 workers of Dask: {seconds:.1f} s")
+
+
+@contextmanager
+def cluster() -> Iterator[str]:
+    """Yield the address of a cluster of two workers, which have imported offsim."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as local,
+        distributed.Client(local, set_as_default=False) as client,
+    ):
+        client.run(import_module, "offsim.study.sweeps.point")
+        yield local.scheduler_address
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from offsim.cli.imports import Given
 from offsim.cli.terminal import Style, note, wrapped
 from offsim.inputs.errors import InputError
 from offsim.results.units import format_percent, plural
-from offsim.study.sweeps.parquet import read_results
+from offsim.study.sweeps.parquet import read_table
 from offsim.study.sweeps.store import TABLE
 from offsim.study.sweeps.sweep import Progress, run_sweep
 from offsim.study.sweeps.sweep_file import read_sweep
@@ -105,38 +105,38 @@ def _lines() -> Callable[[Progress], None]:
 
 def sweep_report(out: str, progress: Progress, style: Style) -> str:
     """How many points there are, where, and the fastest."""
-    table = read_results(out)
-    failed = int(table["error"].notna().sum())
-    unfit = int((table["fits"] == False).sum())  # noqa: E712 (null where a point failed)
+    import pyarrow.compute as pc
+
+    table, axes = read_table(out)
+    errors = table["error"].drop_null()
+    unfit = pc.sum(pc.invert(table["fits"])).as_py()  # null where a point failed
     parts = [f"{plural(progress.total, 'point')}: {progress.simulated:,} simulated"]
     parts += [f"{progress.known:,} known already" if progress.known else ""]
-    parts += [f"{unfit:,} do not fit" if unfit else "", f"{failed:,} failed" if failed else ""]
+    parts += [f"{unfit:,} do not fit" if unfit else "", f"{len(errors):,} failed" if len(errors) else ""]
     lines = [", ".join(filter(None, parts)), f"table: {Path(out) / TABLE}"]
-    if failed:
-        first = table[table["error"].notna()].iloc[0]
-        lines.append(f"the first that failed: {first['error']}")
-    fastest = table.dropna(subset=["tokens_per_s"]).nlargest(SHOWN, "tokens_per_s", keep="first")
-    if len(fastest):
-        axes = [name for name in table.attrs["axes"] if table[name].nunique(dropna=False) > 1]
-        priced = fastest["cost_per_1e9_tokens"].notna().any()
+    if len(errors):
+        lines.append(f"the first that failed: {errors[0]}")
+    timed = table.filter(pc.is_valid(table["tokens_per_s"])).sort_by([("tokens_per_s", "descending")])
+    if fastest := timed.slice(0, SHOWN).to_pylist():
+        shown = [name for name in axes if pc.count_distinct(table[name], mode="all").as_py() > 1]
+        priced = any(row["cost_per_1e9_tokens"] is not None for row in fastest)
         rows = [
             [
-                *(_cell(row[name]) for name in axes),
+                *(_cell(row[name]) for name in shown),
                 f"{row['tokens_per_s']:,.0f}",
                 format_percent(row["mfu"]),
                 *([money(row["cost_per_1e9_tokens"])] if priced else []),
             ]
-            for _, row in fastest.iterrows()
+            for row in fastest
         ]
-        headers = [*(name.rpartition(".")[2] for name in axes), "tokens/s", "MFU", *(["cost/1e9"] if priced else [])]
-        align = "l" * len(axes) + "r" * (len(headers) - len(axes))
+        headers = [*(name.rpartition(".")[2] for name in shown), "tokens/s", "MFU", *(["cost/1e9"] if priced else [])]
+        align = "l" * len(shown) + "r" * (len(headers) - len(shown))
         lines += ["", "most tokens per second", style.table(rows, headers, align)]
-        lines += [style.alarm(wrapped(note, "note  ", "      ")) for note in fastest["notes"].dropna().unique()]
+        notes = dict.fromkeys(row["notes"] for row in fastest if row["notes"] is not None)
+        lines += [style.alarm(wrapped(note, "note  ", "      ")) for note in notes]
     return "\n".join(lines)
 
 
 def _cell(value: object) -> str:
-    if value is None or value != value:  # NaN
-        return ""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
     return text.lower() if text in ("True", "False") else text

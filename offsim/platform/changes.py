@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from offsim.inputs.document import Document, Mark, dotted
+from offsim.inputs.document import Document, dotted
 from offsim.inputs.errors import Expected, KeyPath, suggestion
 from offsim.inputs.units import without_unit
 from offsim.inputs.validate import validate
@@ -22,39 +23,45 @@ def with_changes(
 
     `document` has them under `hardware_changes`, to point at in errors.
     """
-    data = profile.model_dump() | {"validated": False}
-    marks: dict[KeyPath, Mark] = {}
+    models = profile.sections()
+    changed: dict[str, Any] = {}
+    tiers: dict[str, Any] = dict(profile.tiers)
+    provenance = dict(profile.provenance)
     named = []
-    known = {name: type(model) for name, model in profile.sections().items()}
     for section, changes in changes_by_section.items():
         at: KeyPath = ("hardware_changes", section)
-        if section not in known:
-            problem = f"unknown key '{section}' in hardware_changes{suggestion(section, known)}"
+        if section not in models:
+            problem = f"unknown key '{section}' in hardware_changes{suggestion(section, models)}"
             raise document.error(at, problem)
-        fields = [name for name, info in known[section].model_fields.items() if not is_word(info.annotation)]
-        values = data["tiers"][section] if section in profile.tiers else data[section]
+        model = type(models[section])
+        values = dict(models[section])
+        place: KeyPath = ("tiers", section) if section in tiers else (section,)
+        marks = {place: document.mark(at)}
         part = changes.get(PART)
         by_part = _by_part(profile, document, section, str(part)) if part is not None else {}
         named += [f"{section} {part} ({_said(by_part)})"] if part is not None else []
         given = {field: change for field, change in changes.items() if field != PART}
         for field, change in {**by_part, **given}.items():
             path = (section, field)
-            place = ("tiers", *path) if section in profile.tiers else path
-            if field not in fields:
+            info = model.model_fields.get(field)
+            if info is None or is_word(info.annotation):
+                fields = [name for name, info in model.model_fields.items() if not is_word(info.annotation)]
                 problem = f"unknown key '{field}' in {dotted(at)}{suggestion(field, fields)}"
                 raise document.error((*at, field), problem)
-            old = values.get(field)
+            old = values[field]
             factor = factor_of(change)
             if factor is not None and old is None:
                 raise document.error((*at, field), f"profile '{profile.name}' has no value to multiply")
             values[field] = number_of(document, (*at, field), change) if factor is None else factor * old
             if field in given:
                 named.append(f"{dotted(path)} {change if isinstance(change, str) else format(change, 'g')}")
-            marks[place] = document.mark((*at, field))
-            data["provenance"][dotted(path)] = _provenance(profile.provenance.get(dotted(path)), factor)
-        marks[section,] = document.mark(at)
-    data["name"] = f"{profile.name} with {', '.join(named)}"
-    return validate(Document(data, marks), HardwareProfile)
+            marks[(*place, field)] = document.mark((*at, field))
+            provenance[dotted(path)] = _provenance(profile.provenance.get(dotted(path)), factor)
+        data = {"tiers": {section: values}} if section in tiers else {section: values}
+        (tiers if section in tiers else changed)[section] = validate(Document(data, marks), model, values, place)
+    name = f"{profile.name} with {', '.join(named)}"
+    update = {**changed, "name": name, "tiers": tiers, "provenance": provenance, "validated": False}
+    return profile.model_copy(update=update)
 
 
 def _by_part(profile: HardwareProfile, document: Document, section: str, part: str) -> dict[str, float | str]:
@@ -91,8 +98,11 @@ def _said(changes: Mapping[str, float | str]) -> str:
     return "; ".join(f"{', '.join(fields)} {text}" for text, fields in by_change.items())
 
 
+_ASSUMED = Provenance.model_construct(source="assumed", note="set by the scenario")
+
+
 def _provenance(old: Provenance | None, factor: float | None) -> Provenance:
     if factor is None or old is None:
-        return Provenance(source="assumed", note="set by the scenario")
+        return _ASSUMED
     bounds = {name: None if bound is None else factor * bound for name, bound in (("low", old.low), ("high", old.high))}
     return old.model_copy(update={**bounds, "note": f"x{factor:g} by the scenario; {old.note}".rstrip("; ")})

@@ -9,16 +9,19 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
+from time import perf_counter
 from types import ModuleType
 from typing import ParamSpec, TypeVar
 
 from offsim.inputs.errors import InputError
 
 MAX_JOBS = 1024
+START_AFTER_S = 0.1
+"""Work of that long starts processes, which takes about half a second."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,13 +33,56 @@ def cores() -> int:
 
 
 @contextmanager
-def worker_processes(jobs: int, advice: str) -> Iterator[ProcessPoolExecutor]:
-    """Yield an executor of `jobs` processes, which start with the first work and drop what waits as the block ends.
+def worker_processes(jobs: int, advice: str) -> Iterator[Executor]:
+    """Yield an executor of `jobs` processes, which drops what waits as the block ends.
 
+    `submit` does the work itself until there is enough of it for processes and they have started; one is this process.
     InputError for more than MAX_JOBS, and where a process dies; that ends with `advice`.
     """
     if not 1 <= jobs <= MAX_JOBS:
         raise InputError(f"found {jobs}, expected 1 to {MAX_JOBS}", "--jobs")
+    workers = _Workers(jobs)
+    try:
+        yield workers
+    except BrokenProcessPool:
+        raise InputError(f"a worker process died (out of memory?); {advice}") from None
+    finally:
+        workers.shutdown(cancel_futures=True)
+
+
+class _Workers(Executor):
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._here_s = 0.0
+        self._pool: _Pool | None = None
+        self._starting = threading.Thread(target=self._start, daemon=True)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        if self._pool and not self._starting.is_alive():
+            return self._pool.submit(fn, *args, **kwargs)
+        begin = perf_counter()
+        future = Future[T]()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        self._here_s += perf_counter() - begin
+        if not self._pool and self._jobs > 1 and self._here_s > START_AFTER_S:
+            self._pool = _new_pool(self._jobs)
+            self._starting.start()
+        return future
+
+    def _start(self) -> None:
+        if self._pool:
+            with suppress(RuntimeError):  # it was shut down meanwhile, or broke, as the next work will say
+                wait([self._pool.submit(int)])
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if self._pool:
+            self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _new_pool(jobs: int) -> _Pool:
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(["offsim.results.simulate"])
@@ -44,13 +90,7 @@ def worker_processes(jobs: int, advice: str) -> Iterator[ProcessPoolExecutor]:
         resource_tracker.ensure_running()  # the server starts it otherwise, which unblocks Ctrl-C
         with _later_interrupts():
             forkserver.ensure_running()
-    pool = _Pool(jobs, context, _prepare)
-    try:
-        yield pool
-    except BrokenProcessPool:
-        raise InputError(f"a worker process died (out of memory?); {advice}") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return _Pool(jobs, context, _prepare)
 
 
 @contextmanager

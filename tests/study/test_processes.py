@@ -1,5 +1,6 @@
 """Workers work, end with a clear message, and leave nothing behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,22 +10,44 @@ import time
 import pytest
 
 from offsim import InputError
+from offsim.study import processes
 from offsim.study.processes import worker_processes
 from tests.study.small_sweeps import small_sweep
 
 CHILDREN = """
 import os, time
-from offsim.study.processes import worker_processes
-with worker_processes(2, "") as workers:
+from offsim.study import processes
+processes.START_AFTER_S = 0
+with processes.worker_processes(2, "") as workers:
+    while workers.submit(os.getpid).result() == os.getpid():
+        time.sleep(0.01)
     print(*{workers.submit(os.getpid).result() for _ in range(8)}, flush=True)
     workers.submit(time.sleep, 0.01).result()
     time.sleep(60)
 """
 
 
-def test_a_worker_that_dies_is_one_message():
+def test_little_work_is_done_here():
+    with worker_processes(2, "") as workers:
+        assert list(workers.map(abs, [-1, 2])) == [1, 2]
+        assert workers.submit(os.getpid).result() == os.getpid()
+        assert isinstance(workers.submit(int, "one").exception(), ValueError)
+        assert not multiprocessing.active_children()
+
+
+def test_one_process_is_this_one():
+    with worker_processes(1, "") as workers:
+        workers.submit(time.sleep, 2 * processes.START_AFTER_S).result()
+        assert workers.submit(os.getpid).result() == os.getpid()
+        assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_dies_is_one_message(monkeypatch):
+    monkeypatch.setattr(processes, "START_AFTER_S", 0)
     died = pytest.raises(InputError, match=r"^a worker process died \(out of memory\?\); try again$")
     with died, worker_processes(2, "try again") as workers:
+        while workers.submit(os.getpid).result() == os.getpid():
+            time.sleep(0.01)
         workers.submit(os._exit, 1).result()
 
 
@@ -50,7 +73,7 @@ def is_running(process):
 
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.2, 0.4, 0.8])
 def test_an_interrupt_while_workers_start_is_quiet(after_s):
-    code = CHILDREN.replace("with worker", "print(flush=True)\nwith worker")
+    code = CHILDREN.replace("with processes", "print(flush=True)\nwith processes")
     run = [
         sys.executable,
         "-c",

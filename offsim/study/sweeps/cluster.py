@@ -11,11 +11,13 @@ from offsim.inputs.errors import InputError
 
 CONNECT_S = 3.0
 """How long a scheduler may take to answer."""
+WORKERS = 16
+"""For so many there is work at least."""
 
 
 @contextmanager
-def cluster_workers(address: str) -> Iterator[Executor]:
-    """Yield the workers of the cluster whose scheduler is at `address`; where it has none, work waits for some.
+def cluster_workers(address: str) -> Iterator[tuple[Executor, int]]:
+    """Yield the workers of the cluster whose scheduler is at `address`, and how many to plan for, as more may come.
 
     Work whose worker dies is tried again as often as the scheduler allows (`allowed-failures`).
     """
@@ -39,4 +41,4 @@ def cluster_workers(address: str) -> Iterator[Executor]:
         problem = f"found no Dask scheduler: {str(error) or type(error).__name__}"
         raise InputError(problem, f"--dask '{address}'") from None
     with Client(address, timeout=CONNECT_S, set_as_default=False) as client:
-        yield client.get_executor(pure=False)
+        yield client.get_executor(pure=False), max(sum(client.nthreads().values()), WORKERS)

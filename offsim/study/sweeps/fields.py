@@ -82,14 +82,14 @@ def check_value(name: str, value: Any, mark: Mark, fields: Fields, folder: Path)
         _check_change(document, path, value, fields)
         return value if len(path) < 3 or factor_of(value) else document.without_unit(path, value)
     model, field = fields[name]
-    validate(document, _model_of(model, field), data={field: value}, at=path[:-1])
+    validate(document, field_model(model, field), data={field: value}, at=path[:-1])
     if name in ("scheduler", "scheduler.name"):
         _check_scheduler(document, path, value)
     return _profile(document, value, folder) if name == "hardware" else document.without_unit(path, value)
 
 
 @cache
-def _model_of(model: type[BaseModel], field: str) -> type[BaseModel]:
+def field_model(model: type[BaseModel], field: str) -> type[BaseModel]:
     """One field of a model by itself, without what the others have to do with it."""
     info = model.model_fields[field]
     fields: dict[str, Any] = {field: (info.annotation, info)}
@@ -110,7 +110,7 @@ def _check_change(document: Document, path: KeyPath, value: Any, fields: Fields)
         model, field = fields[dotted(path)]
         if isinstance(value, str):
             value = number_of(document, path, value)
-        validate(document, _model_of(model, field), data={field: value}, at=path[:-1])
+        validate(document, field_model(model, field), data={field: value}, at=path[:-1])
 
 
 def _check_scheduler(document: Document, path: KeyPath, value: str | Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from offsim.study.sweeps.store import STORE, TABLE, Store, damaged
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 ROWS_PER_GROUP = 1_000
 
@@ -45,6 +47,7 @@ _FIGURES = {
 def write_table(folder: Path, sweep: Sweep, ids: Iterable[bytes], store: Store) -> None:
     """Write `results.parquet`, in the order of the points; `ids` are theirs."""
     import pyarrow as pa
+    import pyarrow.json as pj
     import pyarrow.parquet as pq
 
     axes = {
@@ -61,20 +64,24 @@ def write_table(folder: Path, sweep: Sweep, ids: Iterable[bytes], store: Store) 
         metadata={"offsim": json.dumps(about, default=str)},
     )
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def rows() -> Iterator[bytes]:
         for key, position in zip(ids, sweep.positions(), strict=True):
             cells = {
                 name: None if cell is None else _SHOWN_AS[axes[name]](cell)
                 for name, cell in sweep.cells(position).items()
             }
             figures = _figures(orjson.loads(store[key]))
-            yield {"point_id": key.hex(), **cells, **{names[figure]: value for figure, value in figures.items()}}
+            row = {"point_id": key.hex(), **cells, **{names[figure]: value for figure, value in figures.items()}}
+            yield orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
     remaining = rows()
+    # From JSON, as tables of Python's values need pandas, which takes half a second to import.
+    parse = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
     try:
         with atomic_write(folder / TABLE) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            while group := list(islice(remaining, ROWS_PER_GROUP)):
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            while group := b"".join(islice(remaining, ROWS_PER_GROUP)):
+                read = pj.ReadOptions(use_threads=False, block_size=len(group))
+                writer.write_table(pj.read_json(BytesIO(group), read, parse))
     except (AttributeError, TypeError, ValueError) as error:  # ValueError: of JSON, and of Arrow
         raise damaged(folder, f"an outcome is none of a simulation: {error}") from None
 
@@ -114,12 +121,21 @@ def read_results(folder: str | Path) -> pd.DataFrame:
 
     Raises InputError where the folder has none.
     """
+    table, axes = read_table(folder)
+    frame: pd.DataFrame = table.to_pandas()
+    frame.attrs["axes"] = axes
+    return frame
+
+
+def read_table(folder: str | Path) -> tuple[pa.Table, list[str]]:
+    """Return what `read_results` does as Arrow's table, without pandas, and the axes' columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = Path(folder) / TABLE
     try:
-        table = pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:  # `pq.read_table` imports pandas
+            table = file.read()
         axes = list(json.loads((table.schema.metadata or {})[b"offsim"])["axes"])
         table.select([*axes, "point_id", "fits", "error", "tokens_per_s"])
     except FileNotFoundError:
@@ -128,6 +144,4 @@ def read_results(folder: str | Path) -> pd.DataFrame:
         raise InputError(f"found no {TABLE}, expected the results folder of a sweep", str(folder)) from None
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         raise InputError(f"cannot be read: {error}", str(path)) from None
-    frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
-    frame.attrs["axes"] = axes
-    return frame
+    return table.replace_schema_metadata(None), axes

@@ -6,9 +6,12 @@ Workers need nothing but these bytes: no files, and no scenario.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from itertools import groupby, islice
+from operator import attrgetter
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,39 +20,62 @@ from offsim.inputs.document import Document
 from offsim.inputs.errors import InputError
 from offsim.inputs.packaged import offsim_version
 from offsim.inputs.validate import validate
+from offsim.platform.changes import PART, with_changes
 from offsim.platform.hardware import HardwareProfile
+from offsim.platform.profiles import load_profile
 from offsim.results.simulate import simulate
-from offsim.scenario import Scenario, scenario_profile
+from offsim.scenario import Scenario
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
 from offsim.study.sweeps.axes import Position, Sweep
+from offsim.study.sweeps.fields import field_model
 
 KEPT_PROFILES = 256
+SORTED_TOGETHER = 10_000
+"""Points of which those of the same scenario follow each other."""
+RETURNS_AFTER_S = 0.2
+"""After this time a worker hands back what it has."""
 
+_CHANGES = "hardware_changes"
 _UNUSED = {"provenance", "description", "validated"}
 """Of a profile: what no simulation reads."""
 
 
-class Point(NamedTuple):
-    """`id` is the SHA-256 of the payload; of a point that cannot be simulated, of its values and what is wrong."""
+class Task(NamedTuple):
+    """What to simulate, as JSON. Points that differ in nothing but hardware have the same `scenario`."""
 
+    scenario: bytes
+    profile: bytes
+
+
+class Point(NamedTuple):
+    """`id` is the SHA-256 of the task; of a point that cannot be simulated, of its values and what is wrong."""
+
+    number: int
+    """Its place in the order of the sweep."""
     id: bytes
-    payload: bytes = b""
+    task: Task | None = None
     error: str = ""
 
 
 def points(sweep: Sweep) -> Iterator[Point]:
-    """The points of a sweep in order, made one after another."""
+    """The points of a sweep, made one after another, those of the same scenario together."""
     resolver = _Resolver(sweep)
-    return (resolver.point(position) for position in sweep.positions())
+    numbered = enumerate(sweep.positions())
+    while some := list(islice(numbered, SORTED_TOGETHER)):
+        some.sort(key=lambda one: [-1 if at is None else at for at in resolver.apart_from_changes(one[1])])
+        yield from (resolver.point(number, position) for number, position in some)
 
 
 class _Resolver:
-    """Lays the values of a point over its base."""
+    """Lays the values of a point over its base; checks anew what the point before does not share."""
 
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
         self._version = offsim_version().encode()
         self._bases = [base.model_dump(exclude={"name"}) for base in sweep.bases]
+        sections = [{column.split(".")[0] for column in axis.columns} for axis in sweep.axes]
+        self._not_changes = [found != {_CHANGES} for found in sections]
+        self._hardware = [number == 0 or bool(found & {"hardware", _CHANGES}) for number, found in enumerate(sections)]
         # A section before its parts; the scheduler before its options.
         places = [
             (column.split("."), number, place)
@@ -57,27 +83,39 @@ class _Resolver:
             for place, column in enumerate(axis.columns)
         ]
         self._places = sorted(places, key=lambda item: (len(item[0]), item[0] != ["scheduler", "name"]))
-        self._profile_of = lru_cache(KEPT_PROFILES)(self._read_profile)
+        self._scenario_at = lru_cache(1)(self._scenario)
+        self._profile_at = lru_cache(KEPT_PROFILES)(self._profile)
+        self._load = lru_cache(KEPT_PROFILES)(load_profile)
 
-    def point(self, position: Position) -> Point:
-        data = self._data(position)
+    def apart_from_changes(self, position: Position) -> Position:
+        """The position without the axes that change nothing but values of the hardware."""
+        return tuple([at if kept else None for at, kept in zip(position, self._not_changes, strict=True)])
+
+    def point(self, number: int, position: Position) -> Point:
+        on_hardware = tuple([at if kept else None for at, kept in zip(position, self._hardware, strict=True)])
         try:
-            scenario = validate(Document(data), Scenario)
-            _, options = scenario_scheduler(scenario)
-            profile = self._profile_of(scenario.hardware, orjson.dumps(scenario.hardware_changes), position[0] or 0)
+            task = Task(self._scenario_at(self.apart_from_changes(position)), self._profile_at(on_hardware))
         except InputError as error:
-            values = json.dumps(data, sort_keys=True, default=str).encode()
-            return Point(_hash(self._version, values, error.problem.encode()), error=error.problem)
-        what: dict[str, Any] = {
-            "model": scenario.model.model_dump(),
-            "training": scenario.training.model_dump(),
-            "placement": scenario.placement.model_dump(),
-            "scheduler": {"name": scenario.scheduler.name, **options.model_dump()},
-        }
-        if scenario.price_per_gpu_hour is not None:
-            what["price_per_gpu_hour"] = scenario.price_per_gpu_hour
-        parts = (self._version, profile, orjson.dumps(what, option=orjson.OPT_SORT_KEYS))
-        return Point(_hash(*parts), b"\n".join(parts))
+            values = json.dumps(self._data(position), sort_keys=True, default=str).encode()
+            return Point(number, _hash(self._version, values, error.problem.encode()), error=error.problem)
+        return Point(number, _hash(self._version, task.profile, task.scenario), task)
+
+    def _scenario(self, position: Position) -> bytes:
+        scenario = validate(Document(self._data(position)), Scenario)
+        _, options = scenario_scheduler(scenario)
+        given = scenario.model_dump(exclude={"hardware", _CHANGES, "name"})
+        what = {key: value for key, value in given.items() if value is not None}
+        what["scheduler"] = {"name": scenario.scheduler.name, **options.model_dump()}
+        return orjson.dumps(what, option=orjson.OPT_SORT_KEYS)
+
+    def _profile(self, position: Position) -> bytes:
+        data = self._data(position)
+        document = Document(data)
+        checked = validate(document, field_model(Scenario, _CHANGES), {_CHANGES: data[_CHANGES]})
+        profile = self._load(data["hardware"], self._sweep.bases[position[0] or 0].folder)
+        if changes := getattr(checked, _CHANGES):
+            profile = with_changes(profile, changes, document)
+        return orjson.dumps(profile.model_dump(exclude=_UNUSED), option=orjson.OPT_SORT_KEYS)
 
     def _data(self, position: Position) -> dict[str, Any]:
         data = dict(self._bases[position[0] or 0])
@@ -88,7 +126,8 @@ class _Resolver:
             value = self._sweep.axes[number].values[at][place]
             section = data
             for part in path[:-1]:
-                section[part] = dict(section.get(part) or {})
+                given = section.get(part) or {}
+                section[part] = {PART: given} if isinstance(given, str) else dict(given)
                 section = section[part]
             if path == ["scheduler", "name"]:
                 known = find_scheduler(value).Options.model_fields
@@ -97,31 +136,34 @@ class _Resolver:
             section[path[-1]] = value
         return data
 
-    def _read_profile(self, hardware: str, changes: bytes, base: int) -> bytes:
-        scenario = self._sweep.bases[base].model_copy(
-            update={"hardware": hardware, "hardware_changes": orjson.loads(changes)}
-        )
-        profile = scenario_profile(scenario).model_dump(exclude=_UNUSED)
-        return orjson.dumps(profile, option=orjson.OPT_SORT_KEYS)
-
 
 def _hash(*parts: bytes) -> bytes:
     return sha256(b"\n".join(parts)).digest()
 
 
-def simulate_point(payload: bytes) -> bytes:
-    """Simulate one point and return its outcome as JSON; what goes wrong with it is an outcome too.
+def simulate_tasks(version: str, tasks: Sequence[Task]) -> list[bytes]:
+    """Simulate points and return their outcomes as JSON; what goes wrong with one is an outcome too.
 
-    Raises InputError where the worker's offsim is another version than the one that made the payload.
+    Where they take long, returns the outcomes of the first only. Raises InputError where the worker's offsim is not of
+    the `version` that made the tasks.
     """
-    version, profile, what = payload.split(b"\n")
-    if version != offsim_version().encode():
-        problem = f"a worker has offsim {offsim_version()}, expected {version.decode()} as where the sweep was started"
+    if version != offsim_version():
+        problem = f"a worker has offsim {offsim_version()}, expected {version} as where the sweep was started"
         raise InputError(problem)
+    until = perf_counter() + RETURNS_AFTER_S
+    outcomes: list[bytes] = []
+    for given, alike in groupby(tasks, key=attrgetter("scenario")):
+        scenario = Scenario.model_validate({"hardware": "of each task", **orjson.loads(given)})
+        for task in alike:
+            outcomes.append(_outcome(scenario, _profile(task.profile)))
+            if perf_counter() > until:
+                return outcomes
+    return outcomes
+
+
+def _outcome(scenario: Scenario, profile: HardwareProfile) -> bytes:
     try:
-        hardware = _profile(profile)
-        scenario = Scenario.model_validate({"hardware": hardware.name, **orjson.loads(what)})
-        return orjson.dumps(_outcome(scenario, hardware))
+        return orjson.dumps(outcome(scenario, profile))
     except InputError as error:
         return failure(error.problem)
     except Exception as error:  # a scheduler of somebody's own may raise anything
@@ -133,8 +175,9 @@ def failure(message: str) -> bytes:
     return orjson.dumps({"error": message})
 
 
-def _outcome(scenario: Scenario, hardware: HardwareProfile) -> dict[str, Any]:
-    result = simulate(scenario, profile=hardware)
+def outcome(scenario: Scenario, profile: HardwareProfile) -> dict[str, Any]:
+    """Return the figures of a point."""
+    result = simulate(scenario, profile=profile)
     return {
         **result.figures(),
         "gpu_capacity_bytes": max(peak.capacity_bytes for peak in result.peaks if peak.kind == "gpu"),

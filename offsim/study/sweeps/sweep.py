@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,11 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from offsim.inputs.errors import InputError
+from offsim.inputs.packaged import offsim_version
 from offsim.study.processes import cores, worker_processes
 from offsim.study.sweeps.axes import Sweep
 from offsim.study.sweeps.cluster import cluster_workers
 from offsim.study.sweeps.parquet import read_results, write_table
-from offsim.study.sweeps.point import failure, points, simulate_point
+from offsim.study.sweeps.point import Point, failure, points, simulate_tasks
 from offsim.study.sweeps.store import CONTINUES, Store, open_store
 from offsim.study.sweeps.sweep_file import read_sweep
 
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 MAX_POINTS = 100_000
 ID_BYTES = 32
 
-IN_FLIGHT_PER_PROCESS = 4
-IN_FLIGHT_ON_CLUSTER = 1_000
-"""Points handed to workers at a time: a few for each, and for as many as a cluster may have."""
+TOGETHER = 64
+"""Points handed to a worker at once, while there are many for each."""
+IN_FLIGHT_PER_WORKER = 2
+"""How often points are handed to each before some are back."""
 
 Outcome = tuple[bytes, bytes]
 """Id of a point and its outcome as JSON."""
@@ -87,13 +89,12 @@ def run_sweep(
     if not progress.total:
         raise InputError("the sweep has no points: 'skip' drops all of them")
     report(progress)
-    ids, begun = bytearray(), set[bytes]()
+    ids = bytearray(progress.total * ID_BYTES)
     labels = [str(label) for (label,) in plan.axes[0].cells]
-    cluster = cluster_workers(dask) if dask is not None else worker_processes(jobs or cores(), CONTINUES)
-    with cluster as workers, open_store(folder, labels, resume=resume) as store:
-        window = IN_FLIGHT_ON_CLUSTER if dask is not None else IN_FLIGHT_PER_PROCESS * (jobs or cores())
+    with _workers(dask, jobs or cores()) as (workers, count), open_store(folder, labels, resume=resume) as store:
+        begun = set[bytes]()
         missing = _missing(plan, store, ids, begun, progress)
-        for outcomes in _outcomes(missing, workers, window):
+        for outcomes in _outcomes(missing, workers, IN_FLIGHT_PER_WORKER * count, progress):
             store.add(outcomes)
             begun.difference_update(key for key, _ in outcomes)
             progress.done += len(outcomes)
@@ -103,42 +104,63 @@ def run_sweep(
     return progress
 
 
-def _missing(
-    plan: Sweep, store: Store, ids: bytearray, begun: set[bytes], progress: Progress
-) -> Iterator[tuple[bytes, bytes]]:
-    """Ids and payloads of the points to simulate, noted as `begun`; the ids of all points are added to `ids`."""
+@contextmanager
+def _workers(dask: str | None, jobs: int) -> Iterator[tuple[Executor, int]]:
+    """Yield an executor and for how many workers it has work."""
+    if dask is not None:
+        with cluster_workers(dask) as found:
+            yield found
+    else:
+        with worker_processes(jobs, CONTINUES) as processes:
+            yield processes, jobs
+
+
+def _missing(plan: Sweep, store: Store, ids: bytearray, begun: set[bytes], progress: Progress) -> Iterator[Point]:
+    """The points to simulate, noted as `begun`; the ids of all points are put into `ids`, in the order of the sweep."""
     for point in points(plan):
-        ids += point.id
+        ids[point.number * ID_BYTES : (point.number + 1) * ID_BYTES] = point.id
         if point.id in begun or point.id in store:
             progress.done += 1
             progress.known += store.had(point.id)
-        elif point.error:
+        elif point.task is None:
             progress.done += 1
             store.add([(point.id, failure(point.error))])
         else:
             begun.add(point.id)
-            yield point.id, point.payload
+            yield point
 
 
-def _outcomes(missing: Iterator[tuple[bytes, bytes]], workers: Executor, window: int) -> Iterator[list[Outcome]]:
-    """Simulate points, at most `window` at a time; yield the outcomes that are there as soon as there are some."""
-    under_way: dict[Future[bytes], bytes] = {}
-    ended: SimpleQueue[Future[bytes]] = SimpleQueue()
+def _outcomes(missing: Iterator[Point], workers: Executor, window: int, progress: Progress) -> Iterator[list[Outcome]]:
+    """Simulate points, some at a time; yield the outcomes that are there as soon as there are some."""
+    version = offsim_version()
+    under_way: dict[Future[list[bytes]], list[Point]] = {}
+    ended: SimpleQueue[Future[list[bytes]]] = SimpleQueue()
+    handed_back: list[Point] = []
     while True:
-        for key, payload in islice(missing, window - len(under_way)):
-            future = workers.submit(simulate_point, payload)
-            under_way[future] = key
+        while len(under_way) < window and ended.empty():
+            count = min(TOGETHER, (progress.total - progress.done) // window + 1)
+            some, handed_back = handed_back[:count] or list(islice(missing, count)), handed_back[count:]
+            if not some:
+                break
+            future = workers.submit(simulate_tasks, version, [point.task for point in some if point.task])
+            under_way[future] = some
             future.add_done_callback(ended.put)
         if not under_way:
             return
         together = [ended.get(), *(ended.get() for _ in range(ended.qsize()))]
         lost = [future for future in together if future.cancelled() or future.exception()]
-        yield [(under_way.pop(future), future.result()) for future in together if future not in lost]
+        outcomes: list[Outcome] = []
+        for future in together:
+            if future not in lost:
+                some, found = under_way.pop(future), future.result()
+                outcomes += zip((point.id for point in some), found, strict=False)
+                handed_back += some[len(found) :]
+        yield outcomes
         for future in lost:
             _complain(future)
 
 
-def _complain(future: Future[bytes]) -> None:
+def _complain(future: Future[list[bytes]]) -> None:
     """Raise what kept a worker from simulating; what goes wrong with a point is its outcome."""
     try:
         future.result()

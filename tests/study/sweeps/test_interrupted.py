@@ -18,6 +18,7 @@ import pytest
 import offsim
 from offsim import InputError
 from offsim.cli import main
+from offsim.study import processes
 from offsim.study.sweeps.store import open_store
 from offsim.study.sweeps.sweep import run_sweep
 from offsim.study.sweeps.sweep_file import read_sweep
@@ -78,10 +79,17 @@ def test_a_driver_is_ended_in_mid_sweep(sent, whole, tmp_path, capsys):
     assert table(out) == table(whole)
 
 
-def test_a_worker_is_killed_in_mid_sweep(whole, tmp_path):
+def test_a_worker_is_killed_in_mid_sweep(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "START_AFTER_S", 0)
+
+    killed = []
+
     def kill(progress):
-        if progress.simulated > 20 and (workers := multiprocessing.active_children()):
+        if progress.simulated > 20 and not killed:
+            while not (workers := multiprocessing.active_children()):
+                time.sleep(0.01)
             os.kill(workers[0].pid, signal.SIGKILL)
+            killed.append(workers[0])
 
     with pytest.raises(
         InputError, match=r"a worker process died \(out of memory\?\); what is finished is kept, --resume"

@@ -1,7 +1,11 @@
 """Points are known by their content: all that their result depends on, and nothing else."""
 
+from itertools import groupby
+
 import pytest
 
+from offsim import InputError
+from offsim.inputs.packaged import offsim_version
 from offsim.study.sweeps import point
 from offsim.study.sweeps.point import points
 from offsim.study.sweeps.sweep_file import read_sweep
@@ -10,7 +14,7 @@ from tests.small_scenarios import scenario
 
 def only(base, **axes):
     (found,) = points(read_sweep({"base": base, "axes": {name.replace("__", "."): [v] for name, v in axes.items()}}))
-    assert found.payload
+    assert found.task
     return found.id
 
 
@@ -42,6 +46,8 @@ def test_options_that_the_other_scheduler_does_not_know_are_dropped():
         scenario({"name": "zero3_offload", "cpu_ratio": 0.5}),
         scenario(hardware="gh200"),
         {**scenario(), "hardware_changes": {"link": {"h2d_bytes_per_s": 1e9}}},
+        {**scenario(), "checkpoint": {"engine": "blocking"}},
+        {**scenario(), "price_per_gpu_hour": 2},
     ],
 )
 def test_another_simulation_has_another_id(changed):
@@ -62,3 +68,27 @@ def test_the_version_counts(monkeypatch):
     before = only(scenario())
     monkeypatch.setattr(point, "offsim_version", lambda: "another")
     assert only(scenario()) != before
+
+
+def test_points_of_one_scenario_follow_each_other():
+    rates, ratios = [1e10, 2e10, 3e10], [0.5, 1]
+    axes = {"hardware_changes.link.h2d_bytes_per_s": rates, "scheduler.cpu_ratio": ratios}
+    made = list(points(read_sweep({"base": scenario(), "axes": axes})))
+    assert [found.number for found in made] == [0, 2, 4, 1, 3, 5]
+    assert [key for key, _ in groupby(found.task.scenario for found in made)] == [made[0].task[0], made[3].task[0]]
+    wanted = [
+        only(scenario(), hardware_changes__link__h2d_bytes_per_s=rate, scheduler__cpu_ratio=ratio)
+        for rate in rates
+        for ratio in ratios
+    ]
+    assert [found.id for found in sorted(made)] == wanted
+
+
+def test_what_takes_long_is_handed_back(monkeypatch):
+    monkeypatch.setattr(point, "RETURNS_AFTER_S", 0)
+    tasks = [
+        found.task for found in points(read_sweep({"base": scenario(), "axes": {"scheduler.cpu_ratio": [0.5, 1]}}))
+    ]
+    assert len(point.simulate_tasks(offsim_version(), tasks)) == 1
+    with pytest.raises(InputError, match="expected another as where the sweep was started"):
+        point.simulate_tasks("another", tasks)

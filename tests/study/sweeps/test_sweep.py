@@ -44,6 +44,14 @@ def test_a_price_may_go_with_the_hardware():
     assert table["notes"].isna().all()
 
 
+def test_a_part_and_a_value_of_one_section_are_both_changed():
+    axes = {"hardware_changes.link": ["pcie5x16"], "hardware_changes.link.copy_latency_s": [2e-5]}
+    table = offsim.sweep({"base": scenario(), "axes": axes}, jobs=1)
+    assert table["error"].isna().all()
+    assert table["hardware"][0].startswith("jlse-4xh100 with link pcie5x16 (")
+    assert table["hardware"][0].endswith(", link.copy_latency_s 2e-05")
+
+
 def test_the_number_of_processes_does_not_matter(swept, tmp_path):
     folder, table = swept
     again = offsim.sweep(small_sweep(), out=tmp_path / "other", jobs=2)

@@ -27,6 +27,7 @@ from offsim.study.tuning.tune import Outcome, Question, tune
 from offsim.study.tuning.upgrades import UPGRADES, upgraded, upgrades, upgrades_table
 from offsim.validation.run_table import SHIPPED_RUNS, TIMES, MeasuredRun, read_runs
 from tests.small_scenarios import scenario, small_buckets
+from tests.study.small_sweeps import die_elsewhere
 
 SMALL = scenario(
     {"name": "deep_optimizer_states", "update_stride": 3},
@@ -321,7 +322,11 @@ def test_an_unknown_objective_is_refused_in_python_too() -> None:
 
 
 def test_a_worker_that_dies_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("offsim.study.tuning.tune.tune", lambda scenario, question, mapper: list(mapper(os._exit, [1])))
+    monkeypatch.setattr("offsim.study.processes.START_AFTER_S", 0)
+    here = [os.getpid()] * 2_000
+    monkeypatch.setattr(
+        "offsim.study.tuning.tune.tune", lambda scenario, question, mapper: list(mapper(die_elsewhere, here))
+    )
     assert main(["tune", "zero3_3b_rtx4090", "--jobs", "2"]) == 2
     assert capsys.readouterr().err == "Error: a worker process died (out of memory?); --jobs 1 needs none\n"
 
