@@ -8,6 +8,7 @@ from typing import Any
 
 from offsim.platform.hardware import HardwareProfile
 from offsim.programs.run import Run
+from offsim.results.machines import Machines
 from offsim.results.result import Result
 from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.simulation import run_scenario
@@ -34,7 +35,20 @@ def simulate(
     """
     chosen = load_scenario(scenario, overrides)
     on_profile = profile or scenario_profile(chosen)
-    run = run_scenario(chosen, on_profile, all_ranks, stretch, max_operations=max_operations)
+    how = all_ranks, stretch, max_operations
+    return result_of(chosen, run_scenario(chosen, on_profile, all_ranks, stretch, True, max_operations), profile, *how)
+
+
+def result_of(
+    chosen: Scenario,
+    run: Run,
+    profile: HardwareProfile | None = None,
+    all_ranks: bool = False,
+    stretch: Mapping[str, float] | None = None,
+    max_operations: int | None = None,
+) -> Result:
+    """The result of a run of a scenario; the others are the arguments of `simulate` that it was made with."""
+    on_profile = run.profile
 
     def attempt(changed: Scenario) -> float | None:
         same = profile if changed.hardware == chosen.hardware else None
@@ -44,7 +58,24 @@ def simulate(
     def unbounded() -> Run:
         return run_scenario(chosen, on_profile, all_ranks, stretch, bounded=False, max_operations=max_operations)
 
+    machines = machines_of(chosen, all_ranks, stretch, max_operations)
+
     def on(other: HardwareProfile) -> Result:
-        return simulate(chosen, all_ranks=all_ranks, profile=other, stretch=stretch, max_operations=max_operations)
+        return result_of(chosen, machines.on(other), other, all_ranks, stretch, max_operations)
 
     return Result(chosen, run, attempt, unbounded, on)
+
+
+def machines_of(
+    chosen: Scenario,
+    all_ranks: bool = False,
+    stretch: Mapping[str, float] | None = None,
+    max_operations: int | None = None,
+    many: bool = False,
+) -> Machines:
+    """A scenario to run on machines, as by `simulate`; `many` of them are to follow."""
+
+    def simulated(profile: HardwareProfile) -> Run:
+        return run_scenario(chosen, profile, all_ranks, stretch, True, max_operations)
+
+    return Machines(chosen, simulated, all_ranks, stretch, max_operations, many)
