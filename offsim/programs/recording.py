@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offsim.engine import Code, Operation, Tier
+from offsim.engine.course import NOTHING, Course
 from offsim.platform.hardware import HardwareProfile
 from offsim.programs.rank import Rank
 from offsim.programs.run import CLOSE, MAX_PERIODS, Iterations, Phase, Run, kept_state, most_operations, run_on
@@ -22,7 +23,6 @@ from offsim.tape.quantity import Formulas
 from offsim.tape.tape import Boundary, Hardware, Tape, Taped, Trace
 
 POOLED = "pooled"
-NOTHING = -1
 HALF_A_BYTE = 0.5
 
 Ints = NDArray[np.int64]
@@ -256,6 +256,11 @@ class TapedRun(Run):
         """As of any run, in the order in which they were enqueued."""
         assert self.taped is not None
         return [operation for operation in self.taped.filled() if operation.iteration <= self.last]
+
+    def course(self) -> Course:
+        """What became of them, without giving each its times."""
+        assert self.taped is not None
+        return self.taped.course(self.last)
 
 
 def floats_of(profile: HardwareProfile) -> dict[tuple[str, str], float]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from offsim.engine import Code, Engine, Operation, OutOfMemory, Tier
+from offsim.engine.course import Course, course_of
 from offsim.engine.engine import TooManyOperations
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
@@ -88,6 +89,10 @@ class Run:
     def operations(self) -> list[Operation]:
         """What has run, but for the next iteration, which ranks that end early have begun."""
         return [operation for operation in self.engine.operations if operation.iteration <= self.last]
+
+    def course(self) -> Course:
+        """What became of them."""
+        return course_of(self.operations)
 
     @property
     def iterations(self) -> int:

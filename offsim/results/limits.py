@@ -7,11 +7,14 @@ fraction f of its full speed, f of the time counts to its own kind and 1 - f to 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from offsim.engine import Operation, Resource
+from offsim.engine.course import NOTHING
+from offsim.engine.crowd import Change
 from offsim.programs.run import Run
 
 WAITING = "waiting"
@@ -66,13 +69,19 @@ class PhaseSpan:
 
 def spans(operation: Operation) -> Iterator[Span]:
     """The intervals of a finished operation between changes of its speed."""
-    start, fraction, bottleneck = operation.started_at, 1.0, None
-    for time, new_fraction, new_bottleneck in operation.slowdowns or ():
+    return map(Span._make, _spans(operation.started_at, operation.ended_at, operation.slowdowns or ()))
+
+
+def _spans(start: float, end: float, changes: Iterable[Change]) -> list[tuple[float, float, float, Resource | None]]:
+    found = []
+    fraction, bottleneck = 1.0, None
+    for time, new_fraction, new_bottleneck in changes:
         if time > start:
-            yield Span(start, time, fraction, bottleneck)
+            found.append((start, time, fraction, bottleneck))
         start, fraction, bottleneck = time, new_fraction, new_bottleneck
-    if operation.ended_at > start:
-        yield Span(start, operation.ended_at, fraction, bottleneck)
+    if end > start:
+        found.append((start, end, fraction, bottleneck))
+    return found
 
 
 def label(resource: Resource) -> str:
@@ -112,99 +121,107 @@ class CriticalPaths:
     """Critical paths of one run."""
 
     def __init__(self, run: Run) -> None:
-        self._by_rank: dict[int, list[Operation]] = {rank.number: [] for rank in run.ranks}
-        for operation in run.operations:
-            if operation.done:
-                self._by_rank[operation.stream.rank].append(operation)
-        for operations in self._by_rank.values():
-            operations.sort(key=lambda operation: (operation.ended_at, operation.index))
+        self._run = run
+        self._course = course = run.course()
+        self._by_rank: dict[int, list[int]] = {rank.number: [] for rank in run.ranks}
+        for number in sorted(course.order, key=course.ended.__getitem__):
+            self._by_rank[course.operations[number].stream.rank].append(number)
+        self._ends = {rank: [course.ended[number] for number in ended] for rank, ended in self._by_rank.items()}
 
     def walk(self, phase: PhaseSpan) -> list[Step]:
         """The path's steps from the phase's start to its end, without gaps, in temporal order."""
-        steps: list[Step] = []
+        operations = self._course.operations if self._run.operations else ()
+        return [Step(None if at == NOTHING else operations[at], *part) for at, *part in self._path(phase)]
+
+    def spent(self, phases: Iterable[PhaseSpan]) -> dict[str, float]:
+        """Name -> seconds of the paths of phases, largest first; they add up to the phases."""
+        seconds: defaultdict[str, float] = defaultdict(float)
+        labels: dict[Resource, str] = {}
+        operations, _, _, started, ended, _, changes = self._course
+        for phase in phases:
+            for number, start, end in self._path(phase):
+                if number == NOTHING:
+                    seconds[WAITING] += end - start
+                    continue
+                kind = operations[number].kind
+                kind = KINDS.get(kind, kind)
+                slowdowns = changes(number)
+                if slowdowns is None:
+                    seconds[kind] += end - start
+                    continue
+                for since, until, fraction, bottleneck in _spans(started[number], ended[number], slowdowns):
+                    length = (until if until < end else end) - (since if since > start else start)
+                    if length <= 0:
+                        continue
+                    if bottleneck is None:
+                        seconds[kind] += length
+                        continue
+                    seconds[kind] += fraction * length
+                    if bottleneck not in labels:
+                        labels[bottleneck] = label(bottleneck)
+                    seconds[labels[bottleneck]] += (1.0 - fraction) * length
+        return dict(sorted(seconds.items(), key=lambda item: (-item[1], item[0])))
+
+    def _path(self, phase: PhaseSpan) -> list[tuple[int, float, float]]:
+        """As `walk`, with the numbers of operations."""
+        path: list[tuple[int, float, float]] = []
+        started, ended, waited_for = self._course.started, self._course.ended, self._course.waited_for
         until = phase.end
-        operation = self._last_of(phase)
+        number = self._last_of(phase)
         while until > phase.start:
-            if operation is None:
-                steps.append(Step(None, phase.start, until))
+            if number == NOTHING:
+                path.append((NOTHING, phase.start, until))
                 break
-            if operation.ended_at < until:
-                begin = max(operation.ended_at, phase.start)
-                steps.append(Step(None, begin, until))
+            if ended[number] < until:
+                begin = max(ended[number], phase.start)
+                path.append((NOTHING, begin, until))
                 until = begin
-            begin = max(operation.started_at, phase.start)
+            start = started[number]
+            begin = max(start, phase.start)
             if begin < until:
-                steps.append(Step(operation, begin, until))
+                path.append((number, begin, until))
                 until = begin
-            operation = self._released(operation)
-        steps.reverse()
-        return steps
+            known = waited_for[number]
+            number = known if known != NOTHING and ended[known] >= start else self._released(number)
+        path.reverse()
+        return path
 
-    def _last_of(self, phase: PhaseSpan) -> Operation | None:
-        ended = self._by_rank[phase.rank]
-        end = bisect_right(ended, phase.end, key=_ended_at)
-        begin = bisect_left(ended, phase.end, key=_ended_at)
+    def _last_of(self, phase: PhaseSpan) -> int:
+        operations, index = self._course.operations, self._course.index
+        numbers, ends = self._by_rank[phase.rank], self._ends[phase.rank]
+        end = bisect_right(ends, phase.end)
+        begin = bisect_left(ends, phase.end)
         # Operations without duration may end at the same instant in the next phase already.
-        of_phase = [operation for operation in ended[begin:end] if operation.phase == phase.name]
-        if of_phase:
-            return max(of_phase, key=lambda operation: (operation.stream.name == HOST_THREAD, operation.index))
-        return ended[end - 1] if end else None
+        if of_phase := [number for number in numbers[begin:end] if operations[number].phase == phase.name]:
+            return max(of_phase, key=lambda number: (operations[number].stream.name == HOST_THREAD, index[number]))
+        return numbers[end - 1] if end else NOTHING
 
-    def _released(self, operation: Operation) -> Operation | None:
-        """The operation that this one waited for, otherwise the last one that its rank finished before.
+    def _released(self, number: int) -> int:
+        """The last one that the rank of an operation finished before it.
 
-        A spawned thread has no predecessor, or an old one: the operation that ended at that instant started it.
+        A spawned thread waited for nothing, or for an old one: the operation that ended at that instant started it.
         """
-        start = operation.started_at
-        known = operation.waited_for
-        if known is not None and known.ended_at >= start:
-            return known
-        ended = self._by_rank[operation.stream.rank]
-        found: Operation | None = None
-        for at in reversed(range(bisect_right(ended, start, key=_ended_at))):
-            candidate = ended[at]
-            if found is not None and candidate.ended_at < found.ended_at:
+        operations, index = self._course.operations, self._course.index
+        rank = operations[number].stream.rank
+        numbers, ends = self._by_rank[rank], self._ends[rank]
+        found = NOTHING
+        for at in reversed(range(bisect_right(ends, self._course.started[number]))):
+            candidate = numbers[at]
+            if found != NOTHING and ends[at] < self._course.ended[found]:
                 break
-            if candidate.index < operation.index and (found is None or candidate.stream.name == HOST_THREAD):
+            before = index[candidate] < index[number]
+            if before and (found == NOTHING or operations[candidate].stream.name == HOST_THREAD):
                 found = candidate
         return found
-
-
-def _ended_at(operation: Operation) -> float:
-    return operation.ended_at
-
-
-def spent_on(steps: Iterable[Step]) -> dict[str, float]:
-    """Name -> seconds of a path, largest first; they add up to the path."""
-    seconds: dict[str, float] = {}
-
-    def add(name: str, amount: float) -> None:
-        seconds[name] = seconds.get(name, 0.0) + amount
-
-    for operation, start, end in steps:
-        if operation is None:
-            add(WAITING, end - start)
-            continue
-        kind = KINDS.get(operation.kind, operation.kind)
-        for span in spans(operation):
-            length = min(span.end, end) - max(span.start, start)
-            if length <= 0:
-                continue
-            if span.bottleneck is None:
-                add(kind, length)
-            else:
-                add(kind, span.fraction * length)
-                add(label(span.bottleneck), (1.0 - span.fraction) * length)
-    return dict(sorted(seconds.items(), key=lambda item: (-item[1], item[0])))
 
 
 def limits(run: Run) -> dict[str, dict[str, float]]:
     """Phase -> name -> seconds of its critical path per iteration, summed over micro-steps, largest first."""
     paths = CriticalPaths(run)
-    steps: dict[str, list[Step]] = {}
+    phases: dict[str, list[PhaseSpan]] = {}
     for phase in job_phases(run):
-        steps.setdefault(phase.name, []).extend(paths.walk(phase))
+        phases.setdefault(phase.name, []).append(phase)
     return {
-        name: {kind: seconds / run.iterations for kind, seconds in spent_on(path).items()}
-        for name, path in steps.items()
+        name: {kind: seconds / run.iterations for kind, seconds in paths.spent(parts).items()}
+        for name, parts in phases.items()
     }

@@ -17,6 +17,8 @@ from typing import Any, Literal, NamedTuple, NoReturn
 import numpy as np
 
 from offsim.engine import Code, Engine, Operation, Rendezvous, Resource, Server, Stream, Thread, Tier
+from offsim.engine.course import Course
+from offsim.engine.crowd import Change
 from offsim.engine.engine import TooManyOperations
 from offsim.tape import loop
 from offsim.tape.loop import ALLOCATE, AWAIT, BEGIN, CUT, END, ENQUEUE, FREE, MARK, PAUSE, SPAWN, STOP_IF_OVER
@@ -305,6 +307,7 @@ class Taped:
             [*(server.slots for server in servers), *(tier.capacity for tier in pools)],
         )
         """Floats, or quantities."""
+        self._iterations = np.array([o.iteration for o in operations])
         self.trace: Trace | None = None
         """The last run."""
         self._filled: Trace | None = None
@@ -413,27 +416,47 @@ class Taped:
 
     def filled(self) -> list[Operation]:
         """The operations of the last run in the order in which they were enqueued, with their times."""
-        assert self.trace is not None
         if self._filled is not self.trace:
             self._filled = self.trace
-            self._fill(self.trace)
+            self._fill()
         return self._enqueued
 
-    def _fill(self, trace: Trace) -> None:
-        tables, operations, resources = trace.tables, self.operations, self.resources
-        names = ("index", "enqueued", "started", "ended", "waited_for")
-        columns = [tables["operations"][name][:-1].tolist() for name in names]
-        for operation, index, enqueued, started, ended, waited_for in zip(operations, *columns, strict=True):
-            operation.index = index
-            operation.enqueued_at, operation.started_at, operation.ended_at = enqueued, started, ended
-            operation.waited_for = operations[waited_for] if waited_for >= 0 else None
-            operation.changes = None
-        for time, fraction, number, resource in _columns(tables["slowdowns"], trace.state["slowdown"], loop.SLOWDOWN):
-            operation = operations[number]
-            if operation.changes is None:
-                operation.changes = []
-            operation.changes.append((time, fraction, resources[resource] if resource >= 0 else None))
+    def _fill(self) -> None:
+        operations, course = self.operations, self.course()
+        enqueued = self._column("enqueued")
+        for number, operation in enumerate(operations):
+            before = course.waited_for[number]
+            operation.index = course.index[number]
+            operation.enqueued_at = enqueued[number]
+            operation.started_at, operation.ended_at = course.started[number], course.ended[number]
+            operation.waited_for = operations[before] if before >= 0 else None
+            operation.changes = course.changes(number)
         self._enqueued = sorted((o for o in operations if o.index >= 0), key=attrgetter("index"))
+
+    def course(self, last: int = sys.maxsize) -> Course:
+        """What became of the operations of the last run, in the order those up to the `last` iteration."""
+        assert self.trace is not None
+        tables, index = self.trace.tables["operations"][:-1], self.trace.tables["operations"]["index"][:-1]
+        kept = np.flatnonzero((index >= 0) & (tables["ended"] >= 0.0) & (self._iterations <= last))
+        changes: dict[int, list[Change]] = {}
+        count = self.trace.state["slowdown"]
+        for time, fraction, number, resource in _columns(self.trace.tables["slowdowns"], count, loop.SLOWDOWN):
+            change = time, fraction, self.resources[resource] if resource >= 0 else None
+            if number in changes:
+                changes[number].append(change)
+            else:
+                changes[number] = [change]
+        return Course(
+            self.operations,
+            kept[np.argsort(index[kept])].tolist(),
+            *map(self._column, ("index", "started", "ended", "waited_for")),
+            changes.get,
+        )
+
+    def _column(self, name: str) -> list[Any]:
+        assert self.trace is not None
+        column: list[Any] = self.trace.tables["operations"][name][:-1].tolist()
+        return column
 
     def series(self, tier: Tier) -> list[tuple[float, str, float, float]]:
         """The changes of a tier in the last run."""

@@ -8,7 +8,7 @@ from functools import cache
 
 from offsim.engine import Operation
 from offsim.programs.run import Run
-from offsim.results.limits import CriticalPaths, PhaseSpan, Step, job_phases, spans, spent_on
+from offsim.results.limits import CriticalPaths, PhaseSpan, Step, job_phases, spans
 from offsim.results.simulate import simulate
 from offsim.scenario import Scenario
 from offsim.validation.run_table import COLUMN_OF, MEASURED_PHASES
@@ -71,7 +71,7 @@ def phase_accounts(run: Run, measured_ms: Mapping[str, float]) -> list[PhaseAcco
                 phase,
                 None if measured is None else measured / 1e3,
                 sum(part.end - part.start for part in parts),
-                spent_on(steps),
+                paths.spent(parts),
                 tuple(_activities(run.engine.operations, parts, steps)),
             )
         )

@@ -11,8 +11,9 @@ from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
 from offsim.api import simulate
 from offsim.engine import Engine, Operation, Resource, Stream, Thread
+from offsim.engine.course import course_of
 from offsim.programs.run import Phase
-from offsim.results.limits import CriticalPaths, PhaseSpan, job_phases, limits, slowed_by, spans, spent_on
+from offsim.results.limits import CriticalPaths, PhaseSpan, job_phases, limits, slowed_by, spans
 
 
 class Bench:
@@ -33,7 +34,7 @@ class Bench:
         self.engine.env.run()
         end = max(operation.ended_at for operation in self.engine.operations)
         run: Any = SimpleNamespace(
-            operations=self.engine.operations,
+            course=lambda: course_of(self.engine.operations),
             ranks=[SimpleNamespace(number=0)],
             phases=[Phase(0, 1, "update", start, end)],
             first=1,
@@ -176,11 +177,12 @@ def test_limits_add_up_to_each_phase(scheduler: dict[str, Any], all_ranks: bool)
     assert table.groupby("phase")["percent"].sum().to_list() == pytest.approx([100.0] * 3)
     assert "waiting" not in result.limited_by
     for phase in job_phases(result.run):
-        steps = CriticalPaths(result.run).walk(phase)
+        paths = CriticalPaths(result.run)
+        steps = paths.walk(phase)
         assert steps[0].start == phase.start
         assert steps[-1].end == phase.end
         assert all(a.end == b.start for a, b in pairwise(steps))
-        assert sum(spent_on(steps).values()) == pytest.approx(phase.end - phase.start, abs=1e-12)
+        assert sum(paths.spent([phase]).values()) == pytest.approx(phase.end - phase.start, abs=1e-12)
 
 
 def test_the_serial_update_is_what_the_paper_says_it_is() -> None:
