@@ -18,9 +18,9 @@ class Course(NamedTuple):
     operations: Sequence[Operation]
     """Those of a tape have their times only once the run's `operations` have been asked for."""
     order: list[int]
-    """Those that have ended, but for ends of threads, in the order in which they were enqueued."""
+    """Those that have ended, but for ends of threads, in the order in which they have."""
     index: list[int]
-    """Place in that order, of all that were enqueued."""
+    """In the order in which they were enqueued."""
     started: list[float]
     ended: list[float]
     waited_for: list[int]
@@ -30,7 +30,7 @@ class Course(NamedTuple):
 def course_of(run: Iterable[Operation]) -> Course:
     """The course of operations that the engine has run."""
     operations = list(run)
-    order = [number for number, operation in enumerate(operations) if operation.done]
+    ended = [number for number, operation in enumerate(operations) if operation.done]
     numbers: dict[Operation | None, int] = {operation: number for number, operation in enumerate(operations)}
     for operation in operations:  # grows
         before = operation.waited_for
@@ -40,7 +40,7 @@ def course_of(run: Iterable[Operation]) -> Course:
     numbers[None] = NOTHING
     return Course(
         operations,
-        order,
+        sorted(ended, key=lambda number: operations[number].ended_at),
         [o.index for o in operations],
         [o.started_at for o in operations],
         [o.ended_at for o in operations],

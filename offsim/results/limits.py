@@ -124,8 +124,11 @@ class CriticalPaths:
         self._run = run
         self._course = course = run.course()
         self._by_rank: dict[int, list[int]] = {rank.number: [] for rank in run.ranks}
-        for number in sorted(course.order, key=course.ended.__getitem__):
-            self._by_rank[course.operations[number].stream.rank].append(number)
+        if len(run.ranks) == 1:
+            self._by_rank[run.ranks[0].number] = course.order
+        else:
+            for number in course.order:
+                self._by_rank[course.operations[number].stream.rank].append(number)
         self._ends = {rank: [course.ended[number] for number in ended] for rank, ended in self._by_rank.items()}
 
     def walk(self, phase: PhaseSpan) -> list[Step]:

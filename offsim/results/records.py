@@ -113,12 +113,12 @@ def peaks(run: Run) -> list[Peak]:
     """The high-water mark of each tier during the measured iterations."""
     found = []
     for tier in run.platform.tiers:
-        held: dict[str, float] = {}
-        most, at, occupants = 0.0, 0.0, dict(held)
-        for time, occupant, nbytes, used in _changes(tier, run.started_at):
-            held[occupant] = nbytes
+        rows = _changes(tier, run.started_at)
+        most, at = 0.0, -1
+        for number, (_, _, _, used) in enumerate(rows):
             if used > most:
-                most, at, occupants = used, time, dict(held)
-        occupants = {name: nbytes for name, nbytes in occupants.items() if nbytes > 0}
-        found.append(Peak(tier.name, tier.kind, most, tier.capacity, at, occupants))
+                most, at = used, number
+        held = {occupant: nbytes for _, occupant, nbytes, _ in rows[: at + 1]}
+        occupants = {name: nbytes for name, nbytes in held.items() if nbytes > 0}
+        found.append(Peak(tier.name, tier.kind, most, tier.capacity, rows[at][0] if held else 0.0, occupants))
     return found

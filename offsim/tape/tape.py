@@ -297,7 +297,7 @@ class Taped:
         ranks = 1 + max((rank for rank, _ in tape.begins), default=0)
         numbered: dict[Any, int] = {None: -1, **streams}
         self.operations = operations
-        self.resources: list[Resource] = list(resources)
+        self._bottlenecks: list[Resource | None] = [*resources, None]
         self.tiers: list[Tier] = list(tiers)
         self.numbers = Hardware(
             [o.duration for o in operations],
@@ -422,8 +422,9 @@ class Taped:
         return self._enqueued
 
     def _fill(self) -> None:
+        assert self.trace is not None
         operations, course = self.operations, self.course()
-        enqueued = self._column("enqueued")
+        enqueued = self.trace.tables["operations"]["enqueued"].tolist()
         for number, operation in enumerate(operations):
             before = course.waited_for[number]
             operation.index = course.index[number]
@@ -434,29 +435,26 @@ class Taped:
         self._enqueued = sorted((o for o in operations if o.index >= 0), key=attrgetter("index"))
 
     def course(self, last: int = sys.maxsize) -> Course:
-        """What became of the operations of the last run, in the order those up to the `last` iteration."""
+        """What became of the operations of the last run, of those up to the `last` iteration in order."""
         assert self.trace is not None
-        tables, index = self.trace.tables["operations"][:-1], self.trace.tables["operations"]["index"][:-1]
-        kept = np.flatnonzero((index >= 0) & (tables["ended"] >= 0.0) & (self._iterations <= last))
-        changes: dict[int, list[Change]] = {}
-        count = self.trace.state["slowdown"]
-        for time, fraction, number, resource in _columns(self.trace.tables["slowdowns"], count, loop.SLOWDOWN):
-            change = time, fraction, self.resources[resource] if resource >= 0 else None
-            if number in changes:
-                changes[number].append(change)
-            else:
-                changes[number] = [change]
+        run = self.trace.tables["operations"][:-1]
+        index, ended = run["index"], run["ended"]
+        kept = np.flatnonzero((index >= 0) & (ended >= 0.0) & (self._iterations <= last))
+        slowed = self.trace.tables["slowdowns"][: self.trace.state["slowdown"]]
+        slowed = slowed[np.argsort(slowed["operation"], kind="stable")]
+        first = np.searchsorted(slowed["operation"], np.arange(len(run) + 1)).tolist()
+        times, fractions, bottlenecks = (slowed[name].tolist() for name in ("time", "fraction", "resource"))
+
+        def changes(number: int) -> list[Change] | None:
+            rows = range(first[number], first[number + 1])
+            return [(times[row], fractions[row], self._bottlenecks[bottlenecks[row]]) for row in rows] or None
+
         return Course(
             self.operations,
-            kept[np.argsort(index[kept])].tolist(),
-            *map(self._column, ("index", "started", "ended", "waited_for")),
-            changes.get,
+            kept[np.lexsort((index[kept], ended[kept]))].tolist(),
+            *(run[name].tolist() for name in ("index", "started", "ended", "waited_for")),
+            changes,
         )
-
-    def _column(self, name: str) -> list[Any]:
-        assert self.trace is not None
-        column: list[Any] = self.trace.tables["operations"][name][:-1].tolist()
-        return column
 
     def series(self, tier: Tier) -> list[tuple[float, str, float, float]]:
         """The changes of a tier in the last run."""
