@@ -28,8 +28,8 @@ from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import Workload
 from offsim.states.checkpoint import Checkpoint
 from offsim.states.placement import Placed
-from offsim.tape.loop import RAN
 from offsim.tape.quantity import Formulas
+from offsim.tape.records import RAN
 from offsim.tape.tape import Boundary, Hardware, Tape, Taped, Trace
 
 POOLED = "pooled"

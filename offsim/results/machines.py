@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -18,7 +15,7 @@ from offsim.simulation import checked
 if TYPE_CHECKING:
     from offsim.programs.recording import Recording
 
-LOADS_S, COMPILES_S = 0.5, 8.0
+LOADS_S, COMPILES_S = 0.05, 8.0
 """What the compiled loop costs before its first run: to load it, or to compile it where that has not been done yet."""
 MOST_TAPES = 8
 """Courses of a program that are kept; there is one for each side of a bend, such as a kernel bound by memory or not."""
@@ -29,12 +26,11 @@ _engine_s = 0.0
 
 def _loop_pays(many: bool) -> bool:
     """Whether to run tapes. As with skis: rent the engine until that has cost as much as the loop, then buy."""
-    if find_spec("numba") is None:
+    if not (many or _engine_s >= LOADS_S):
         return False
-    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parents[1] / "tape" / "__pycache__")
-    if next(folder.rglob("loop.run-*.nbi"), None) is None:
-        return _engine_s >= COMPILES_S
-    return many or _engine_s >= LOADS_S
+    from offsim.tape import compiled
+
+    return compiled.available() and (_engine_s >= COMPILES_S or compiled.kept() is not None)
 
 
 class Machines:

@@ -1,133 +1,47 @@
 """The engine's rules over arrays: what a tape's threads command, run with the numbers of one machine.
 
 It does at each instant what `offsim.engine` does, in the same order and by the same arithmetic, so that both give the
-same times; `engine.py`, `server.py`, `sharing.py` and `tier.py` say why. Numba compiles it, where that is installed.
-Lists are linked: fields name the first, last and next member by its number, -1 for none.
+same times; `engine.py`, `server.py`, `sharing.py` and `tier.py` say why. `compiled.py` has numba compile it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import from_dtype, njit, types
+from numba.core.cgutils import get_record_member
+from numba.extending import intrinsic
 
-F = TypeVar("F", bound=Callable[..., Any])
+from offsim.tape.records import (
+    ALLOCATE,
+    AWAIT,
+    BEGIN,
+    CUT_OFF,
+    END,
+    ENQUEUE,
+    FREE,
+    FREED_TOO_MUCH,
+    LOG_FULL,
+    MARK,
+    NO_MEMORY,
+    PAUSE,
+    RAN,
+    SPAWN,
+    STATE,
+    STOP_IF_OVER,
+    TABLES,
+    UNFINISHED,
+)
 
-try:
-    from llvmlite import ir
-    from numba import from_dtype, njit, types
-    from numba.core.cgutils import get_record_member
-    from numba.extending import intrinsic
-except ImportError:
-    COMPILED = False
-else:
-    COMPILED = True
-
-
-def _compiled(function: F) -> F:
-    """The function, compiled at its first call and kept on disk. Without numba there is the engine, which is faster."""
-    return cast(F, njit(cache=True, nogil=True)(function)) if COMPILED else function
-
-
-ENQUEUE, AWAIT, SPAWN, ALLOCATE, FREE, PAUSE, MARK, BEGIN, STOP_IF_OVER, END, CUT = range(11)
-"""What a thread's code does, one after another. `CUT` is where the tape ends before the code does."""
-RAN, NO_MEMORY, CUT_OFF, FREED_TOO_MUCH, LOG_FULL, UNFINISHED = range(6)
-"""How a run ends. All but the first are for the engine to tell."""
+_compiled = njit(nogil=True)
 _TOLERANCE = 1e-9
 _ROUNDING = 0.5
 
 
-def _record(floats: str, whole: str) -> np.dtype[Any]:
-    return np.dtype([(name, np.float64) for name in floats.split()] + [(name, np.int64) for name in whole.split()])
-
-
-OPERATION = _record(
-    "duration remaining fraction updated ends_at enqueued started ended",
-    "stream thread priority meeting after uses needs allocates frees "
-    "index waited_for pending dependents last_dependent waiters last_waiter slowed unsettled next_met",
-)
-"""`after`, `uses`, `needs`, `allocates` and `frees` are where its part of those tables begins; the next one's ends it.
-
-`thread` is the one whose last wait explains when it starts.
-"""
-USE = _record("rate", "resource operation next before")
-"""What an operation asks of a resource."""
-NEED = _record("amount", "gate operation next waits")
-"""What an operation needs to start: a slot of a server, or room in a tier that is waited for."""
-CHANGE = _record("nbytes", "occupant")
-RESOURCE = _record("capacity limit load asked left", "first last running unsettled changed contended")
-GATE = _record("capacity busy slack", "first last")
-TIER = _record("capacity used", "gate")
-OCCUPANT = _record("held", "tier")
-MEETING = _record("", "ranks arrived first last")
-TASK = _record("", "commands thread end before issuer at awaits spawner_ended next")
-"""Code of a thread. The first one takes the memory that states hold from the start."""
-COMMAND = _record("", "what which")
-STREAM = _record("", "tail last_ended")
-RANK = _record("since", "iteration")
-BEGINNING = _record("", "rank iteration")
-EDGE = _record("", "to next")
-END_NOTED = _record("at", "noted operation")
-ROW = _record("", "ready begun paused woken noted reached settled earliest changed contended gate")
-"""Lists that grow and shrink, side by side."""
-CHANGED = _record("time held used", "occupant")
-SLOWDOWN = _record("time fraction", "operation resource")
-
-
-NUMBER, SECONDS, BYTES = _record("", "number"), _record("seconds", ""), _record("nbytes", "")
-TABLES = {
-    "operations": OPERATION,
-    "after": NUMBER,
-    "uses": USE,
-    "needs": NEED,
-    "changes": CHANGE,
-    "resources": RESOURCE,
-    "gates": GATE,
-    "tiers": TIER,
-    "occupants": OCCUPANT,
-    "meetings": MEETING,
-    "tasks": TASK,
-    "commands": COMMAND,
-    "streams": STREAM,
-    "ranks": RANK,
-    "begins": BEGINNING,
-    "marks": SECONDS,
-    "edges": EDGE,
-    "ends": END_NOTED,
-    "rows": ROW,
-    "changed": CHANGED,
-    "slowdowns": SLOWDOWN,
-    "boundaries": SECONDS,
-    "left": SECONDS,
-    "held": BYTES,
-    "since": SECONDS,
-}
-"""What a tape commands, and what is going on.
-
-`after` are operations, or -1 - stream for the last one there by then. `ends` is a heap of the next ends in the order in
-which they were noted. Of each boundary, when the last rank begins an iteration, there are its time, what each operation
-has `left` of its work alone (NaN where it has ended or is not enqueued), what occupants `held` and how long `since`
-each rank began the iteration.
-"""
-STATE = np.dtype(
-    [("now", np.float64)]
-    + [
-        (name, np.int64)
-        for name in (
-            *("status", "over", "over_at", "index", "noted", "ready", "begun", "begun_end", "paused", "paused_end"),
-            *("woken", "woken_end", "changing", "heap", "edge", "change", "slowdown", "boundary"),
-            *(f"{name}_{what}" for name in TABLES for what in ("at", "count")),
-        )
-    ]
-)
-"""Single numbers, and of each table where it is and how many records it has."""
-
-
 def _rows_of(name: str) -> Any:
     """The function that gives a table's record by its number: of the state, so that calls pass nothing else."""
-    if not COMPILED:
-        return None
     where, size = STATE.fields[f"{name}_at"][1], TABLES[name].itemsize  # type: ignore[index]
     row = from_dtype(TABLES[name])
 
@@ -152,10 +66,9 @@ rows, changed, slowdowns = map(_rows_of, ("rows", "changed", "slowdowns"))
 boundaries, left, held, since = map(_rows_of, ("boundaries", "left", "held", "since"))
 
 
-@_compiled
-def run(state: Any) -> None:
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def run(s: Any) -> None:
     """Run until nothing is left; ranks stop as the last one begins iteration `over_at`."""
-    s = state[0]
     _go_on(s, 0)
     while s.status == RAN:
         first = ends(s, 0)

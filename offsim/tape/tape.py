@@ -20,8 +20,8 @@ from offsim.engine import Code, Engine, Operation, Rendezvous, Resource, Server,
 from offsim.engine.course import Course
 from offsim.engine.crowd import Change
 from offsim.engine.engine import TooManyOperations
-from offsim.tape import loop
-from offsim.tape.loop import ALLOCATE, AWAIT, BEGIN, CUT, END, ENQUEUE, FREE, MARK, PAUSE, SPAWN, STOP_IF_OVER
+from offsim.tape import compiled, records
+from offsim.tape.records import ALLOCATE, AWAIT, BEGIN, CUT, END, ENQUEUE, FREE, MARK, PAUSE, SPAWN, STOP_IF_OVER
 
 _TOLERANCE = 1e-9
 """As in `offsim.engine.sharing`."""
@@ -316,7 +316,7 @@ class Taped:
         tape.taped = self
         count = len(operations)
         behind = [-1 - streams[x] if isinstance(x, Stream) else x.index for each in after for x in each]
-        ops = _table(loop.OPERATION, count + 1, -1)
+        ops = _table(records.OPERATION, count + 1, -1)
         ops.fraction, ops.updated, ops.ends_at, ops.pending, ops.slowed, ops.unsettled = 1.0, 0.0, np.inf, 0, 0, 0
         ops.stream[:count] = [streams[o.stream] for o in operations]
         ops.thread[:count] = [numbered[thread] for thread in tape.threads]
@@ -327,40 +327,40 @@ class Taped:
         ops.needs = _from(needs)
         ops.allocates = _from([o.allocates for o in operations], len(tape.changes))
         ops.frees = _from([o.frees for o in operations], ops.allocates[-1])
-        uses = _table(loop.USE, ops.uses[-1])
+        uses = _table(records.USE, ops.uses[-1])
         uses.resource = [resources[resource] for o in operations for resource, _ in o.usage]
         uses.operation = [o.index for o in operations for _ in o.usage]
-        need = _table(loop.NEED, ops.needs[-1])
+        need = _table(records.NEED, ops.needs[-1])
         need.gate = [gate for each in needs for gate in each]
         need.operation = [number for number, each in enumerate(needs) for _ in each]
         need.amount = [float(amount) for each in needs for amount in each.values()]
-        change = _table(loop.CHANGE, len(changes))
+        change = _table(records.CHANGE, len(changes))
         change.occupant = [self.occupants[tier, occupant] for tier, occupant, _ in changes]
         change.nbytes = [float(nbytes) for *_, nbytes in changes]
-        resource = _table(loop.RESOURCE, len(resources))
+        resource = _table(records.RESOURCE, len(resources))
         resource.first = resource.last = -1
-        gate = _table(loop.GATE, len(servers) + len(pools))
+        gate = _table(records.GATE, len(servers) + len(pools))
         gate.first = gate.last = -1
         gate.slack[len(servers) :] = 0.5
-        tier = _table(loop.TIER, len(tiers))
+        tier = _table(records.TIER, len(tiers))
         tier.gate = [gate_of.get(each, -1) for each in tiers]
-        occupant = _table(loop.OCCUPANT, len(self.occupants))
+        occupant = _table(records.OCCUPANT, len(self.occupants))
         occupant.tier = [tiers[each] for each, _ in self.occupants]
-        meeting = _table(loop.MEETING, len(meetings))
+        meeting = _table(records.MEETING, len(meetings))
         meeting.ranks = [each.ranks for each in meetings]
         meeting.first = meeting.last = -1
-        task = _table(loop.TASK, len(tape.tasks), -1)
+        task = _table(records.TASK, len(tape.tasks), -1)
         task.commands = _from(commands)[:-1]
         task.thread = [numbered[each.thread] for each in tape.tasks]
         task.end = [each.end for each in tape.tasks]
         task.before = [each.before for each in tape.tasks]
         task.issuer = [numbered[each.issuer] for each in tape.tasks]
-        command = _table(loop.COMMAND, sum(map(len, commands)))
+        command = _table(records.COMMAND, sum(map(len, commands)))
         command.what = [what for each in commands for what, _ in each]
         command.which = [which for each in commands for _, which in each]
         self._tables: dict[str, Any] = {
             "operations": ops,
-            "after": _table(loop.NUMBER, len(behind)),
+            "after": _table(records.NUMBER, len(behind)),
             "uses": uses,
             "needs": need,
             "changes": change,
@@ -371,19 +371,19 @@ class Taped:
             "meetings": meeting,
             "tasks": task,
             "commands": command,
-            "streams": _table(loop.STREAM, len(streams), -1),
-            "ranks": _table(loop.RANK, ranks),
-            "begins": _table(loop.BEGINNING, len(tape.begins)),
-            "marks": np.full(tape.marks, -1.0).view(loop.SECONDS),
-            "edges": _table(loop.EDGE, ops.after[-1] + count),
-            "ends": _table(loop.END_NOTED, 4 * count + 64),
-            "rows": _table(loop.ROW, len(command) + count + len(need) + len(resource) + len(tape.tasks)),
-            "changed": _table(loop.CHANGED, len(change)),
-            "slowdowns": _table(loop.SLOWDOWN, 8 * count + 1000),
-            "boundaries": np.full(iterations, -1.0).view(loop.SECONDS),
-            "left": np.full(iterations * count, np.nan).view(loop.SECONDS),
-            "held": _table(loop.BYTES, iterations * len(occupant)),
-            "since": _table(loop.SECONDS, iterations * ranks),
+            "streams": _table(records.STREAM, len(streams), -1),
+            "ranks": _table(records.RANK, ranks),
+            "begins": _table(records.BEGINNING, len(tape.begins)),
+            "marks": np.full(tape.marks, -1.0).view(records.SECONDS),
+            "edges": _table(records.EDGE, ops.after[-1] + count),
+            "ends": _table(records.END_NOTED, 4 * count + 64),
+            "rows": _table(records.ROW, len(command) + count + len(need) + len(resource) + len(tape.tasks)),
+            "changed": _table(records.CHANGED, len(change)),
+            "slowdowns": _table(records.SLOWDOWN, 8 * count + 1000),
+            "boundaries": np.full(iterations, -1.0).view(records.SECONDS),
+            "left": np.full(iterations * count, np.nan).view(records.SECONDS),
+            "held": _table(records.BYTES, iterations * len(occupant)),
+            "since": _table(records.SECONDS, iterations * ranks),
         }
         self._tables["after"]["number"] = behind
         self._tables["begins"][:] = tape.begins
@@ -404,14 +404,14 @@ class Taped:
         resources["limit"] = hardware.capacities * (1.0 + _TOLERANCE)
         tables["tiers"]["capacity"] = hardware.tiers
         tables["gates"]["capacity"] = hardware.gates
-        state = np.zeros(1, loop.STATE)
+        state = np.zeros(1, records.STATE)
         state["over_at"] = over_at
         for name, table in tables.items():
             state[f"{name}_at"], state[f"{name}_count"] = table.ctypes.data, len(table)
-        loop.run(state)
-        if state["status"][0] == loop.LOG_FULL:
+        compiled.run(state)
+        if state["status"][0] == records.LOG_FULL:
             for name in ("slowdowns", "ends"):
-                tables[name] = np.zeros(4 * len(tables[name]), loop.TABLES[name])
+                tables[name] = np.zeros(4 * len(tables[name]), records.TABLES[name])
             return self.run(hardware, over_at)
         return Trace(state[0], tables)
 
@@ -465,7 +465,7 @@ class Taped:
             occupants = list(self.occupants)
             self._series: dict[Tier, list[tuple[float, str, float, float]]] = {tier: [] for tier in self.tiers}
             changed = self.trace.tables["changed"]
-            for time, held, used, number in _columns(changed, self.trace.state["change"], loop.CHANGED):
+            for time, held, used, number in _columns(changed, self.trace.state["change"], records.CHANGED):
                 of, occupant = occupants[number]
                 self._series[of].append((time, occupant, held, used))
         return self._series[tier]
@@ -477,7 +477,7 @@ def _columns(table: Any, count: int, record: np.dtype[Any]) -> Iterator[tuple[An
 
 
 class Trace(NamedTuple):
-    """What a run leaves: its state and tables, see `offsim.tape.loop`."""
+    """What a run leaves: its state and tables, see `offsim.tape.records`."""
 
     state: Any
     tables: dict[str, Any]

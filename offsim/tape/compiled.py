@@ -1,0 +1,93 @@
+"""The loop as machine code: compiled by numba once, then kept in a file, from which it is there in milliseconds.
+
+To import numba and to load what it keeps itself take most of a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from ctypes import CFUNCTYPE, byref, c_int32, c_void_p
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from offsim.inputs.files import atomic_write
+from offsim.tape.records import STATE
+
+_FOLDERS = Path(__file__).parent / "__pycache__", Path("~/.cache/offsim")
+"""Where it is kept: the second where the first cannot be written."""
+_NAME = "run_tape"
+
+
+def available() -> bool:
+    """Whether numba is installed. The loop uncompiled would be slower than the engine."""
+    return find_spec("numba") is not None
+
+
+def kept() -> Path | None:
+    """The file of the loop for this machine, if it has been compiled already."""
+    return next((file for folder in _FOLDERS if (file := folder / _file_name()).is_file()), None)
+
+
+def run(state: Any) -> None:
+    """Run a state (a `records.STATE` array of one record), whose tables are written to."""
+    value, error = c_void_p(), c_void_p()
+    if _function()[1](byref(value), byref(error), state.ctypes.data):
+        raise RuntimeError("the compiled loop has failed")
+
+
+@cache
+def _file_name() -> str:
+    """Of the source, what compiles it, and the processor."""
+    import llvmlite.binding as llvm
+
+    sources = [(Path(__file__).parent / name).read_bytes() for name in ("compiled.py", "loop.py", "records.py")]
+    tools = version("numba"), version("llvmlite"), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    return f"loop-{sha256(b''.join([*sources, repr(tools).encode()])).hexdigest()[:32]}.o"
+
+
+@cache
+def _function() -> tuple[Any, Callable[[Any, Any, int], int]]:
+    """What holds the machine code, and its function: of places for a value and for an error, and a state."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    file = kept()
+    code = file.read_bytes() if file else _compile()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return engine, CFUNCTYPE(c_int32, c_void_p, c_void_p, c_void_p)(engine.get_function_address(_NAME))
+
+
+def _machine() -> Any:
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features().flatten()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True)
+
+
+def _compile() -> bytes:
+    import llvmlite.binding as llvm
+    from numba import from_dtype
+
+    from offsim.tape import loop
+
+    signature = (from_dtype(STATE),)
+    loop.run.compile(signature)
+    name = loop.run.overloads[signature].fndesc.llvm_func_name
+    module = llvm.parse_assembly(loop.run.inspect_llvm(signature).replace(name, _NAME))
+    code: bytes = _machine().emit_object(module)
+    for folder in _FOLDERS:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(folder / _file_name()) as file:
+                file.write(code)
+            break
+    return code
