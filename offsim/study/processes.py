@@ -85,7 +85,7 @@ class _Workers(Executor):
 def _new_pool(jobs: int) -> _Pool:
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(["offsim.results.simulate"])
+    context.set_forkserver_preload(["offsim.results.simulate", "offsim.programs.recording"])
     if "forkserver" in methods:
         resource_tracker.ensure_running()  # the server starts it otherwise, which unblocks Ctrl-C
         with _later_interrupts():
