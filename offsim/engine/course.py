@@ -19,12 +19,12 @@ class Course(NamedTuple):
     """Those of a tape have their times only once the run's `operations` have been asked for."""
     order: list[int]
     """Those that have ended, but for ends of threads, in the order in which they have."""
-    index: list[int]
+    place: list[int]
     """In the order in which they were enqueued."""
     started: list[float]
     ended: list[float]
     waited_for: list[int]
-    changes: Callable[[int], Sequence[Change] | None]
+    changes: Callable[[int], list[Change] | None]
 
 
 def course_of(run: Iterable[Operation]) -> Course:

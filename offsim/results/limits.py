@@ -74,7 +74,8 @@ def spans(operation: Operation) -> Iterator[Span]:
 
 def _spans(start: float, end: float, changes: Iterable[Change]) -> list[tuple[float, float, float, Resource | None]]:
     found = []
-    fraction, bottleneck = 1.0, None
+    fraction: float = 1.0
+    bottleneck: Resource | None = None
     for time, new_fraction, new_bottleneck in changes:
         if time > start:
             found.append((start, time, fraction, bottleneck))
@@ -190,13 +191,13 @@ class CriticalPaths:
         return path
 
     def _last_of(self, phase: PhaseSpan) -> int:
-        operations, index = self._course.operations, self._course.index
+        operations, place = self._course.operations, self._course.place
         numbers, ends = self._by_rank[phase.rank], self._ends[phase.rank]
         end = bisect_right(ends, phase.end)
         begin = bisect_left(ends, phase.end)
         # Operations without duration may end at the same instant in the next phase already.
         if of_phase := [number for number in numbers[begin:end] if operations[number].phase == phase.name]:
-            return max(of_phase, key=lambda number: (operations[number].stream.name == HOST_THREAD, index[number]))
+            return max(of_phase, key=lambda number: (operations[number].stream.name == HOST_THREAD, place[number]))
         return numbers[end - 1] if end else NOTHING
 
     def _released(self, number: int) -> int:
@@ -204,7 +205,7 @@ class CriticalPaths:
 
         A spawned thread waited for nothing, or for an old one: the operation that ended at that instant started it.
         """
-        operations, index = self._course.operations, self._course.index
+        operations, place = self._course.operations, self._course.place
         rank = operations[number].stream.rank
         numbers, ends = self._by_rank[rank], self._ends[rank]
         found = NOTHING
@@ -212,7 +213,7 @@ class CriticalPaths:
             candidate = numbers[at]
             if found != NOTHING and ends[at] < self._course.ended[found]:
                 break
-            before = index[candidate] < index[number]
+            before = place[candidate] < place[number]
             if before and (found == NOTHING or operations[candidate].stream.name == HOST_THREAD):
                 found = candidate
         return found

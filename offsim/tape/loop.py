@@ -66,7 +66,7 @@ rows, changed, slowdowns = map(_rows_of, ("rows", "changed", "slowdowns"))
 boundaries, left, held, since = map(_rows_of, ("boundaries", "left", "held", "since"))
 
 
-@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[call-overload,untyped-decorator]
 def run(s: Any) -> None:
     """Run until nothing is left; ranks stop as the last one begins iteration `over_at`."""
     _go_on(s, 0)

@@ -387,7 +387,11 @@ class Taped:
         }
         self._tables["after"]["number"] = behind
         self._tables["begins"][:] = tape.begins
-        self._fresh = {name: self._tables[name].copy() for name in _CHANGED}
+        self._tables = {name: table.view(np.ndarray) for name, table in self._tables.items()}  # quicker to read
+        self._fresh = [
+            (table.view(np.uint8), table.view(np.uint8).copy()) for table in (self._tables[name] for name in _CHANGED)
+        ]
+        self._state = self._pointing()
 
     def run(self, hardware: Hardware, over_at: int) -> Trace:
         """Run it on one machine until the last rank begins iteration `over_at`.
@@ -395,8 +399,8 @@ class Taped:
         What it leaves is overwritten by the next run: new tables would cost more than that.
         """
         tables = self._tables
-        for name, table in self._fresh.items():
-            tables[name][:] = table
+        for now, fresh in self._fresh:
+            now[:] = fresh
         operations, resources = tables["operations"], tables["resources"]
         operations["duration"][:-1] = operations["remaining"][:-1] = hardware.durations
         tables["uses"]["rate"] = hardware.rates
@@ -404,16 +408,22 @@ class Taped:
         resources["limit"] = hardware.capacities * (1.0 + _TOLERANCE)
         tables["tiers"]["capacity"] = hardware.tiers
         tables["gates"]["capacity"] = hardware.gates
-        state = np.zeros(1, records.STATE)
+        state = self._state.copy()
         state["over_at"] = over_at
-        for name, table in tables.items():
-            state[f"{name}_at"], state[f"{name}_count"] = table.ctypes.data, len(table)
         compiled.run(state)
         if state["status"][0] == records.LOG_FULL:
             for name in ("slowdowns", "ends"):
                 tables[name] = np.zeros(4 * len(tables[name]), records.TABLES[name])
+            self._state = self._pointing()
             return self.run(hardware, over_at)
         return Trace(state[0], tables)
+
+    def _pointing(self) -> Any:
+        """The state that a run begins with."""
+        state = np.zeros(1, records.STATE)
+        for name, table in self._tables.items():
+            state[f"{name}_at"], state[f"{name}_count"] = table.ctypes.data, len(table)
+        return state
 
     def filled(self) -> list[Operation]:
         """The operations of the last run in the order in which they were enqueued, with their times."""
@@ -428,7 +438,7 @@ class Taped:
         enqueued = self.trace.tables["operations"]["enqueued"].tolist()
         for number, operation in enumerate(operations):
             before = course.waited_for[number]
-            operation.index = course.index[number]
+            operation.index = course.place[number]
             operation.enqueued_at = enqueued[number]
             operation.started_at, operation.ended_at = course.started[number], course.ended[number]
             operation.waited_for = operations[before] if before >= 0 else None
@@ -453,7 +463,10 @@ class Taped:
         return Course(
             self.operations,
             kept[np.lexsort((index[kept], ended[kept]))].tolist(),
-            *(run[name].tolist() for name in ("index", "started", "ended", "waited_for")),
+            run["index"].tolist(),
+            run["started"].tolist(),
+            ended.tolist(),
+            run["waited_for"].tolist(),
             changes,
         )
 

@@ -23,6 +23,7 @@ from offsim.inputs.validate import validate
 from offsim.platform.changes import PART, with_changes
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import load_profile
+from offsim.programs.run import no_garbage_collection
 from offsim.results.machines import Machines
 from offsim.results.result import Result
 from offsim.results.simulate import machines_of, result_of, simulate
@@ -157,13 +158,15 @@ def simulate_tasks(version: str, tasks: Sequence[Task]) -> list[bytes]:
         raise InputError(problem)
     until = perf_counter() + RETURNS_AFTER_S
     outcomes: list[bytes] = []
-    for given, group in groupby(tasks, key=attrgetter("scenario")):
-        alike = list(group)
-        scenario, machines = _machines(given)
-        for task in alike:
-            outcomes.append(_outcome(scenario, _profile(task.profile), machines if len(alike) >= TAPED_FROM else None))
-            if perf_counter() > until:
-                return outcomes
+    with no_garbage_collection():
+        for given, group in groupby(tasks, key=attrgetter("scenario")):
+            alike = list(group)
+            scenario, machines = _machines(given)
+            used = machines if len(alike) >= TAPED_FROM else None
+            for task in alike:
+                outcomes.append(_outcome(scenario, _profile(task.profile), used))
+                if perf_counter() > until:
+                    return outcomes
     return outcomes
 
 
