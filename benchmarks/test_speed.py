@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from copy import copy
+from itertools import count
 from random import Random
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from benchmarks.measure import PYTHON, Check, start_python
 from offsim import simulate
 from offsim.engine import Engine, Operation, Resource, Stream
-from offsim.scenario import load_scenario
+from offsim.programs.recording import TapedRun
+from offsim.results.simulate import machines_of, result_of
+from offsim.scenario import load_scenario, scenario_profile
 
 SCENARIOS = ["zero3_20b_4xh100", "dos_20b_4xh100"]
 """20B parameters on 4 GPUs; Deep Optimizer States with the update before the iteration."""
@@ -25,6 +28,25 @@ def test_what_if(check: Check, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
+def test_other_hardware(check: Check, name: str) -> None:
+    """The times of a recorded scenario where a value of its hardware is another."""
+    pytest.importorskip("numba")
+    scenario = load_scenario(name)
+    profile = scenario_profile(scenario)
+    machines = machines_of(scenario, many=True)
+    steps = count()
+
+    def run() -> None:
+        rate = profile.link.h2d_bytes_per_s * (1 + 1e-6 * next(steps))
+        other = profile.with_values({"link": {"h2d_bytes_per_s": rate}})
+        assert result_of(scenario, machines.on(other), other).durations
+
+    while not isinstance(machines.on(profile), TapedRun):
+        pass  # the loop is compiled where that has never been done
+    check(run)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_activity(check: Check, name: str) -> None:
     """One of a simulation of all ranks."""
     scenario = load_scenario(name)
@@ -32,27 +54,27 @@ def test_activity(check: Check, name: str) -> None:
     check(lambda: simulate(scenario, all_ranks=True), activities)
 
 
-@pytest.mark.parametrize("count", [256, 1024])
-def test_micro_step(check: Check, count: int) -> None:
+@pytest.mark.parametrize("steps", [256, 1024])
+def test_micro_step(check: Check, steps: int) -> None:
     """One of many: does its cost stay the same?"""
-    scenario = load_scenario("dos_20b_4xh100", [f"training.global_batch={4 * count}"])
-    check(lambda: simulate(scenario, max_operations=sys.maxsize), count)
+    scenario = load_scenario("dos_20b_4xh100", [f"training.global_batch={4 * steps}"])
+    check(lambda: simulate(scenario, max_operations=sys.maxsize), steps)
 
 
-@pytest.mark.parametrize("count", [64, 512])
-def test_flows(check: Check, count: int) -> None:
+@pytest.mark.parametrize("flows", [64, 512])
+def test_flows(check: Check, flows: int) -> None:
     """An operation among so many that share a resource, ask for different rates, and end at different times."""
 
     def run() -> None:
         random, engine, link = Random(0), Engine(), Resource("link", 1.0)
-        for number in range(count):
+        for number in range(flows):
             stream = Stream(str(number))
             for _ in range(2):
                 rate, seconds = random.uniform(0.1, 1), random.uniform(1, 2)
                 engine.enqueue(Operation(stream, "work", "work", seconds, ((link, rate),)))
         engine.env.run()
 
-    check(run, 2 * count)
+    check(run, 2 * flows)
 
 
 @pytest.mark.parametrize("view", ["timeline", "memory", "limits", "utilization"])

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from offsim.engine import Code, Operation, Tier
 from offsim.platform.hardware import HardwareProfile
 from offsim.programs.rank import Rank
-from offsim.programs.run import CLOSE, MAX_PERIODS, Iterations, Phase, Run, kept_state, most_operations, run_on
+from offsim.programs.run import (
+    CLOSE,
+    MAX_PERIODS,
+    Iterations,
+    Phase,
+    Run,
+    kept_state,
+    most_operations,
+    no_garbage_collection,
+    run_on,
+)
 from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import Workload
 from offsim.states.checkpoint import Checkpoint
@@ -131,8 +141,9 @@ class Recording:
         self.period = self._taped_iterations.period
         self.iterations = max(iterations, self.period)
         """How many iterations can be run, and the beginning of the next one."""
-        tape.record(self.iterations + (len(self.run.ranks) > 1))
-        self._taped = Taped(tape)
+        with no_garbage_collection():
+            tape.record(self.iterations + (len(self.run.ranks) > 1))
+            self._taped = Taped(tape)
         self._numbers = Hardware(
             *(np.array([self._formulas.number(value) for value in part], np.int64) for part in self._taped.numbers)
         )

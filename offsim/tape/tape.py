@@ -190,7 +190,8 @@ class Tape(Engine):
             self._waiting.setdefault(before.index, []).append(task)
         else:
             self._new.append(task)
-        self._running[end.index] = {end.index}
+        if issuer is not None:
+            self._running[end.index] = {end.index}
         return end
 
     def _unended(self, operation: Operation) -> set[int]:
@@ -265,7 +266,7 @@ class Tape(Engine):
                 return
         task.commands.append((END, 0))
         task.ended = True
-        del self._running[task.end]
+        self._running.pop(task.end, None)
         self._going += self._waiting.pop(task.end, ())
 
 
