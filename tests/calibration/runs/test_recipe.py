@@ -23,6 +23,7 @@ from offsim.cli import main
 from offsim.inputs.packaged import packaged_folder
 from offsim.platform.profiles import available_profiles, load_profile
 from offsim.programs.rank import ADAM_TRAFFIC, SCALE_TRAFFIC
+from offsim.programs.recording import TapedRun
 from offsim.results import machines
 from offsim.results.simulate import simulate
 from offsim.validation import predictions
@@ -93,6 +94,7 @@ def test_a_fit_predicts_as_the_engine_does_on_every_machine(file: RecipeFile, mo
         for profile in tried:
             values = predictions.predict(point.run, profile).values
             assert predict(point, profile) == pytest.approx([values[column] / 1e3 for column in TIMES], rel=1e-12)
+        assert isinstance(point.machines.on(tried[0]), TapedRun)
 
 
 def test_known_constants_are_found_and_written_beside_the_comments(
