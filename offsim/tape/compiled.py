@@ -18,7 +18,7 @@ from typing import Any
 from offsim.inputs.files import atomic_write
 from offsim.tape.records import STATE
 
-_FOLDERS = Path(__file__).parent / "__pycache__", Path("~/.cache/offsim")
+_FOLDERS = Path(__file__).parent / "__pycache__", Path("~/.cache/offsim").expanduser()
 """Where it is kept: the second where the first cannot be written."""
 _NAME = "run_tape"
 
@@ -40,6 +40,20 @@ def run(state: Any) -> None:
         raise RuntimeError("the compiled loop has failed")
 
 
+def code() -> bytes:
+    """The object file, which is compiled and kept if there is none yet."""
+    if file := kept():
+        return file.read_bytes()
+    made = _compile()
+    for folder in _FOLDERS:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(folder / _file_name()) as handle:
+                handle.write(made)
+            break
+    return made
+
+
 @cache
 def _file_name() -> str:
     """Of the source, what compiles it, and the processor."""
@@ -57,10 +71,8 @@ def _function() -> tuple[Any, Callable[[Any, Any, int], int]]:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    file = kept()
-    code = file.read_bytes() if file else _compile()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code()))
     engine.finalize_object()
     return engine, CFUNCTYPE(c_int32, c_void_p, c_void_p, c_void_p)(engine.get_function_address(_NAME))
 
@@ -83,11 +95,5 @@ def _compile() -> bytes:
     loop.run.compile(signature)
     name = loop.run.overloads[signature].fndesc.llvm_func_name
     module = llvm.parse_assembly(loop.run.inspect_llvm(signature).replace(name, _NAME))
-    code: bytes = _machine().emit_object(module)
-    for folder in _FOLDERS:
-        with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(folder / _file_name()) as file:
-                file.write(code)
-            break
-    return code
+    made: bytes = _machine().emit_object(module)
+    return made

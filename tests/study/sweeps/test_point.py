@@ -1,11 +1,14 @@
 """Points are known by their content: all that their result depends on, and nothing else."""
 
+import json
 from itertools import groupby
+from unittest.mock import patch
 
 import pytest
 
 from offsim import InputError
 from offsim.inputs.packaged import offsim_version
+from offsim.results import machines
 from offsim.study.sweeps import point
 from offsim.study.sweeps.point import points
 from offsim.study.sweeps.sweep_file import read_sweep
@@ -92,3 +95,19 @@ def test_what_takes_long_is_handed_back(monkeypatch):
     assert len(point.simulate_tasks(offsim_version(), tasks)) == 1
     with pytest.raises(InputError, match="expected another as where the sweep was started"):
         point.simulate_tasks("another", tasks)
+
+
+def test_points_that_differ_in_hardware_alone_have_the_figures_of_the_engine(monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(machines, "_engine_s", machines.COMPILES_S)
+    monkeypatch.setattr(point, "RETURNS_AFTER_S", 60)
+    axes = {"hardware_changes.link.h2d_bytes_per_s": [5e9, 1e10, 2e10]}
+    tasks = [found.task for found in points(read_sweep({"base": scenario(DOS), "axes": axes}))]
+    alone = [json.loads(outcome) for task in tasks for outcome in point.simulate_tasks(offsim_version(), [task])]
+    with patch.object(point, "simulate", side_effect=AssertionError):
+        together = [json.loads(outcome) for outcome in point.simulate_tasks(offsim_version(), tasks)]
+    for found, expected in zip(together, alone, strict=True):
+        limits = found.pop("limits_s")
+        for phase, spent in expected.pop("limits_s").items():
+            assert limits[phase] == pytest.approx(spent, rel=1e-9)
+        assert found == pytest.approx(expected, rel=1e-9)
