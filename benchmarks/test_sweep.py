@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -54,6 +54,15 @@ def small(count: int) -> dict[str, Any]:
     return {"base": scenario(), "axes": axes}
 
 
+def hardware(count: int) -> dict[str, Any]:
+    """The 20B model on 4 GPUs of other hardware."""
+    axes = {
+        "hardware_changes.link.h2d_bytes_per_s": {"from": 1e10, "to": 1e11, "count": count // 100, "scale": "log"},
+        "hardware_changes.host.memory_bytes_per_s": {"from": 1e11, "to": 1e12, "count": 100, "scale": "log"},
+    }
+    return {"base": "dos_20b_4xh100", "axes": axes}
+
+
 @pytest.mark.parametrize("over", AXES)
 def test_point_of_a_thousand(check: Check, tmp_path_factory: pytest.TempPathFactory, over: str) -> None:
     """Of the 20B model on 4 GPUs, on two processes."""
@@ -91,12 +100,14 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1_000, 20_000])
-def test_memory_of_the_driver(count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [sys.executable, "-c", DRIVER, json.dumps(small(count)), str(tmp_path / "out")]
+@pytest.mark.parametrize(("plan", "count"), [(small, 1_000), (small, 20_000), (hardware, 1_000), (hardware, 100_000)])
+def test_memory_of_the_driver(
+    plan: Callable[[int], dict[str, Any]], count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [sys.executable, "-c", DRIVER, json.dumps(plan(count)), str(tmp_path / "out")]
     begin = perf_counter()
     done, kilobytes = map(int, subprocess.run(arguments, check=True, capture_output=True).stdout.split())
     seconds = perf_counter() - begin
     assert done == count
     with capsys.disabled():
-        print(f"  {count:,} points of a small model: driver {kilobytes / 1024:.0f} MiB at most, {seconds:.1f} s")
+        print(f"  {count:,} points of {plan.__name__}: driver {kilobytes / 1024:.0f} MiB at most, {seconds:.1f} s")
