@@ -36,7 +36,7 @@ class _Unknown:
         raise DecidesAtRunTime
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _read
-    __lt__ = __le__ = __gt__ = __ge__ = __float__ = __bool__ = _read
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __neg__ = __abs__ = __float__ = __int__ = __bool__ = _read  # type: ignore[assignment]
 
 
 UNKNOWN: Any = _Unknown()
@@ -276,7 +276,8 @@ class Taped:
     def __init__(self, tape: Tape) -> None:
         operations = tape.all
         threads = [thread for task in tape.tasks if (thread := task.thread) is not None]
-        streams = _numbered([*(o.stream for o in operations), *threads])
+        tails = [each for behind in after for each in behind if isinstance(each, Stream)]
+        streams = _numbered([*(o.stream for o in operations), *threads, *tails])
         resources = _numbered([resource for o in operations for resource, _ in o.usage])
         servers = _numbered([server for o in operations for server in o.holds])
         tiers = _numbered(tape.tiers)
@@ -422,10 +423,10 @@ class Taped:
 
     def _fill(self, trace: Trace) -> None:
         tables, operations, resources = trace.tables, self.operations, self.resources
-        names = ("index", "enqueued", "started", "ended", "waited_for")
+        names = ("duration", "index", "enqueued", "started", "ended", "waited_for")
         columns = [tables["operations"][name][:-1].tolist() for name in names]
-        for operation, index, enqueued, started, ended, waited_for in zip(operations, *columns, strict=True):
-            operation.index = index
+        for operation, duration, index, enqueued, started, ended, waited_for in zip(operations, *columns, strict=True):
+            operation.duration, operation.index = duration, index
             operation.enqueued_at, operation.started_at, operation.ended_at = enqueued, started, ended
             operation.waited_for = operations[waited_for] if waited_for >= 0 else None
             operation.changes = None
