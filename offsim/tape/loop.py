@@ -64,7 +64,8 @@ MEETING = _record("", "ranks arrived first last")
 TASK = _record("", "commands thread end before issuer at awaits spawner_ended next")
 """Code of a thread. The first one takes the memory that states hold from the start."""
 COMMAND = _record("", "what which")
-STREAM = _record("", "tail last_ended")
+STREAM = _record("", "tail last_ended end")
+"""`end` is of the code that a thread was given last."""
 RANK = _record("since", "iteration")
 BEGINNING = _record("", "rank iteration")
 EDGE = _record("", "to next")
@@ -219,6 +220,8 @@ def _go_on(s: Any, number: int) -> None:
         elif what == SPAWN:
             begun = tasks(s, which)
             operations(s, begun.end).pending = 1
+            begun.before = streams(s, begun.thread).end
+            streams(s, begun.thread).end = begun.end
             if begun.issuer >= 0:
                 begun.spawner_ended = streams(s, begun.issuer).last_ended
             rows(s, s.begun_end).begun = which
@@ -362,6 +365,7 @@ def _ready(s: Any, which: int) -> None:
     if meeting.arrived < meeting.ranks:
         return
     peer = meeting.first
+    meeting.first, meeting.arrived = -1, 0
     while peer >= 0:
         operations(s, peer).waited_for = operation.waited_for
         if _admit(s, peer):
