@@ -1,4 +1,4 @@
-"""How cost grows with size; run with `pytest benchmarks/test_scale.py`. Prints CPU time and, in processes, memory."""
+"""What large runs cost: prints CPU time and memory, each of a process of its own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
-
-from offsim.engine import Engine, Operation, Resource, Stream
 
 RUN = """
 import resource, sys, time
@@ -33,32 +30,7 @@ print(f"{count:,} operations, {seconds:.1f} s, {1e6 * seconds / count:.1f} us an
 """
 
 
-def flows(count: int, rounds: int) -> Engine:
-    """So many streams on one link, each with some copies, all of which end at times of their own."""
-    engine, link = Engine(), Resource("link", 1.0)
-    for number in range(count):
-        stream = Stream("own", number)
-        for turn in range(rounds):
-            engine.enqueue(Operation(stream, "h2d", "copy", 1.0 + number / count + turn / 100, ((link, 1.0),)))
-    return engine
-
-
-@pytest.mark.parametrize("count", [1, 2, 6, 64, 512])
-def test_flows_on_one_resource(benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str], count: int) -> None:
-    operations = max(2048, 4 * count)
-
-    def setup() -> tuple[tuple[Engine], dict[str, object]]:
-        return (flows(count, operations // count),), {}
-
-    benchmark.pedantic(lambda engine: engine.env.run(), setup=setup, rounds=5)
-    if benchmark.stats is None:  # --benchmark-disable
-        return
-    microseconds = 1e6 * benchmark.stats.stats.min / (operations // count * count)
-    benchmark.extra_info["us_per_operation"] = microseconds
-    with capsys.disabled():
-        print(f"  {count} flows: {microseconds:.1f} us an operation")
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "gpus", "batch"),
     [("dos_70b_dgx_h200", 512, 512), ("dos_20b_4xh100", 0, 4096)],

@@ -50,7 +50,7 @@ class Result:
         self.scenario = scenario
         self.run = run
         self.on = on
-        """Simulates the same iteration on another profile."""
+        """Simulates the same iteration on another profile, for its times; the next call may overwrite the result."""
         self._attempt = attempt
         self._unbounded = unbounded
 

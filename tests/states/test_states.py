@@ -49,12 +49,12 @@ def test_a_pool_takes_the_memory_of_its_buffers_for_good() -> None:
     assert host.occupants == {"swap buffers": 400.0}
     read = Operation(Stream("read"), "read", "read", 1.0, allocates=pool.buffers(3))
     engine.enqueue(read)
-    assert (pool.state(), pool.free) == (3, 1)
+    assert (pool.state().used, pool.free) == (3, 1)
     waiting = engine.enqueue(Operation(Stream("other"), "read", "read", 1.0, allocates=pool.buffers(2)))
     assert pool.free == 0  # the one left is asked for
     engine.enqueue(Operation(Stream("write"), "write", "write", 1.0, frees=pool.buffers(3)), [read])
     engine.env.run()
-    assert (waiting.started_at, pool.state(), pool.free) == (2.0, 2, 2)
+    assert (waiting.started_at, pool.state().used, pool.free) == (2.0, 2, 2)
     assert host.used == 400.0
     assert pool.buffers(0) == ()
 
