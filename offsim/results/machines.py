@@ -76,7 +76,11 @@ class Machines:
     def _from_tape(self, profile: HardwareProfile) -> Run | None:
         """The run, by a tape that is there or a new one; None where it is for the engine to tell."""
         from offsim.programs.recording import AnotherCourse, ForTheEngine, TooFewIterations
+        from offsim.tape.loop import COMPILED
 
+        if not COMPILED:  # numba is installed, but does not go with the NumPy here
+            self._on_tape = False
+            return None
         iterations, known = 1, iter(tuple(self._tapes))
         while (tape := next(known, None) or self._recorded(profile, iterations)) is not None:
             try:

@@ -27,7 +27,12 @@ else:
 
 def _compiled(function: F) -> F:
     """The function, compiled at its first call and kept on disk. Without numba there is the engine, which is faster."""
-    return cast(F, njit(cache=True, nogil=True)(function)) if COMPILED else function
+    if not COMPILED:
+        return function
+    try:
+        return cast(F, njit(cache=True, nogil=True)(function))
+    except RuntimeError:  # there is no folder to keep it in
+        return cast(F, njit(nogil=True)(function))
 
 
 ENQUEUE, AWAIT, SPAWN, ALLOCATE, FREE, PAUSE, MARK, BEGIN, STOP_IF_OVER, END, CUT = range(11)

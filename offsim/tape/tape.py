@@ -36,7 +36,7 @@ class _Unknown:
         raise DecidesAtRunTime
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _read
-    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __neg__ = __abs__ = __float__ = __int__ = __bool__ = _read  # type: ignore[assignment]
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __neg__ = __abs__ = __float__ = __int__ = __bool__ = _read
 
 
 UNKNOWN: Any = _Unknown()

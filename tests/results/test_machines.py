@@ -11,6 +11,7 @@ import pytest
 from small_scenarios import profile, scenario
 
 from offsim.engine import Code
+from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
 from offsim.programs.rank import Rank
 from offsim.programs.run import Run
@@ -103,6 +104,13 @@ def test_without_numba_the_engine_runs_all(monkeypatch: pytest.MonkeyPatch) -> N
     assert not any(chosen.check(node) for node in (NODE, faster_link(2.0)))
 
 
+def test_with_a_numba_that_cannot_be_imported_the_engine_runs_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "_loop_pays", lambda many: True)
+    monkeypatch.setattr("offsim.tape.loop.COMPILED", False)
+    chosen = Chosen(scenario())
+    assert not any(chosen.check(node) for node in (NODE, faster_link(2.0)))
+
+
 class TestFromTapes:
     @pytest.fixture(autouse=True)
     def _compiled(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +173,11 @@ class TestFromTapes:
         expected = simulate(scenario(), profile=NODE, **how)
         assert len(found.ranks) == len(expected.run.ranks) == 2
         assert found.ended_at == pytest.approx(expected.run.ended_at, rel=1e-9)
+
+    def test_a_bound_on_operations_is_the_engines_error(self) -> None:
+        found = machines_of(load_scenario(scenario()), max_operations=60, many=True)
+        with pytest.raises(InputError, match="expected at most 60"):
+            found.on(NODE)
 
 
 class Own(Zero3Offload):

@@ -25,7 +25,7 @@ from offsim.engine import (
 
 pytest.importorskip("numba")
 
-from offsim.tape.loop import CUT_OFF, FREED_TOO_MUCH, NO_MEMORY, RAN, UNFINISHED
+from offsim.tape.loop import CUT_OFF, FREED_TOO_MUCH, NO_MEMORY, RAN, UNFINISHED, _compiled
 from offsim.tape.tape import Boundary, DecidesAtRunTime, Hardware, Tape, Taped
 
 Main = Callable[[Engine, Thread], Code]
@@ -414,6 +414,11 @@ def test_the_loop_runs_as_far_as_the_tape_goes() -> None:
         assert (trace.state["status"], trace.state["boundary"]) == (RAN, over_at)
         assert list(trace.tables["boundaries"]["seconds"][:over_at]) == [0, 1, 3, 6][:over_at]
     assert recorded.run(hardware, 5).state["status"] == CUT_OFF
+
+
+def test_what_cannot_be_kept_on_disk_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    assert _compiled(lambda x: x + 1)(1) == 2
 
 
 # What a tape cannot tell
