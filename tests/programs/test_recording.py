@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from random_scenarios import nodes, scenarios
 from small_scenarios import profile as small_profile
 from small_scenarios import scenario as small_scenario
-from small_scenarios import small_buckets
 
 from offsim.engine import Operation
 from offsim.platform.hardware import HardwareProfile
@@ -22,7 +21,9 @@ from offsim.programs.run import Run
 from offsim.results.limits import limits
 from offsim.results.records import peaks
 from offsim.scenario import Scenario, available_scenarios, load_scenario, scenario_profile
+from offsim.schedulers import available_schedulers
 from offsim.simulation import checked, run_scenario
+from offsim.testing import cases, node, small_buckets
 
 pytest.importorskip("numba")
 
@@ -175,6 +176,15 @@ def test_variations_of_scenarios_run_as_on_the_engine(name: str, changes: list[s
     scenario = load_scenario(name, changes)
     machine = another(scenario_profile(scenario), f"{name} {changes}")
     check_same(Taped(scenario).on(machine), simulated(scenario, machine))
+
+
+@pytest.mark.parametrize("scheduler", sorted(set(available_schedulers()) - {"patrickstar", "superoffload"}))
+def test_options_and_placements_of_schedules_run_as_on_the_engine(scheduler: str) -> None:
+    for number, case in enumerate(cases(scheduler)[::2]):
+        scenario, machine, all_ranks = load_scenario(case.scenario), another(node(), str(case)), number % 2 == 1
+        with small_buckets():
+            run = simulated(scenario, machine, all_ranks=all_ranks)
+            check_same(Taped(scenario, all_ranks).on(machine), run)
 
 
 @pytest.mark.parametrize("name", ["zero3_3b_4xrtx4080s", "dos_7b_4xa100", "zo2_30b_1xh100", "zero3_7b_2_nodes"])
