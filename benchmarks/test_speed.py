@@ -11,7 +11,10 @@ import pytest
 
 from benchmarks.measure import PYTHON, Check, start_python
 from offsim import simulate
+from offsim.calibration.runs.recipe_file import read_recipe
+from offsim.calibration.runs.refit import refit
 from offsim.engine import Engine, Operation, Resource, Stream
+from offsim.inputs.packaged import packaged_folder
 from offsim.programs.recording import TapedRun
 from offsim.results.simulate import machines_of, result_of
 from offsim.scenario import load_scenario, scenario_profile
@@ -44,6 +47,13 @@ def test_other_hardware(check: Check, name: str) -> None:
     while not isinstance(machines.on(profile), TapedRun):
         pass  # the loop is compiled where that has never been done
     check(run)
+
+
+def test_recipes(check: Check) -> None:
+    """The recipes of the shipped A100 and H100 machines: fits to all of their runs, and without each group of them."""
+    pytest.importorskip("numba")
+    folder = packaged_folder("hardware_profiles") / "recipes"
+    check(lambda: [refit(read_recipe(folder / name)) for name in ("polaris.yaml", "jlse.yaml")])
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -241,7 +241,7 @@ def _that_fit(data: Sequence[Point], profile: HardwareProfile) -> tuple[list[Poi
     left_out: tuple[str, ...] = ()
     for point in data:
         try:
-            predict(point.run, profile)
+            predict(point, profile)
         except InputError as error:
             left_out += (str(error),)
         else:

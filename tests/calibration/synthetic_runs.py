@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from offsim.calibration.logs.logged_runs import COLUMNS
-from offsim.calibration.runs.fit import predict
 from offsim.platform.profiles import load_profile
-from offsim.validation.run_table import run_of
+from offsim.validation.predictions import predict
+from offsim.validation.run_table import TIMES, run_of
 
 BASE = "jlse-4xh100"
 TRUTH = {
@@ -40,11 +40,8 @@ def runs_table(path: Path, hardware: str = BASE, truth: Mapping[str, Mapping[str
         for scheduler in _SCHEDULERS:
             row = dict.fromkeys(COLUMNS, "") | _ROW
             row |= {"layers": str(layers), "hidden": str(hidden), "ffn_hidden": str(4 * hidden), "scheduler": scheduler}
-            phases = predict(run_of(path, 1, row), machine)
-            times = dict(zip(("fwd_ms", "bwd_ms", "step_ms"), phases, strict=True))
-            rows.append(
-                row | {name: f"{1e3 * seconds:.4f}" for name, seconds in times.items()} | {"hardware": hardware}
-            )
+            predicted = predict(run_of(path, 1, row), machine).values
+            rows.append(row | {column: f"{predicted[column]:.4f}" for column in TIMES} | {"hardware": hardware})
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -20,10 +21,11 @@ from offsim.platform.hardware import HardwareProfile
 from offsim.platform.held_out import Groups, Score
 from offsim.platform.measured import Configuration
 from offsim.results.dimensions import dimensions
+from offsim.results.machines import Machines
+from offsim.results.simulate import machines_of, result_of
 from offsim.scenario import scenario_profile
-from offsim.validation import predictions
 from offsim.validation.names import run_names
-from offsim.validation.run_table import TIMES, MeasuredRun
+from offsim.validation.run_table import TIMES, MeasuredRun, in_columns
 
 NOISE = 0.03
 """Relative error from which a phase weighs less than quadratically: repetitions differ by about that much."""
@@ -76,6 +78,11 @@ class Point:
     seconds: tuple[float, ...]
     weight: float
 
+    @cached_property
+    def machines(self) -> Machines:
+        """The run, to be predicted for the many machines that a fit tries."""
+        return machines_of(self.run.scenario, many=True)
+
 
 def runs_on(runs: Iterable[MeasuredRun], profiles: Collection[str]) -> list[MeasuredRun]:
     """The runs on these profiles, which they then name as their hardware whether they had a name or a path."""
@@ -122,12 +129,16 @@ def apply(recipe: Recipe, values: Values, profiles: Profiles) -> dict[str, Hardw
     return {name: profiles[name].with_values(sections) for name, sections in changes.items()}
 
 
-def predict(run: MeasuredRun, profile: HardwareProfile) -> tuple[float, ...]:
+def predict(point: Point, profile: HardwareProfile) -> tuple[float, ...]:
     """Seconds of each phase; raises InputError for a run that does not fit in memory."""
-    prediction = predictions.predict(run, profile)
-    if prediction.verdict is not None:
-        raise InputError(f"was measured, but {prediction.verdict}", f"line {run.line}")
-    return tuple(prediction.values[column] / 1e3 for column in TIMES)
+    run = point.run
+    try:
+        result = result_of(run.scenario, point.machines.on(profile), profile)
+    except InputError as error:
+        raise in_columns(error) from None
+    if result.verdict is not None:
+        raise InputError(f"was measured, but {result.verdict}", f"line {run.line}")
+    return tuple(result.durations[phase] for phase in TIMES.values())
 
 
 def fit(
@@ -236,7 +247,7 @@ def _deviations(
             hardware = point.run.scenario.hardware
             key = point.run.line, keys[hardware]
             if key not in seconds:
-                seconds[key] = predict(point.run, changed[hardware])
+                seconds[key] = predict(point, changed[hardware])
             rows.append(point.weight * np.log(np.divide(seconds[key], point.seconds)))
         return np.concatenate(rows)
 
@@ -259,7 +270,7 @@ def residuals(data: Sequence[Point], profiles: Profiles) -> dict[str, dict[str, 
     collected: dict[str, list[list[float]]] = {}
     for point in data:
         hardware = point.run.scenario.hardware
-        predicted = predict(point.run, profiles[hardware])
+        predicted = predict(point, profiles[hardware])
         pairs = [*zip(point.seconds, predicted, strict=True), (sum(point.seconds), sum(predicted))]
         collected.setdefault(hardware, []).append([math.log(measured / seconds) for measured, seconds in pairs])
     phases = (*TIMES.values(), "sum")

@@ -15,7 +15,7 @@ import pytest
 
 from offsim.calibration.profile_text import ProfileValue, parsed, put, text_of
 from offsim.calibration.robust import Interval
-from offsim.calibration.runs.fit import STANDARD_ERRORS, Point, intervals, residuals
+from offsim.calibration.runs.fit import STANDARD_ERRORS, Point, intervals, predict, residuals
 from offsim.calibration.runs.plausible import check, value_of
 from offsim.calibration.runs.recipe_file import RecipeFile, read_recipe
 from offsim.calibration.runs.refit import Refit, outputs, profile_text, write_refits
@@ -23,7 +23,11 @@ from offsim.cli import main
 from offsim.inputs.packaged import packaged_folder
 from offsim.platform.profiles import available_profiles, load_profile
 from offsim.programs.rank import ADAM_TRAFFIC, SCALE_TRAFFIC
+from offsim.programs.recording import TapedRun
+from offsim.results import machines
 from offsim.results.simulate import simulate
+from offsim.validation import predictions
+from offsim.validation.run_table import TIMES
 from tests.calibration.synthetic_runs import BASE, LIKE_THEM, SCENARIO, runs_table
 from tests.conftest import Complaint
 
@@ -81,6 +85,16 @@ def file(ours: Path) -> RecipeFile:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_fit_predicts_as_the_engine_does_on_every_machine(file: RecipeFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "_loop_pays", lambda many: many)
+    tried = [file.profiles["own"].with_values({"link": {"d2h_bytes_per_s": rate}}) for rate in (8e9, 4e10, 8e9)]
+    for point in file.data:
+        for profile in tried:
+            values = predictions.predict(point.run, profile).values
+            assert predict(point, profile) == pytest.approx([values[column] / 1e3 for column in TIMES], rel=1e-12)
+        assert isinstance(point.machines.on(tried[0]), TapedRun)
 
 
 def test_known_constants_are_found_and_written_beside_the_comments(
