@@ -429,10 +429,10 @@ class Taped:
 
     def _fill(self, trace: Trace) -> None:
         tables, operations, resources = trace.tables, self.operations, self.resources
-        names = ("duration", "index", "enqueued", "started", "ended", "waited_for")
+        names = ("index", "enqueued", "started", "ended", "waited_for")
         columns = [tables["operations"][name][:-1].tolist() for name in names]
-        for operation, duration, index, enqueued, started, ended, waited_for in zip(operations, *columns, strict=True):
-            operation.duration, operation.index = duration, index
+        for operation, index, enqueued, started, ended, waited_for in zip(operations, *columns, strict=True):
+            operation.index = index
             operation.enqueued_at, operation.started_at, operation.ended_at = enqueued, started, ended
             operation.waited_for = operations[waited_for] if waited_for >= 0 else None
             operation.changes = None
