@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -180,11 +181,12 @@ class Recording:
         marks = trace.tables["marks"]["seconds"].tolist()
         run.profile, run.settled, run.first, run.last = profile, settled, done - self.period + 1, done
         run.started_at, run.ended_at = float(boundaries[done - self.period]), float(boundaries[done])
-        run.phases = [
+        phases = [
             Phase(rank, iteration, name, marks[start], marks[end])
             for rank, iteration, name, start, end in self._taped_iterations.phases
             if marks[end] >= 0.0
         ]
+        run.phases = sorted(phases, key=attrgetter("end"))
         if not settled:
             before = run.started_at - float(boundaries[done - 2 * self.period])
             run.drift = abs(run.ended_at - run.started_at - before) / before

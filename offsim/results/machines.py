@@ -30,7 +30,7 @@ def _loop_pays(many: bool) -> bool:
         return False
     from offsim.tape import compiled
 
-    return compiled.available() and (_engine_s >= COMPILES_S or compiled.kept() is not None)
+    return compiled.available() and (_engine_s >= COMPILES_S or compiled.kept() is not None) and compiled.ready()
 
 
 class Machines:

@@ -33,6 +33,16 @@ def kept() -> Path | None:
     return next((file for folder in _FOLDERS if (file := folder / _file_name()).is_file()), None)
 
 
+@cache
+def ready() -> bool:
+    """Load the loop, compiled where need be; false where numba does not go with the NumPy here."""
+    try:
+        _function()
+    except ImportError:
+        return False
+    return True
+
+
 def run(state: Any) -> None:
     """Run a state (a `records.STATE` array of one record), whose tables are written to."""
     value, error = c_void_p(), c_void_p()

@@ -132,6 +132,8 @@ def _go_on(s: Any, number: int) -> None:
         elif what == SPAWN:
             begun = tasks(s, which)
             operations(s, begun.end).pending = 1
+            begun.before = streams(s, begun.thread).end
+            streams(s, begun.thread).end = begun.end
             if begun.issuer >= 0:
                 begun.spawner_ended = streams(s, begun.issuer).last_ended
             rows(s, s.begun_end).begun = which
@@ -275,6 +277,7 @@ def _ready(s: Any, which: int) -> None:
     if meeting.arrived < meeting.ranks:
         return
     peer = meeting.first
+    meeting.first, meeting.arrived = -1, 0
     while peer >= 0:
         operations(s, peer).waited_for = operation.waited_for
         if _admit(s, peer):

@@ -65,7 +65,7 @@ class Formulas:
             for (asked, one, other), answer in self.conditions.items():
                 if asked(values[one], values[other]) != answer:
                     return None
-        except ArithmeticError:
+        except (ArithmeticError, ValueError):  # ValueError: no whole number is near NaN
             return None
         return values
 

@@ -41,7 +41,8 @@ MEETING = _record("", "ranks arrived first last")
 TASK = _record("", "commands thread end before issuer at awaits spawner_ended next")
 """Code of a thread. The first one takes the memory that states hold from the start."""
 COMMAND = _record("", "what which")
-STREAM = _record("", "tail last_ended")
+STREAM = _record("", "tail last_ended end")
+"""`end` is of the code that a thread was given last."""
 RANK = _record("since", "iteration")
 BEGINNING = _record("", "rank iteration")
 EDGE = _record("", "to next")

@@ -38,7 +38,7 @@ class _Unknown:
         raise DecidesAtRunTime
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _read
-    __lt__ = __le__ = __gt__ = __ge__ = __float__ = __bool__ = _read
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __neg__ = __abs__ = __float__ = __int__ = __bool__ = _read
 
 
 UNKNOWN: Any = _Unknown()
@@ -93,7 +93,6 @@ class Task:
     thread: Thread | None = None
     code: Iterable[Any] = ()
     end: int = -1
-    before: int = -1
     issuer: Thread | None = None
     commands: list[tuple[int, int]] = field(default_factory=list)
     awaits: Operation | None = None
@@ -185,7 +184,7 @@ class Tape(Engine):
         tags = None
         if issuer is not None:
             tags = end.phase, end.iteration = issuer.phase, issuer.iteration
-        task = Task(thread, self._tagged(thread, code, tags), end.index, -1 if before is None else before.index, issuer)
+        task = Task(thread, self._tagged(thread, code, tags), end.index, issuer)
         self._task.commands.append((SPAWN, len(self.tasks)))
         self.tasks.append(task)
         if before is not None and before.index in self._running:
@@ -278,14 +277,15 @@ class Taped:
     def __init__(self, tape: Tape) -> None:
         operations = tape.all
         threads = [thread for task in tape.tasks if (thread := task.thread) is not None]
-        streams = _numbered([*(o.stream for o in operations), *threads])
+        after = [[each for each in behind if each is not None] for behind in tape.after]
+        tails = [each for behind in after for each in behind if isinstance(each, Stream)]
+        streams = _numbered([*(o.stream for o in operations), *threads, *tails])
         resources = _numbered([resource for o in operations for resource, _ in o.usage])
         servers = _numbered([server for o in operations for server in o.holds])
         tiers = _numbered(tape.tiers)
         pools = [tier for tier in tiers if tier.waits]
         gate_of = {tier: len(servers) + number for number, tier in enumerate(pools)}
         meetings: dict[Rendezvous, int] = _numbered([o.rendezvous for o in operations if o.rendezvous is not None])
-        after = [[each for each in behind if each is not None] for behind in tape.after]
         needs = [_needs(o, servers, gate_of) for o in operations]
         changes = [
             *tape.changes,
@@ -353,7 +353,6 @@ class Taped:
         task.commands = _from(commands)[:-1]
         task.thread = [numbered[each.thread] for each in tape.tasks]
         task.end = [each.end for each in tape.tasks]
-        task.before = [each.before for each in tape.tasks]
         task.issuer = [numbered[each.issuer] for each in tape.tasks]
         command = _table(records.COMMAND, sum(map(len, commands)))
         command.what = [what for each in commands for what, _ in each]
