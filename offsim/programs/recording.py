@@ -31,7 +31,8 @@ from offsim.states.checkpoint import Checkpoint
 from offsim.states.placement import Placed
 from offsim.tape.quantity import Formulas
 from offsim.tape.records import RAN
-from offsim.tape.tape import Boundary, Hardware, Tape, Taped, Trace
+from offsim.tape.tables import Hardware, Taped, Trace
+from offsim.tape.tape import Boundary, Tape
 
 POOLED = "pooled"
 HALF_A_BYTE = 0.5

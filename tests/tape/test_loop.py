@@ -26,7 +26,8 @@ from offsim.engine import (
 pytest.importorskip("numba")
 
 from offsim.tape.loop import CUT_OFF, FREED_TOO_MUCH, NO_MEMORY, RAN, UNFINISHED, _compiled
-from offsim.tape.tape import Boundary, DecidesAtRunTime, Hardware, Tape, Taped
+from offsim.tape.tables import Hardware, Taped
+from offsim.tape.tape import Boundary, DecidesAtRunTime, Tape
 
 Main = Callable[[Engine, Thread], Code]
 
