@@ -74,8 +74,10 @@ def peaks_by_tier(result: Result) -> dict[str, TierPeak]:
 
 
 def tiers_of_rank(peaks: Sequence[Peak], rank: int) -> list[Peak]:
-    """The tiers that a rank uses: its GPU, and those that ranks share."""
+    """The tiers that a rank uses: its GPU, and those that ranks share. ValueError for one that is not simulated."""
     gpus = [peak for peak in peaks if peak.kind == "gpu"]
+    if not 0 <= rank < len(gpus):
+        raise ValueError(f"found no rank {rank}, expected one of {len(gpus)} simulated from 0")
     return [gpus[rank], *(peak for peak in peaks if peak.kind != "gpu")]
 
 

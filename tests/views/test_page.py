@@ -33,3 +33,8 @@ def test_nothing_overlaps(request: pytest.FixtureRequest, name: str) -> None:
     assert boxes[0].y0 > above.y1
     assert above.y0 >= boxes[1].y1
     assert boxes[-1].y0 > below.y1
+
+
+def test_a_rank_that_is_not_simulated(dos: Result) -> None:
+    with pytest.raises(ValueError, match="found no rank 7, expected one of 1 simulated from 0"):
+        dos.plot_page(rank=7)
