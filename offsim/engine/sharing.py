@@ -16,7 +16,7 @@ from math import inf
 from offsim.engine.crowd import Crowd
 from offsim.engine.operation import Operation
 
-_TOLERANCE = 1e-9
+TOLERANCE = 1e-9
 """Demands that exceed a capacity by less, relative to it, do so by rounding."""
 _MANY = 16
 """Operations of a crowd, at least; changing the speed of fewer one by one is faster."""
@@ -32,7 +32,7 @@ class Resource:
             raise ValueError(f"{name}: capacity(={capacity}) must be > 0")
         self.name = name
         self.capacity = capacity
-        self.limit = capacity * (1.0 + _TOLERANCE)
+        self.limit = capacity * (1.0 + TOLERANCE)
         self.load = 0.0
         """What the running operations ask at full speed; contended where it exceeds `limit`."""
         self.running: dict[Operation, float] = {}
@@ -177,7 +177,7 @@ class Sharing:
                     touched[resource] = None
             self._settle(bottleneck, settled, level, now)
             for resource in touched:
-                if resource.asked < _TOLERANCE * resource.load:  # of differences of large rates rounding is left
+                if resource.asked < TOLERANCE * resource.load:  # of differences of large rates rounding is left
                     resource.asked = sum(rate for peer, rate in resource.running.items() if peer in unsettled)
 
     def _settle(self, bottleneck: Resource, operations: Collection[Operation], fraction: float, now: float) -> None:

@@ -12,7 +12,7 @@ from offsim.engine.server import Turns
 if TYPE_CHECKING:
     from offsim.engine.operation import Operation
 
-_ROUNDING = 0.5
+ROUNDING = 0.5
 """Bytes that an occupant may free more than it holds: sums of fractions of bytes are rounded."""
 
 
@@ -91,7 +91,7 @@ class Tier(Turns):
                 asked += nbytes
                 if asked > self.capacity:
                     raise OutOfMemory(self, occupant, asked, self.env.now)
-        return self.used + asked <= self.capacity + _ROUNDING and self.next_is(operation)
+        return self.used + asked <= self.capacity + ROUNDING and self.next_is(operation)
 
     def allocate(self, occupant: str, nbytes: float) -> None:
         """Add bytes; raises OutOfMemory where they exceed the capacity."""
@@ -104,7 +104,7 @@ class Tier(Turns):
     def free(self, occupant: str, nbytes: float) -> None:
         """Give bytes back; an occupant never holds less than nothing."""
         held = self.occupants.get(occupant, 0.0)
-        if not 0 <= nbytes <= held + _ROUNDING:
+        if not 0 <= nbytes <= held + ROUNDING:
             raise ValueError(f"{self.name}: freeing {nbytes:.0f} B of {occupant}, which holds {held:.0f} B")
         self._change(occupant, held, -min(nbytes, held, self.used))
 

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from offsim.engine.sharing import TOLERANCE
+from offsim.engine.tier import ROUNDING
 from offsim.inputs.files import atomic_write
 from offsim.tape.records import STATE
 
@@ -71,7 +73,8 @@ def _file_name() -> str:
 
     sources = [(Path(__file__).parent / name).read_bytes() for name in ("compiled.py", "loop.py", "records.py")]
     tools = version("numba"), version("llvmlite"), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
-    return f"loop-{sha256(b''.join([*sources, repr(tools).encode()])).hexdigest()[:32]}.o"
+    what = repr((TOLERANCE, ROUNDING, *tools)).encode()
+    return f"loop-{sha256(b''.join([*sources, what])).hexdigest()[:32]}.o"
 
 
 @cache

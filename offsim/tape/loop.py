@@ -14,6 +14,8 @@ from numba import from_dtype, njit, types
 from numba.core.cgutils import get_record_member
 from numba.extending import intrinsic
 
+from offsim.engine.sharing import TOLERANCE
+from offsim.engine.tier import ROUNDING
 from offsim.tape.records import (
     ALLOCATE,
     AWAIT,
@@ -36,8 +38,6 @@ from offsim.tape.records import (
 )
 
 _compiled = njit(nogil=True)
-_TOLERANCE = 1e-9
-_ROUNDING = 0.5
 
 
 def _rows_of(name: str) -> Any:
@@ -294,7 +294,7 @@ def _start(s: Any) -> None:
         operation = operations(s, which)
         at += 1
         for change in range(operation.allocates, operations(s, which + 1).allocates):
-            if tiers(s, occupants(s, changes(s, change).occupant).tier).gate < 0:
+            if _gate_of(s, change) < 0:
                 _allocate(s, change)
         if operation.duration > 0.0:
             _work(s, which)
@@ -315,7 +315,7 @@ def _release(s: Any, which: int) -> None:
             gates(s, needs(s, need).gate).busy -= 1.0
     for change in range(operation.frees, following.frees):
         _free(s, change)
-        gate = tiers(s, occupants(s, changes(s, change).occupant).tier).gate
+        gate = _gate_of(s, change)
         if gate >= 0 and gates(s, gate).first >= 0:
             _admit_waiting(s, gate, which)
     for need in range(operation.needs, following.needs):
@@ -379,7 +379,7 @@ def _admit(s: Any, which: int) -> bool:
         if gate.slack == 0.0:
             gate.busy += 1.0
     for change in range(operation.allocates, following.allocates):
-        if tiers(s, occupants(s, changes(s, change).occupant).tier).gate >= 0:
+        if _gate_of(s, change) >= 0:
             _allocate(s, change)
     return True
 
@@ -424,6 +424,13 @@ def _admit_waiting(s: Any, at_gate: int, ended: int) -> None:
 
 
 @_compiled
+def _gate_of(s: Any, change: int) -> int:
+    """The gate of the tier that changes; -1 where nobody waits for that."""
+    gate: int = tiers(s, occupants(s, changes(s, change).occupant).tier).gate
+    return gate
+
+
+@_compiled
 def _allocate(s: Any, number: int) -> None:
     change = changes(s, number)
     tier = tiers(s, occupants(s, change.occupant).tier)
@@ -437,7 +444,7 @@ def _allocate(s: Any, number: int) -> None:
 def _free(s: Any, number: int) -> None:
     change = changes(s, number)
     held = occupants(s, change.occupant).held
-    if change.nbytes > held + _ROUNDING:
+    if change.nbytes > held + ROUNDING:
         s.status = FREED_TOO_MUCH
     else:
         _change(s, change.occupant, -min(change.nbytes, held, tiers(s, occupants(s, change.occupant).tier).used))
@@ -631,7 +638,7 @@ def _fill(s: Any, contended: int) -> None:
                 continue
             rows(s, kept).contended = rows(s, at).contended
             kept += 1
-            if resource.asked < _TOLERANCE * resource.load:
+            if resource.asked < TOLERANCE * resource.load:
                 resource.asked = 0.0
                 use = resource.first
                 while use >= 0:

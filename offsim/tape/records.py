@@ -35,6 +35,7 @@ NEED = _record("amount", "gate operation next waits")
 CHANGE = _record("nbytes", "occupant")
 RESOURCE = _record("capacity limit load asked left", "first last running unsettled changed contended")
 GATE = _record("capacity busy slack", "first last")
+"""A server, or a tier that is waited for: only that has slack, for bytes that are rounded."""
 TIER = _record("capacity used", "gate")
 OCCUPANT = _record("held", "tier")
 MEETING = _record("", "ranks arrived first last")

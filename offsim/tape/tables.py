@@ -13,14 +13,13 @@ import numpy as np
 from offsim.engine import Operation, Rendezvous, Resource, Server, Stream, Tier
 from offsim.engine.course import Course
 from offsim.engine.crowd import Change
+from offsim.engine.sharing import TOLERANCE
+from offsim.engine.tier import ROUNDING
 from offsim.tape import compiled, records
 from offsim.tape.records import CUT
 
 if TYPE_CHECKING:
     from offsim.tape.tape import Tape
-
-_TOLERANCE = 1e-9
-"""As in `offsim.engine.sharing`."""
 
 
 class Trace(NamedTuple):
@@ -115,7 +114,7 @@ class Taped:
         resource.first = resource.last = -1
         gate = _table(records.GATE, len(servers) + len(pools))
         gate.first = gate.last = -1
-        gate.slack[len(servers) :] = 0.5
+        gate.slack[len(servers) :] = ROUNDING
         tier = _table(records.TIER, len(tiers))
         tier.gate = [gate_of.get(each, -1) for each in tiers]
         occupant = _table(records.OCCUPANT, len(self.occupants))
@@ -184,7 +183,7 @@ class Taped:
         operations["duration"][:-1] = operations["remaining"][:-1] = hardware.durations
         tables["uses"]["rate"] = hardware.rates
         resources["capacity"] = hardware.capacities
-        resources["limit"] = hardware.capacities * (1.0 + _TOLERANCE)
+        resources["limit"] = hardware.capacities * (1.0 + TOLERANCE)
         tables["tiers"]["capacity"] = hardware.tiers
         tables["gates"]["capacity"] = hardware.gates
         state = self._start.copy()
