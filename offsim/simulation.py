@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from offsim.activations.registry import scenario_rule
 from offsim.inputs.errors import InputError, KeyPath, suggestion
@@ -17,7 +18,7 @@ from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import Workload
 from offsim.scenario import Model, Scenario, Training
 from offsim.schedulers.registry import scenario_scheduler
-from offsim.states.placement import Placed, Rule, tiers_of
+from offsim.states.placement import Placed, shares_of, tiers_of
 
 
 def run_scenario(
@@ -46,7 +47,11 @@ def run_scenario(
 def checked(
     scenario: Scenario, profile: HardwareProfile
 ) -> tuple[Workload, type[TrainingSchedule], ScheduleOptions, Placed]:
-    """Work out what a scenario simulates on a profile; raise InputError where they do not go together."""
+    """Work out what a scenario simulates on a profile; raise InputError where they do not go together.
+
+    Options that say where optimizer state is have their defaults: a run knows it from what is placed alone, so that two
+    scenarios that place it the same run the same.
+    """
     _require_network(scenario, profile)
     scheduler, options = scenario_scheduler(scenario)
     workload = workload_of(scenario.model, scenario.training, scheduler.by_layer)
@@ -54,7 +59,40 @@ def checked(
         if scheduler.program != "training":
             raise scenario.document.error(("checkpoint",), f"checkpoint: found with {scheduler.name}, expected none")
         _require_tier(scenario, profile, ("checkpoint", "files"), scenario.checkpoint.files, ("storage",), "checkpoint")
-    return workload, scheduler, options, placed_states(scenario, profile, workload, scheduler, options)
+    placed = placed_states(scenario, profile, workload, scheduler, options)
+    fields = scheduler.Options.model_fields
+    placing = {
+        name: fields[name].get_default(call_default_factory=True)
+        for name in scheduler.placement_options
+        if name in fields
+    }
+    return workload, scheduler, options.model_copy(update=placing), placed
+
+
+def what_runs(scenario: Scenario) -> dict[str, Any]:
+    """A scenario without name and hardware, with all placement spelled out: equal where runs are, on any profile.
+
+    Options that say where optimizer state is are left out. Raises InputError for some of what cannot be simulated.
+    """
+    scheduler, options = scenario_scheduler(scenario)
+    workload = workload_of(scenario.model, scenario.training, scheduler.by_layer)
+    placed, activations = _asked(scenario, workload, scheduler, options), scenario.placement.activations
+    section = {"name": scenario.scheduler.name, **options.model_dump()}
+    values = scenario.model_dump(exclude={"name", "hardware", "hardware_changes"}) | {"scheduler": section}
+    if len(placed.optimizer) != len(workload.subgroups):  # zeroth-order steps have no optimizer state
+        return values
+    for name in scheduler.placement_options:
+        section.pop(name, None)
+    values["placement"] = {
+        "parameters": placed.parameters,
+        "optimizer": shares_of(placed.optimizer),
+        "activations": {
+            **activations.model_dump(exclude_none=True),
+            "tier": placed.activations,
+            "recompute": placed.recomputed,
+        },
+    }
+    return values
 
 
 @lru_cache(maxsize=64)
@@ -84,6 +122,25 @@ def placed_states(
     options: ScheduleOptions,
 ) -> Placed:
     """Tiers of states by the scenario or the scheduler's defaults; InputError if scheduler or profile lack them."""
+    placed = _asked(scenario, workload, scheduler, options)
+    for tier in dict.fromkeys(placed.optimizer):
+        _require_tier(scenario, profile, ("placement", "optimizer"), tier, scheduler.optimizer_kinds, scheduler.name)
+    home = placed.parameters
+    _require_tier(scenario, profile, ("placement", "parameters"), home, scheduler.parameter_kinds, scheduler.name)
+    kinds, who, rule = scheduler.activation_kinds, scheduler.name, placed.rule
+    if rule is not None:
+        kinds, who = rule.chosen.kinds, f"rule {scenario.placement.activations.rule}"
+    _require_tier(scenario, profile, ("placement", "activations"), placed.activations, kinds, who)
+    if rule is not None and placed.recomputed and not rule.chosen.recomputes:
+        problem = f"placement.activations.recompute: found {placed.recomputed} layers, expected 0 with {who}"
+        raise scenario.document.error(("placement", "activations", "recompute"), problem)  # the default is all
+    return placed
+
+
+def _asked(
+    scenario: Scenario, workload: Workload, scheduler: type[TrainingSchedule], options: ScheduleOptions
+) -> Placed:
+    """Tiers of states on any profile that has them; InputError where scenario and scheduler do not go together."""
     asked, stage = scenario.placement, workload.training.zero_stage
     if stage not in scheduler.stages:
         stages = " or ".join(map(str, scheduler.stages))
@@ -97,31 +154,12 @@ def placed_states(
         optimizer = scheduler.default_tiers(options, len(workload.subgroups))
     else:
         optimizer = tiers_of([(entry.tier, entry.share) for entry in asked.optimizer], len(workload.subgroups))
-    for tier in dict.fromkeys(optimizer):
-        _require_tier(scenario, profile, ("placement", "optimizer"), tier, scheduler.optimizer_kinds, scheduler.name)
-    parameters = asked.parameters or scheduler.parameter_home
-    _require_tier(scenario, profile, ("placement", "parameters"), parameters, scheduler.parameter_kinds, scheduler.name)
     activations = asked.activations.tier or scheduler.activation_home
     layers = workload.model.layers if workload.training.activation_checkpointing else 0
     given = asked.activations.recompute
     recomputed = scheduler.default_recomputed(options, layers) if given is None else min(given, layers)
-    rule = _rule(scenario, profile, scheduler, activations, recomputed)
-    return Placed(parameters, optimizer, activations, recomputed, rule)
-
-
-def _rule(
-    scenario: Scenario, profile: HardwareProfile, scheduler: type[TrainingSchedule], tier: str, recomputed: int
-) -> Rule | None:
-    """The rule by which activations move; InputError unless it knows their tier and what is recomputed."""
-    rule, asked = scenario_rule(scenario), scenario.placement.activations
-    kinds, who = scheduler.activation_kinds, scheduler.name
-    if rule is not None:
-        kinds, who = rule.chosen.kinds, f"rule {asked.rule}"
-    _require_tier(scenario, profile, ("placement", "activations"), tier, kinds, who)
-    if rule is not None and recomputed and not rule.chosen.recomputes:
-        problem = f"placement.activations.recompute: found {recomputed} layers, expected 0 with rule {asked.rule}"
-        raise scenario.document.error(("placement", "activations", "recompute"), problem)  # the default is all
-    return rule
+    parameters = asked.parameters or scheduler.parameter_home
+    return Placed(parameters, optimizer, activations, recomputed, scenario_rule(scenario))
 
 
 def _require_tier(

@@ -94,7 +94,11 @@ class TrainingSchedule:
     gradients_with_state: ClassVar[bool] = True
     """Whether fp32 gradients are kept in the tier of the optimizer state."""
     placement_options: ClassVar[tuple[str, ...]] = ()
-    """Options that say where optimizer state is; a scenario gives them or `placement.optimizer`."""
+    """Options that say where optimizer state is and nothing else; a scenario gives them or `placement.optimizer`.
+
+    Methods of a run read `placed`: their `options` have these at the defaults, so that what is placed the same is run
+    once in sweeps.
+    """
 
     gathers_late: ClassVar[bool] = False
     """Whether backward gathers a layer behind the reduce-scatter of the layer before it, as measured of DeepSpeed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -111,3 +112,13 @@ def tiers_of(shares: Sequence[tuple[str, float | str]], subgroups: int) -> tuple
         total += 0.0 if isinstance(share, str) else share
         tiers += [tier] * ((subgroups if last else int(total * subgroups)) - len(tiers))
     return tuple(tiers)
+
+
+def shares_of(tiers: Sequence[str]) -> list[dict[str, Any]]:
+    """Shares of which `tiers_of` makes these tiers again: of half a sub-group more than the first has, for rounding."""
+    shares: list[dict[str, Any]] = [
+        {"tier": tier, "share": len([*alike]) / len(tiers)} for tier, alike in groupby(tiers)
+    ]
+    shares[0]["share"] += 0.5 / len(tiers)
+    shares[-1]["share"] = "rest"
+    return shares

@@ -13,7 +13,7 @@ from offsim import InputError, simulate
 from offsim.engine import Engine, Operation, Stream, Tier
 from offsim.scenario import load_scenario
 from offsim.states.block import Block, StaleState
-from offsim.states.placement import tiers_of
+from offsim.states.placement import Placement, shares_of, tiers_of
 from offsim.states.pool import FurthestNextUse, LastKept, Pool, pinned_bytes
 
 # Blocks
@@ -165,6 +165,13 @@ def test_every_sub_group_has_one_tier(weights: list[float], count: int) -> None:
     assert list(tiers) == sorted(tiers, key=[*(name for name, _ in shares), "last"].index)
     for name, share in shares:
         assert abs(tiers.count(name) - share * count) <= 1 + 1e-9
+
+
+@given(st.lists(st.sampled_from(["gpu", "host", "nvme"]), min_size=1, max_size=300))
+def test_shares_of_tiers_make_these_tiers(tiers: list[str]) -> None:
+    shares = Placement(optimizer=shares_of(tiers)).optimizer
+    assert shares is not None
+    assert [*tiers_of([(one.tier, one.share) for one in shares], len(tiers))] == tiers
 
 
 def placed(placement: dict[str, Any], scheduler: str = "zero3_offload") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -99,7 +100,7 @@ def cells_of(values: Sequence[Any]) -> list[Cell]:
     return [
         " ".join(f"{key}={_text(one[key])}" for key in one if key not in alike or len(alike) == len(one))
         if one
-        else value
+        else (json.dumps(value) if isinstance(value, list) else value)
         for one, value in zip(flats, values, strict=True)
     ]
 

@@ -6,11 +6,12 @@ Workers need nothing but these bytes: no files, and no scenario.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
-from itertools import groupby, islice
-from operator import attrgetter
+from itertools import islice
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from offsim.results.result import Result
 from offsim.results.simulate import machines_of, result_of, simulate
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import find_scheduler, scenario_scheduler
+from offsim.simulation import what_runs
 from offsim.study.sweeps.axes import Position, Sweep
 from offsim.study.sweeps.fields import field_model
 
@@ -36,8 +38,8 @@ KEPT_PROFILES = 256
 KEPT_SCENARIOS = 4
 TAPED_FROM = 3
 """Points of a scenario at once for which it pays to record a tape."""
-SORTED_TOGETHER = 10_000
-"""Points of which those of the same scenario follow each other."""
+SORTED_TOGETHER, ALIKE_TOGETHER = 10_000, 1_000
+"""Points of which those of the same scenario follow each other, and those that run the same."""
 RETURNS_AFTER_S = 0.2
 """After this time a worker hands back what it has."""
 
@@ -47,14 +49,14 @@ _UNUSED = {"provenance", "description", "validated"}
 
 
 class Task(NamedTuple):
-    """What to simulate, as JSON. Points that differ in nothing but hardware have the same `scenario`."""
+    """What to simulate, as JSON. Points that run the same on the same hardware have the same `scenario`."""
 
     scenario: bytes
     profile: bytes
 
 
 class Point(NamedTuple):
-    """`id` is the SHA-256 of the task; of a point that cannot be simulated, of its values and what is wrong."""
+    """`id` is the SHA-256 of scenario and profile; of a point that cannot be simulated, of its values and the error."""
 
     number: int
     """Its place in the order of the sweep."""
@@ -64,12 +66,26 @@ class Point(NamedTuple):
 
 
 def points(sweep: Sweep) -> Iterator[Point]:
-    """The points of a sweep, made one after another, those of the same scenario together."""
+    """The points of a sweep, made some at a time, those that run the same together."""
+    _machines.cache_clear()  # a schedule of this process may have changed since the sweep before
     resolver = _Resolver(sweep)
     numbered = enumerate(sweep.positions())
     while some := list(islice(numbered, SORTED_TOGETHER)):
         some.sort(key=lambda one: [-1 if at is None else at for at in resolver.apart_from_changes(one[1])])
-        yield from (resolver.point(number, position) for number, position in some)
+        made = (resolver.point(number, position) for number, position in some)
+        if resolver.placing:
+            while few := list(islice(made, ALIKE_TOGETHER)):
+                yield from _alike_together(few)
+        else:
+            yield from made
+
+
+def _alike_together(made: Sequence[Point]) -> Iterator[Point]:
+    groups: dict[bytes | None, dict[Task | None, list[Point]]] = {}
+    for point in made:
+        tasks = groups.setdefault(point.task and point.task.scenario, {})
+        tasks.setdefault(point.task, []).append(point)
+    return (point for tasks in groups.values() for same in tasks.values() for point in same)
 
 
 class _Resolver:
@@ -81,6 +97,8 @@ class _Resolver:
         self._bases = [base.model_dump(exclude={"name"}) for base in sweep.bases]
         sections = [{column.split(".")[0] for column in axis.columns} for axis in sweep.axes]
         self._not_changes = [found != {_CHANGES} for found in sections]
+        self.placing = any(found & {"scheduler", "placement"} for found in sections)
+        """Whether scenarios that differ may run the same."""
         self._hardware = [number == 0 or bool(found & {"hardware", _CHANGES}) for number, found in enumerate(sections)]
         # A section before its parts; the scheduler before its options.
         places = [
@@ -100,19 +118,25 @@ class _Resolver:
     def point(self, number: int, position: Position) -> Point:
         on_hardware = tuple([at if kept else None for at, kept in zip(position, self._hardware, strict=True)])
         try:
-            task = Task(self._scenario_at(self.apart_from_changes(position)), self._profile_at(on_hardware))
+            given, scenario = self._scenario_at(self.apart_from_changes(position))
+            task = Task(scenario, self._profile_at(on_hardware))
         except InputError as error:
             values = json.dumps(self._data(position), sort_keys=True, default=str).encode()
             return Point(number, _hash(self._version, values, error.problem.encode()), error=error.problem)
-        return Point(number, _hash(self._version, task.profile, task.scenario), task)
+        return Point(number, _hash(self._version, task.profile, given), task)
 
-    def _scenario(self, position: Position) -> bytes:
+    def _scenario(self, position: Position) -> tuple[bytes, bytes]:
+        """The scenario as it is given, and as all that run the same have it."""
         scenario = validate(Document(self._data(position)), Scenario)
         _, options = scenario_scheduler(scenario)
         given = scenario.model_dump(exclude={"hardware", _CHANGES, "name"})
         what = {key: value for key, value in given.items() if value is not None}
         what["scheduler"] = {"name": scenario.scheduler.name, **options.model_dump()}
-        return orjson.dumps(what, option=orjson.OPT_SORT_KEYS)
+        whole = orjson.dumps(what, option=orjson.OPT_SORT_KEYS)
+        if self.placing:
+            with suppress(Exception):  # to simulate it as it is says what is wrong
+                return whole, orjson.dumps(what_runs(scenario), option=orjson.OPT_SORT_KEYS)
+        return whole, whole
 
     def _profile(self, position: Position) -> bytes:
         data = self._data(position)
@@ -158,15 +182,15 @@ def simulate_tasks(version: str, tasks: Sequence[Task]) -> list[bytes]:
         raise InputError(problem)
     until = perf_counter() + RETURNS_AFTER_S
     outcomes: list[bytes] = []
+    known: dict[Task, bytes] = {}
+    machines = Counter(task.scenario for task in set(tasks))
     with no_garbage_collection():
-        for given, group in groupby(tasks, key=attrgetter("scenario")):
-            alike = list(group)
-            scenario, machines = _machines(given)
-            used = machines if len(alike) >= TAPED_FROM else None
-            for task in alike:
-                outcomes.append(_outcome(scenario, _profile(task.profile), used))
-                if perf_counter() > until:
-                    return outcomes
+        for task in tasks:
+            if task not in known:
+                known[task] = _outcome(task, machines[task.scenario] >= TAPED_FROM)
+            outcomes.append(known[task])
+            if perf_counter() > until:
+                return outcomes
     return outcomes
 
 
@@ -176,9 +200,11 @@ def _machines(given: bytes) -> tuple[Scenario, Machines]:
     return scenario, machines_of(scenario)
 
 
-def _outcome(scenario: Scenario, profile: HardwareProfile, machines: Machines | None) -> bytes:
+def _outcome(task: Task, many: bool) -> bytes:
+    scenario, machines = _machines(task.scenario)
+    profile = _profile(task.profile)
     try:
-        result = result_of(scenario, machines.on(profile), profile) if machines else simulate(scenario, profile=profile)
+        result = result_of(scenario, machines.on(profile), profile) if many else simulate(scenario, profile=profile)
         return orjson.dumps(_figures(result))
     except InputError as error:
         return failure(error.problem)

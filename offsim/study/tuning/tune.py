@@ -10,10 +10,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from offsim.inputs.errors import InputError
-from offsim.results.simulate import Source, simulate
+from offsim.results.result import Result
+from offsim.results.simulate import Source, machines_of, result_of, simulate
 from offsim.results.units import format_memory, format_time, plural
-from offsim.scenario import Scenario, load_scenario
+from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.schedulers.registry import scenario_scheduler
+from offsim.simulation import what_runs
 from offsim.study.tuning.space import TRAINING, Candidate, Settings, Space
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ FASTEST = 5
 """How many of the settings that fit are shown as the fastest."""
 HEADROOM = 0.05
 """Share of each memory that a setting leaves free: predicted peaks are off by up to about that much (README)."""
+TAPED_FROM = 3
+"""Machines for which it pays to record a tape."""
 PROCESSES_FROM_S = 1.0
 """Simulations that take longer than this together run in other processes, which take about as long to start."""
 
@@ -263,17 +267,51 @@ def _with_effect(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def simulate_all(candidates: Sequence[Candidate], headroom: float, mapper: Mapper) -> list[Outcome]:
-    """Simulate candidates, with `mapper` where they take long enough for it to pay."""
+    """Simulate candidates, those that run the same once, with `mapper` where they take long enough for it to pay."""
+    groups: dict[str, dict[str, Candidate]] = {}
+    keys = [_keys(candidate.scenario) for candidate in candidates]
+    for (run, hardware), candidate in zip(keys, candidates, strict=True):
+        groups.setdefault(run, {}).setdefault(hardware, candidate)
+    listed = [[*group.values()] for group in groups.values()]
+    work = partial(_on_machines, headroom=headroom)
     begin = perf_counter()
-    outcomes = [simulated(candidate, headroom) for candidate in candidates[:1]]
-    rest_s = (perf_counter() - begin) * (len(candidates) - 1)
-    others = (mapper if rest_s > PROCESSES_FROM_S else map)(partial(simulated, headroom=headroom), candidates[1:])
-    return [*outcomes, *others]
+    found = [work(group) for group in listed[:1]]
+    rest_s = (perf_counter() - begin) * (len(listed) - 1)
+    found += (mapper if rest_s > PROCESSES_FROM_S else map)(work, listed[1:])
+    known = {
+        (run, hardware): outcome
+        for (run, group), outcomes in zip(groups.items(), found, strict=True)
+        for hardware, outcome in zip(group, outcomes, strict=True)
+    }
+    return [
+        replace(known[key], settings=one.settings, scenario=one.scenario, plainness=one.plainness)
+        for key, one in zip(keys, candidates, strict=True)
+    ]
+
+
+def _keys(scenario: Scenario) -> tuple[str, str]:
+    """What a run depends on besides the hardware, and the hardware."""
+    return repr(what_runs(scenario)), repr(scenario.model_dump(include={"hardware", "hardware_changes"}))
+
+
+def _on_machines(candidates: Sequence[Candidate], headroom: float) -> list[Outcome]:
+    """What simulating candidates shows that run the same, each on hardware of its own."""
+    if len(candidates) < TAPED_FROM:
+        return [_outcome(one, simulate(one.scenario), headroom) for one in candidates]
+    machines = machines_of(candidates[0].scenario, many=True)
+    profiles = [scenario_profile(one.scenario) for one in candidates]
+    return [
+        _outcome(one, result_of(one.scenario, machines.on(profile), profile), headroom)
+        for one, profile in zip(candidates, profiles, strict=True)
+    ]
 
 
 def simulated(candidate: Candidate, headroom: float) -> Outcome:
     """What simulating a candidate shows; it fits where it leaves the headroom free."""
-    result = simulate(candidate.scenario)
+    return _outcome(candidate, simulate(candidate.scenario), headroom)
+
+
+def _outcome(candidate: Candidate, result: Result, headroom: float) -> Outcome:
     fits = result.fits and all(peak.bytes <= (1 - headroom) * peak.capacity_bytes for peak in result.peaks)
     return Outcome(
         candidate.settings,

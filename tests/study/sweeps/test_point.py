@@ -1,5 +1,6 @@
 """Points are known by their content: all that their result depends on, and nothing else."""
 
+import json
 from itertools import groupby
 from unittest.mock import patch
 
@@ -8,6 +9,8 @@ import pytest
 from offsim import InputError
 from offsim.inputs.packaged import offsim_version
 from offsim.results import machines
+from offsim.schedulers.registry import BUILT_IN
+from offsim.schedulers.zero3_offload import Zero3Offload
 from offsim.study.sweeps import point
 from offsim.study.sweeps.point import points
 from offsim.study.sweeps.sweep_file import read_sweep
@@ -84,6 +87,50 @@ def test_points_of_one_scenario_follow_each_other():
         for ratio in ratios
     ]
     assert [found.id for found in sorted(made)] == wanted
+
+
+def made(axes, scheduler="zero3_offload"):
+    base = scenario(scheduler, training={"subgroup_size": 5_000})
+    return [found.task for found in points(read_sweep({"base": base, "axes": axes}))]
+
+
+def test_points_that_place_the_same_are_simulated_once():
+    tasks = made({"scheduler.cpu_ratio": [0.5, 1, 0.501], "hardware_changes.link.h2d_bytes_per_s": [1e10, 2e10]})
+    assert [tasks.index(task) for task in tasks] == [0, 0, 2, 2, 4, 5]
+    assert len({task.scenario for task in tasks}) == 2
+    alone = [outcome for task in tasks for outcome in point.simulate_tasks(offsim_version(), [task])]
+    with patch.object(point, "simulate", side_effect=point.simulate) as simulated:
+        assert point.simulate_tasks(offsim_version(), tasks) == alone
+    assert simulated.call_count == 4
+
+
+def test_a_placement_is_the_same_however_it_is_given():
+    spelled = {"tier": "host", "share": 0.5}, {"tier": "gpu"}
+    (told,) = made({"placement.optimizer": [[*spelled]]})
+    assert [told] == made({"scheduler.cpu_ratio": [0.5]}) != made({"scheduler.cpu_ratio": [0.6]})
+    assert [told] != made({"scheduler.cpu_ratio": [0.5], "scheduler.gpu_subgroups": ["first"]})
+    strides = made({"scheduler.update_stride": [2, 3], "scheduler.cpu_ratio": [0.5]}, "deep_optimizer_states")
+    assert len({*strides, told}) == 3
+
+
+def test_a_schedule_that_is_registered_anew_is_run_anew(monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(machines, "_engine_s", machines.COMPILES_S)
+
+    def iteration_s(seconds):
+        class Own(Zero3Offload):
+            name = "own"
+
+            def update(self, rank):
+                yield rank.launch("think", seconds)
+                yield from super().update(rank)
+
+        monkeypatch.setitem(BUILT_IN, "own", Own)
+        tasks = made({"hardware_changes.link.h2d_bytes_per_s": [1e10, 2e10, 3e10]}, "own")
+        return [json.loads(found)["iteration_s"] for found in point.simulate_tasks(offsim_version(), tasks)]
+
+    later = [seconds + 1 for seconds in iteration_s(1.0)]
+    assert iteration_s(2.0) == pytest.approx(later)
 
 
 def test_what_takes_long_is_handed_back(monkeypatch):

@@ -6,9 +6,11 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, patch
 
 import pytest
 from pydantic import Field
@@ -17,13 +19,14 @@ import offsim
 from offsim.cli import main
 from offsim.inputs.errors import InputError
 from offsim.programs.schedule import UNCLIPPED
+from offsim.results import machines
 from offsim.results.simulate import simulate
 from offsim.scenario import load_scenario, scenario_profile
 from offsim.schedulers.base import ScheduleOptions
 from offsim.schedulers.no_offload import NoOffload
 from offsim.schedulers.registry import BUILT_IN, available_schedulers
-from offsim.study.tuning.space import Space
-from offsim.study.tuning.tune import Outcome, Question, tune
+from offsim.study.tuning.space import Candidate, Space
+from offsim.study.tuning.tune import Outcome, Question, simulate_all, simulated, tune
 from offsim.study.tuning.upgrades import UPGRADES, upgraded, upgrades, upgrades_table
 from offsim.validation.run_table import SHIPPED_RUNS, TIMES, MeasuredRun, read_runs
 from tests.small_scenarios import scenario, small_buckets
@@ -280,6 +283,29 @@ def test_what_an_upgrade_adds_may_stay_unused() -> None:
     assert with_cores.best.iteration_s > tuning.best.iteration_s
     bought = {upgrade.name: upgrade.best for upgrade in upgrades(tuning)}
     assert bought["CPU cores x2"] == tuning.best
+
+
+def test_settings_that_place_the_same_are_simulated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Mock(side_effect=simulate)
+    monkeypatch.setattr("offsim.study.tuning.tune.simulate", calls)
+    with small_buckets():
+        found = tune(SMALL, Question(over=(), values={"cpu_ratio": [0.5, 0.501, 1]}))
+    assert calls.call_count == 2
+    half, same, whole = found.outcomes
+    assert (half.settings, same.settings) == ({"cpu_ratio": 0.5}, {"cpu_ratio": 0.501})
+    assert same == replace(half, settings=same.settings, scenario=same.scenario)
+    assert same.scenario.scheduler.options["cpu_ratio"] == 0.501
+    assert (whole.same, whole.settings) == (found.given.same, {"cpu_ratio": 1})
+
+
+def test_upgrades_run_on_a_tape_as_on_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(machines, "_engine_s", machines.COMPILES_S)
+    upgraded_to = [upgraded(load_scenario("dos_20b_4xh100"), name) for name in UPGRADES]
+    candidates = [Candidate({"upgrade": number}, one) for number, one in enumerate(upgraded_to)]
+    alone = [simulated(candidate, 0.05) for candidate in candidates]
+    with patch("offsim.results.simulate.run_scenario", side_effect=AssertionError):
+        assert simulate_all(candidates, 0.05, map) == alone
 
 
 @pytest.mark.parametrize(
