@@ -126,7 +126,9 @@ class Engine:
                 ends_at, _, operation = heappop(ends)
                 if ends_at == operation.ends_at:
                     sharing.end(operation, now)
-                    if released := self._released(operation):
+                    released: list[Operation] = []
+                    self._release(operation, released)
+                    if released:
                         self._start(released, now)
             elif woken:
                 self._go_on(woken.popleft()[1])
@@ -307,10 +309,13 @@ class Engine:
         if operation.pending == 0:
             if thread is not None:
                 operation.waited_for = thread.last_ended
-            if operation.gated or operation.duration == 0.0:
+            if operation.gated:
                 admitted: list[Operation] = []
                 self._ready(operation, admitted)
-                self._start(admitted, now)
+                if admitted:
+                    self._start(admitted, now)
+            elif operation.allocates or operation.duration == 0.0:
+                self._start([operation], now)
             else:
                 self.sharing.start(operation, now)
         return operation
@@ -381,11 +386,10 @@ class Engine:
                 self.sharing.start(operation, now)
             else:
                 operation.started_at = operation.ended_at = now
-                operations += self._released(operation)
+                self._release(operation, operations)
 
-    def _released(self, operation: Operation) -> list[Operation]:
-        """Account for the end of `operation`: what may start now."""
-        released: list[Operation] = []
+    def _release(self, operation: Operation, released: list[Operation]) -> None:
+        """Account for the end of `operation`; adds what may start now."""
         operation.stream.last_ended = operation
         self._live -= operation.index >= 0
         if operation.holds or operation.frees:
@@ -409,9 +413,9 @@ class Engine:
                         released.append(dependent)
             operation.dependents = None
         if operation.waiting is not None:
-            self._woken += [(self.sharing.noted, thread) for thread in operation.waiting]
+            for thread in operation.waiting:
+                self._woken.append((self.sharing.noted, thread))
             operation.waiting = None
-        return released
 
     def _admit_waiting(self, gate: Server | Tier, ended: Operation, released: list[Operation]) -> None:
         """Admit those who wait at a gate, in their order, as long as there is room.

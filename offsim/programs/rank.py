@@ -79,7 +79,7 @@ class Rank:
         self._streams: dict[str, Stream] = {}
         self._threads: dict[str, Thread] = {}
         self._core_shares: dict[Thread, float] = {}
-        self._turns: dict[Thread | None, tuple[Server, int]] = {}
+        self._turns: dict[Thread | None, tuple[tuple[Server, ...], int]] = {}
         self._launching: Usage = ((self._cores, 1.0),)
         self._kernels: dict[float, Usage] = {}
         self._rings: dict[tuple[float, int], tuple[float, float, Usage]] = {}
@@ -124,7 +124,7 @@ class Rank:
 
     def take_turns(self, thread: Thread, server: Server, priority: int = 0) -> None:
         """CPU work on the thread holds the server from now on, as that of others: lower priorities first."""
-        self._turns[thread] = server, priority
+        self._turns[thread] = (server,), priority
 
     def thread(self, name: str) -> Thread:
         """The rank's further thread of that name, made at its first use."""
@@ -207,10 +207,10 @@ class Rank:
             rate *= slowed
             usage = tuple((resource, slowed * asked) for resource, asked in usage)
         usage += ((self._cores, cores),)
-        operation = Operation(thread or self.host, kind, name, elements / rate, usage, nbytes, subgroup)
-        if thread in self._turns:
-            server, operation.priority = self._turns[thread]
-            operation.holds = (server,)
+        holds, priority = self._turns.get(thread, ((), 0))
+        operation = Operation(
+            thread or self.host, kind, name, elements / rate, usage, nbytes, subgroup, holds=holds, priority=priority
+        )
         return self._enqueue(operation, (), thread)
 
     def _host_work(
