@@ -137,9 +137,11 @@ class Engine:
             elif self._paused:
                 self._start([self._paused.popleft()], now)
             else:
-                now = sharing.next_end()
-                if not self.env.advance(now):
+                while ends and ends[0][0] != ends[0][2].ends_at:
+                    heappop(ends)
+                if not ends or not self.env.advance(ends[0][0]):
                     return
+                now = ends[0][0]
 
     def _go_on(self, driven: Iterator[Operation]) -> None:
         """Let a thread run until it waits for an operation."""
@@ -297,16 +299,25 @@ class Engine:
                 active.busy = operation
         self.operations.append(operation)
         self._live += 1
-        tail = stream.tail
+        pending, tail = 0, stream.tail
         if tail is not None and tail.ended_at < 0.0:
-            tail.precedes(operation)
+            pending = 1
+            if tail.dependents is None:
+                tail.dependents = [operation]
+            else:
+                tail.dependents.append(operation)
         for dependency in after:
             if dependency is not None and dependency.ended_at < 0.0:
-                dependency.precedes(operation)
+                pending += 1
+                if dependency.dependents is None:
+                    dependency.dependents = [operation]
+                else:
+                    dependency.dependents.append(operation)
+        operation.pending = pending
         stream.tail = operation
         if self.recorder is not None:
             self.recorder.enqueued(operation, after, active)
-        if operation.pending == 0:
+        if pending == 0:
             if thread is not None:
                 operation.waited_for = thread.last_ended
             if operation.gated:

@@ -167,14 +167,6 @@ class Operation:
             self.member.crowd.follow(self, self.member)
         return self.remaining - (now - self.updated_at) * self.fraction
 
-    def precedes(self, dependent: Operation) -> None:
-        """Have another operation wait for the end of this one."""
-        if self.dependents is None:
-            self.dependents = [dependent]
-        else:
-            self.dependents.append(dependent)
-        dependent.pending += 1
-
     def completion(self, env: Environment) -> Event:
         """An event of its end, for SimPy processes."""
         event = Event(env)
