@@ -1,4 +1,4 @@
-"""Text for terminals, pipes and files: tables and bars by rich."""
+"""Text for terminals, pipes and files: tables, by rich where texts wrap, and bars."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.console import JustifyMethod, RenderableType
+from typing import NamedTuple
 
 WIDTH = 80
 """Of prose, and of tables where nothing says how wide they may be."""
@@ -19,6 +16,23 @@ BAR = 36
 LONG = 40
 """Characters of a cell beyond which its column may wrap."""
 BAR_AT_LEAST = 4
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+class Bar(NamedTuple):
+    """A cell that is drawn as long as this share (0 to 1) of its width, or of the room that a table has for it."""
+
+    share: float
+    width: int
+
+    def drawn(self, room: int) -> str:
+        """As text."""
+        width = min(self.width, room)
+        full, rest = divmod(int(8 * width * self.share), 8)
+        return f"{'█' * full}{_EIGHTHS[rest] if rest else ''}".ljust(width)
+
+
+Cell = str | Bar
 
 
 @dataclass(frozen=True)
@@ -36,11 +50,9 @@ class Style:
         """Bold and red where there are colours."""
         return f"\x1b[1;31m{text}\x1b[0m" if self.ansi else text
 
-    def bar(self, share: float, width: int = BAR) -> RenderableType:
+    def bar(self, share: float, width: int = BAR) -> Bar:
         """A bar that is as long as this share (0 to 1) of `width`, or of the room that a table has for it."""
-        from rich.bar import Bar
-
-        return Bar(1.0, 0.0, min(max(share, 0.0), 1.0), width=width)
+        return Bar(min(max(share, 0.0), 1.0), width)
 
     def table(
         self,
@@ -51,11 +63,13 @@ class Style:
         """A table with a rule under its headers.
 
         `align` has "l" or "r" for each column; without it the first is set left and the others right. None is an empty
-        cell, a cell may be one of rich's renderables. Where the table would be wider than the terminal, bars become
-        shorter, columns move together, long texts wrap; columns that still have no room follow as a table of their own,
-        with the rows numbered.
+        cell, a cell may be a bar. Where the table would be wider than the terminal, bars become shorter, columns move
+        together, long texts wrap; columns that still have no room follow as a table of their own, with the rows
+        numbered.
         """
-        cells = [[*map(_renderable, row)] for row in rows]
+        cells: list[list[Cell]] = [
+            [cell if isinstance(cell, Bar) else "" if cell is None else str(cell) for cell in row] for row in rows
+        ]
         sides = align or "l" + "r" * (len(headers) - 1)
         bars = any(not isinstance(cell, str) for row in cells for cell in row)
         columns = [
@@ -74,8 +88,19 @@ class Style:
         return "\n\n".join(self._printed(part, 2) for part in parts)
 
     def _printed(self, columns: Sequence[_Column], gap: int) -> str:
+        room = self.width - _width(columns, gap, True)
+        if room < 0 or not all(text.isprintable() for column in columns for text in (column.header, *column.texts)):
+            return self._wrapped(columns, gap)
+        # Not by rich: loading it takes longer than a simulation.
+        room_of_bar = BAR_AT_LEAST + room // max(1, sum(column.has_bars for column in columns))
+        lines = zip(*(column.lines(room_of_bar) for column in columns), strict=True)
+        head, *rows = map((" " * gap).join, lines)
+        return "\n".join(line.rstrip() for line in (head, "─" * _length(head), *rows))
+
+    def _wrapped(self, columns: Sequence[_Column], gap: int) -> str:
         from rich import box
-        from rich.console import Console
+        from rich.bar import Bar as RichBar
+        from rich.console import Console, JustifyMethod
         from rich.table import Table as RichTable
         from rich.text import Text
 
@@ -86,7 +111,10 @@ class Style:
             justify: JustifyMethod = "left" if column.left else "right"
             table.add_column(Text(column.header), justify=justify, no_wrap=column.whole, overflow="fold")
         for row in zip(*(column.cells for column in columns), strict=True):
-            table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+            shown = (
+                Text(cell) if isinstance(cell, str) else RichBar(1.0, 0.0, cell.share, width=cell.width) for cell in row
+            )
+            table.add_row(*shown)
         file = _Utf8()
         console = Console(file=file, width=self.width, color_system=None, highlight=False, emoji=False, markup=False)
         console.print(table, soft_wrap=False)
@@ -97,7 +125,7 @@ class Style:
 class _Column:
     header: str
     left: bool
-    cells: Sequence[RenderableType]
+    cells: Sequence[Cell]
     bars: bool
     """Whether the table has bars."""
 
@@ -106,19 +134,27 @@ class _Column:
         return [cell for cell in self.cells if isinstance(cell, str)]
 
     @property
+    def has_bars(self) -> bool:
+        return len(self.texts) < len(self.cells)
+
+    @property
     def whole(self) -> bool:
         """Whether its cells never wrap: bars give way before short texts do, and numbers never."""
-        short = len(self.texts) == len(self.cells) and all(len(text) <= LONG for text in self.texts)
+        short = not self.has_bars and all(len(text) <= LONG for text in self.texts)
         return not self.left or (self.bars and short)
 
     def width(self, most: bool) -> int:
         """The most or the least that it needs; bars, of which it may be, the least."""
-        from rich.cells import cell_len
-
         texts = [self.header, *self.texts]
         if not (most or self.whole):
             texts = [word for text in texts for word in text.split()]
-        return max([BAR_AT_LEAST * (len(self.texts) < len(self.cells)), *map(cell_len, texts)])
+        return max([BAR_AT_LEAST * self.has_bars, *map(_length, texts)])
+
+    def lines(self, room: int) -> list[str]:
+        """Its header and cells, as wide as the widest, with so much room for a bar."""
+        texts = [self.header, *(cell if isinstance(cell, str) else cell.drawn(room) for cell in self.cells)]
+        blanks = [" " * (max(map(_length, texts)) - _length(text)) for text in texts]
+        return [text + blank if self.left else blank + text for text, blank in zip(texts, blanks, strict=True)]
 
 
 def _width(columns: Sequence[_Column], gap: int, most: bool) -> int:
@@ -132,12 +168,11 @@ class _Utf8(io.StringIO):
     encoding = "utf-8"
 
 
-def _renderable(value: object) -> RenderableType:
-    from rich.protocol import is_renderable
+def _length(text: str) -> int:
+    """The characters of a terminal that a text takes."""
+    from rich.cells import cell_len
 
-    if isinstance(value, str) or not is_renderable(value):
-        return "" if value is None else str(value)
-    return value  # type: ignore[return-value]  # is_renderable says so
+    return cell_len(text)
 
 
 def labelled(label: str, text: str, width: int = 11) -> str:

@@ -36,6 +36,17 @@ def test_a_table_fits_the_terminal(width: int) -> None:
     assert "█" * 4 in text
 
 
+def test_bars_become_shorter_before_texts_wrap() -> None:
+    for share, drawn in {1.0: "█" * 27, 0.5: "█" * 13 + "▌", 0.0: ""}.items():
+        last = PLAIN.table([["long word " * 5 + ".", PLAIN.bar(share)]], ["", ""], "ll").splitlines()[-1]
+        assert last == f"{'long word ' * 5}.  {drawn}".rstrip()
+
+
+def test_wide_characters_and_line_breaks_stay_in_their_columns() -> None:
+    text = PLAIN.table([["漢字", 1], ["a\nb", 2]], ["name", "n"])
+    assert text.splitlines()[2:] == ["漢字  1", "a     2", "b"]
+
+
 @pytest.mark.parametrize("columns", [3, 12, 40])
 def test_a_table_that_cannot_fit_continues_below_with_its_rows_numbered(columns: int) -> None:
     rows = [[f"row{n}", *(f"{n}.{place:06}" for place in range(columns))] for n in range(3)]
