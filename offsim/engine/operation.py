@@ -42,6 +42,7 @@ class Operation:
         "enqueued_at",
         "fraction",
         "frees",
+        "gated",
         "holds",
         "index",
         "iteration",
@@ -73,7 +74,6 @@ class Operation:
         nbytes: float = 0.0,
         subgroup: int = -1,
         layer: int = -1,
-        *,
         allocates: Sequence[MemoryChange] = (),
         frees: Sequence[MemoryChange] = (),
         rendezvous: Rendezvous | None = None,
@@ -94,6 +94,11 @@ class Operation:
         self.frees = frees
         self.rendezvous = rendezvous
         self.holds = holds
+        gated = rendezvous is not None or holds != ()
+        for tier, _, _ in allocates:
+            gated = gated or tier.waits
+        self.gated = gated
+        """Whether it may have to wait for others than those it is behind."""
         self.priority = priority
         self.iteration = 0
         self.phase = ""
@@ -121,11 +126,6 @@ class Operation:
         return f"Operation({self.name!r} on {self.stream!r})"
 
     @property
-    def gated(self) -> bool:
-        """Whether it may have to wait for others than those it is behind."""
-        return bool(self.holds or self.allocates or self.rendezvous)
-
-    @property
     def done(self) -> bool:
         """Whether it has ended."""
         return self.ended_at >= 0.0
@@ -138,16 +138,17 @@ class Operation:
         changes, until = self.member.crowd.changes, self.ended_at if self.done else inf
         return (self.changes or []) + changes[self.member.joined + 1 : bisect_left(changes, (until,))]
 
-    def change_speed(self, change: Change) -> None:
-        """Go on at another fraction of full speed."""
+    def change_speed(self, change: Change) -> float:
+        """Go on at another fraction of full speed; returns what remains of the work alone."""
         now, fraction, bottleneck = change
-        self.remaining -= (now - self.updated_at) * self.fraction
+        self.remaining = remaining = self.remaining - (now - self.updated_at) * self.fraction
         self.updated_at = now
         self.fraction = fraction
         if self.changes is not None:
             self.changes.append(change)
         elif bottleneck is not None:
             self.changes = [change]
+        return remaining
 
     def leave(self) -> None:
         """Be in no crowd any longer."""
@@ -165,14 +166,6 @@ class Operation:
         if self.member is not None:
             self.member.crowd.follow(self, self.member)
         return self.remaining - (now - self.updated_at) * self.fraction
-
-    def precedes(self, dependent: Operation) -> None:
-        """Have another operation wait for the end of this one."""
-        if self.dependents is None:
-            self.dependents = [dependent]
-        else:
-            self.dependents.append(dependent)
-        dependent.pending += 1
 
     def completion(self, env: Environment) -> Event:
         """An event of its end, for SimPy processes."""
