@@ -153,7 +153,9 @@ class _Column:
     def lines(self, room: int) -> list[str]:
         """Its header and cells, as wide as the widest, with so much room for a bar."""
         texts = [self.header, *(cell if isinstance(cell, str) else cell.drawn(room) for cell in self.cells)]
-        blanks = [" " * (max(map(_length, texts)) - _length(text)) for text in texts]
+        lengths = [*map(_length, texts)]
+        widest = max(lengths)
+        blanks = [" " * (widest - length) for length in lengths]
         return [text + blank if self.left else blank + text for text, blank in zip(texts, blanks, strict=True)]
 
 
