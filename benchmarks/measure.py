@@ -5,6 +5,7 @@ CPU time of all threads and processes, which other programs on the machine lengt
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -52,7 +53,9 @@ def timeouts() -> None:
 
 
 def start_python(*arguments: str) -> None:
-    subprocess.run([sys.executable, *(arguments or ("-c", "pass"))], check=True, capture_output=True)
+    # Compiled once, as an installation is: otherwise most of a start from this source tree is compiling it.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    subprocess.run([sys.executable, *(arguments or ("-c", "pass"))], check=True, capture_output=True, env=environment)
 
 
 TIMEOUT = Yardstick("bare SimPy timeouts", timeouts, TIMEOUTS)

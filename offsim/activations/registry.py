@@ -8,25 +8,27 @@ A package registers a rule with an entry point of the group `offsim.activation_r
 
 from __future__ import annotations
 
-from offsim.activations.alst import Alst
-from offsim.activations.deepspeed import DeepSpeed
-from offsim.activations.megatron import Megatron
-from offsim.activations.megatron_fine_grained import MegatronFineGrained
-from offsim.activations.ssdtrain import SsdTrain
-from offsim.activations.torchtune import Torchtune
-from offsim.activations.trl import Trl
-from offsim.activations.unsloth import Unsloth
 from offsim.inputs.errors import InputError
 from offsim.inputs.validate import validate
 from offsim.programs.activations import ActivationRule
-from offsim.programs.entries import find_class, names_of
+from offsim.programs.entries import Classes, find_class, names_of
 from offsim.scenario import Scenario
 from offsim.states.placement import Rule
 
 GROUP = "offsim.activation_rules"
-BUILT_IN: dict[str, type[ActivationRule]] = {
-    cls.name: cls for cls in (Alst, DeepSpeed, Megatron, MegatronFineGrained, SsdTrain, Torchtune, Trl, Unsloth)
-}
+BUILT_IN = Classes[ActivationRule](
+    "offsim.activations",
+    {
+        "alst": "Alst",
+        "deepspeed": "DeepSpeed",
+        "megatron": "Megatron",
+        "megatron_fine_grained": "MegatronFineGrained",
+        "ssdtrain": "SsdTrain",
+        "torchtune": "Torchtune",
+        "trl": "Trl",
+        "unsloth": "Unsloth",
+    },
+)
 
 
 def register_rule(rule: type[ActivationRule]) -> type[ActivationRule]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -126,12 +127,18 @@ def profile_from(document: Document) -> HardwareProfile:
 
 def _checked(document: Document) -> _Head:
     """Check a profile's file. A section of an unknown name that has a tier's fields is a tier."""
-    tiers: dict[str, Any] = {
-        name: (TIER_FILE, None)
+    tiers = [
+        name
         for name, given in document.data.items()
         if name not in _FILE.model_fields and isinstance(given, Mapping) and given.keys() & TierSpec.model_fields.keys()
-    }
-    return validate(document, create_model("_FileWithTiers", __base__=_FILE, **tiers) if tiers else _FILE)
+    ]
+    return validate(document, _file_with(*tiers))
+
+
+@lru_cache(maxsize=32)  # pydantic takes longer to build it than to check a file
+def _file_with(*tiers: str) -> type[_Head]:
+    fields: dict[str, Any] = dict.fromkeys(tiers, (TIER_FILE, None))
+    return create_model("_FileWithTiers", __base__=_FILE, **fields)
 
 
 def profile_schema() -> dict[str, Any]:

@@ -1,15 +1,33 @@
-"""Classes that installed packages register by entry points: loaded when a scenario chooses one."""
+"""Classes by name, built in or registered by the entry points of packages: loaded when a scenario chooses one."""
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from offsim.inputs.errors import InputError, suggestion
 
 Base = TypeVar("Base")
+
+
+class Classes(UserDict[str, type[Base]]):
+    """Classes by name. Those of a package, each in the module of its name, are imported when asked for."""
+
+    def __init__(self, package: str, names: Mapping[str, str]) -> None:
+        """Take the package, and for each of the names that of the class."""
+        super().__init__()
+        self.package, self.names = package, names
+        self.data: dict[str, Any] = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> type[Base]:
+        found: type[Base] | None = self.data[name]
+        if found is None:
+            found = self.data[name] = getattr(import_module(f"{self.package}.{name}"), self.names[name])
+        return found
 
 
 @cache

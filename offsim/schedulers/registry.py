@@ -15,71 +15,44 @@ from typing import Any
 
 from offsim.inputs.document import Document, Mark
 from offsim.inputs.errors import InputError, suggestion
-from offsim.programs.entries import find_class, names_of
+from offsim.programs.entries import Classes, find_class, names_of
 from offsim.programs.options import Option, ScheduleOptions, declared
 from offsim.programs.schedule import TrainingSchedule
 from offsim.scenario import Scenario, SchedulerChoice, scheduler_options
-from offsim.schedulers.autohete import AutoHete
-from offsim.schedulers.deep_optimizer_states import DeepOptimizerStates
-from offsim.schedulers.distzo2 import DistZo2
-from offsim.schedulers.fsdp_offload import FsdpOffload
-from offsim.schedulers.greedysnake import GreedySnake
-from offsim.schedulers.l2l import L2L
-from offsim.schedulers.llmq import Llmq
-from offsim.schedulers.lohan import Lohan
-from offsim.schedulers.megatrain import MegaTrain
-from offsim.schedulers.megatron_offload import MegatronOffload
-from offsim.schedulers.memascend import MemAscend
-from offsim.schedulers.mlp_offload import MlpOffload
-from offsim.schedulers.no_offload import NoOffload
-from offsim.schedulers.patrickstar import PatrickStar
-from offsim.schedulers.roundpipe import RoundPipe
-from offsim.schedulers.slideformer import SlideFormer
-from offsim.schedulers.smart_infinity import SmartInfinity
-from offsim.schedulers.stronghold import Stronghold
-from offsim.schedulers.superoffload import SuperOffload
-from offsim.schedulers.zenflow import ZenFlow
-from offsim.schedulers.zero1_offload import Zero1Offload
-from offsim.schedulers.zero2_offload import Zero2Offload
-from offsim.schedulers.zero3_offload import Zero3Offload
-from offsim.schedulers.zero3_offload_async_grads import Zero3OffloadAsyncGrads
-from offsim.schedulers.zero_infinity import ZeroInfinity
-from offsim.schedulers.zero_offload import ZeroOffload
-from offsim.schedulers.zo2 import Zo2
 
 GROUP = "offsim.schedulers"
-BUILT_IN: dict[str, type[TrainingSchedule]] = {
-    cls.name: cls
-    for cls in (
-        NoOffload,
-        Zero1Offload,
-        Zero2Offload,
-        Zero3Offload,
-        Zero3OffloadAsyncGrads,
-        DeepOptimizerStates,
-        ZeroInfinity,
-        MlpOffload,
-        Stronghold,
-        Lohan,
-        GreedySnake,
-        MemAscend,
-        SmartInfinity,
-        Zo2,
-        DistZo2,
-        FsdpOffload,
-        SlideFormer,
-        MegaTrain,
-        L2L,
-        RoundPipe,
-        Llmq,
-        MegatronOffload,
-        ZeroOffload,
-        SuperOffload,
-        ZenFlow,
-        PatrickStar,
-        AutoHete,
-    )
-}
+BUILT_IN = Classes[TrainingSchedule](
+    "offsim.schedulers",
+    {
+        "no_offload": "NoOffload",
+        "zero1_offload": "Zero1Offload",
+        "zero2_offload": "Zero2Offload",
+        "zero3_offload": "Zero3Offload",
+        "zero3_offload_async_grads": "Zero3OffloadAsyncGrads",
+        "deep_optimizer_states": "DeepOptimizerStates",
+        "zero_infinity": "ZeroInfinity",
+        "mlp_offload": "MlpOffload",
+        "stronghold": "Stronghold",
+        "lohan": "Lohan",
+        "greedysnake": "GreedySnake",
+        "memascend": "MemAscend",
+        "smart_infinity": "SmartInfinity",
+        "zo2": "Zo2",
+        "distzo2": "DistZo2",
+        "fsdp_offload": "FsdpOffload",
+        "slideformer": "SlideFormer",
+        "megatrain": "MegaTrain",
+        "l2l": "L2L",
+        "roundpipe": "RoundPipe",
+        "llmq": "Llmq",
+        "megatron_offload": "MegatronOffload",
+        "zero_offload": "ZeroOffload",
+        "superoffload": "SuperOffload",
+        "zenflow": "ZenFlow",
+        "patrickstar": "PatrickStar",
+        "autohete": "AutoHete",
+    },
+)
 
 
 def register(scheduler: type[TrainingSchedule]) -> type[TrainingSchedule]:
