@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offsim.engine import Code, Operation, Tier
-from offsim.engine.course import NOTHING, Course
 from offsim.platform.hardware import HardwareProfile
 from offsim.programs.rank import Rank
 from offsim.programs.run import (
@@ -35,6 +33,8 @@ from offsim.tape.tables import Hardware, Taped, Trace
 from offsim.tape.tape import Boundary, Tape
 
 POOLED = "pooled"
+NOTHING = -1
+"""In place of the number of an operation."""
 HALF_A_BYTE = 0.5
 
 Ints = NDArray[np.int64]
@@ -259,22 +259,14 @@ def _alike(one: Any, other: Any, pairs: list[tuple[int, int]]) -> bool:
     return bool(one == other)
 
 
-@dataclass
 class TapedRun(Run):
     """A run from a tape: its times, operations and the memory that they take. Rates are formulas."""
-
-    taped: Taped | None = None
 
     @property
     def operations(self) -> list[Operation]:
         """As of any run, in the order in which they were enqueued."""
         assert self.taped is not None
         return [operation for operation in self.taped.filled() if operation.iteration <= self.last]
-
-    def course(self) -> Course:
-        """What became of them, without giving each its times."""
-        assert self.taped is not None
-        return self.taped.course(self.last)
 
 
 def floats_of(profile: HardwareProfile) -> dict[tuple[str, str], float]:

@@ -8,10 +8,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from offsim.engine import Code, Engine, Operation, OutOfMemory, Tier
-from offsim.engine.course import Course, course_of
 from offsim.engine.engine import TooManyOperations
 from offsim.inputs.errors import InputError
 from offsim.platform.hardware import HardwareProfile
@@ -27,6 +26,9 @@ from offsim.programs.zeroth_order import ZerothOrder
 from offsim.states.block import Block
 from offsim.states.checkpoint import Checkpoint
 from offsim.states.placement import Placed
+
+if TYPE_CHECKING:
+    from offsim.tape.tables import Taped
 
 PROGRAMS: dict[str, Callable[[Rank, Any], Training | ZerothOrder]] = {
     "training": Training,
@@ -84,15 +86,13 @@ class Run:
     unused: str = ""
     """What the schedule is chosen for, but does not do."""
     out_of_memory: OutOfMemory | None = None
+    taped: Taped | None = None
+    """The tape that it is the last run of, if it is one's."""
 
     @property
     def operations(self) -> list[Operation]:
         """What has run, but for the next iteration, which ranks that end early have begun."""
         return [operation for operation in self.engine.operations if operation.iteration <= self.last]
-
-    def course(self) -> Course:
-        """What became of them."""
-        return course_of(self.operations)
 
     @property
     def iterations(self) -> int:

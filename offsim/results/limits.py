@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from offsim.engine import Operation, Resource
-from offsim.engine.course import NOTHING
-from offsim.engine.crowd import Change
 from offsim.programs.run import Run
+
+if TYPE_CHECKING:
+    from offsim.tape.tables import Taped
 
 WAITING = "waiting"
 HOST_THREAD = "host thread"
@@ -69,20 +71,11 @@ class PhaseSpan:
 
 def spans(operation: Operation) -> Iterator[Span]:
     """The intervals of a finished operation between changes of its speed."""
-    return map(Span._make, _spans(operation.started_at, operation.ended_at, operation.slowdowns or ()))
-
-
-def _spans(start: float, end: float, changes: Iterable[Change]) -> list[tuple[float, float, float, Resource | None]]:
-    found = []
-    fraction: float = 1.0
-    bottleneck: Resource | None = None
-    for time, new_fraction, new_bottleneck in changes:
+    start, fraction, bottleneck = operation.started_at, 1.0, None
+    for time, new_fraction, new_bottleneck in [*(operation.slowdowns or ()), (operation.ended_at, 1.0, None)]:
         if time > start:
-            found.append((start, time, fraction, bottleneck))
+            yield Span(start, time, fraction, bottleneck)
         start, fraction, bottleneck = time, new_fraction, new_bottleneck
-    if end > start:
-        found.append((start, end, fraction, bottleneck))
-    return found
 
 
 def label(resource: Resource) -> str:
@@ -119,113 +112,110 @@ def job_phases(run: Run) -> list[PhaseSpan]:
 
 
 class CriticalPaths:
-    """Critical paths of one run."""
+    """Critical paths of one run. What is spent in those of a tape's runs, its loop adds up by the same rules."""
 
     def __init__(self, run: Run) -> None:
-        self._run = run
-        self._course = course = run.course()
-        self._by_rank: dict[int, list[int]] = {rank.number: [] for rank in run.ranks}
-        if len(run.ranks) == 1:
-            self._by_rank[run.ranks[0].number] = course.order
-        else:
-            for number in course.order:
-                self._by_rank[course.operations[number].stream.rank].append(number)
-        self._ends = {rank: [course.ended[number] for number in ended] for rank, ended in self._by_rank.items()}
+        self._by_rank: dict[int, list[Operation]] = {rank.number: [] for rank in run.ranks}
+        for operation in sorted((o for o in run.operations if o.done), key=_end):
+            self._by_rank[operation.stream.rank].append(operation)
 
     def walk(self, phase: PhaseSpan) -> list[Step]:
         """The path's steps from the phase's start to its end, without gaps, in temporal order."""
-        operations = self._course.operations if self._run.operations else ()
-        return [Step(None if at == NOTHING else operations[at], *part) for at, *part in self._path(phase)]
+        path: list[Step] = []
+        until = phase.end
+        operation = self._last_of(phase)
+        while until > phase.start:
+            if operation is None:
+                path.append(Step(None, phase.start, until))
+                break
+            if operation.ended_at < until:
+                begin = max(operation.ended_at, phase.start)
+                path.append(Step(None, begin, until))
+                until = begin
+            start = operation.started_at
+            begin = max(start, phase.start)
+            if begin < until:
+                path.append(Step(operation, begin, until))
+                until = begin
+            known = operation.waited_for
+            operation = known if known is not None and known.ended_at >= start else self._released(operation)
+        path.reverse()
+        return path
 
     def spent(self, phases: Iterable[PhaseSpan]) -> dict[str, float]:
         """Name -> seconds of the paths of phases, largest first; they add up to the phases."""
         seconds: defaultdict[str, float] = defaultdict(float)
-        labels: dict[Resource, str] = {}
-        operations, _, _, started, ended, _, changes = self._course
         for phase in phases:
-            for number, start, end in self._path(phase):
-                if number == NOTHING:
-                    seconds[WAITING] += end - start
+            for operation, start, end in self.walk(phase):
+                name = _counts_to(operation)
+                if operation is None:
+                    seconds[name] += end - start
                     continue
-                kind = operations[number].kind
-                kind = KINDS.get(kind, kind)
-                slowdowns = changes(number)
-                if slowdowns is None:
-                    seconds[kind] += end - start
-                    continue
-                for since, until, fraction, bottleneck in _spans(started[number], ended[number], slowdowns):
-                    length = (until if until < end else end) - (since if since > start else start)
+                for since, until, fraction, bottleneck in spans(operation):
+                    length = min(until, end) - max(since, start)
                     if length <= 0:
                         continue
-                    if bottleneck is None:
-                        seconds[kind] += length
-                        continue
-                    seconds[kind] += fraction * length
-                    if bottleneck not in labels:
-                        labels[bottleneck] = label(bottleneck)
-                    seconds[labels[bottleneck]] += (1.0 - fraction) * length
-        return dict(sorted(seconds.items(), key=lambda item: (-item[1], item[0])))
+                    seconds[name] += fraction * length
+                    if bottleneck is not None:
+                        seconds[_counts_to(bottleneck)] += (1.0 - fraction) * length
+        return _largest_first(seconds)
 
-    def _path(self, phase: PhaseSpan) -> list[tuple[int, float, float]]:
-        """As `walk`, with the numbers of operations."""
-        path: list[tuple[int, float, float]] = []
-        started, ended, waited_for = self._course.started, self._course.ended, self._course.waited_for
-        until = phase.end
-        number = self._last_of(phase)
-        while until > phase.start:
-            if number == NOTHING:
-                path.append((NOTHING, phase.start, until))
-                break
-            if ended[number] < until:
-                begin = max(ended[number], phase.start)
-                path.append((NOTHING, begin, until))
-                until = begin
-            start = started[number]
-            begin = max(start, phase.start)
-            if begin < until:
-                path.append((number, begin, until))
-                until = begin
-            known = waited_for[number]
-            number = known if known != NOTHING and ended[known] >= start else self._released(number)
-        path.reverse()
-        return path
-
-    def _last_of(self, phase: PhaseSpan) -> int:
-        operations, place = self._course.operations, self._course.place
-        numbers, ends = self._by_rank[phase.rank], self._ends[phase.rank]
-        end = bisect_right(ends, phase.end)
-        begin = bisect_left(ends, phase.end)
+    def _last_of(self, phase: PhaseSpan) -> Operation | None:
+        operations = self._by_rank[phase.rank]
+        end = bisect_right(operations, phase.end, key=_end)
+        begin = bisect_left(operations, phase.end, key=_end)
         # Operations without duration may end at the same instant in the next phase already.
-        if of_phase := [number for number in numbers[begin:end] if operations[number].phase == phase.name]:
-            return max(of_phase, key=lambda number: (operations[number].stream.name == HOST_THREAD, place[number]))
-        return numbers[end - 1] if end else NOTHING
+        if of_phase := [operation for operation in operations[begin:end] if operation.phase == phase.name]:
+            return max(of_phase, key=lambda operation: (operation.stream.name == HOST_THREAD, operation.index))
+        return operations[end - 1] if end else None
 
-    def _released(self, number: int) -> int:
+    def _released(self, operation: Operation) -> Operation | None:
         """The last one that the rank of an operation finished before it.
 
         A spawned thread waited for nothing, or for an old one: the operation that ended at that instant started it.
         """
-        operations, place = self._course.operations, self._course.place
-        rank = operations[number].stream.rank
-        numbers, ends = self._by_rank[rank], self._ends[rank]
-        found = NOTHING
-        for at in reversed(range(bisect_right(ends, self._course.started[number]))):
-            candidate = numbers[at]
-            if found != NOTHING and ends[at] < self._course.ended[found]:
+        operations = self._by_rank[operation.stream.rank]
+        found: Operation | None = None
+        for at in reversed(range(bisect_right(operations, operation.started_at, key=_end))):
+            candidate = operations[at]
+            if found is not None and candidate.ended_at < found.ended_at:
                 break
-            before = place[candidate] < place[number]
-            if before and (found == NOTHING or operations[candidate].stream.name == HOST_THREAD):
+            before = candidate.index < operation.index
+            if before and (found is None or candidate.stream.name == HOST_THREAD):
                 found = candidate
         return found
 
 
+_end = attrgetter("ended_at")
+
+
+def _counts_to(what: Operation | Resource | None) -> str:
+    """What time counts to: of an operation, lost to a resource, or explained by nothing."""
+    if what is None:
+        return WAITING
+    return label(what) if isinstance(what, Resource) else KINDS.get(what.kind, what.kind)
+
+
+def _largest_first(seconds: Mapping[str, float]) -> dict[str, float]:
+    return dict(sorted(seconds.items(), key=lambda item: (-item[1], item[0])))
+
+
 def limits(run: Run) -> dict[str, dict[str, float]]:
     """Phase -> name -> seconds of its critical path per iteration, summed over micro-steps, largest first."""
-    paths = CriticalPaths(run)
     phases: dict[str, list[PhaseSpan]] = {}
     for phase in job_phases(run):
         phases.setdefault(phase.name, []).append(phase)
-    return {
-        name: {kind: seconds / run.iterations for kind, seconds in paths.spent(parts).items()}
-        for name, parts in phases.items()
-    }
+    if run.taped is None:
+        paths = CriticalPaths(run)
+        found = {name: paths.spent(parts) for name, parts in phases.items()}
+    else:
+        found = _from_tape(run.taped, phases, run.last)
+    return {name: {kind: seconds / run.iterations for kind, seconds in spent.items()} for name, spent in found.items()}
+
+
+def _from_tape(taped: Taped, phases: Mapping[str, list[PhaseSpan]], last: int) -> dict[str, dict[str, float]]:
+    from offsim.tape.paths import Paths
+
+    paths = taped.paths = taped.paths or Paths(taped, _counts_to, HOST_THREAD)
+    spent = paths.spent([(name, p.start, p.end, p.rank) for name, parts in phases.items() for p in parts], last)
+    return {name: _largest_first(spent[name]) for name in phases}

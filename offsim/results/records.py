@@ -5,7 +5,10 @@ Time zero is the start of the measured iterations. Operations that reach into th
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 from offsim.engine import Operation
@@ -85,40 +88,34 @@ def memory_columns(run: Run) -> Columns:
     columns: Columns = {"time_s": [], "tier": [], "occupant": [], "bytes": [], "used_bytes": []}
     append = [column.append for column in columns.values()]
     for tier in run.platform.tiers:
-        for row in _changes(tier, run.started_at):
-            for add, value in zip(append, (row[0], tier.name, *row[1:]), strict=True):
+        for time, occupant, nbytes, used in _since(run.started_at, tier):
+            row = time - run.started_at, tier.name, occupant, nbytes * tier.scale, used * tier.scale
+            for add, value in zip(append, row, strict=True):
                 add(value)
     return columns
 
 
-def _changes(tier: TrackedTier, zero: float) -> list[tuple[float, str, float, float]]:
-    """(time, occupant, its bytes, all bytes) from time zero on, starting with the occupants at zero."""
-    held: dict[str, float] = {}
-    later = []
-    for time, occupant, nbytes, used in tier.memory.series:
-        if time < zero:
-            held[occupant] = nbytes
-        else:
-            later.append((time - zero, occupant, nbytes * tier.scale, used * tier.scale))
-    rows = []
-    total = 0.0
-    for occupant, nbytes in held.items():
-        if nbytes > 0:
-            total += nbytes
-            rows.append((0.0, occupant, nbytes * tier.scale, total * tier.scale))
-    return rows + later
+def _since(zero: float, tier: TrackedTier) -> list[tuple[float, str, float, float]]:
+    """The changes of a tier from time zero on, starting with the occupants at zero."""
+    series = tier.memory.series
+    later = bisect_left(series, zero, key=itemgetter(0))
+    held = {occupant: nbytes for _, occupant, nbytes, _ in series[:later]}
+    occupants = [occupant for occupant, nbytes in held.items() if nbytes > 0]
+    total = accumulate(held[occupant] for occupant in occupants)
+    at_zero = [(zero, occupant, held[occupant], used) for occupant, used in zip(occupants, total, strict=True)]
+    return at_zero + series[later:]
 
 
 def peaks(run: Run) -> list[Peak]:
     """The high-water mark of each tier during the measured iterations."""
     found = []
     for tier in run.platform.tiers:
-        rows = _changes(tier, run.started_at)
-        most, at = 0.0, -1
-        for number, (_, _, _, used) in enumerate(rows):
-            if used > most:
-                most, at = used, number
-        held = {occupant: nbytes for _, occupant, nbytes, _ in rows[: at + 1]}
-        occupants = {name: nbytes for name, nbytes in held.items() if nbytes > 0}
-        found.append(Peak(tier.name, tier.kind, most, tier.capacity, rows[at][0] if held else 0.0, occupants))
+        rows = _since(run.started_at, tier)
+        used = list(map(itemgetter(3), rows))
+        most = max(used, default=0.0)
+        until = rows[: used.index(most) + 1] if most > 0.0 else []
+        held = dict(map(itemgetter(1, 2), until))
+        occupants = {name: nbytes * tier.scale for name, nbytes in held.items() if nbytes > 0}
+        time = until[-1][0] - run.started_at if until else 0.0
+        found.append(Peak(tier.name, tier.kind, most * tier.scale, tier.capacity, time, occupants))
     return found

@@ -64,11 +64,15 @@ meetings, tasks, commands, streams = map(_rows_of, ("meetings", "tasks", "comman
 ranks, begins, marks, edges, ends = map(_rows_of, ("ranks", "begins", "marks", "edges", "ends"))
 rows, changed, slowdowns = map(_rows_of, ("rows", "changed", "slowdowns"))
 boundaries, left, held, since = map(_rows_of, ("boundaries", "left", "held", "since"))
+about, phases, lost_to, parts, spent = map(_rows_of, ("about", "phases", "lost_to", "parts", "spent"))
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[call-overload,untyped-decorator]
 def run(s: Any) -> None:
-    """Run until nothing is left; ranks stop as the last one begins iteration `over_at`."""
+    """Run until nothing is left; ranks stop as the last one begins iteration `over_at`. Or walk paths."""
+    if s.names:
+        _spend(s)
+        return
     _go_on(s, 0)
     while s.status == RAN:
         first = ends(s, 0)
@@ -663,13 +667,13 @@ def _set_fraction(s: Any, count: int, fraction: float, bottleneck: int) -> None:
                 if s.slowdown == s.slowdowns_count:
                     s.status = LOG_FULL
                     return
-                operation.slowed = 1
                 slowdown = slowdowns(s, s.slowdown)
-                s.slowdown += 1
-                slowdown.operation = which
                 slowdown.time = s.now
                 slowdown.fraction = fraction
                 slowdown.resource = bottleneck
+                slowdown.before = operation.slowed
+                s.slowdown += 1
+                operation.slowed = s.slowdown
             operation.ends_at = s.now + max(operation.remaining, 0.0) / fraction
             if bottleneck < 0:
                 _note(s, which)
@@ -755,3 +759,103 @@ def _drop_void(s: Any) -> None:
     for at in range(kept):
         end = ends(s, at)
         _push(s, end.at, end.noted, end.operation)
+
+
+# Critical paths, by the rules of `offsim.results.limits`
+
+
+@_compiled
+def _spend(s: Any) -> None:
+    """Add up what the time of paths counts to, in temporal order."""
+    for number in range(s.phases_count):
+        _walk(s, number)
+        while s.part:
+            s.part -= 1
+            part = parts(s, s.part)
+            total = spent(s, phases(s, number).phase * s.names + part.name)
+            total.seconds = max(total.seconds, 0.0) + part.seconds
+
+
+@_compiled
+def _walk(s: Any, number: int) -> None:
+    """Note the parts of a phase's path, backwards."""
+    phase = phases(s, number)
+    until, which = phase.end, _last_of(s, number)
+    while until > phase.start:
+        if which < 0:
+            _part(s, 0, until - phase.start)
+            return
+        operation = operations(s, which)
+        if operation.ended < until:
+            begin = max(operation.ended, phase.start)
+            _part(s, 0, until - begin)
+            until = begin
+        begin = max(operation.started, phase.start)
+        if begin < until:
+            _note_parts(s, which, begin, until)
+            until = begin
+        before = operation.waited_for
+        if before < 0 or operations(s, before).ended < operation.started:
+            before = _released(s, which)
+        which = before
+
+
+@_compiled
+def _note_parts(s: Any, which: int, start: float, end: float) -> None:
+    """Note what an operation's time from start to end counts to."""
+    operation, name = operations(s, which), about(s, which).name
+    until, at = operation.ended, operation.slowed
+    while at:
+        slowdown = slowdowns(s, at - 1)
+        seconds = min(until, end) - max(slowdown.time, start)
+        if seconds > 0.0:
+            if slowdown.resource >= 0:
+                _part(s, lost_to(s, slowdown.resource).number, (1.0 - slowdown.fraction) * seconds)
+            _part(s, name, slowdown.fraction * seconds)
+        until, at = slowdown.time, slowdown.before
+    seconds = min(until, end) - max(operation.started, start)
+    if seconds > 0.0:
+        _part(s, name, seconds)
+
+
+@_compiled
+def _part(s: Any, name: int, seconds: float) -> None:
+    parts(s, s.part).name = name
+    parts(s, s.part).seconds = seconds
+    s.part += 1
+
+
+@_compiled
+def _last_of(s: Any, number: int) -> int:
+    """The operation with which a phase ends; -1 for none."""
+    phase, found, best = phases(s, number), -1, (0.0, 0, -1)
+    for which in range(s.operations_count - 1):
+        ended = operations(s, which).ended
+        if best[0] <= ended <= phase.end and _counts(s, which, phase.rank):
+            ends_it = ended == phase.end and about(s, which).phase == phase.phase
+            key = (ended, 1 + about(s, which).host if ends_it else 0, operations(s, which).index)
+            if key > best:
+                found, best = which, key
+    return found
+
+
+@_compiled
+def _released(s: Any, number: int) -> int:
+    """The last one that the rank of an operation finished before it; -1 for none."""
+    operation, found, best = operations(s, number), -1, (0.0, 0, -1)
+    for which in range(s.operations_count - 1):
+        ended, index = operations(s, which).ended, operations(s, which).index
+        earlier = best[0] <= ended <= operation.started and index < operation.index
+        if earlier and _counts(s, which, about(s, number).rank):
+            host = about(s, which).host
+            key = (ended, host, -index if host else index)
+            if key > best:
+                found, best = which, key
+    return found
+
+
+@_compiled
+def _counts(s: Any, which: int, rank: int) -> bool:
+    """Whether it is an operation of the rank, in iterations up to the last measured, that has ended."""
+    operation, known = operations(s, which), about(s, which)
+    return bool(operation.index >= 0 and known.rank == rank and known.iteration <= s.last)

@@ -51,9 +51,13 @@ END_NOTED = _record("at", "noted operation")
 ROW = _record("", "ready begun paused woken noted reached settled earliest changed contended gate")
 """Lists that grow and shrink, side by side."""
 CHANGED = _record("time held used", "occupant")
-SLOWDOWN = _record("time fraction", "operation resource")
-
-
+SLOWDOWN = _record("time fraction", "resource before")
+"""`before` is the one before of the same operation, whose last one is its `slowed`: counted from 1, 0 for none."""
+ABOUT = _record("", "iteration rank phase host name")
+"""What critical paths have to know of an operation: whether its stream is a host thread, what its time counts to."""
+PHASE = _record("start end", "rank phase")
+PART = _record("seconds", "name")
+"""Of a critical path, what part of its time counts to."""
 NUMBER, SECONDS, BYTES = _record("", "number"), _record("seconds", ""), _record("nbytes", "")
 TABLES = {
     "operations": OPERATION,
@@ -81,6 +85,11 @@ TABLES = {
     "left": SECONDS,
     "held": BYTES,
     "since": SECONDS,
+    "about": ABOUT,
+    "phases": PHASE,
+    "lost_to": NUMBER,
+    "parts": PART,
+    "spent": SECONDS,
 }
 """What a tape commands, and what is going on.
 
@@ -88,6 +97,9 @@ TABLES = {
 which they were noted. Of each boundary, when the last rank begins an iteration, there are its time, what each operation
 has `left` of its work alone (NaN where it has ended or is not enqueued), what occupants `held` and how long `since`
 each rank began the iteration.
+
+Where the state has `names`, so many, a run has ended, and the critical paths of `phases` are asked for: the seconds
+`spent` in phases of one name on each of these names, -1 for none. `lost_to` are the names of resources.
 """
 STATE = np.dtype(
     [("now", np.float64)]
@@ -96,6 +108,7 @@ STATE = np.dtype(
         for name in (
             *("status", "over", "over_at", "index", "noted", "ready", "begun", "begun_end", "paused", "paused_end"),
             *("woken", "woken_end", "changing", "heap", "edge", "change", "slowdown", "boundary"),
+            *("last", "names", "part"),
             *(f"{name}_{what}" for name in TABLES for what in ("at", "count")),
         )
     ]

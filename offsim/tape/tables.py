@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from offsim.engine import Operation, Rendezvous, Resource, Server, Stream, Tier
-from offsim.engine.course import Course
 from offsim.engine.crowd import Change
 from offsim.engine.sharing import TOLERANCE
 from offsim.engine.tier import ROUNDING
@@ -19,6 +17,7 @@ from offsim.tape import compiled, records
 from offsim.tape.records import CUT
 
 if TYPE_CHECKING:
+    from offsim.tape.paths import Paths
     from offsim.tape.tape import Tape
 
 
@@ -71,7 +70,7 @@ class Taped:
         ranks = 1 + max((rank for rank, _ in tape.begins), default=0)
         numbered: dict[Any, int] = {None: -1, **streams}
         self.operations = operations
-        self._bottlenecks: list[Resource | None] = [*resources, None]
+        self.bottlenecks: list[Resource | None] = [*resources, None]
         self.tiers: list[Tier] = list(tiers)
         self.numbers = Hardware(
             [o.duration for o in operations],
@@ -81,11 +80,10 @@ class Taped:
             [*(server.slots for server in servers), *(tier.capacity for tier in pools)],
         )
         """Floats, or quantities."""
-        self._iterations = np.array([o.iteration for o in operations])
         self.trace: Trace | None = None
         """The last run."""
         self._filled: Trace | None = None
-        self._serial: Trace | None = None
+        self.paths: Paths | None = None
         tape.taped = self
         count = len(operations)
         behind = [-1 - streams[x] if isinstance(x, Stream) else x.index for each in after for x in each]
@@ -205,59 +203,28 @@ class Taped:
 
     def _fill(self) -> None:
         assert self.trace is not None
-        operations, course = self.operations, self.course()
-        enqueued = self.trace.tables["operations"]["enqueued"].tolist()
-        for number, operation in enumerate(operations):
-            before = course.waited_for[number]
-            operation.index = course.place[number]
-            operation.enqueued_at = enqueued[number]
-            operation.started_at, operation.ended_at = course.started[number], course.ended[number]
-            operation.waited_for = operations[before] if before >= 0 else None
-            operation.changes = course.changes(number)
-        self._enqueued = sorted((o for o in operations if o.index >= 0), key=attrgetter("index"))
-
-    def course(self, last: int = sys.maxsize) -> Course:
-        """What became of the operations of the last run, of those up to the `last` iteration in order."""
-        assert self.trace is not None
         run = self.trace.tables["operations"][:-1]
-        index, ended = run["index"], run["ended"]
-        kept = np.flatnonzero((index >= 0) & (ended >= 0.0) & (self._iterations <= last))
-        slowed = self.trace.tables["slowdowns"][: self.trace.state["slowdown"]]
-        slowed = slowed[np.argsort(slowed["operation"], kind="stable")]
-        first = np.searchsorted(slowed["operation"], np.arange(len(run) + 1)).tolist()
-        times, fractions, bottlenecks = (slowed[name].tolist() for name in ("time", "fraction", "resource"))
-
-        def changes(number: int) -> list[Change] | None:
-            rows = range(first[number], first[number + 1])
-            return [(times[row], fractions[row], self._bottlenecks[bottlenecks[row]]) for row in rows] or None
-
-        return Course(
-            self.operations,
-            kept[np.lexsort((index[kept], ended[kept]))].tolist(),
-            run["index"].tolist(),
-            run["started"].tolist(),
-            ended.tolist(),
-            run["waited_for"].tolist(),
-            changes,
-        )
+        slowdowns = self.trace.tables["slowdowns"][: self.trace.state["slowdown"]].tolist()
+        columns = (run[name].tolist() for name in ("index", "enqueued", "started", "ended", "waited_for", "slowed"))
+        for operation, index, enqueued, started, ended, before, slowed in zip(self.operations, *columns, strict=True):
+            operation.index = index
+            operation.enqueued_at, operation.started_at, operation.ended_at = enqueued, started, ended
+            operation.waited_for = self.operations[before] if before >= 0 else None
+            changes: list[Change] = []
+            while slowed:
+                time, fraction, resource, slowed = slowdowns[slowed - 1]
+                changes.append((time, fraction, self.bottlenecks[resource]))
+            operation.changes = changes[::-1] or None
+        self._enqueued = sorted((o for o in self.operations if o.index >= 0), key=attrgetter("index"))
 
     def series(self, tier: Tier) -> list[tuple[float, str, float, float]]:
         """The changes of a tier in the last run."""
         assert self.trace is not None
-        if self._serial is not self.trace:
-            self._serial = self.trace
-            occupants = list(self.occupants)
-            self._series: dict[Tier, list[tuple[float, str, float, float]]] = {tier: [] for tier in self.tiers}
-            changed = self.trace.tables["changed"]
-            for time, held, used, number in _columns(changed, self.trace.state["change"], records.CHANGED):
-                of, occupant = occupants[number]
-                self._series[of].append((time, occupant, held, used))
-        return self._series[tier]
-
-
-def _columns(table: Any, count: int, record: np.dtype[Any]) -> Iterator[tuple[Any, ...]]:
-    """The first rows of a table as tuples."""
-    return zip(*(table[name][:count].tolist() for name in record.names or ()), strict=True)
+        changed = self.trace.tables["changed"][: self.trace.state["change"]]
+        changed = changed[self.trace.tables["occupants"]["tier"][changed["occupant"]] == self.tiers.index(tier)]
+        names = [occupant for _, occupant in self.occupants]
+        times, held, used, numbers = (changed[name].tolist() for name in records.CHANGED.names or ())
+        return list(zip(times, map(names.__getitem__, numbers), held, used, strict=True))
 
 
 _CHANGED = (

@@ -18,7 +18,7 @@ from offsim.platform.hardware import HardwareProfile
 from offsim.platform.platform import OrderAmongRanks
 from offsim.platform.profiles import available_profiles, load_profile
 from offsim.programs.run import Run
-from offsim.results.limits import limits
+from offsim.results.limits import CriticalPaths, job_phases, limits
 from offsim.results.records import peaks
 from offsim.scenario import Scenario, available_scenarios, load_scenario, scenario_profile
 from offsim.schedulers import available_schedulers
@@ -117,8 +117,11 @@ def check_same(taped: TapedRun, run: Run) -> None:
     for stream, operations in theirs.items():
         assert [o.name for o in ours[stream]] == [o.name for o in operations]
         assert times(ours[stream]) == pytest.approx(times(operations), **close)
+    paths, parts = CriticalPaths(taped), job_phases(taped)
     for phase, shares in limits(run).items():
         found = limits(taped)[phase]
+        spent = paths.spent(part for part in parts if part.name == phase)
+        assert list(found.items()) == [(name, seconds / taped.iterations) for name, seconds in spent.items()]
         for name in {**shares, **found}:
             assert found.get(name, 0.0) == pytest.approx(shares.get(name, 0.0), **close), (phase, name)
     for one, other in zip(peaks(taped), peaks(run), strict=True):

@@ -11,7 +11,6 @@ from small_scenarios import SCHEDULERS, profile, scenario, small_buckets
 
 from offsim.api import simulate
 from offsim.engine import Engine, Operation, Resource, Stream, Thread
-from offsim.engine.course import course_of
 from offsim.programs.run import Phase
 from offsim.results.limits import CriticalPaths, PhaseSpan, job_phases, limits, slowed_by, spans
 
@@ -34,7 +33,8 @@ class Bench:
         self.engine.env.run()
         end = max(operation.ended_at for operation in self.engine.operations)
         run: Any = SimpleNamespace(
-            course=lambda: course_of(self.engine.operations),
+            operations=self.engine.operations,
+            taped=None,
             ranks=[SimpleNamespace(number=0)],
             phases=[Phase(0, 1, "update", start, end)],
             first=1,
