@@ -11,7 +11,7 @@ from offsim.inputs.errors import InputError
 
 CONNECT_S = 3.0
 """How long a scheduler may take to answer."""
-WORKERS = 16
+WORKERS = 8
 """For so many there is work at least."""
 
 
