@@ -66,7 +66,10 @@ class Taped:
         made: dict[str, Any] = {}
 
         def make(name: str, length: int, **columns: Any) -> None:
-            made[name] = table = np.repeat(_BEFORE[name], length)
+            written_first = name not in _CHANGED and not columns
+            made[name] = table = (
+                np.empty(length, records.TABLES[name]) if written_first else np.repeat(_BEFORE[name], length)
+            )
             for column, values in columns.items():
                 table[column][: len(values)] = values
 
