@@ -146,9 +146,8 @@ class Recording:
         with no_garbage_collection():
             tape.record(self.iterations + (len(self.run.ranks) > 1))
             self._taped = Taped(tape)
-        self._numbers = Hardware(
-            *(np.array([self._formulas.number(value) for value in part], np.int64) for part in self._taped.numbers)
-        )
+        number = self._formulas.number
+        self._numbers = Hardware(*(np.array([*map(number, part)], np.int64) for part in self._taped.numbers))
         self._labels = _labels(self._taped.operations)
         self._left: dict[int, tuple[Ints, Ints] | None] = {}
         """Iteration -> operations of which it and that of a period before have to have the same left, if anything."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 Number = float | int
 
@@ -85,6 +85,7 @@ _bool, _float, _floor, _ceil, _round, _trunc = (
 _negative, _absolute = _first(operator.neg), _first(abs)
 
 
+@final
 class Quantity:
     """A number with its formula. Like a float; equal ones are equal as quantities only if computed alike."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from offsim.engine import MemoryChange, Operation, Resource, Stream, Tier
+from offsim.engine import MemoryChange, Operation, Stream, Thread, Tier
 from offsim.engine.course import Course
 from offsim.engine.crowd import Change
 from offsim.engine.sharing import TOLERANCE
@@ -59,7 +59,12 @@ class Taped:
         gate_of = {tier: len(servers.things) + number for number, tier in enumerate(pools)}
         if pools:
             needs = _with_pools(needs, allocates, gate_of)
-        demands, self._demand, asked = _demands(operations)
+        kinds, kind = _kinds(operations, tape.threads)
+        demand_from = _from([len(o.usage) for o, _ in kinds])
+        asked = np.diff(demand_from)[kind]
+        uses_from = _from(asked)
+        self._demand = np.repeat(demand_from[kind] - uses_from[:-1], asked) + np.arange(uses_from[-1])
+        """Of each use, which of the demands of all kinds of operations it is."""
         iterations = max((iteration for _, iteration in tape.begins), default=0)
         ranks = 1 + max((rank for rank, _ in tape.begins), default=0)
         count = len(operations)
@@ -68,7 +73,7 @@ class Taped:
         def make(name: str, length: int, **columns: Any) -> None:
             written_first = name not in _CHANGED and not columns
             made[name] = table = (
-                np.empty(length, records.TABLES[name]) if written_first else np.repeat(_BEFORE[name], length)
+                np.empty(length, records.TABLES[name]) if written_first else _BEFORE[name].repeat(length)
             )
             for column, values in columns.items():
                 table[column][: len(values)] = values
@@ -76,19 +81,19 @@ class Taped:
         make(
             "operations",
             count + 1,
-            stream=[streams[o.stream] for o in operations],
-            thread=[streams[thread] for thread in tape.threads],
-            priority=[o.priority for o in operations],
-            meeting=[meetings[o.rendezvous] for o in operations],
+            stream=np.array([streams[o.stream] for o, _ in kinds])[kind],
+            thread=np.array([streams[thread] for _, thread in kinds])[kind],
+            priority=np.array([o.priority for o, _ in kinds])[kind],
+            meeting=np.array([meetings[o.rendezvous] for o, _ in kinds])[kind],
             after=_parts(tape.after, count),
-            uses=_from(asked),
+            uses=uses_from,
             needs=_parts(needs, count),
             allocates=_parts(allocates, count, len(tape.changes)),
             frees=_parts(frees, count, len(changes) - len(_joined(frees))),
         )
         after = [-1 - streams[each] if isinstance(each, Stream) else each.index for each in _joined(tape.after)]
         make("after", len(after), number=after)
-        resource = np.array([resources[resource] for resource, _ in demands], np.int64)
+        resource = np.array([resources[resource] for o, _ in kinds for resource, _ in o.usage], np.int64)
         make("uses", len(self._demand), resource=resource[self._demand], operation=np.repeat(np.arange(count), asked))
         make(
             "needs",
@@ -131,12 +136,12 @@ class Taped:
         self.occupants, self._bottlenecks = occupants.things, [*resources.things, None]
         self.numbers = Hardware(
             [o.duration for o in operations],
-            [rate for _, rate in demands],
+            [rate for o, _ in kinds for _, rate in o.usage],
             [resource.capacity for resource in resources.things],
             [tier.capacity for tier in self.tiers],
             [*(server.slots for server in servers.things), *(tier.capacity for tier in pools)],
         )
-        """Floats, or quantities. Rates are of demands that several operations may have."""
+        """Floats, or quantities. Rates are of the demands of each kind of operations."""
         self._iterations = np.array([o.iteration for o in operations])
         self.trace: Trace | None = None
         """The last run."""
@@ -150,10 +155,10 @@ class Taped:
 
     def _state(self) -> Any:
         """The state before a run."""
-        state = np.zeros(1, records.STATE)
-        for name, table in self._tables.items():
-            state[f"{name}_at"], state[f"{name}_count"] = table.ctypes.data, len(table)
-        return state
+        words = np.zeros(records.STATE.itemsize // 8, np.int64)
+        tables = [self._tables[name] for name in records.TABLES]
+        words[-2 * len(tables) :] = [word for table in tables for word in (table.ctypes.data, len(table))]
+        return words.view(records.STATE)
 
     def run(self, hardware: Hardware, over_at: int) -> Trace:
         """Run it on one machine until the last rank begins iteration `over_at`.
@@ -290,15 +295,19 @@ class Numbers(dict[Any, int]):
         return [*self][1:]
 
 
-def _demands(operations: Sequence[Operation]) -> tuple[list[tuple[Resource, Any]], Any, Any]:
-    """What operations ask of resources, each usage once; which of it each use is; how many uses operations have."""
-    usages = {id(o.usage): o.usage for o in operations}
-    numbers = {each: number for number, each in enumerate(usages)}
-    usage = np.array([numbers[id(o.usage)] for o in operations])
-    first = _from([len(usage) for usage in usages.values()])
-    asked, last = np.diff(first)[usage], first[1:][usage]
-    which = np.arange(asked.sum()) + np.repeat(last - np.cumsum(asked), asked)
-    return _joined(usages), which, asked
+def _kinds(
+    operations: Sequence[Operation], threads: Sequence[Thread | None]
+) -> tuple[list[tuple[Operation, Thread | None]], Any]:
+    """Of each kind of operations and threads the first one, and which kind each is: many are alike."""
+    numbers = Numbers()
+    kind = np.array(
+        [
+            numbers[o.stream, thread, o.priority, o.rendezvous, id(o.usage)]
+            for o, thread in zip(operations, threads, strict=True)
+        ]
+    )
+    first = np.flatnonzero(np.diff(np.maximum.accumulate(kind), prepend=-1)).tolist()
+    return [(operations[number], threads[number]) for number in first], kind
 
 
 def _with_pools(
