@@ -17,10 +17,20 @@ class Clock(Environment):
     none, and `instant` does what happens then, and at those after it for which the clock can `advance`.
     """
 
+    now = 0.0  # SimPy's is a property of `_now`: here it is read far more often than set
+
     def __init__(self, next_instant: Callable[[], float], instant: Callable[[float], None]) -> None:
         super().__init__()
         self._next_instant = next_instant
         self._instant = instant
+
+    @property
+    def _now(self) -> float:
+        return self.now
+
+    @_now.setter
+    def _now(self, now: float) -> None:
+        self.now = now
 
     def peek(self) -> float:
         """The time of the next step."""
@@ -40,7 +50,7 @@ class Clock(Environment):
         """Go on to an instant of the engine, unless an event of SimPy comes no later or there is none."""
         if at == inf or (self._queue and self._queue[0][0] <= at):
             return False
-        self._now = at
+        self.now = at
         return True
 
     def close(self) -> None:

@@ -126,7 +126,9 @@ class Engine:
                 ends_at, _, operation = heappop(ends)
                 if ends_at == operation.ends_at:
                     sharing.end(operation, now)
-                    if released := self._released(operation):
+                    released: list[Operation] = []
+                    self._release(operation, released)
+                    if released:
                         self._start(released, now)
             elif woken:
                 self._go_on(woken.popleft()[1])
@@ -135,9 +137,11 @@ class Engine:
             elif self._paused:
                 self._start([self._paused.popleft()], now)
             else:
-                now = sharing.next_end()
-                if not self.env.advance(now):
+                while ends and ends[0][0] != ends[0][2].ends_at:
+                    heappop(ends)
+                if not ends or not self.env.advance(ends[0][0]):
                     return
+                now = ends[0][0]
 
     def _go_on(self, driven: Iterator[Operation]) -> None:
         """Let a thread run until it waits for an operation."""
@@ -295,22 +299,34 @@ class Engine:
                 active.busy = operation
         self.operations.append(operation)
         self._live += 1
-        tail = stream.tail
+        pending, tail = 0, stream.tail
         if tail is not None and tail.ended_at < 0.0:
-            tail.precedes(operation)
+            pending = 1
+            if tail.dependents is None:
+                tail.dependents = [operation]
+            else:
+                tail.dependents.append(operation)
         for dependency in after:
             if dependency is not None and dependency.ended_at < 0.0:
-                dependency.precedes(operation)
+                pending += 1
+                if dependency.dependents is None:
+                    dependency.dependents = [operation]
+                else:
+                    dependency.dependents.append(operation)
+        operation.pending = pending
         stream.tail = operation
         if self.recorder is not None:
             self.recorder.enqueued(operation, after, active)
-        if operation.pending == 0:
+        if pending == 0:
             if thread is not None:
                 operation.waited_for = thread.last_ended
-            if operation.gated or operation.duration == 0.0:
+            if operation.gated:
                 admitted: list[Operation] = []
                 self._ready(operation, admitted)
-                self._start(admitted, now)
+                if admitted:
+                    self._start(admitted, now)
+            elif operation.allocates or operation.duration == 0.0:
+                self._start([operation], now)
             else:
                 self.sharing.start(operation, now)
         return operation
@@ -381,11 +397,10 @@ class Engine:
                 self.sharing.start(operation, now)
             else:
                 operation.started_at = operation.ended_at = now
-                operations += self._released(operation)
+                self._release(operation, operations)
 
-    def _released(self, operation: Operation) -> list[Operation]:
-        """Account for the end of `operation`: what may start now."""
-        released: list[Operation] = []
+    def _release(self, operation: Operation, released: list[Operation]) -> None:
+        """Account for the end of `operation`; adds what may start now."""
         operation.stream.last_ended = operation
         self._live -= operation.index >= 0
         if operation.holds or operation.frees:
@@ -409,9 +424,9 @@ class Engine:
                         released.append(dependent)
             operation.dependents = None
         if operation.waiting is not None:
-            self._woken += [(self.sharing.noted, thread) for thread in operation.waiting]
+            for thread in operation.waiting:
+                self._woken.append((self.sharing.noted, thread))
             operation.waiting = None
-        return released
 
     def _admit_waiting(self, gate: Server | Tier, ended: Operation, released: list[Operation]) -> None:
         """Admit those who wait at a gate, in their order, as long as there is room.

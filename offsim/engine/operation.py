@@ -42,6 +42,7 @@ class Operation:
         "enqueued_at",
         "fraction",
         "frees",
+        "gated",
         "holds",
         "index",
         "iteration",
@@ -94,6 +95,11 @@ class Operation:
         self.frees = frees
         self.rendezvous = rendezvous
         self.holds = holds
+        gated = rendezvous is not None or holds != ()
+        for tier, _, _ in allocates:
+            gated = gated or tier.waits
+        self.gated = gated
+        """Whether it may have to wait for others than those it is behind."""
         self.priority = priority
         self.iteration = 0
         self.phase = ""
@@ -119,11 +125,6 @@ class Operation:
 
     def __repr__(self) -> str:
         return f"Operation({self.name!r} on {self.stream!r})"
-
-    @property
-    def gated(self) -> bool:
-        """Whether it may have to wait for others than those it is behind."""
-        return bool(self.holds or self.allocates or self.rendezvous)
 
     @property
     def done(self) -> bool:
@@ -165,14 +166,6 @@ class Operation:
         if self.member is not None:
             self.member.crowd.follow(self, self.member)
         return self.remaining - (now - self.updated_at) * self.fraction
-
-    def precedes(self, dependent: Operation) -> None:
-        """Have another operation wait for the end of this one."""
-        if self.dependents is None:
-            self.dependents = [dependent]
-        else:
-            self.dependents.append(dependent)
-        dependent.pending += 1
 
     def completion(self, env: Environment) -> Event:
         """An event of its end, for SimPy processes."""

@@ -78,8 +78,9 @@ class Sharing:
                 for resource, _ in operation.usage:
                     resource.crowded = False
         else:
-            operation.ends_at = now + operation.remaining
-            self._note(operation)
+            operation.ends_at = ends_at = now + operation.remaining
+            self.noted = noted = self.noted + 1
+            heappush(self.ends, (ends_at, noted, operation))
 
     def next_end(self) -> float:
         """When the next operation ends."""
@@ -116,6 +117,7 @@ class Sharing:
                 unsettled.update(resource.running)
         self.changed.clear()
         contended: dict[Resource, None] = {}
+        level, bottleneck = inf, None
         reached = list(unsettled)
         for operation in reached:  # grows
             if operation.member is not None:
@@ -124,6 +126,8 @@ class Sharing:
                 if resource.load > resource.limit and resource not in contended:
                     contended[resource] = None
                     resource.crowded = False
+                    if (own := resource.capacity / resource.load) < level:
+                        level, bottleneck = own, resource
                     for peer in resource.running:
                         if peer not in unsettled:
                             unsettled[peer] = 0.0
@@ -132,15 +136,14 @@ class Sharing:
             if resource.crowded:
                 self._settle_crowd(resource, [o for o in self._started if o in resource.running], now)
         self._started.clear()
-        if contended:
-            bottleneck = next(iter(contended)) if len(contended) == 1 else min(contended, key=_first_level)
+        if bottleneck is not None:
             if len(contended) == 1 or len(bottleneck.running) == len(unsettled):  # most often: nobody grows on
                 if len(bottleneck.running) == len(unsettled):
                     unsettled.clear()
                 else:
                     for operation in bottleneck.running:
                         del unsettled[operation]
-                self._settle(bottleneck, bottleneck.running, _first_level(bottleneck), now)
+                self._settle(bottleneck, bottleneck.running, level, now)
             else:
                 self._fill(contended, unsettled, now)
         if unsettled:
@@ -152,14 +155,16 @@ class Sharing:
             resource.unsettled = len(resource.running)
             resource.asked = resource.load
             resource.left = resource.capacity
-        levels = [(_level(resource), place, resource) for place, resource in enumerate(contended)]
+        levels = [(resource.left / resource.asked, place, resource) for place, resource in enumerate(contended)]
         heapify(levels)
         level = 0.0
         while levels:
             noted, place, bottleneck = heappop(levels)
             if bottleneck.unsettled == 0:
                 continue
-            own = _level(bottleneck)
+            if bottleneck.asked < TOLERANCE * bottleneck.load:  # of differences of large rates rounding is left
+                bottleneck.asked = sum(rate for peer, rate in bottleneck.running.items() if peer in unsettled)
+            own = bottleneck.left / bottleneck.asked
             if own > noted:  # others have settled since
                 heappush(levels, (own, place, bottleneck))
                 continue
@@ -167,18 +172,13 @@ class Sharing:
             if level >= 1.0:
                 break
             settled = [operation for operation in bottleneck.running if operation in unsettled]
-            touched: dict[Resource, None] = {}
             for operation in settled:
                 del unsettled[operation]
                 for resource, rate in operation.usage:
                     resource.unsettled -= 1
                     resource.asked -= rate
                     resource.left -= level * rate
-                    touched[resource] = None
             self._settle(bottleneck, settled, level, now)
-            for resource in touched:
-                if resource.asked < TOLERANCE * resource.load:  # of differences of large rates rounding is left
-                    resource.asked = sum(rate for peer, rate in resource.running.items() if peer in unsettled)
 
     def _settle(self, bottleneck: Resource, operations: Collection[Operation], fraction: float, now: float) -> None:
         """Let operations go on at the fraction that their bottleneck leaves them."""
@@ -208,7 +208,8 @@ class Sharing:
         for operation in operations:
             if fraction != operation.fraction:
                 operation.change_speed(change)
-                operation.ends_at = now + max(operation.remaining, 0.0) / fraction
+                remaining = operation.remaining
+                operation.ends_at = now + remaining / fraction if remaining > 0.0 else now
                 if bottleneck is None:
                     self._note(operation)
             ends_at = operation.ends_at
@@ -228,8 +229,3 @@ class Sharing:
 def _first_level(resource: Resource) -> float:
     """The fraction at which all of its operations fill the resource."""
     return resource.capacity / resource.load
-
-
-def _level(resource: Resource) -> float:
-    """The fraction at which the operations without one yet fill the resource."""
-    return resource.left / resource.asked

@@ -106,7 +106,7 @@ class Tier(Turns):
         held = self.occupants.get(occupant, 0.0)
         if not 0 <= nbytes <= held + ROUNDING:
             raise ValueError(f"{self.name}: freeing {nbytes:.0f} B of {occupant}, which holds {held:.0f} B")
-        self._change(occupant, held, -min(nbytes, held, self.used))
+        self._change(occupant, held, -nbytes if held >= nbytes <= self.used else -min(held, self.used))
 
     def _change(self, occupant: str, held: float, nbytes: float) -> None:
         self.occupants[occupant] = held = held + nbytes

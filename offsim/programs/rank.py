@@ -76,10 +76,11 @@ class Rank:
         self.uses: list[tuple[Operation, int, Sequence[Operation | None], Operation | None]] = []
         """The first kernel of each pass of a layer, what wrote its parameters, and what gathered them."""
         self.host = Thread("host thread", number)
+        self._enqueue = engine.enqueue
         self._streams: dict[str, Stream] = {}
         self._threads: dict[str, Thread] = {}
         self._core_shares: dict[Thread, float] = {}
-        self._turns: dict[Thread | None, tuple[Server, int]] = {}
+        self._turns: dict[Thread | None, tuple[tuple[Server, ...], int]] = {}
         self._launching: Usage = ((self._cores, 1.0),)
         self._kernels: dict[float, Usage] = {}
         self._rings: dict[tuple[float, int], tuple[float, float, Usage]] = {}
@@ -124,7 +125,7 @@ class Rank:
 
     def take_turns(self, thread: Thread, server: Server, priority: int = 0) -> None:
         """CPU work on the thread holds the server from now on, as that of others: lower priorities first."""
-        self._turns[thread] = server, priority
+        self._turns[thread] = (server,), priority
 
     def thread(self, name: str) -> Thread:
         """The rank's further thread of that name, made at its first use."""
@@ -136,14 +137,11 @@ class Rank:
         """Run `code` on the thread of that name, behind the code it has; returns its end, to `yield` or to ignore."""
         return self.engine.spawn(self.thread(name), code, self.host)
 
-    def _enqueue(self, operation: Operation, after: After = (), thread: Thread | None = None) -> Operation:
-        return self.engine.enqueue(operation, after, thread or self.host)
-
     # Threads
 
     def launch(self, name: str, seconds: float, layer: int = -1) -> Operation:
         """The host thread runs hooks and launches kernels."""
-        return self._enqueue(Operation(self.host, "launch", name, seconds, self._launching, layer=layer))
+        return self._enqueue(Operation(self.host, "launch", name, seconds, self._launching, layer=layer), (), self.host)
 
     def wait(
         self,
@@ -153,15 +151,17 @@ class Rank:
     ) -> Operation:
         """A thread waits for operations, for all that is on streams now, and for buffers that it `takes`."""
         operations = [self.engine.tail(x) if isinstance(x, Stream) else x for x in awaited]
-        waiting = Operation(thread or self.host, "wait", "synchronize", 0.0, allocates=takes)
-        return self._enqueue(waiting, operations, thread)
+        thread = thread or self.host
+        return self._enqueue(Operation(thread, "wait", "synchronize", 0.0, allocates=takes), operations, thread)
 
     def all_of(self, operations: After) -> Operation | None:
         """What ends with the last of these operations; None where all have ended."""
         pending = [each for each in operations if each is not None and not self.engine.has_ended(each)]
         if len(pending) < 2:
             return pending[0] if pending else None
-        return self._enqueue(Operation(Stream("events", self.number), "wait", "wait for events", 0.0), pending)
+        return self._enqueue(
+            Operation(Stream("events", self.number), "wait", "wait for events", 0.0), pending, self.host
+        )
 
     def wait_event(
         self,
@@ -176,12 +176,13 @@ class Rank:
         """
         if operation is not None or takes:
             waiting = Operation(stream, "wait", "wait for event", 0.0, allocates=takes, frees=frees)
-            self._enqueue(waiting, [operation])
+            self._enqueue(waiting, [operation], self.host)
 
     def free_after(self, operations: Operation | Sequence[Operation], frees: Sequence[MemoryChange]) -> None:
         """Give memory or buffers back when the operations have ended."""
         behind = [operations] if isinstance(operations, Operation) else operations
-        self._enqueue(Operation(Stream("release", self.number), "wait", "release", 0.0, frees=frees), behind)
+        released = Operation(Stream("release", self.number), "wait", "release", 0.0, frees=frees)
+        self._enqueue(released, behind, self.host)
 
     def _cpu(
         self,
@@ -207,11 +208,11 @@ class Rank:
             rate *= slowed
             usage = tuple((resource, slowed * asked) for resource, asked in usage)
         usage += ((self._cores, cores),)
-        operation = Operation(thread or self.host, kind, name, elements / rate, usage, nbytes, subgroup)
-        if thread in self._turns:
-            server, operation.priority = self._turns[thread]
-            operation.holds = (server,)
-        return self._enqueue(operation, (), thread)
+        holds, priority = self._turns.get(thread, ((), 0))
+        operation = Operation(
+            thread or self.host, kind, name, elements / rate, usage, nbytes, subgroup, holds=holds, priority=priority
+        )
+        return self._enqueue(operation, (), thread or self.host)
 
     def _host_work(
         self, kind: str, name: str, elements: float, rate: float, traffic: float, subgroup: int, thread: Thread | None
@@ -309,7 +310,7 @@ class Rank:
             (self._cores, 1.0),
         )
         operation = Operation(thread or self.host, "host copy", name, nbytes / rate, usage, nbytes)
-        return self._enqueue(operation, (), thread)
+        return self._enqueue(operation, (), thread or self.host)
 
     # Copies
 
@@ -340,6 +341,7 @@ class Rank:
         `fresh` go to pages that the kernel has to map first. Between GPU and storage a `direct` copy (GPUDirect
         Storage) bypasses host memory.
         """
+        thread = thread or self.host
         legs = self.platform.route(source, destination, self.number, pinned, direct)
         operation: Operation | None = None
         for hop, leg in enumerate(legs):
@@ -428,7 +430,7 @@ class Rank:
         operation = Operation(
             self.compute_stream, "compute", name, work.seconds, usage, layer=layer, allocates=allocates, frees=frees
         )
-        return self._enqueue(operation, after)
+        return self._enqueue(operation, after, self.host)
 
     def elementwise(
         self, stream: Stream, kind: str, nbytes: float, name: str, subgroup: int = -1, after: After = ()
@@ -437,7 +439,7 @@ class Rank:
         rate = self.profile.gpu.hbm_bytes_per_s
         seconds = nbytes / rate + self.profile.gpu.kernel_latency_s
         usage = self._kernel_usage(rate)
-        return self._enqueue(Operation(stream, kind, name, seconds, usage, nbytes, subgroup), after)
+        return self._enqueue(Operation(stream, kind, name, seconds, usage, nbytes, subgroup), after, self.host)
 
     def gpu_adam(self, elements: float, subgroup: int, after: After = ()) -> Operation:
         """AdamW on fp32 state in device memory, on the compute stream."""
@@ -448,7 +450,7 @@ class Rank:
             self.compute_stream, "gpu_adam", name, seconds, usage, nbytes=ADAM_TRAFFIC * elements, subgroup=subgroup
         )
         self.updates.append((operation, elements))
-        return self._enqueue(operation, after)
+        return self._enqueue(operation, after, self.host)
 
     # Collectives over the data-parallel group (each returns None where the group is one rank). They share one
     # communicator, whose stream runs them one after another.
@@ -501,7 +503,7 @@ class Rank:
             allocates=allocates,
             rendezvous=self._collectives.join(self),
         )
-        return self._enqueue(operation, after)
+        return self._enqueue(operation, after, self.host)
 
     def _ring_cost(self, nbytes: float, rounds: int, dp: int) -> tuple[float, float, Usage]:
         """Bytes that a rank sends, the seconds that takes alone, and what it uses."""

@@ -6,8 +6,7 @@ Hooks that are `Code` run on the rank's host thread; each operation that they `y
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from offsim.engine import Code, MemoryChange, Operation
 from offsim.platform.platform import GPU, HOST
@@ -27,8 +26,7 @@ LEGEND = {UNCLIPPED: "updates begin before the norm of all gradients is known, w
 """What short words of `exactness` mean."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(NamedTuple):
     """A layer whose parameters kernels need on the GPU."""
 
     layer: int

@@ -140,7 +140,7 @@ class Training:
         most = max(-(-MAX_LIVE // self.rank.workload.layer_elements), 2)
         return min(self.schedule.layers_ahead or most, self.layers)
 
-    @property
+    @cached_property
     def kept(self) -> int:
         """The last layers, which stay gathered between forward and backward."""
         return self.live if self.schedule.keeps_last_layers else 0

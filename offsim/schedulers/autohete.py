@@ -7,7 +7,6 @@ The paper finds the three numbers by an integer program over the times of one bl
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -77,5 +76,5 @@ class AutoHete(BlockUpdates):
         if 0 <= wanted.layer < self.away:
             nbytes = BF16 * self.subgroups[1].elements
             fetched = rank.h2d(rank.stream("H2D"), nbytes, "fetch parameters", after=wanted.after)
-            wanted = replace(wanted, after=[fetched])
+            wanted = wanted._replace(after=[fetched])
         return (yield from super().fetch(rank, wanted))

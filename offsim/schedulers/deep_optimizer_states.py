@@ -73,6 +73,8 @@ class DeepOptimizerStates(OffloadSchedule):
         self.static = tuple(self.on(GPU))
         self.dynamic = tuple(self.off_gpu())
         self.fetched = tuple(s for s in self.dynamic if self.runs_on_gpu(s))
+        self.copy_streams = tuple((tensor, f"copy {tensor}" if self.three_streams else "copy") for tensor in STATE)
+        """(Tensor of the state, name of the stream that carries it)."""
         self.to_flush: Subgroup | None = None
         self.updated: Operation | None = None
 
@@ -135,10 +137,6 @@ class DeepOptimizerStates(OffloadSchedule):
         yield from self.update_resident(rank, self.static)
         yield rank.wait(rank.stream("bf16 upload"))
 
-    def copy_streams(self) -> list[tuple[str, str]]:
-        """(tensor of the state, name of the stream that carries it)."""
-        return [(tensor, f"copy {tensor}" if self.three_streams else "copy") for tensor in STATE]
-
     def flush_previous_and_fetch_next(self, rank: Rank, trigger: Subgroup) -> None:
         """A tensor's fetch waits for that tensor's flush only: both directions of the link are busy at once."""
         if self.to_flush is not None:
@@ -146,19 +144,19 @@ class DeepOptimizerStates(OffloadSchedule):
             nbytes, stream = (FP32 + BF16) * previous.elements, rank.compute_stream
             cast = rank.elementwise(stream, "d2d", nbytes, "cast parameters", previous.index)
             self.written(rank, previous, cast, update=self.updated.iteration if self.updated else None)
-            for tensor, name in self.copy_streams():
+            for tensor, name in self.copy_streams:
                 nbytes, tier = FP32 * previous.elements, self.placed.optimizer[previous.index]
                 stream, after = rank.stream(name), [self.updated]
                 rank.move(nbytes, GPU, tier, f"flush {tensor}", previous.index, stream=stream, after=after)
             self.to_flush = None
         following = trigger.index + self.stride - 1
         if following < len(self.subgroups) and self.placed.optimizer[following] != GPU:
-            for tensor, name in self.copy_streams():
+            for tensor, name in self.copy_streams:
                 nbytes, tier = FP32 * self.subgroups[following].elements, self.placed.optimizer[following]
                 rank.move(nbytes, tier, GPU, f"fetch {tensor}", following, stream=rank.stream(name))
 
     def update_on_gpu(self, rank: Rank, subgroup: Subgroup) -> Code:
-        yield rank.wait(*(rank.stream(stream) for _, stream in self.copy_streams()))
+        yield rank.wait(*(rank.stream(stream) for _, stream in self.copy_streams))
         if rank.iteration:  # the update before the first iteration has none
             rank.gpu_memory.free(STAGED_GRADIENTS, BF16 * subgroup.elements)
         self.updated = rank.gpu_adam(subgroup.elements, subgroup.index)

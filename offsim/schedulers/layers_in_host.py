@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from offsim.engine import Code, MemoryChange, Operation
@@ -66,7 +65,7 @@ class LayersInHost(TrainingSchedule):
             return (yield from super().fetch(rank, wanted))
         ranks = self.workload.training.data_parallel
         behind = [*wanted.after, self.released] if wanted.pass_ == "backward" else wanted.after
-        uploaded = self.upload(rank, replace(wanted, elements=wanted.elements / ranks, after=behind))
+        uploaded = self.upload(rank, wanted._replace(elements=wanted.elements / ranks, after=behind))
         if ranks == 1:
             return uploaded
         layer = wanted.layer if wanted.layer < self.workload.model.layers else -1
