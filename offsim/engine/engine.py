@@ -366,15 +366,13 @@ class Engine:
 
     def _admit(self, operation: Operation) -> bool:
         """Take its servers' slots and its room in pools if all are free, else wait for all of them."""
-        gates = _gates(operation)
-        if not gates:
-            return True
-        if not all(gate.admits(operation) for gate in gates):
+        gates = _gates(operation) if operation.allocates else operation.holds
+        if not _admitted(operation, gates):
             new = [gate for gate in gates if operation not in gate.waiting]
             for gate in new:
                 gate.join(operation)
             # One that comes later may be the first, by its priority, where others wait for another gate.
-            if not new or not all(gate.admits(operation) for gate in gates):
+            if not new or not _admitted(operation, gates):
                 return False
         for gate in gates:
             if gate.waiting:
@@ -453,6 +451,13 @@ def code_at(code: Any) -> Iterator[FrameType]:
 
 def _hint(found: object) -> str:
     return ": expected `yield from` before code" if isinstance(found, Iterable) else ""
+
+
+def _admitted(operation: Operation, gates: tuple[Server | Tier, ...]) -> bool:
+    for gate in gates:  # noqa: SIM110  # `all` takes twice as long
+        if not gate.admits(operation):
+            return False
+    return True
 
 
 def _gates(operation: Operation) -> tuple[Server | Tier, ...]:

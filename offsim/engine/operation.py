@@ -74,7 +74,6 @@ class Operation:
         nbytes: float = 0.0,
         subgroup: int = -1,
         layer: int = -1,
-        *,
         allocates: Sequence[MemoryChange] = (),
         frees: Sequence[MemoryChange] = (),
         rendezvous: Rendezvous | None = None,
@@ -139,16 +138,17 @@ class Operation:
         changes, until = self.member.crowd.changes, self.ended_at if self.done else inf
         return (self.changes or []) + changes[self.member.joined + 1 : bisect_left(changes, (until,))]
 
-    def change_speed(self, change: Change) -> None:
-        """Go on at another fraction of full speed."""
+    def change_speed(self, change: Change) -> float:
+        """Go on at another fraction of full speed; returns what remains of the work alone."""
         now, fraction, bottleneck = change
-        self.remaining -= (now - self.updated_at) * self.fraction
+        self.remaining = remaining = self.remaining - (now - self.updated_at) * self.fraction
         self.updated_at = now
         self.fraction = fraction
         if self.changes is not None:
             self.changes.append(change)
         elif bottleneck is not None:
             self.changes = [change]
+        return remaining
 
     def leave(self) -> None:
         """Be in no crowd any longer."""

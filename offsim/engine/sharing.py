@@ -147,7 +147,7 @@ class Sharing:
             else:
                 self._fill(contended, unsettled, now)
         if unsettled:
-            self._set_fraction(unsettled, 1.0, None, now)
+            self._free(unsettled, now)
 
     def _fill(self, contended: dict[Resource, None], unsettled: dict[Operation, float], now: float) -> None:
         """Settle the operations that contended resources hold back: progressive filling."""
@@ -190,7 +190,7 @@ class Sharing:
             bottleneck.crowded = True
             self._settle_crowd(bottleneck, operations, now)
         else:
-            self._set_fraction(operations, fraction, bottleneck, now)
+            self._slow_down(operations, fraction, bottleneck, now)
 
     def _settle_crowd(self, bottleneck: Resource, joining: Iterable[Operation], now: float) -> None:
         """Let operations join those that only this bottleneck holds back."""
@@ -199,26 +199,30 @@ class Sharing:
         for operation in self._crowds[bottleneck].settle(joining, _first_level(bottleneck), now):
             self._note(operation)
 
-    def _set_fraction(
-        self, operations: Iterable[Operation], fraction: float, bottleneck: Resource | None, now: float
-    ) -> None:
-        """Note the ends at full speed, but of those behind a bottleneck only the next: then it is shared anew."""
+    def _slow_down(self, operations: Iterable[Operation], fraction: float, bottleneck: Resource, now: float) -> None:
+        """Let operations go on at a fraction, and note the next of their ends: then the bottleneck is shared anew."""
         change = now, fraction, bottleneck
         earliest, first = inf, []
         for operation in operations:
             if fraction != operation.fraction:
-                operation.change_speed(change)
-                remaining = operation.remaining
+                remaining = operation.change_speed(change)
                 operation.ends_at = now + remaining / fraction if remaining > 0.0 else now
-                if bottleneck is None:
-                    self._note(operation)
             ends_at = operation.ends_at
             if ends_at < earliest:
                 earliest, first = ends_at, [operation]
             elif ends_at == earliest:
                 first.append(operation)
-        if bottleneck is not None:
-            for operation in first:
+        for operation in first:
+            self.noted = noted = self.noted + 1
+            heappush(self.ends, (earliest, noted, operation))
+
+    def _free(self, operations: Iterable[Operation], now: float) -> None:
+        """Let operations go on at full speed, and note their ends."""
+        change = now, 1.0, None
+        for operation in operations:
+            if operation.fraction != 1.0:
+                remaining = operation.change_speed(change)
+                operation.ends_at = now + remaining if remaining > 0.0 else now
                 self._note(operation)
 
     def _note(self, operation: Operation) -> None:

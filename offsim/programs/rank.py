@@ -358,10 +358,11 @@ class Rank:
                 nbytes,
                 subgroup,
                 layer,
-                allocates=allocates if hop == 0 else (),
-                frees=frees if hop == len(legs) - 1 else (),
-                holds=holds + leg.servers,
-                priority=priority,
+                allocates if hop == 0 else (),
+                frees if hop == len(legs) - 1 else (),
+                None,
+                holds + leg.servers,
+                priority,
             )
             self._enqueue(operation, after, thread)
             after = [operation]
