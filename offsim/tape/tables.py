@@ -155,10 +155,10 @@ class Taped:
 
     def _state(self) -> Any:
         """The state before a run."""
-        words = np.zeros(records.STATE.itemsize // 8, np.int64)
-        tables = [self._tables[name] for name in records.TABLES]
-        words[-2 * len(tables) :] = [word for table in tables for word in (table.ctypes.data, len(table))]
-        return words.view(records.STATE)
+        state = np.zeros(1, records.STATE)
+        for name, table in self._tables.items():
+            state[f"{name}_at"], state[f"{name}_count"] = table.ctypes.data, len(table)
+        return state
 
     def run(self, hardware: Hardware, over_at: int) -> Trace:
         """Run it on one machine until the last rank begins iteration `over_at`.
