@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -146,10 +146,8 @@ class Recording:
         with no_garbage_collection():
             tape.record(self.iterations + (len(self.run.ranks) > 1))
             self._taped = Taped(tape)
-        self._numbers = Hardware(
-            *(np.array([self._formulas.number(value) for value in part], np.int64) for part in self._taped.numbers)
-        )
-        self._labels = _labels(self._taped.operations)
+        number = self._formulas.number
+        self._numbers = Hardware(*(np.array([*map(number, part)], np.int64) for part in self._taped.numbers))
         self._left: dict[int, tuple[Ints, Ints] | None] = {}
         """Iteration -> operations of which it and that of a period before have to have the same left, if anything."""
 
@@ -220,13 +218,17 @@ class Recording:
             index = trace.tables["operations"]["index"]
             unfinished = unfinished[np.argsort(index[unfinished])]
             unfinished_before = unfinished_before[np.argsort(index[unfinished_before])]
-            if not np.array_equal(self._labels[unfinished], self._labels[unfinished_before]):
+            if self._names(unfinished) != self._names(unfinished_before):
                 return False
             if not _close(left[now][unfinished], left[before][unfinished_before]):
                 return False
             left = np.append(np.nan_to_num(left), np.zeros((len(left), 1)), axis=1)  # of what is NOTHING
             return _close(left[now][compared[0]], left[before][compared[1]])
         return True
+
+    def _names(self, numbers: Ints) -> list[tuple[int, str, str]]:
+        operations = [self._taped.operations[number] for number in numbers.tolist()]
+        return [(o.stream.rank, o.stream.name, o.name) for o in operations]
 
     def _compared(self, now: int, before: int) -> tuple[Ints, Ints] | None:
         """Operations whose left has to be the same for two states to be so; None where they differ otherwise."""
@@ -236,13 +238,6 @@ class Recording:
             return None
         one, other = zip(*pairs, strict=True) if pairs else ((), ())
         return np.array(one, np.int64), np.array(other, np.int64)
-
-
-def _labels(operations: Sequence[Operation]) -> Ints:
-    """A number for each operation, the same for those of the same name on the same stream."""
-    known: dict[tuple[int, str, str], int] = {}
-    keys = [(o.stream.rank, o.stream.name, o.name) for o in operations]
-    return np.array([known.setdefault(key, len(known)) for key in keys], np.int64)
 
 
 def _close(one: Any, other: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 Number = float | int
 
@@ -30,30 +30,34 @@ class Formulas:
 
     def number(self, value: Quantity | Number) -> int:
         """The number of a quantity or constant."""
-        if isinstance(value, Quantity):
+        if type(value) is Quantity:
             return value.number
-        key = type(value), value
-        if key not in self._constants:
-            self._constants[key] = len(self.values)
-            self.values.append(value)
-        return self._constants[key]
+        number = self._constants.get(key := (type(value), value))
+        if number is None:
+            number = self._constants[key] = self._add(value)
+        return number
 
     def computed(self, function: Callable[..., float], one: Quantity | Number, other: Quantity | Number) -> Quantity:
         """The quantity that is `function(one, other)`."""
         key = function, self.number(one), self.number(other)
-        if key not in self._known:
-            value = function(self.values[key[1]], self.values[key[2]])
-            self._known[key] = Quantity(self, len(self.values))
-            self.steps.append((len(self.values), *key))
-            self.values.append(value)
-        return self._known[key]
+        quantity = self._known.get(key)
+        if quantity is None:
+            number = self._add(function(self.values[key[1]], self.values[key[2]]))
+            self.steps.append((number, *key))
+            quantity = self._known[key] = Quantity(self, number)
+        return quantity
 
     def asked(self, function: Callable[..., Any], one: Quantity, other: Quantity | Number = 0) -> Any:
         """The answer that `function(one, other)` gives, which is a condition from now on."""
         key = function, one.number, self.number(other)
-        if key not in self.conditions:
-            self.conditions[key] = function(self.values[key[1]], self.values[key[2]])
-        return self.conditions[key]
+        answer = self.conditions.get(key)
+        if answer is None:
+            answer = self.conditions[key] = function(self.values[key[1]], self.values[key[2]])
+        return answer
+
+    def _add(self, value: float) -> int:
+        self.values.append(value)
+        return len(self.values) - 1
 
     def of(self, inputs: Sequence[float]) -> list[float] | None:
         """All quantities from other inputs; None where a condition does not hold."""
@@ -81,6 +85,7 @@ _bool, _float, _floor, _ceil, _round, _trunc = (
 _negative, _absolute = _first(operator.neg), _first(abs)
 
 
+@final
 class Quantity:
     """A number with its formula. Like a float; equal ones are equal as quantities only if computed alike."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import accumulate
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from offsim.engine import Operation, Rendezvous, Resource, Server, Stream, Tier
+from offsim.engine import MemoryChange, Operation, Stream, Thread, Tier
 from offsim.engine.crowd import Change
 from offsim.engine.sharing import TOLERANCE
 from offsim.engine.tier import ROUNDING
@@ -47,118 +47,107 @@ class Taped:
     """A tape as tables, of which the numbers of a machine are still missing: floats, or quantities."""
 
     def __init__(self, tape: Tape) -> None:
-        operations = tape.all
-        threads = [thread for task in tape.tasks if (thread := task.thread) is not None]
-        after = [[each for each in behind if each is not None] for behind in tape.after]
-        tails = [each for behind in after for each in behind if isinstance(each, Stream)]
-        streams = _numbered([*(o.stream for o in operations), *threads, *tails])
-        resources = _numbered([resource for o in operations for resource, _ in o.usage])
-        servers = _numbered([server for o in operations for server in o.holds])
-        tiers = _numbered(tape.tiers)
-        pools = [tier for tier in tiers if tier.waits]
-        gate_of = {tier: len(servers) + number for number, tier in enumerate(pools)}
-        meetings: dict[Rendezvous, int] = _numbered([o.rendezvous for o in operations if o.rendezvous is not None])
-        needs = [_needs(o, servers, gate_of) for o in operations]
-        changes = [
-            *tape.changes,
-            *(c for o in operations for c in o.allocates),
-            *(c for o in operations for c in o.frees),
-        ]
-        self.occupants = _numbered([(tier, occupant) for tier, occupant, _ in changes])
-        commands = [task.commands + ([] if task.ended else [(CUT, 0)]) for task in tape.tasks]
+        self.operations = operations = tape.all
+        self.tiers: list[Tier] = list(tape.tiers)
+        streams, resources, servers, meetings, occupants = (Numbers() for _ in range(5))
+        pools = [tier for tier in self.tiers if tier.waits]
+        allocates = {o.index: o.allocates for o in operations if o.allocates}
+        frees = {o.index: o.frees for o in operations if o.frees}
+        changes = [*tape.changes, *_joined(allocates), *_joined(frees)]
+        needs = {o.index: {servers[server]: 1.0 for server in o.holds} for o in operations if o.holds}
+        gate_of = {tier: len(servers.things) + number for number, tier in enumerate(pools)}
+        if pools:
+            needs = _with_pools(needs, allocates, gate_of)
+        kinds, kind = _kinds(operations, tape.threads)
+        demand_from = _from([len(o.usage) for o, _ in kinds])
+        asked = np.diff(demand_from)[kind]
+        uses_from = _from(asked)
+        self._demand = np.repeat(demand_from[kind] - uses_from[:-1], asked) + np.arange(uses_from[-1])
+        """Of each use, which of the demands of all kinds of operations it is."""
         iterations = max((iteration for _, iteration in tape.begins), default=0)
         ranks = 1 + max((rank for rank, _ in tape.begins), default=0)
-        numbered: dict[Any, int] = {None: -1, **streams}
-        self.operations = operations
-        self.bottlenecks: list[Resource | None] = [*resources, None]
-        self.tiers: list[Tier] = list(tiers)
+        count = len(operations)
+        made: dict[str, Any] = {}
+
+        def make(name: str, length: int, **columns: Any) -> None:
+            written_first = name not in _CHANGED and not columns
+            made[name] = table = (
+                np.empty(length, records.TABLES[name]) if written_first else _BEFORE[name].repeat(length)
+            )
+            for column, values in columns.items():
+                table[column][: len(values)] = values
+
+        make(
+            "operations",
+            count + 1,
+            stream=np.array([streams[o.stream] for o, _ in kinds])[kind],
+            thread=np.array([streams[thread] for _, thread in kinds])[kind],
+            priority=np.array([o.priority for o, _ in kinds])[kind],
+            meeting=np.array([meetings[o.rendezvous] for o, _ in kinds])[kind],
+            after=_parts(tape.after, count),
+            uses=uses_from,
+            needs=_parts(needs, count),
+            allocates=_parts(allocates, count, len(tape.changes)),
+            frees=_parts(frees, count, len(changes) - len(_joined(frees))),
+        )
+        after = [-1 - streams[each] if isinstance(each, Stream) else each.index for each in _joined(tape.after)]
+        make("after", len(after), number=after)
+        resource = np.array([resources[resource] for o, _ in kinds for resource, _ in o.usage], np.int64)
+        make("uses", len(self._demand), resource=resource[self._demand], operation=np.repeat(np.arange(count), asked))
+        make(
+            "needs",
+            sum(map(len, needs.values())),
+            amount=[float(amount) for each in needs.values() for amount in each.values()],
+            gate=_joined(needs),
+            operation=[number for number, each in needs.items() for _ in each],
+        )
+        nbytes, occupant = [float(nbytes) for *_, nbytes in changes], [occupants[change[:2]] for change in changes]
+        make("changes", len(changes), nbytes=nbytes, occupant=occupant)
+        make("resources", len(resources.things))
+        make("gates", len(gate_of) + len(servers.things))
+        made["gates"]["slack"][len(servers.things) :] = ROUNDING
+        make("tiers", len(self.tiers), gate=[gate_of.get(tier, -1) for tier in self.tiers])
+        make("occupants", len(occupants.things), tier=[self.tiers.index(tier) for tier, _ in occupants.things])
+        make("meetings", len(meetings.things), ranks=[meeting.ranks for meeting in meetings.things])
+        commands = [task.commands if task.ended else [*task.commands, CUT, 0] for task in tape.tasks]
+        make(
+            "tasks",
+            len(commands),
+            commands=_from([len(each) // 2 for each in commands])[:-1],
+            thread=[streams[task.thread] for task in tape.tasks],
+            end=[task.end for task in tape.tasks],
+            issuer=[streams[task.issuer] for task in tape.tasks],
+        )
+        made["commands"] = np.array([*chain.from_iterable(commands)], np.int64).view(records.COMMAND)
+        make("streams", len(streams.things))
+        make("ranks", ranks)
+        made["begins"] = np.array(tape.begins, records.BEGINNING)
+        make("marks", tape.marks)
+        make("edges", len(after) + count)
+        make("ends", 4 * count + 64)
+        make("rows", sum(len(made[name]) for name in ("operations", "needs", "resources", "tasks", "commands")))
+        make("changed", len(changes))
+        make("slowdowns", 8 * count + 1000)
+        make("boundaries", iterations)
+        make("left", iterations * count)
+        make("held", iterations * len(occupants.things))
+        make("since", iterations * ranks)
+        self.occupants, self.bottlenecks = occupants.things, [*resources.things, None]
         self.numbers = Hardware(
             [o.duration for o in operations],
-            [rate for o in operations for _, rate in o.usage],
-            [resource.capacity for resource in resources],
-            [tier.capacity for tier in tiers],
-            [*(server.slots for server in servers), *(tier.capacity for tier in pools)],
+            [rate for o, _ in kinds for _, rate in o.usage],
+            [resource.capacity for resource in resources.things],
+            [tier.capacity for tier in self.tiers],
+            [*(server.slots for server in servers.things), *(tier.capacity for tier in pools)],
         )
-        """Floats, or quantities."""
+        """Floats, or quantities. Rates are of the demands of each kind of operations."""
         self.trace: Trace | None = None
         """The last run."""
         self._filled: Trace | None = None
         self.paths: Paths | None = None
         tape.taped = self
-        count = len(operations)
-        behind = [-1 - streams[x] if isinstance(x, Stream) else x.index for each in after for x in each]
-        ops = _table(records.OPERATION, count + 1, -1)
-        ops.fraction, ops.updated, ops.ends_at, ops.pending, ops.slowed, ops.unsettled = 1.0, 0.0, np.inf, 0, 0, 0
-        ops.stream[:count] = [streams[o.stream] for o in operations]
-        ops.thread[:count] = [numbered[thread] for thread in tape.threads]
-        ops.priority[:count] = [o.priority for o in operations]
-        ops.meeting[:count] = [-1 if o.rendezvous is None else meetings[o.rendezvous] for o in operations]
-        ops.after = _from(after)
-        ops.uses = _from([o.usage for o in operations])
-        ops.needs = _from(needs)
-        ops.allocates = _from([o.allocates for o in operations], len(tape.changes))
-        ops.frees = _from([o.frees for o in operations], ops.allocates[-1])
-        uses = _table(records.USE, ops.uses[-1])
-        uses.resource = [resources[resource] for o in operations for resource, _ in o.usage]
-        uses.operation = [o.index for o in operations for _ in o.usage]
-        need = _table(records.NEED, ops.needs[-1])
-        need.gate = [gate for each in needs for gate in each]
-        need.operation = [number for number, each in enumerate(needs) for _ in each]
-        need.amount = [float(amount) for each in needs for amount in each.values()]
-        change = _table(records.CHANGE, len(changes))
-        change.occupant = [self.occupants[tier, occupant] for tier, occupant, _ in changes]
-        change.nbytes = [float(nbytes) for *_, nbytes in changes]
-        resource = _table(records.RESOURCE, len(resources))
-        resource.first = resource.last = -1
-        gate = _table(records.GATE, len(servers) + len(pools))
-        gate.first = gate.last = -1
-        gate.slack[len(servers) :] = ROUNDING
-        tier = _table(records.TIER, len(tiers))
-        tier.gate = [gate_of.get(each, -1) for each in tiers]
-        occupant = _table(records.OCCUPANT, len(self.occupants))
-        occupant.tier = [tiers[each] for each, _ in self.occupants]
-        meeting = _table(records.MEETING, len(meetings))
-        meeting.ranks = [each.ranks for each in meetings]
-        meeting.first = meeting.last = -1
-        task = _table(records.TASK, len(tape.tasks), -1)
-        task.commands = _from(commands)[:-1]
-        task.thread = [numbered[each.thread] for each in tape.tasks]
-        task.end = [each.end for each in tape.tasks]
-        task.issuer = [numbered[each.issuer] for each in tape.tasks]
-        command = _table(records.COMMAND, sum(map(len, commands)))
-        command.what = [what for each in commands for what, _ in each]
-        command.which = [which for each in commands for _, which in each]
-        self._tables: dict[str, Any] = {
-            "operations": ops,
-            "after": _table(records.NUMBER, len(behind)),
-            "uses": uses,
-            "needs": need,
-            "changes": change,
-            "resources": resource,
-            "gates": gate,
-            "tiers": tier,
-            "occupants": occupant,
-            "meetings": meeting,
-            "tasks": task,
-            "commands": command,
-            "streams": _table(records.STREAM, len(streams), -1),
-            "ranks": _table(records.RANK, ranks),
-            "begins": _table(records.BEGINNING, len(tape.begins)),
-            "marks": np.full(tape.marks, -1.0).view(records.SECONDS),
-            "edges": _table(records.EDGE, ops.after[-1] + count),
-            "ends": _table(records.END_NOTED, 4 * count + 64),
-            "rows": _table(records.ROW, len(command) + count + len(need) + len(resource) + len(tape.tasks)),
-            "changed": _table(records.CHANGED, len(change)),
-            "slowdowns": _table(records.SLOWDOWN, 8 * count + 1000),
-            "boundaries": np.full(iterations, -1.0).view(records.SECONDS),
-            "left": np.full(iterations * count, np.nan).view(records.SECONDS),
-            "held": _table(records.BYTES, iterations * len(occupant)),
-            "since": _table(records.SECONDS, iterations * ranks),
-        }
-        self._tables["after"]["number"] = behind
-        self._tables["begins"][:] = tape.begins
-        self._tables = {name: table.view(np.ndarray) for name, table in self._tables.items()}  # quicker to read
-        words = [self._tables[name].view(np.int64) for name in _CHANGED]  # field by field takes far longer
+        self._tables = made
+        words = [made[name].view(np.int64) for name in _CHANGED]  # field by field takes far longer
         self._fresh = [(table, table.copy()) for table in words]
         self._start = self._state()
 
@@ -179,7 +168,7 @@ class Taped:
             table[:] = fresh
         operations, resources = tables["operations"], tables["resources"]
         operations["duration"][:-1] = operations["remaining"][:-1] = hardware.durations
-        tables["uses"]["rate"] = hardware.rates
+        tables["uses"]["rate"] = hardware.rates[self._demand]
         resources["capacity"] = hardware.capacities
         resources["limit"] = hardware.capacities * (1.0 + TOLERANCE)
         tables["tiers"]["capacity"] = hardware.tiers
@@ -234,28 +223,85 @@ _CHANGED = (
 """Tables that a run changes and needs as they were made."""
 
 
-def _numbered(things: Iterable[Any]) -> dict[Any, int]:
-    return {thing: number for number, thing in enumerate(dict.fromkeys(things))}
+def _before() -> dict[str, Any]:
+    """Of each table a record as it is before a run."""
+    before = {name: np.zeros(1, record) for name, record in records.TABLES.items()}
+    for name in ("operations", "tasks", "streams"):
+        for field in records.TABLES[name].names or ():
+            before[name][field] = -1
+    operation = before["operations"]
+    for field, value in (
+        ("fraction", 1.0),
+        ("ends_at", np.inf),
+        *dict.fromkeys(("updated", "pending", "slowed", "unsettled"), 0).items(),
+    ):
+        operation[field] = value
+    for name in ("resources", "gates", "meetings"):
+        before[name]["first"] = before[name]["last"] = -1
+    for name, seconds in (("marks", -1.0), ("boundaries", -1.0), ("left", np.nan)):
+        before[name]["seconds"] = seconds
+    return before
 
 
-def _needs(operation: Operation, servers: Mapping[Server, int], gate_of: Mapping[Tier, int]) -> dict[int, float]:
-    """Of each gate that an operation has to pass, in order, how much it needs."""
-    needs = {servers[server]: 1.0 for server in operation.holds}
-    for tier, _, nbytes in operation.allocates:
-        if tier in gate_of:
-            needs[gate_of[tier]] = needs.get(gate_of[tier], 0.0) + nbytes
-    return needs
+_BEFORE = _before()
 
 
-def _table(record: np.dtype[Any], length: int, whole: int = 0) -> Any:
-    """A table of so many rows, of zeros, or with this in all fields of whole numbers, and -1 seconds in times."""
-    table = np.zeros(length, record).view(np.recarray)
-    if whole:
-        for name in record.names or ():
-            table[name] = whole
-    return table
+class Numbers(dict[Any, int]):
+    """The numbers of things, from 0 in the order in which they are first asked for; that of None is -1."""
+
+    def __init__(self) -> None:
+        self[None] = -1
+
+    def __missing__(self, thing: Any) -> int:
+        self[thing] = number = len(self) - 1
+        return number
+
+    @property
+    def things(self) -> list[Any]:
+        """What has been asked for, in order."""
+        return [*self][1:]
 
 
-def _from(lists: Iterable[Any], start: int = 0) -> Any:
-    """Where each list's part begins when they are one behind another, and where the last one ends."""
-    return np.array([*accumulate(map(len, lists), initial=start)], np.int64)
+def _kinds(
+    operations: Sequence[Operation], threads: Sequence[Thread | None]
+) -> tuple[list[tuple[Operation, Thread | None]], Any]:
+    """Of each kind of operations and threads the first one, and which kind each is: many are alike."""
+    numbers = Numbers()
+    kind = np.array(
+        [
+            numbers[o.stream, thread, o.priority, o.rendezvous, id(o.usage)]
+            for o, thread in zip(operations, threads, strict=True)
+        ]
+    )
+    first = np.flatnonzero(np.diff(np.maximum.accumulate(kind), prepend=-1)).tolist()
+    return [(operations[number], threads[number]) for number in first], kind
+
+
+def _with_pools(
+    needs: dict[int, dict[int, float]], allocates: Mapping[int, Iterable[MemoryChange]], gate_of: Mapping[Tier, int]
+) -> dict[int, dict[int, float]]:
+    """What operations need of gates, in order, with the room in tiers that is waited for."""
+    for number, changes in allocates.items():
+        for tier, _, nbytes in changes:
+            if tier in gate_of:
+                amounts = needs.setdefault(number, {})
+                amounts[gate_of[tier]] = amounts.get(gate_of[tier], 0.0) + nbytes
+    return dict(sorted(needs.items()))
+
+
+def _joined(parts: Mapping[int, Iterable[Any]]) -> list[Any]:
+    return [*chain.from_iterable(parts.values())]
+
+
+def _parts(parts: Mapping[int, Sized], count: int, start: int = 0) -> Any:
+    """Where each operation's part begins when they are one behind another, and where the last one ends."""
+    lengths = np.zeros(count, np.int64)
+    lengths[[*parts]] = [len(part) for part in parts.values()]
+    return _from(lengths, start)
+
+
+def _from(lengths: Any, start: int = 0) -> Any:
+    """Where parts of these lengths begin when they are one behind another, and where the last one ends."""
+    first = np.full(len(lengths) + 1, start, np.int64)
+    first[1:] += np.cumsum(lengths)
+    return first

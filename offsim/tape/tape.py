@@ -87,7 +87,8 @@ class Task:
     code: Iterable[Any] = ()
     end: int = -1
     issuer: Thread | None = None
-    commands: list[tuple[int, int]] = field(default_factory=list)
+    commands: list[int] = field(default_factory=list)
+    """What it does, and which: two numbers for each."""
     awaits: Operation | None = None
     ended: bool = False
 
@@ -112,7 +113,8 @@ class Tape(Engine):
         self.tiers: dict[TapedTier, None] = {}
         self.all: list[Operation] = []
         """Operations, ends of tasks and pauses, by their index."""
-        self.after: list[list[Operation | Stream | None]] = []
+        self.after: dict[int, list[Operation | Stream]] = {}
+        """Of operations, by their index, what they are behind; of streams what is last on them."""
         self.threads: list[Thread | None] = []
         self.changes: list[tuple[Tier, str, float]] = []
         self.begins: list[tuple[int, int]] = []
@@ -149,36 +151,36 @@ class Tape(Engine):
             operation.duration *= self.stretch[operation.kind]
         if len(self.operations) >= self.most:
             raise TooManyOperations
-        self._add(operation, after, thread)
-        if self._running:
-            behind = [each.tail if isinstance(each, Stream) else each for each in self.after[-1]]
-            running = {end for each in (*behind, operation.stream.tail) if each for end in self._unended(each)}
-            if running:
-                self._running[operation.index] = running
+        index = self._add(operation, thread)
+        behind = [each for each in after if each is not None] if after else []
+        if behind:
+            self.after[index] = behind  # type: ignore[assignment]  # or streams, see `tail`
+        if self._running and (running := self._unended(operation.stream, *behind)):
+            self._running[index] = running
         self.operations.append(operation)
         if thread is not None:
             operation.phase, operation.iteration = thread.phase, thread.iteration
         operation.stream.tail = operation
-        self._task.commands.append((ENQUEUE, operation.index))
+        self._task.commands += ENQUEUE, index
         return operation
 
-    def _add(self, operation: Operation, after: Iterable[Operation | None], thread: Thread | None) -> None:
-        operation.index = len(self.all)
+    def _add(self, operation: Operation, thread: Thread | None = None) -> int:
+        operation.index = index = len(self.all)
         operation.started_at = operation.ended_at = UNKNOWN
         self.all.append(operation)
-        self.after.append(list(after))
         self.threads.append(thread)
+        return index
 
     def spawn(self, thread: Thread, code: Code, issuer: Thread | None = None) -> Operation:
         """Note that code begins on a thread."""
         end = Operation(thread, "end", "end", 0.0)
-        self._add(end, (), None)
+        self._add(end)
         before, thread.end = thread.end, end
         tags = None
         if issuer is not None:
             tags = end.phase, end.iteration = issuer.phase, issuer.iteration
         task = Task(thread, self._tagged(thread, code, tags), end.index, issuer)
-        self._task.commands.append((SPAWN, len(self.tasks)))
+        self._task.commands += SPAWN, len(self.tasks)
         self.tasks.append(task)
         if before is not None and before.index in self._running:
             self._waiting.setdefault(before.index, []).append(task)
@@ -188,9 +190,14 @@ class Tape(Engine):
             self._running[end.index] = {end.index}
         return end
 
-    def _unended(self, operation: Operation) -> set[int]:
-        """The ends of code that the operation is behind and that has not ended on the tape."""
-        return {end for end in self._running.get(operation.index, ()) if end in self._running}
+    def _unended(self, *behind: Operation | Stream) -> set[int]:
+        """The ends of code that these operations, or the last ones on streams, are behind and that has not ended."""
+        ends: set[int] = set()
+        for each in behind:
+            operation = each.tail if isinstance(each, Stream) else each
+            if operation is not None and operation.index in self._running:
+                ends |= self._running[operation.index]
+        return ends & self._running.keys()
 
     def _tagged(self, thread: Thread, code: Code, tags: tuple[str, int] | None) -> Iterator[Any]:
         if tags is not None:
@@ -200,33 +207,33 @@ class Tape(Engine):
     def pause(self, thread: Thread) -> Operation:
         """Note that the thread lets others go on first."""
         end = Operation(thread, "wait", "pause", 0.0)
-        self._add(end, (), None)
-        self._task.commands.append((PAUSE, end.index))
+        self._add(end)
+        self._task.commands += PAUSE, end.index
         return end
 
     def change(self, how: int, tier: Tier, occupant: str, nbytes: float) -> None:
         """A thread takes or gives back memory."""
-        self._task.commands.append((how, len(self.changes)))
+        self._task.commands += how, len(self.changes)
         self.changes.append((tier, occupant, nbytes))
 
     def mark(self) -> int:
         """Number of the time at which the thread is here."""
-        self._task.commands.append((MARK, self.marks))
+        self._task.commands += MARK, self.marks
         self.marks += 1
         return self.marks - 1
 
     def begin(self, rank: int, iteration: int) -> None:
         """A rank begins an iteration."""
-        self._task.commands.append((BEGIN, len(self.begins)))
+        self._task.commands += BEGIN, len(self.begins)
         self.begins.append((rank, iteration))
 
     def stop_if_over(self) -> None:
         """The thread stops here once the last rank has begun the iteration that is not to be run."""
-        self._task.commands.append((STOP_IF_OVER, 0))
+        self._task.commands += STOP_IF_OVER, 0
 
     def record(self, iterations: int) -> None:
         """Run all code until ranks have gone through so many iterations and begun the next one."""
-        self.tasks[0].commands.append((END, 0))
+        self.tasks[0].commands += END, 0
         self.tasks[0].ended = True
         self.until = iterations
         while self._new or self._going:
@@ -234,7 +241,7 @@ class Tape(Engine):
 
     def _waits(self, task: Task) -> bool:
         """Whether code waits, directly or not, for other code that has to be recorded first."""
-        if task.awaits is None or not (running := self._unended(task.awaits)):
+        if not self._running or task.awaits is None or not (running := self._unended(task.awaits)):
             return False
         self._waiting.setdefault(max(running), []).append(task)
         return True
@@ -251,14 +258,14 @@ class Tape(Engine):
                 if awaited.iteration > self.until:
                     return
                 continue
-            task.commands.append((AWAIT, awaited.index))
+            task.commands += AWAIT, awaited.index
             task.awaits = awaited
             if self._waits(task):
                 return
             if self._new:
                 self._going.append(task)
                 return
-        task.commands.append((END, 0))
+        task.commands += END, 0
         task.ended = True
         self._running.pop(task.end, None)
         self._going += self._waiting.pop(task.end, ())
