@@ -147,17 +147,20 @@ class CriticalPaths:
         seconds: defaultdict[str, float] = defaultdict(float)
         for phase in phases:
             for operation, start, end in self.walk(phase):
-                name = _counts_to(operation)
                 if operation is None:
-                    seconds[name] += end - start
+                    seconds[WAITING] += end - start
+                    continue
+                kind = KINDS.get(operation.kind, operation.kind)
+                if operation.slowdowns is None:
+                    seconds[kind] += end - start
                     continue
                 for since, until, fraction, bottleneck in spans(operation):
                     length = min(until, end) - max(since, start)
                     if length <= 0:
                         continue
-                    seconds[name] += fraction * length
+                    seconds[kind] += fraction * length
                     if bottleneck is not None:
-                        seconds[_counts_to(bottleneck)] += (1.0 - fraction) * length
+                        seconds[label(bottleneck)] += (1.0 - fraction) * length
         return _largest_first(seconds)
 
     def _last_of(self, phase: PhaseSpan) -> Operation | None:
