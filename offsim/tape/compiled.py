@@ -71,7 +71,8 @@ def _file_name() -> str:
     """Of the source, what compiles it, and the processor."""
     import llvmlite.binding as llvm
 
-    sources = [(Path(__file__).parent / name).read_bytes() for name in ("compiled.py", "loop.py", "records.py")]
+    names = "compiled", "loop", "records", "rows", "walk"
+    sources = [(Path(__file__).parent / f"{name}.py").read_bytes() for name in names]
     tools = version("numba"), version("llvmlite"), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
     what = repr((TOLERANCE, ROUNDING, *tools)).encode()
     return f"loop-{sha256(b''.join([*sources, what])).hexdigest()[:32]}.o"

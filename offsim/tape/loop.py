@@ -9,10 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import from_dtype, njit, types
-from numba.core.cgutils import get_record_member
-from numba.extending import intrinsic
+from numba import njit
 
 from offsim.engine.sharing import TOLERANCE
 from offsim.engine.tier import ROUNDING
@@ -31,47 +28,46 @@ from offsim.tape.records import (
     PAUSE,
     RAN,
     SPAWN,
-    STATE,
     STOP_IF_OVER,
-    TABLES,
     UNFINISHED,
 )
+from offsim.tape.rows import (
+    after,
+    begins,
+    boundaries,
+    changed,
+    changes,
+    commands,
+    edges,
+    ends,
+    gates,
+    held,
+    left,
+    marks,
+    meetings,
+    needs,
+    occupants,
+    operations,
+    ranks,
+    resources,
+    rows,
+    since,
+    slowdowns,
+    streams,
+    tasks,
+    tiers,
+    uses,
+)
+from offsim.tape.walk import spend
 
 _compiled = njit(nogil=True)
-
-
-def _rows_of(name: str) -> Any:
-    """The function that gives a table's record by its number: of the state, so that calls pass nothing else."""
-    where, size = STATE.fields[f"{name}_at"][1], TABLES[name].itemsize  # type: ignore[index]
-    row = from_dtype(TABLES[name])
-
-    @intrinsic
-    def record(typing_context: Any, state: Any, number: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            word = ir.IntType(64)
-            table = builder.load(get_record_member(builder, arguments[0], where, word))  # type: ignore[no-untyped-call]
-            at = builder.add(table, builder.mul(arguments[1], ir.Constant(word, size)))
-            return builder.inttoptr(at, context.get_value_type(row))
-
-        return row(state, types.int64), code
-
-    return record
-
-
-operations, after, uses, needs, changes = map(_rows_of, ("operations", "after", "uses", "needs", "changes"))
-resources, gates, tiers, occupants = map(_rows_of, ("resources", "gates", "tiers", "occupants"))
-meetings, tasks, commands, streams = map(_rows_of, ("meetings", "tasks", "commands", "streams"))
-ranks, begins, marks, edges, ends = map(_rows_of, ("ranks", "begins", "marks", "edges", "ends"))
-rows, changed, slowdowns = map(_rows_of, ("rows", "changed", "slowdowns"))
-boundaries, left, held, since = map(_rows_of, ("boundaries", "left", "held", "since"))
-about, phases, lost_to, parts, spent = map(_rows_of, ("about", "phases", "lost_to", "parts", "spent"))
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[call-overload,untyped-decorator]
 def run(s: Any) -> None:
     """Run until nothing is left; ranks stop as the last one begins iteration `over_at`. Or walk paths."""
     if s.names:
-        _spend(s)
+        spend(s)
         return
     _go_on(s, 0)
     while s.status == RAN:
@@ -759,103 +755,3 @@ def _drop_void(s: Any) -> None:
     for at in range(kept):
         end = ends(s, at)
         _push(s, end.at, end.noted, end.operation)
-
-
-# Critical paths, by the rules of `offsim.results.limits`
-
-
-@_compiled
-def _spend(s: Any) -> None:
-    """Add up what the time of paths counts to, in temporal order."""
-    for number in range(s.phases_count):
-        _walk(s, number)
-        while s.part:
-            s.part -= 1
-            part = parts(s, s.part)
-            total = spent(s, phases(s, number).phase * s.names + part.name)
-            total.seconds = max(total.seconds, 0.0) + part.seconds
-
-
-@_compiled
-def _walk(s: Any, number: int) -> None:
-    """Note the parts of a phase's path, backwards."""
-    phase = phases(s, number)
-    until, which = phase.end, _last_of(s, number)
-    while until > phase.start:
-        if which < 0:
-            _part(s, 0, until - phase.start)
-            return
-        operation = operations(s, which)
-        if operation.ended < until:
-            begin = max(operation.ended, phase.start)
-            _part(s, 0, until - begin)
-            until = begin
-        begin = max(operation.started, phase.start)
-        if begin < until:
-            _note_parts(s, which, begin, until)
-            until = begin
-        before = operation.waited_for
-        if before < 0 or operations(s, before).ended < operation.started:
-            before = _released(s, which)
-        which = before
-
-
-@_compiled
-def _note_parts(s: Any, which: int, start: float, end: float) -> None:
-    """Note what an operation's time from start to end counts to."""
-    operation, name = operations(s, which), about(s, which).name
-    until, at = operation.ended, operation.slowed
-    while at:
-        slowdown = slowdowns(s, at - 1)
-        seconds = min(until, end) - max(slowdown.time, start)
-        if seconds > 0.0:
-            if slowdown.resource >= 0:
-                _part(s, lost_to(s, slowdown.resource).number, (1.0 - slowdown.fraction) * seconds)
-            _part(s, name, slowdown.fraction * seconds)
-        until, at = slowdown.time, slowdown.before
-    seconds = min(until, end) - max(operation.started, start)
-    if seconds > 0.0:
-        _part(s, name, seconds)
-
-
-@_compiled
-def _part(s: Any, name: int, seconds: float) -> None:
-    parts(s, s.part).name = name
-    parts(s, s.part).seconds = seconds
-    s.part += 1
-
-
-@_compiled
-def _last_of(s: Any, number: int) -> int:
-    """The operation with which a phase ends; -1 for none."""
-    phase, found, best = phases(s, number), -1, (0.0, 0, -1)
-    for which in range(s.operations_count - 1):
-        ended = operations(s, which).ended
-        if best[0] <= ended <= phase.end and _counts(s, which, phase.rank):
-            ends_it = ended == phase.end and about(s, which).phase == phase.phase
-            key = (ended, 1 + about(s, which).host if ends_it else 0, operations(s, which).index)
-            if key > best:
-                found, best = which, key
-    return found
-
-
-@_compiled
-def _released(s: Any, number: int) -> int:
-    """The last one that the rank of an operation finished before it; -1 for none."""
-    operation, found, best = operations(s, number), -1, (0.0, 0, -1)
-    for which in range(s.operations_count - 1):
-        ended, index = operations(s, which).ended, operations(s, which).index
-        earlier = best[0] <= ended <= operation.started and index < operation.index
-        if earlier and _counts(s, which, about(s, number).rank):
-            host = about(s, which).host
-            key = (ended, host, -index if host else index)
-            if key > best:
-                found, best = which, key
-    return found
-
-
-@_compiled
-def _counts(s: Any, which: int, rank: int) -> bool:
-    """Whether it is an operation of the rank, in iterations up to the last measured, that has ended."""
-    operation, known = operations(s, which), about(s, which)
-    return bool(operation.index >= 0 and known.rank == rank and known.iteration <= s.last)
