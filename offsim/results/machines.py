@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LOADS_S, COMPILES_S = 0.05, 8.0
 """What the compiled loop costs before its first run: to load it, or to compile it where that has not been done yet."""
+TAPED_FROM = 3
+"""Machines for which it pays to record a tape."""
 MOST_TAPES = 8
 """Courses of a program that are kept; there is one for each side of a bend, such as a kernel bound by memory or not."""
 

@@ -25,7 +25,7 @@ from offsim.platform.changes import PART, with_changes
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import load_profile
 from offsim.programs.run import no_garbage_collection
-from offsim.results.machines import Machines
+from offsim.results.machines import TAPED_FROM, Machines
 from offsim.results.result import Result
 from offsim.results.simulate import machines_of, result_of, simulate
 from offsim.scenario import Scenario
@@ -36,8 +36,6 @@ from offsim.study.sweeps.fields import field_model
 
 KEPT_PROFILES = 256
 KEPT_SCENARIOS = 4
-TAPED_FROM = 3
-"""Points of a scenario at once for which it pays to record a tape."""
 SORTED_TOGETHER, ALIKE_TOGETHER = 10_000, 1_000
 """Points of which those of the same scenario follow each other, and those that run the same."""
 RETURNS_AFTER_S = 0.2

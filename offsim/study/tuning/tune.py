@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from offsim.inputs.errors import InputError
+from offsim.results.machines import TAPED_FROM
 from offsim.results.result import Result
 from offsim.results.simulate import Source, machines_of, result_of, simulate
 from offsim.results.units import format_memory, format_time, plural
@@ -29,8 +30,6 @@ FASTEST = 5
 """How many of the settings that fit are shown as the fastest."""
 HEADROOM = 0.05
 """Share of each memory that a setting leaves free: predicted peaks are off by up to about that much (README)."""
-TAPED_FROM = 3
-"""Machines for which it pays to record a tape."""
 PROCESSES_FROM_S = 1.0
 """Simulations that take longer than this together run in other processes, which take about as long to start."""
 
