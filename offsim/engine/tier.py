@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from simpy import Environment
@@ -12,6 +13,7 @@ from offsim.engine.server import Turns
 if TYPE_CHECKING:
     from offsim.engine.operation import Operation
 
+Columns = tuple[Sequence[float], Sequence[str], Sequence[float], Sequence[float]]
 ROUNDING = 0.5
 """Bytes that an occupant may free more than it holds: sums of fractions of bytes are rounded."""
 
@@ -70,9 +72,14 @@ class Tier(Turns):
         self._used = array("d")
 
     @property
+    def columns(self) -> Columns:
+        """Times, occupants, bytes of these, all bytes: after each change."""
+        return self._times, self._changed, self._held, self._used
+
+    @property
     def series(self) -> list[tuple[float, str, float, float]]:
         """(time, occupant, its bytes, all bytes) after each change."""
-        return list(zip(self._times, self._changed, self._held, self._used, strict=True))
+        return list(zip(*self.columns, strict=True))
 
     def like(self, name: str, capacity: float, when_full: Literal["fail", "wait"] = "fail") -> Tier:
         """Make another tier beside this one."""

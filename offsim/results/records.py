@@ -8,7 +8,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import accumulate
-from operator import itemgetter
 from typing import Any
 
 from offsim.engine import Operation
@@ -86,36 +85,39 @@ def phase_columns(run: Run) -> Columns:
 def memory_columns(run: Run) -> Columns:
     """Bytes of each occupant from an instant on; changes before time zero are summed at zero."""
     columns: Columns = {"time_s": [], "tier": [], "occupant": [], "bytes": [], "used_bytes": []}
-    append = [column.append for column in columns.values()]
     for tier in run.platform.tiers:
-        for time, occupant, nbytes, used in _since(run.started_at, tier):
-            row = time - run.started_at, tier.name, occupant, nbytes * tier.scale, used * tier.scale
-            for add, value in zip(append, row, strict=True):
-                add(value)
+        times, names, held, used = _since(run.started_at, tier)
+        columns["time_s"] += [time - run.started_at for time in times]
+        columns["tier"] += [tier.name] * len(times)
+        columns["occupant"] += names
+        columns["bytes"] += [nbytes * tier.scale for nbytes in held]
+        columns["used_bytes"] += [nbytes * tier.scale for nbytes in used]
     return columns
 
 
-def _since(zero: float, tier: TrackedTier) -> list[tuple[float, str, float, float]]:
-    """The changes of a tier from time zero on, starting with the occupants at zero."""
-    series = tier.memory.series
-    later = bisect_left(series, zero, key=itemgetter(0))
-    held = {occupant: nbytes for _, occupant, nbytes, _ in series[:later]}
-    occupants = [occupant for occupant, nbytes in held.items() if nbytes > 0]
-    total = accumulate(held[occupant] for occupant in occupants)
-    at_zero = [(zero, occupant, held[occupant], used) for occupant, used in zip(occupants, total, strict=True)]
-    return at_zero + series[later:]
+def _since(zero: float, tier: TrackedTier) -> tuple[list[float], list[str], list[float], list[float]]:
+    """The columns of a tier's changes from time zero on, starting with the occupants at zero."""
+    times, names, held, used = tier.memory.columns
+    later = bisect_left(times, zero)
+    before = dict(zip(names[:later], held[:later], strict=True))
+    at_zero = {name: nbytes for name, nbytes in before.items() if nbytes > 0}
+    return (
+        [*([zero] * len(at_zero)), *times[later:]],
+        [*at_zero, *names[later:]],
+        [*at_zero.values(), *held[later:]],
+        [*accumulate(at_zero.values()), *used[later:]],
+    )
 
 
 def peaks(run: Run) -> list[Peak]:
     """The high-water mark of each tier during the measured iterations."""
     found = []
     for tier in run.platform.tiers:
-        rows = _since(run.started_at, tier)
-        used = list(map(itemgetter(3), rows))
+        times, names, held, used = _since(run.started_at, tier)
         most = max(used, default=0.0)
-        until = rows[: used.index(most) + 1] if most > 0.0 else []
-        held = dict(map(itemgetter(1, 2), until))
-        occupants = {name: nbytes * tier.scale for name, nbytes in held.items() if nbytes > 0}
-        time = until[-1][0] - run.started_at if until else 0.0
+        until = used.index(most) + 1 if most > 0.0 else 0
+        then = dict(zip(names[:until], held[:until], strict=True))
+        occupants = {name: nbytes * tier.scale for name, nbytes in then.items() if nbytes > 0}
+        time = times[until - 1] - run.started_at if until else 0.0
         found.append(Peak(tier.name, tier.kind, most * tier.scale, tier.capacity, time, occupants))
     return found

@@ -12,7 +12,7 @@ import numpy as np
 from offsim.engine import MemoryChange, Operation, Stream, Thread, Tier
 from offsim.engine.crowd import Change
 from offsim.engine.sharing import TOLERANCE
-from offsim.engine.tier import ROUNDING
+from offsim.engine.tier import ROUNDING, Columns
 from offsim.tape import compiled, records
 from offsim.tape.records import CUT
 
@@ -206,14 +206,14 @@ class Taped:
             operation.changes = changes[::-1] or None
         self._enqueued = sorted((o for o in self.operations if o.index >= 0), key=attrgetter("index"))
 
-    def series(self, tier: Tier) -> list[tuple[float, str, float, float]]:
+    def columns(self, tier: Tier) -> Columns:
         """The changes of a tier in the last run."""
         assert self.trace is not None
         changed = self.trace.tables["changed"][: self.trace.state["change"]]
         changed = changed[self.trace.tables["occupants"]["tier"][changed["occupant"]] == self.tiers.index(tier)]
         names = [occupant for _, occupant in self.occupants]
         times, held, used, numbers = (changed[name].tolist() for name in records.CHANGED.names or ())
-        return list(zip(times, map(names.__getitem__, numbers), held, used, strict=True))
+        return times, [names[number] for number in numbers], held, used
 
 
 _CHANGED = (

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from offsim.engine import Code, Engine, Operation, Stream, Thread, Tier
 from offsim.engine.engine import TooManyOperations
+from offsim.engine.tier import Columns
 from offsim.tape.records import ALLOCATE, AWAIT, BEGIN, END, ENQUEUE, FREE, MARK, PAUSE, SPAWN, STOP_IF_OVER
 
 if TYPE_CHECKING:
@@ -60,11 +61,11 @@ class TapedTier(Tier):
         raise DecidesAtRunTime(name)
 
     @property
-    def series(self) -> list[tuple[float, str, float, float]]:
+    def columns(self) -> Columns:
         """Of the last run."""
         if self.tape.taped is None:
             raise DecidesAtRunTime
-        return self.tape.taped.series(self)
+        return self.tape.taped.columns(self)
 
     def like(self, name: str, capacity: float, when_full: Literal["fail", "wait"] = "fail") -> Tier:
         """Another taped tier."""
