@@ -64,74 +64,73 @@ class Taped:
         uses_from = _from(asked)
         self._demand = np.repeat(demand_from[kind] - uses_from[:-1], asked) + np.arange(uses_from[-1])
         """Of each use, which of the demands of all kinds of operations it is."""
+        after = [-1 - streams[each] if isinstance(each, Stream) else each.index for each in _joined(tape.after)]
+        resource = np.array([resources[resource] for o, _ in kinds for resource, _ in o.usage], np.int64)
+        commands = [task.commands if task.ended else [*task.commands, CUT, 0] for task in tape.tasks]
         iterations = max((iteration for _, iteration in tape.begins), default=0)
         ranks = 1 + max((rank for rank, _ in tape.begins), default=0)
-        count = len(operations)
-        made: dict[str, Any] = {}
-
-        def make(name: str, length: int, **columns: Any) -> None:
-            written_first = name not in _CHANGED and not columns
-            made[name] = table = (
-                np.empty(length, records.TABLES[name]) if written_first else _BEFORE[name].repeat(length)
-            )
-            for column, values in columns.items():
-                table[column][: len(values)] = values
-
-        make(
-            "operations",
-            count + 1,
-            stream=np.array([streams[o.stream] for o, _ in kinds])[kind],
-            thread=np.array([streams[thread] for _, thread in kinds])[kind],
-            priority=np.array([o.priority for o, _ in kinds])[kind],
-            meeting=np.array([meetings[o.rendezvous] for o, _ in kinds])[kind],
-            after=_parts(tape.after, count),
-            uses=uses_from,
-            needs=_parts(needs, count),
-            allocates=_parts(allocates, count, len(tape.changes)),
-            frees=_parts(frees, count, len(changes) - len(_joined(frees))),
-        )
-        after = [-1 - streams[each] if isinstance(each, Stream) else each.index for each in _joined(tape.after)]
-        make("after", len(after), number=after)
-        resource = np.array([resources[resource] for o, _ in kinds for resource, _ in o.usage], np.int64)
-        make("uses", len(self._demand), resource=resource[self._demand], operation=np.repeat(np.arange(count), asked))
-        make(
-            "needs",
-            sum(map(len, needs.values())),
-            amount=[float(amount) for each in needs.values() for amount in each.values()],
-            gate=_joined(needs),
-            operation=[number for number, each in needs.items() for _ in each],
-        )
-        nbytes, occupant = [float(nbytes) for *_, nbytes in changes], [occupants[change[:2]] for change in changes]
-        make("changes", len(changes), nbytes=nbytes, occupant=occupant)
-        make("resources", len(resources.things))
-        make("gates", len(gate_of) + len(servers.things))
-        made["gates"]["slack"][len(servers.things) :] = ROUNDING
-        make("tiers", len(self.tiers), gate=[gate_of.get(tier, -1) for tier in self.tiers])
-        make("occupants", len(occupants.things), tier=[self.tiers.index(tier) for tier, _ in occupants.things])
-        make("meetings", len(meetings.things), ranks=[meeting.ranks for meeting in meetings.things])
-        commands = [task.commands if task.ended else [*task.commands, CUT, 0] for task in tape.tasks]
-        make(
-            "tasks",
-            len(commands),
-            commands=_from([len(each) // 2 for each in commands])[:-1],
-            thread=[streams[task.thread] for task in tape.tasks],
-            end=[task.end for task in tape.tasks],
-            issuer=[streams[task.issuer] for task in tape.tasks],
-        )
-        made["commands"] = np.array([*chain.from_iterable(commands)], np.int64).view(records.COMMAND)
-        make("streams", len(streams.things))
-        make("ranks", ranks)
-        made["begins"] = np.array(tape.begins, records.BEGINNING)
-        make("marks", tape.marks)
-        make("edges", len(after) + count)
-        make("ends", 4 * count + 64)
-        make("rows", sum(len(made[name]) for name in ("operations", "needs", "resources", "tasks", "commands")))
-        make("changed", len(changes))
-        make("slowdowns", 8 * count + 1000)
-        make("boundaries", iterations)
-        make("left", iterations * count)
-        make("held", iterations * len(occupants.things))
-        make("since", iterations * ranks)
+        count, needed, ran = len(operations), sum(map(len, needs.values())), sum(map(len, commands)) // 2
+        occupant = [occupants[change[:2]] for change in changes]
+        self._tables = {
+            "operations": _table(
+                "operations",
+                count + 1,
+                stream=np.array([streams[o.stream] for o, _ in kinds])[kind],
+                thread=np.array([streams[thread] for _, thread in kinds])[kind],
+                priority=np.array([o.priority for o, _ in kinds])[kind],
+                meeting=np.array([meetings[o.rendezvous] for o, _ in kinds])[kind],
+                after=_parts(tape.after, count),
+                uses=uses_from,
+                needs=_parts(needs, count),
+                allocates=_parts(allocates, count, len(tape.changes)),
+                frees=_parts(frees, count, len(changes) - len(_joined(frees))),
+            ),
+            "after": _table("after", len(after), number=after),
+            "uses": _table(
+                "uses", len(self._demand), resource=resource[self._demand], operation=np.repeat(np.arange(count), asked)
+            ),
+            "needs": _table(
+                "needs",
+                needed,
+                amount=[float(amount) for each in needs.values() for amount in each.values()],
+                gate=_joined(needs),
+                operation=[number for number, each in needs.items() for _ in each],
+            ),
+            "changes": _table("changes", len(changes), nbytes=[float(n) for *_, n in changes], occupant=occupant),
+            "resources": _table("resources", len(resources.things)),
+            "gates": _table(
+                "gates",
+                len(servers.things) + len(pools),
+                slack=[0.0] * len(servers.things) + [ROUNDING] * len(pools),
+            ),
+            "tiers": _table("tiers", len(self.tiers), gate=[gate_of.get(tier, -1) for tier in self.tiers]),
+            "occupants": _table(
+                "occupants", len(occupants.things), tier=[self.tiers.index(tier) for tier, _ in occupants.things]
+            ),
+            "meetings": _table("meetings", len(meetings.things), ranks=[each.ranks for each in meetings.things]),
+            "tasks": _table(
+                "tasks",
+                len(commands),
+                commands=_from([len(each) // 2 for each in commands])[:-1],
+                thread=[streams[task.thread] for task in tape.tasks],
+                end=[task.end for task in tape.tasks],
+                issuer=[streams[task.issuer] for task in tape.tasks],
+            ),
+            "commands": np.array([*chain.from_iterable(commands)], np.int64).view(records.COMMAND),
+            "streams": _table("streams", len(streams.things)),
+            "ranks": _table("ranks", ranks),
+            "begins": np.array(tape.begins, records.BEGINNING),
+            "marks": _table("marks", tape.marks),
+            "edges": _table("edges", len(after) + count),
+            "ends": _table("ends", 4 * count + 64),
+            "rows": _table("rows", count + 1 + needed + len(resources.things) + len(commands) + ran),
+            "changed": _table("changed", len(changes)),
+            "slowdowns": _table("slowdowns", 8 * count + 1000),
+            "boundaries": _table("boundaries", iterations),
+            "left": _table("left", iterations * count),
+            "held": _table("held", iterations * len(occupants.things)),
+            "since": _table("since", iterations * ranks),
+        }
         self.occupants, self.bottlenecks = occupants.things, [*resources.things, None]
         self.numbers = Hardware(
             [o.duration for o in operations],
@@ -146,8 +145,7 @@ class Taped:
         self._filled: Trace | None = None
         self.paths: Paths | None = None
         tape.taped = self
-        self._tables = made
-        words = [made[name].view(np.int64) for name in _CHANGED]  # field by field takes far longer
+        words = [self._tables[name].view(np.int64) for name in _CHANGED]  # field by field takes far longer
         self._fresh = [(table, table.copy()) for table in words]
         self._start = self._state()
 
@@ -244,6 +242,15 @@ def _before() -> dict[str, Any]:
 
 
 _BEFORE = _before()
+
+
+def _table(name: str, length: int, **columns: Any) -> Any:
+    """A table with these columns, as it is before a run, unless a run writes all of it that it reads."""
+    record = records.TABLES[name]
+    table = _BEFORE[name].repeat(length) if columns or name in _CHANGED else np.empty(length, record)
+    for column, values in columns.items():
+        table[column][: len(values)] = values
+    return table
 
 
 class Numbers(dict[Any, int]):
