@@ -69,20 +69,27 @@ def checked(
     return workload, scheduler, options.model_copy(update=placing), placed
 
 
+def as_given(scenario: Scenario) -> dict[str, Any]:
+    """A scenario without name and hardware, with all options of its scheduler; InputError for wrong ones."""
+    _, options = scenario_scheduler(scenario)
+    given = scenario.model_dump(exclude={"name", "hardware", "hardware_changes"})
+    given["scheduler"] = {"name": scenario.scheduler.name, **options.model_dump()}
+    return {key: value for key, value in given.items() if value is not None}
+
+
 def what_runs(scenario: Scenario) -> dict[str, Any]:
-    """A scenario without name and hardware, with all placement spelled out: equal where runs are, on any profile.
+    """As it is given, with all placement spelled out: equal where runs are, on any profile.
 
     Options that say where optimizer state is are left out. Raises InputError for some of what cannot be simulated.
     """
     scheduler, options = scenario_scheduler(scenario)
     workload = workload_of(scenario.model, scenario.training, scheduler.by_layer)
     placed, activations = _asked(scenario, workload, scheduler, options), scenario.placement.activations
-    section = {"name": scenario.scheduler.name, **options.model_dump()}
-    values = scenario.model_dump(exclude={"name", "hardware", "hardware_changes"}) | {"scheduler": section}
+    values = as_given(scenario)
     if len(placed.optimizer) != len(workload.subgroups):  # zeroth-order steps have no optimizer state
         return values
     for name in scheduler.placement_options:
-        section.pop(name, None)
+        values["scheduler"].pop(name, None)
     values["placement"] = {
         "parameters": placed.parameters,
         "optimizer": shares_of(placed.optimizer),

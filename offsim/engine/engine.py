@@ -137,11 +137,9 @@ class Engine:
             elif self._paused:
                 self._start([self._paused.popleft()], now)
             else:
-                while ends and ends[0][0] != ends[0][2].ends_at:
-                    heappop(ends)
-                if not ends or not self.env.advance(ends[0][0]):
+                now = sharing.next_end()
+                if not self.env.advance(now):
                     return
-                now = ends[0][0]
 
     def _go_on(self, driven: Iterator[Operation]) -> None:
         """Let a thread run until it waits for an operation."""
@@ -299,14 +297,8 @@ class Engine:
                 active.busy = operation
         self.operations.append(operation)
         self._live += 1
-        pending, tail = 0, stream.tail
-        if tail is not None and tail.ended_at < 0.0:
-            pending = 1
-            if tail.dependents is None:
-                tail.dependents = [operation]
-            else:
-                tail.dependents.append(operation)
-        for dependency in after:
+        pending = 0
+        for dependency in (stream.tail, *after):
             if dependency is not None and dependency.ended_at < 0.0:
                 pending += 1
                 if dependency.dependents is None:

@@ -76,6 +76,7 @@ class Operation:
         layer: int = -1,
         allocates: Sequence[MemoryChange] = (),
         frees: Sequence[MemoryChange] = (),
+        *,
         rendezvous: Rendezvous | None = None,
         holds: tuple[Server, ...] = (),
         priority: int = 0,

@@ -78,9 +78,8 @@ class Sharing:
                 for resource, _ in operation.usage:
                     resource.crowded = False
         else:
-            operation.ends_at = ends_at = now + operation.remaining
-            self.noted = noted = self.noted + 1
-            heappush(self.ends, (ends_at, noted, operation))
+            operation.ends_at = now + operation.remaining
+            self._note(operation)
 
     def next_end(self) -> float:
         """When the next operation ends."""
@@ -213,8 +212,7 @@ class Sharing:
             elif ends_at == earliest:
                 first.append(operation)
         for operation in first:
-            self.noted = noted = self.noted + 1
-            heappush(self.ends, (earliest, noted, operation))
+            self._note(operation)
 
     def _free(self, operations: Iterable[Operation], now: float) -> None:
         """Let operations go on at full speed, and note their ends."""

@@ -360,9 +360,8 @@ class Rank:
                 layer,
                 allocates if hop == 0 else (),
                 frees if hop == len(legs) - 1 else (),
-                None,
-                holds + leg.servers,
-                priority,
+                holds=holds + leg.servers,
+                priority=priority,
             )
             self._enqueue(operation, after, thread)
             after = [operation]

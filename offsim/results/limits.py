@@ -147,20 +147,17 @@ class CriticalPaths:
         seconds: defaultdict[str, float] = defaultdict(float)
         for phase in phases:
             for operation, start, end in self.walk(phase):
-                if operation is None:
-                    seconds[WAITING] += end - start
-                    continue
-                kind = KINDS.get(operation.kind, operation.kind)
-                if operation.slowdowns is None:
-                    seconds[kind] += end - start
+                name = _counts_to(operation)
+                if operation is None or operation.slowdowns is None:
+                    seconds[name] += end - start
                     continue
                 for since, until, fraction, bottleneck in spans(operation):
                     length = min(until, end) - max(since, start)
                     if length <= 0:
                         continue
-                    seconds[kind] += fraction * length
+                    seconds[name] += fraction * length
                     if bottleneck is not None:
-                        seconds[label(bottleneck)] += (1.0 - fraction) * length
+                        seconds[_counts_to(bottleneck)] += (1.0 - fraction) * length
         return _largest_first(seconds)
 
     def _last_of(self, phase: PhaseSpan) -> Operation | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from offsim.engine import Operation, Resource
 from offsim.tape import compiled, records
+from offsim.tape.tables import Numbers, tell_tables
 
 if TYPE_CHECKING:
     from offsim.tape.tables import Taped
@@ -23,16 +24,15 @@ class Paths:
 
     def __init__(self, taped: Taped, counts_to: Callable[[Operation | Resource | None], str], host: str) -> None:
         self._taped = taped
-        self._names: dict[str, int] = {counts_to(None): 0}
-        self._phases: dict[str, int] = {}
+        self._names, self._phases = names, phases = Numbers(counts_to(None)), Numbers()
         operations, resources = taped.operations, taped.bottlenecks[:-1]
         self._about = about = np.empty(len(operations), records.ABOUT)
         about["iteration"] = [o.iteration for o in operations]
         about["rank"] = [o.stream.rank for o in operations]
-        about["phase"] = [_number(self._phases, o.phase) for o in operations]
+        about["phase"] = [phases[o.phase] for o in operations]
         about["host"] = [o.stream.name == host for o in operations]
-        about["name"] = [_number(self._names, counts_to(o)) for o in operations]
-        self._lost_to = np.array([_number(self._names, counts_to(resource)) for resource in resources], np.int64)
+        about["name"] = [names[counts_to(o)] for o in operations]
+        self._lost_to = np.array([names[counts_to(resource)] for resource in resources], np.int64)
 
     def spent(self, phases: Iterable[tuple[str, float, float, int]], last: int) -> dict[str, dict[str, float]]:
         """Name of phases -> name -> seconds of their critical paths in the last run, up to its `last` iteration.
@@ -41,8 +41,9 @@ class Paths:
         """
         trace = self._taped.trace
         assert trace is not None
-        asked = [(start, end, rank, _number(self._phases, name)) for name, start, end, rank in phases]
-        spent = np.full((len(self._phases), len(self._names)), -1.0)
+        asked = [(start, end, rank, self._phases[name]) for name, start, end, rank in phases]
+        names, known = self._names.things, self._phases.things
+        spent = np.full((len(known), len(names)), -1.0)
         tables = {
             "phases": np.array(asked, records.PHASE),
             "parts": np.empty(3 * len(self._about) + 2 * int(trace.state["slowdown"]) + 2, records.PART),
@@ -51,13 +52,10 @@ class Paths:
             "spent": spent,
         }
         state = np.array(trace.state, ndmin=1)
-        for name, table in tables.items():
-            state[f"{name}_at"], state[f"{name}_count"] = table.ctypes.data, len(table)
-        state["names"], state["last"] = len(self._names), last
+        tell_tables(state, tables)
+        state["names"], state["last"] = len(names), last
         compiled.run(state)
-        totals = {name: zip(self._names, spent[number].tolist(), strict=True) for name, number in self._phases.items()}
-        return {name: {one: seconds for one, seconds in total if seconds >= 0.0} for name, total in totals.items()}
-
-
-def _number(numbers: dict[str, int], name: str) -> int:
-    return numbers.setdefault(name, len(numbers))
+        return {
+            phase: {name: seconds for name, seconds in zip(names, row, strict=True) if seconds >= 0.0}
+            for phase, row in zip(known, spent.tolist(), strict=True)
+        }

@@ -152,8 +152,7 @@ class Taped:
     def _state(self) -> Any:
         """The state before a run."""
         state = np.zeros(1, records.STATE)
-        for name, table in self._tables.items():
-            state[f"{name}_at"], state[f"{name}_count"] = table.ctypes.data, len(table)
+        tell_tables(state, self._tables)
         return state
 
     def run(self, hardware: Hardware, over_at: int) -> Trace:
@@ -214,6 +213,12 @@ class Taped:
         return times, [names[number] for number in numbers], held, used
 
 
+def tell_tables(state: Any, tables: Mapping[str, Any]) -> None:
+    """Tell a state where tables are and how many records they have."""
+    for name, table in tables.items():
+        state[f"{name}_at"], state[f"{name}_count"] = table.ctypes.data, len(table)
+
+
 _CHANGED = (
     *("operations", "needs", "resources", "gates", "tiers", "occupants", "meetings", "tasks", "streams"),
     *("ranks", "marks", "boundaries", "left"),
@@ -256,8 +261,8 @@ def _table(name: str, length: int, **columns: Any) -> Any:
 class Numbers(dict[Any, int]):
     """The numbers of things, from 0 in the order in which they are first asked for; that of None is -1."""
 
-    def __init__(self) -> None:
-        self[None] = -1
+    def __init__(self, *first: Any) -> None:
+        super().__init__({thing: number for number, thing in enumerate((None, *first), start=-1)})
 
     def __missing__(self, thing: Any) -> int:
         self[thing] = number = len(self) - 1

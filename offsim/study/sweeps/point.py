@@ -29,8 +29,8 @@ from offsim.results.machines import TAPED_FROM, Machines
 from offsim.results.result import Result
 from offsim.results.simulate import machines_of, result_of, simulate
 from offsim.scenario import Scenario
-from offsim.schedulers.registry import find_scheduler, scenario_scheduler
-from offsim.simulation import what_runs
+from offsim.schedulers.registry import find_scheduler
+from offsim.simulation import as_given, what_runs
 from offsim.study.sweeps.axes import Position, Sweep
 from offsim.study.sweeps.fields import field_model
 
@@ -126,11 +126,7 @@ class _Resolver:
     def _scenario(self, position: Position) -> tuple[bytes, bytes]:
         """The scenario as it is given, and as all that run the same have it."""
         scenario = validate(Document(self._data(position)), Scenario)
-        _, options = scenario_scheduler(scenario)
-        given = scenario.model_dump(exclude={"hardware", _CHANGES, "name"})
-        what = {key: value for key, value in given.items() if value is not None}
-        what["scheduler"] = {"name": scenario.scheduler.name, **options.model_dump()}
-        whole = orjson.dumps(what, option=orjson.OPT_SORT_KEYS)
+        whole = orjson.dumps(as_given(scenario), option=orjson.OPT_SORT_KEYS)
         if self.placing:
             with suppress(Exception):  # to simulate it as it is says what is wrong
                 return whole, orjson.dumps(what_runs(scenario), option=orjson.OPT_SORT_KEYS)
