@@ -107,7 +107,7 @@ def tune(
     would buy. With --largest-model the model grows, in published shapes and then by layers, until nothing fits.
     """
     from offsim.cli.tuning import largest_json, largest_report, largest_rows, tuning_json, tuning_report, values_to_try
-    from offsim.study.processes import cores, worker_processes
+    from offsim.study.processes import cores, in_order, worker_processes
     from offsim.study.tuning.largest import largest_models
     from offsim.study.tuning.tune import Mapper, Question
     from offsim.study.tuning.tune import tune as find_fastest
@@ -119,7 +119,7 @@ def tune(
     tried = values_to_try(tries or ())
     question = Question(names, tried, objective, headroom, budget)  # type: ignore[arg-type]  # checked there
     with worker_processes(jobs or cores(), "--jobs 1 needs none") as workers:
-        mapper: Mapper = map if (jobs or cores()) == 1 else partial(workers.map, chunksize=4)
+        mapper: Mapper = map if (jobs or cores()) == 1 else partial(in_order, workers)
         if largest:
             found = largest_models(chosen, question, mapper)
             given.tell(chosen, json, csv)

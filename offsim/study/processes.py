@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -24,6 +24,7 @@ START_AFTER_S = 0.1
 """Work of that long starts processes, which takes about half a second."""
 
 P = ParamSpec("P")
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -48,6 +49,16 @@ def worker_processes(jobs: int, advice: str) -> Iterator[Executor]:
         raise InputError(f"a worker process died (out of memory?); {advice}") from None
     finally:
         workers.shutdown(cancel_futures=True)
+
+
+def in_order(workers: Executor, work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """Give all the work to `workers` and return its results in the order of `items`.
+
+    `Executor.map` also cancels the rest as one fails. Where a process has died, that may break the pool's clean-up
+    (Python 3.11: a traceback, and processes that stay); the end of `worker_processes` drops the rest safely.
+    """
+    futures = [workers.submit(work, item) for item in items]
+    return (future.result() for future in futures)
 
 
 class _Workers(Executor):

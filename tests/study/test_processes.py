@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 
 import pytest
 
 from offsim import InputError
 from offsim.study import processes
-from offsim.study.processes import worker_processes
-from tests.study.small_sweeps import small_sweep
+from offsim.study.processes import in_order, worker_processes
+from tests.study.small_sweeps import die_elsewhere, small_sweep
 
 CHILDREN = """
 import os, time
@@ -29,7 +30,7 @@ with processes.worker_processes(2, "") as workers:
 
 def test_little_work_is_done_here():
     with worker_processes(2, "") as workers:
-        assert list(workers.map(abs, [-1, 2])) == [1, 2]
+        assert list(in_order(workers, abs, [-1, 2])) == [1, 2]
         assert workers.submit(os.getpid).result() == os.getpid()
         assert isinstance(workers.submit(int, "one").exception(), ValueError)
         assert not multiprocessing.active_children()
@@ -49,6 +50,20 @@ def test_a_worker_that_dies_is_one_message(monkeypatch):
         while workers.submit(os.getpid).result() == os.getpid():
             time.sleep(0.01)
         workers.submit(os._exit, 1).result()
+
+
+def test_work_that_waits_as_a_worker_dies_is_dropped_quietly(monkeypatch):
+    """The pool tells its futures one by one; what waits must not be cancelled meanwhile, or its thread fails."""
+
+    def tell_slowly(future, error, tell=Future.set_exception):
+        tell(future, error)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(processes, "START_AFTER_S", 0)
+    monkeypatch.setattr(Future, "set_exception", tell_slowly)
+    with pytest.raises(InputError, match="a worker process died"), worker_processes(2, "") as workers:
+        list(in_order(workers, die_elsewhere, [os.getpid()] * 200))
+    assert not multiprocessing.active_children()
 
 
 def test_workers_of_a_killed_process_end():

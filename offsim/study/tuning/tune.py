@@ -34,7 +34,7 @@ PROCESSES_FROM_S = 1.0
 """Simulations that take longer than this together run in other processes, which take about as long to start."""
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""As `map`: an executor's runs candidates in other processes."""
+"""As `map`: `in_order` runs candidates in other processes."""
 
 
 @dataclass(frozen=True)
