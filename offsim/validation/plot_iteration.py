@@ -8,15 +8,7 @@ from matplotlib.axes import Axes
 
 from offsim.results.units import GIB
 from offsim.validation.run_table import MEASURED_PHASES, SIMULATED_PHASES, TIMES, MeasuredRun
-from offsim.validation.series import (
-    DIRECTIONS,
-    WINDOW_S,
-    Array,
-    Iteration,
-    SeriesComparison,
-    link_rates,
-    window_means,
-)
+from offsim.validation.series import DIRECTIONS, WINDOW_S, Array, Iteration, SeriesComparison, link_rates, window_means
 from offsim.views.figure import (
     PAPER_WIDTH_IN,
     PHASE_COLUMNS,

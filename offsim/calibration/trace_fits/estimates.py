@@ -17,15 +17,7 @@ from offsim.calibration.microbenchmarks.estimates import LAUNCH
 from offsim.calibration.robust import fit_seconds
 from offsim.calibration.trace_fits.copies import link
 from offsim.calibration.trace_fits.fastest import shortest
-from offsim.calibration.trace_fits.samples import (
-    ALONE,
-    FEWEST,
-    LARGE_BYTES,
-    SMALL_BYTES,
-    fixed_time,
-    rate,
-    timed,
-)
+from offsim.calibration.trace_fits.samples import ALONE, FEWEST, LARGE_BYTES, SMALL_BYTES, fixed_time, rate, timed
 from offsim.inputs.errors import InputError
 from offsim.traces import Trace
 from offsim.traces.events import NONE
