@@ -16,7 +16,7 @@ from offsim.validation.predictions import Validation
 from offsim.validation.ranking import rankings
 from offsim.validation.reasons import reasons
 from offsim.validation.report import do_not_fit
-from offsim.validation.score import Comparison, by_hardware, by_scheduler, comparisons, scores_by, worst_runs
+from offsim.validation.score import Comparison, comparisons, scores_by, worst_runs
 from offsim.validation.side_by_side import Pair, pairs, plot_accounts, plot_side_by_side, traced_iteration
 from offsim.validation.traced import TracedIteration
 from offsim.views.figure import Picture
@@ -88,15 +88,14 @@ def make_report(validation: Validation, files: Mapping[str, str]) -> tuple[str, 
         pictures["scatter"] = plot_scatter(compared)
     if found is not None:
         pictures["timeline"] = found.picture()
-    predictions = validation.predictions
     text = render(
         "report.md.jinja",
         validation=validation,
         do_not_fit=do_not_fit(validation),
         files={name: quote(PurePath(path).name) for name, path in files.items()},
-        by_hardware=scores_by(compared, by_hardware),
-        by_scheduler=scores_by(compared, by_scheduler),
-        rankings=rankings(predictions),
+        by_hardware=scores_by(compared, "hardware"),
+        by_scheduler=scores_by(compared, "hardware", "scheduler"),
+        rankings=rankings(validation.predictions),
         worst=[(worst, reasons(validation, worst)) for worst in worst_runs(compared, WORST)],
         found=found,
         most=f"{MOST:g}",

@@ -22,20 +22,10 @@ from offsim.validation.markdown import render
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import plot_iteration
 from offsim.validation.predictions import Validation, validate_runs
-from offsim.validation.published import (
-    FITS,
-    Scored,
-    inside_line,
-    measured_text,
-    quantity_text,
-    score,
-    shipped_figures,
-    shown,
-)
+from offsim.validation.published import Scored, inside_line, score, shipped_figures
 from offsim.validation.ranking import rankings
 from offsim.validation.reasons import reasons
-from offsim.validation.report import signed_percent
-from offsim.validation.score import by_hardware, comparisons, scores, scores_by, worst_runs
+from offsim.validation.score import comparisons, scores, scores_by, worst_runs
 from offsim.validation.series import DIRECTIONS, SeriesComparison, compare_series, read_series, run_of
 from offsim.views.figure import Picture, save_picture
 from offsim.views.timeline import plot_comparison
@@ -93,7 +83,7 @@ def page(
     return render(
         "page.md.jinja",
         runs=len(validation.predictions),
-        by_hardware=scores_by(compared, by_hardware),
+        by_hardware=scores_by(compared, "hardware"),
         scatter=SCATTER,
         worst=[(worst, reasons(validation, worst)) for worst in worst_runs(compared, WORST)],
         rankings=rankings(validation.predictions),
@@ -103,32 +93,13 @@ def page(
         large=LARGE,
         directions=tuple(DIRECTIONS),
         phases_shown=SHOWN_PHASES,
-        traffic=[
-            {"name": one.series.name, "amounts": [entry for entry in one.traffic if entry.phase in SHOWN_PHASES]}
-            for one in series
-        ],
+        series=series,
         d2h_worst=max(abs(error) for error in d2h if error is not None),
         correlations=[one.memory_correlation for one in series if one.memory_correlation is not None],
-        published=[_published(one) for one in published],
+        published=published,
         published_inside=inside_line(published),
         levels_gib=[level / GIB for one in series for level in one.memory_levels.values()],
     )
-
-
-def _published(scored: Scored) -> dict[str, str]:
-    """The cells of a row of published figures."""
-    figure = scored.figure
-    return {
-        "schedule": figure.schedule,
-        "system": figure.system,
-        "quantity": quantity_text(figure),
-        "measured": measured_text(figure),
-        "predicted": shown(scored.predicted, figure),
-        "error": "" if scored.error is None else signed_percent(scored.error),
-        "inside": ("yes" if scored.inside else "**no**") + f" ({100 * figure.band:.0f} %)" * (figure.quantity != FITS),
-        "source": f"{figure.source} ({figure.evidence})" if figure.evidence else figure.source,
-        "note": figure.note,
-    }
 
 
 def with_accuracy(

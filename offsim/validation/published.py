@@ -70,6 +70,38 @@ class Figure:
     where: str
     """File and line."""
 
+    @property
+    def quantity_text(self) -> str:
+        """What was measured, in words."""
+        words = {"tokens_per_s": "tokens/s", "tflops": "TFLOP/s", FITS: "fits", SPEEDUP: "speed-up"}
+        name = self.quantity.removesuffix("_bytes").removesuffix("_s").replace("_", " ")
+        for short, long in (("gpu", "GPU"), ("h2d", "H2D"), ("d2h", "D2H")):
+            name = name.replace(short, long)
+        return words.get(self.quantity, name)
+
+    @property
+    def measured_text(self) -> str:
+        """The measured value, or the range of values that the source gives."""
+        if self.low == self.high:
+            return self.shown(self.measured)
+        return f"{self.shown(self.low)} to {self.shown(self.high)}"
+
+    def shown(self, value: float | None) -> str:
+        """A value in the words of the quantity."""
+        if value is None:
+            return "does not fit"
+        if self.quantity == FITS:
+            return "fits" if value else "does not fit"
+        if self.quantity == SPEEDUP or self.baseline_settings:
+            return f"{value:.2f}x"
+        if self.quantity.endswith("_s") and self.quantity != "tokens_per_s":
+            return format_time(value)
+        if self.quantity.endswith("_peak_bytes"):
+            return format_memory(value)
+        if self.quantity.endswith("_bytes"):
+            return format_bytes(value)
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -213,47 +245,14 @@ def inside_line(scored: Sequence[Scored]) -> str:
     return f"{text}; the median error is {format_percent(median(errors))}" if errors else text
 
 
-def shown(value: float | None, figure: Figure) -> str:
-    """A value in the words of its quantity."""
-    if value is None:
-        return "does not fit"
-    if figure.quantity == FITS:
-        return "fits" if value else "does not fit"
-    if figure.quantity == SPEEDUP or figure.baseline_settings:
-        return f"{value:.2f}x"
-    if figure.quantity.endswith("_s") and figure.quantity != "tokens_per_s":
-        return format_time(value)
-    if figure.quantity.endswith("_peak_bytes"):
-        return format_memory(value)
-    if figure.quantity.endswith("_bytes"):
-        return format_bytes(value)
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
-
-
-def measured_text(figure: Figure) -> str:
-    """The measured value, or the range of values that the source gives."""
-    if figure.low == figure.high:
-        return shown(figure.measured, figure)
-    return f"{shown(figure.low, figure)} to {shown(figure.high, figure)}"
-
-
-def quantity_text(figure: Figure) -> str:
-    """What was measured, in words."""
-    words = {"tokens_per_s": "tokens/s", "tflops": "TFLOP/s", FITS: "fits", SPEEDUP: "speed-up"}
-    name = figure.quantity.removesuffix("_bytes").removesuffix("_s").replace("_", " ")
-    for short, long in (("gpu", "GPU"), ("h2d", "H2D"), ("d2h", "D2H")):
-        name = name.replace(short, long)
-    return words.get(figure.quantity, name)
-
-
 def published_text(scored: Sequence[Scored], style: Style = PLAIN) -> str:
     """A table for terminals."""
     rows = [
         (
             one.figure.schedule,
-            quantity_text(one.figure),
-            measured_text(one.figure),
-            shown(one.predicted, one.figure),
+            one.figure.quantity_text,
+            one.figure.measured_text,
+            one.figure.shown(one.predicted),
             "" if one.error is None else signed_percent(one.error),
             "" if one.inside else "wrong" if one.figure.quantity == FITS else f"outside {100 * one.figure.band:.0f} %",
         )

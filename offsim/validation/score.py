@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -77,24 +77,15 @@ def comparisons(validation: Validation) -> list[Comparison]:
 
 def scores(compared: Iterable[Comparison]) -> dict[str, dict[str, Score]]:
     """Hardware -> phase -> score, in order of names and of `SCORED`."""
-    return {hardware: phases for (hardware,), phases in scores_by(compared, by_hardware).items()}
+    return {hardware: phases for (hardware,), phases in scores_by(compared, "hardware").items()}
 
 
-def by_hardware(comparison: Comparison) -> Group:
-    """The group of all runs on this hardware."""
-    return (comparison.hardware,)
-
-
-def by_scheduler(comparison: Comparison) -> Group:
-    """The group of all runs on this hardware under this scheduler."""
-    return comparison.hardware, comparison.scheduler
-
-
-def scores_by(compared: Iterable[Comparison], group: Callable[[Comparison], Group]) -> dict[Group, dict[str, Score]]:
-    """Group -> phase -> score, in order of names and of `SCORED`."""
+def scores_by(compared: Iterable[Comparison], *shared: str) -> dict[Group, dict[str, Score]]:
+    """Group of runs that share these fields -> phase -> score, in order of names and of `SCORED`."""
     groups: dict[Group, dict[str, list[Comparison]]] = {}
     for comparison in compared:
-        groups.setdefault(group(comparison), {}).setdefault(comparison.phase, []).append(comparison)
+        group = tuple(getattr(comparison, field) for field in shared)
+        groups.setdefault(group, {}).setdefault(comparison.phase, []).append(comparison)
     return {
         name: {phase: score(groups[name][phase]) for phase in SCORED if phase in groups[name]}
         for name in sorted(groups)
