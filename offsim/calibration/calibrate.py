@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -89,25 +89,29 @@ class Calibration:
         return sorted(self.found.items(), key=lambda item: ("." in item[0], item[0]))
 
     @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The values found, each beside the base profile's, which is None where that has none."""
+        return [
+            {
+                "name": name,
+                "base": value_of(self.base, name),
+                "found": value.value,
+                "low": value.low,
+                "high": value.high,
+                "unit": unit_of(name),
+                "source": value.source,
+                "note": value.note,
+            }
+            for name, value in self.values
+        ]
+
+    @property
     def table(self) -> pd.DataFrame:
         """One row per value found, by its field in the profile; `base` is the base profile's, NaN where it has none."""
         import pandas as pd
 
-        rows = {
-            name: (
-                value_of(self.base, name),
-                found.value,
-                found.low,
-                found.high,
-                unit_of(name),
-                found.source,
-                found.note,
-            )
-            for name, found in sorted(self.found.items())
-        }
-        columns = ["base", "found", "low", "high", "unit", "source", "note"]
-        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-        return table.astype(dict.fromkeys(columns[:4], float))
+        table = pd.DataFrame(self.rows).set_index("name").rename_axis(None).sort_index()
+        return table.astype(dict.fromkeys(("base", "found", "low", "high"), float))
 
     def plot(self) -> Picture:
         """Draw each value found, with its interval, as a multiple of the base profile's."""
@@ -183,7 +187,7 @@ def _take(calibration: Calibration, estimates: Iterable[Estimate]) -> None:
             continue
         check(base, name, value, estimate.file)
         calibration.found[name] = ProfileValue(
-            *estimate.interval.numbers, estimate.source, note=estimate.origin, at_least=estimate.at_least
+            *estimate.interval, estimate.source, note=estimate.origin, at_least=estimate.at_least
         )
 
 
@@ -232,7 +236,7 @@ def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Seq
     note = f"runs of {', '.join(Path(name).name for name in files)}"
     for name, found in intervals(recipe, values, training, profiles).items():
         check(start, name, found.value, files[0])
-        calibration.found[name] = ProfileValue(*found.numbers, "fitted", error, note)
+        calibration.found[name] = ProfileValue(*found, "fitted", error, note)
 
 
 def _that_fit(data: Sequence[Point], profile: HardwareProfile) -> tuple[list[Point], tuple[str, ...]]:

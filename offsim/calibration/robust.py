@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -16,8 +16,7 @@ SEED = 20240305
 """Of the resampling: the same measurements give the same intervals."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """A fitted constant, and the bounds that it lies within at `CONFIDENCE`."""
 
     value: float
@@ -29,14 +28,9 @@ class Interval:
         """The upper over the lower bound."""
         return self.high / self.low
 
-    @property
-    def numbers(self) -> tuple[float, float, float]:
-        """Value, low and high."""
-        return self.value, self.low, self.high
-
     def times(self, factor: float) -> Interval:
         """The interval of so many times the constant."""
-        return Interval(*(factor * number for number in self.numbers))
+        return Interval(*(factor * number for number in self))
 
 
 def percentile_interval(log: float, drawn: Sequence[float] | np.ndarray) -> Interval:

@@ -26,7 +26,7 @@ def calibration_report(calibration: Calibration, style: Style = PLAIN) -> str:
     """What was found and from what, what was kept, and how far predictions are off before and after."""
     blocks = [_found(calibration, style)]
     for estimate in calibration.others:
-        value, low, high = (f"{number:.3g}" for number in estimate.interval.numbers)
+        value, low, high = (f"{number:.3g}" for number in estimate.interval)
         found = f"{value} {unit_of(estimate.name)} ({low} to {high})"
         blocks.append(wrapped(f"{estimate.name}: {found}, {estimate.origin}"))
     if calibration.fitted:
@@ -34,23 +34,6 @@ def calibration_report(calibration: Calibration, style: Style = PLAIN) -> str:
     if calibration.kept:
         blocks.append(wrapped(f"kept from {calibration.base.name}: {', '.join(calibration.kept)}"))
     return "\n\n".join(blocks)
-
-
-def calibration_rows(calibration: Calibration) -> list[dict[str, Any]]:
-    """The values found."""
-    return [
-        {
-            "name": name,
-            "base": value_of(calibration.base, name),
-            "found": value.value,
-            "low": value.low,
-            "high": value.high,
-            "unit": unit_of(name),
-            "source": value.source,
-            "note": value.note,
-        }
-        for name, value in calibration.values
-    ]
 
 
 def _found(calibration: Calibration, style: Style) -> str:
@@ -143,7 +126,7 @@ def refit_rows(refits: Sequence[Refit]) -> list[dict[str, Any]]:
             "profile": profile,
             "name": field,
             "start": factor * constant.start,
-            **dict(zip(("found", "low", "high"), refit.constants[constant.name].times(factor).numbers, strict=True)),
+            **dict(zip(("found", "low", "high"), refit.constants[constant.name].times(factor), strict=True)),
             "unit": unit_of(field),
         }
         for refit in refits

@@ -291,7 +291,7 @@ def calibrate(
         from offsim.calibration.calibrate import HOLDOUT
         from offsim.calibration.calibrate import calibrate as fit
         from offsim.calibration.own_profile import write_profile
-        from offsim.cli.calibration import calibration_report, calibration_rows, is_recipe, refit_profiles
+        from offsim.cli.calibration import calibration_report, is_recipe, refit_profiles
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("scipy", "ruamel"):
             raise
@@ -307,7 +307,7 @@ def calibrate(
     calibration = fit(files, base, HOLDOUT if holdout is None else holdout, assignments or [])
     with writing("--out", out):
         write_profile(out, calibration, base)
-    rows = partial(calibration_rows, calibration)
-    give(json, partial(calibration_report, calibration), lambda: {"values": rows()}, csv, rows)
+    report = partial(calibration_report, calibration)
+    give(json, report, lambda: {"values": calibration.rows}, csv, lambda: calibration.rows)
     for line in calibration.left_out:
         note(f"not used: {line}")

@@ -15,8 +15,7 @@ from offsim.inputs.files import write_together
 from offsim.platform.held_out import Groups
 from offsim.results.comparison import compare
 from offsim.results.units import GIB
-from offsim.validation.accuracy import ACCURACY
-from offsim.validation.accuracy import held_out as held_out
+from offsim.validation.accuracy import ACCURACY, held_out
 from offsim.validation.folder import shipped_runs
 from offsim.validation.markdown import render
 from offsim.validation.plot import plot_scatter

@@ -41,7 +41,7 @@ def test_intervals_of_medians_cover_the_truth() -> None:
 
 
 def test_a_single_time_is_its_own_median() -> None:
-    assert medians([[0.25]])[0].numbers == pytest.approx((0.25, 0.25, 0.25))
+    assert medians([[0.25]])[0] == pytest.approx((0.25, 0.25, 0.25))
 
 
 @settings(max_examples=15, deadline=None)

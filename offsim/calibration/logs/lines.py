@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MEBIBYTES_PER_GIBIBYTE = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """Part of the configuration, under the name that it is printed under."""
 
     name: str
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """A timer's milliseconds or a memory report's GiB; `iteration` where the line counts iterations."""
 
     rank: int
@@ -31,16 +29,14 @@ class Sample:
     iteration: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """The line above a memory report: when it is taken; no name where that is not around a phase."""
 
     rank: int
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryReport:
+class MemoryReport(NamedTuple):
     """GiB allocated, now and at most since the last report."""
 
     rank: int
@@ -48,13 +44,12 @@ class MemoryReport:
     peak: float
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(NamedTuple):
     """What the Trainer says at its end: seconds of all iterations, how many a second, and how many (0: not said)."""
 
     seconds: float
     per_second: float
-    count: int = 0
+    steps: int = 0
 
 
 Fact = Setting | Sample | Moment | MemoryReport | Whole
@@ -96,10 +91,6 @@ _SUBGROUPS = re.compile(rf"\bAfter creating fp16 partitions: {_WHOLE}")
 _SUBGROUP = re.compile(rf"\bInitialize optimizer states {_WHOLE} ?/ ?{_WHOLE} subgroups, num_elems: {_WHOLE}")
 _PARAMETERS = re.compile(rf"number of parameters on \(tensor, pipeline\) model parallel rank \(0, 0\): {_WHOLE}")
 _WHOLE_RUN = re.compile(rf"'train_runtime': '?{_NUMBER}'?,.*'train_steps_per_second': '?{_NUMBER}")
-_TRAINER = re.compile(
-    r"  (Instantaneous batch size per device|Total train batch size \(w\. parallel, distributed & accumulation\)"
-    r"|Gradient Accumulation steps|Total optimization steps|Number of trainable parameters) = ([\d,]{1,20})(?![\d.])"
-)
 _TRAINER_NAMES = {
     "Instantaneous batch size per device": "train_micro_batch_size_per_gpu",
     "Total train batch size (w. parallel, distributed & accumulation)": "train_batch_size",
@@ -108,6 +99,7 @@ _TRAINER_NAMES = {
     "Number of trainable parameters": "parameters",
 }
 """What the Trainer calls settings as it begins -> the names of `_ARGUMENTS`."""
+_TRAINER = re.compile(rf"  ({'|'.join(map(re.escape, _TRAINER_NAMES))}) = ([\d,]{{1,20}})(?![\d.])")
 _VOCABULARY = re.compile(rf"padded vocab \(size: \d+\) with \d+ dummy tokens \(new size: {_WHOLE}\)")
 
 WORDS = (

@@ -17,7 +17,7 @@ import numpy as np
 
 from offsim.calibration.logs.lines import MemoryReport, Moment, Sample, Setting, Whole, facts
 from offsim.calibration.logs.log_file import log_lines
-from offsim.calibration.logs.trainer_state import is_trainer_state, state_facts
+from offsim.calibration.logs.trainer_state import state_facts
 from offsim.inputs.errors import InputError, suggestion
 from offsim.inputs.fields import parsed_number
 from offsim.inputs.files import atomic_write
@@ -147,7 +147,7 @@ def _runs(path: Path) -> Iterator[LoggedRun]:
     series = path.name.split(".")[0] or path.name
     run = LoggedRun(series)
     moments: dict[int, str] = {}
-    state = is_trainer_state(path)
+    state = path.name.endswith((".json", ".json.gz"))
     for found in [state_facts(path)] if state else map(facts, log_lines(path)):
         for fact in found:
             if isinstance(fact, Setting):
@@ -201,7 +201,7 @@ def _put_iterations(row: dict[str, str], run: LoggedRun) -> None:
         if not row["iterations"]:
             row["iterations"] = str(max(elapsed.iterations[-1], 0) or len(elapsed.values))
     if run.whole and not row["iteration_ms"]:
-        counted = run.whole.count or int(run.settings.get("optimization_steps", 0))
+        counted = run.whole.steps or int(run.settings.get("optimization_steps", 0))
         estimate = run.whole.seconds * run.whole.per_second
         # The rate has three decimals. A run that was resumed, or stopped early, has fewer steps than were announced.
         steps = counted if abs(counted - estimate) <= 1 + 0.001 * run.whole.seconds else round(estimate)

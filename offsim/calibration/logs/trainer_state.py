@@ -15,11 +15,6 @@ MAX_BYTES = 64_000_000
 RUNTIME, RATE = "train_runtime", "train_steps_per_second"
 
 
-def is_trainer_state(path: Path) -> bool:
-    """Whether a file's name says that it is JSON; logs are lines."""
-    return path.name.removesuffix(".gz").endswith(".json")
-
-
 def state_facts(path: Path) -> Iterator[Fact]:
     """What a trainer_state.json says; raise InputError where it is none, or has no times.
 

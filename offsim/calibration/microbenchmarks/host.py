@@ -111,7 +111,7 @@ def _with_copies(timed: Sequence[Timed]) -> Iterator[Estimate]:
     full = adam.value < SLOWED * alone.value
     largest = max(copies, key=lambda case: case.amount)
     copied = median_rates(copies, 2)[copies.index(largest)]
-    together = Interval(*(a + b for a, b in zip(adam.numbers, copied.numbers, strict=True)))
+    together = Interval(*(a + b for a, b in zip(adam, copied, strict=True)))
     yield _memory(together, samples(slowed[most], largest), f"cpu_adam with {most:g} threads, and copies", full)
 
 

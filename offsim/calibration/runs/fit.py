@@ -202,11 +202,9 @@ def _updated_slopes(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[n
     return slopes
 
 
-def sensitivities(
-    recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles, known: Known | None = None
-) -> np.ndarray:
+def sensitivities(recipe: Recipe, values: Values, data: Sequence[Point], profiles: Profiles) -> np.ndarray:
     """How much each phase of `data` (rows) changes, relatively, as each constant (columns) goes by its spread."""
-    return _slopes(_deviations(recipe, data, profiles, known), _spreads(recipe, values))
+    return _slopes(_deviations(recipe, data, profiles), _spreads(recipe, values))
 
 
 def intervals(
@@ -217,14 +215,14 @@ def intervals(
     It follows from the curvature of the fit, in which starts and data count; what lies far from the prediction counts
     less, as in the fit itself.
     """
-    z = _spreads(recipe, values)
-    off = np.concatenate([_deviations(recipe, data, profiles, known)(z) / NOISE, z])
-    slopes = np.concatenate([sensitivities(recipe, values, data, profiles, known) / NOISE, np.eye(len(z))])
+    z, deviations = _spreads(recipe, values), _deviations(recipe, data, profiles, known)
+    off = np.concatenate([deviations(z) / NOISE, z])
+    slopes = np.concatenate([_slopes(deviations, z) / NOISE, np.eye(len(z))])
     slopes /= (1 + off[:, np.newaxis] ** 2) ** 0.25
-    deviations = np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes)))
+    errors = np.sqrt(np.diag(np.linalg.inv(slopes.T @ slopes)))
     found = {}
-    for constant, deviation in zip(recipe.constants, deviations, strict=True):
-        value, factor = values[constant.name], float(np.exp(STANDARD_ERRORS * deviation * constant.spread))
+    for constant, error in zip(recipe.constants, errors, strict=True):
+        value, factor = values[constant.name], float(np.exp(STANDARD_ERRORS * error * constant.spread))
         found[constant.name] = Interval(value, value / factor, max(value, min(value * factor, constant.most)))
     return found
 
@@ -279,8 +277,7 @@ def residuals(data: Sequence[Point], profiles: Profiles) -> dict[str, dict[str, 
 
 def relative_errors(residuals: np.ndarray) -> np.ndarray:
     """How far predictions are from what was measured, as shares of that, without sign."""
-    errors: np.ndarray = np.abs(np.expm1(-residuals))
-    return errors
+    return np.asarray(np.abs(np.expm1(-residuals)))
 
 
 def median_errors(residuals: Mapping[str, np.ndarray]) -> str:
@@ -295,7 +292,13 @@ CONFIGURATIONS = "random configurations"
 
 def scores(residuals: Mapping[str, np.ndarray]) -> dict[str, Score]:
     """Phase -> errors of one group's runs."""
-    return {phase: _score(values) for phase, values in residuals.items()}
+    found = {}
+    for phase, values in residuals.items():
+        percentiles = np.percentile(100 * relative_errors(values), [50, 90, 100]).tolist()
+        median, p90, worst = (round(percentile, 2) for percentile in percentiles)
+        rounded = tuple(values.round(5).tolist())
+        found[phase] = Score(n=len(values), median=median, p90=p90, worst=worst, residuals=rounded)
+    return found
 
 
 def scores_by_hardware(left_out: Mapping[str, Residuals], without_residuals: Container[str] = ()) -> dict[str, Groups]:
@@ -325,9 +328,3 @@ def configurations(data: Sequence[Point], profile: HardwareProfile, left_out: Se
         )
         for point, group in zip(data, left_out, strict=True)
     ]
-
-
-def _score(residuals: np.ndarray) -> Score:
-    percentiles = np.percentile(100 * relative_errors(residuals), [50, 90, 100]).tolist()
-    median, p90, worst = (round(percentile, 2) for percentile in percentiles)
-    return Score(n=len(residuals), median=median, p90=p90, worst=worst, residuals=tuple(residuals.round(5).tolist()))

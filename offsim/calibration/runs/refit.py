@@ -120,7 +120,7 @@ def profile_text(file: RecipeFile, name: str, constants: Mapping[str, Interval],
             section, key = field.split(".")
             inherited = any((other, field, factor) in constant.targets for other in bases)
             if target == name and (key in document.get(section, {}) or not inherited):
-                put(document, field, ProfileValue(*constants[constant.name].times(factor).numbers, "fitted", error))
+                put(document, field, ProfileValue(*constants[constant.name].times(factor), "fitted", error))
     if extends and folder.resolve() != path.parent.resolve() and (bases or is_path(extends)):
         place = file.files[bases[0]].name if bases else Path(os.path.relpath(base or "", folder.resolve())).as_posix()
         document["extends"] = quoted(place)
