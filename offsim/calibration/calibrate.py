@@ -40,6 +40,7 @@ from offsim.inputs.units import unit_of
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.profiles import load_profile
 from offsim.traces.read import NAMES, read_trace
+from offsim.validation.folder import SUFFIXES as TABLES
 from offsim.validation.run_table import MeasuredRun, read_runs, run_of
 
 if TYPE_CHECKING:
@@ -139,14 +140,14 @@ def calibrate(
     of_runs: list[str] = []
     for name in files:
         path = Path(name)
-        if _is_harness(path):
+        if os.path.isdir(path) or path.suffix == ".jsonl":
             microbenchmarks = read_microbenchmarks(path)
             _take(calibration, fit_microbenchmarks(microbenchmarks, profile.host.cores_per_rank, str(path)))
         elif path.name.endswith(NAMES):
             traces.append(path)
         else:
             of_runs.append(name)
-            runs += read_runs(path).runs if _is_table(path) else _log(path, base)
+            runs += read_runs(path).runs if path.name.endswith(TABLES) else _log(path, base)
     _take_traces(calibration, traces)
     if runs:
         _take_runs(calibration, runs, of_runs, holdout)
@@ -155,14 +156,6 @@ def calibrate(
     if calibration.found.keys() == given.keys():
         raise InputError("found nothing that determines a value of the profile, expected more measurements", files[0])
     return calibration
-
-
-def _is_harness(path: Path) -> bool:
-    return os.path.isdir(path) or path.suffix == ".jsonl"
-
-
-def _is_table(path: Path) -> bool:
-    return path.name.endswith((".csv", ".csv.gz"))
 
 
 def _log(path: Path, base: str) -> list[MeasuredRun]:

@@ -259,7 +259,7 @@ def test_what_only_a_gpu_runs_at_least_runs_on_a_stand_in(tmp_path, monkeypatch)
     """Shows that the calls fit together; times and the order of streams mean nothing here."""
     import torch
 
-    from offsim.calibration.harness import everything, tracing
+    from offsim.calibration.harness import everything, training
     from offsim.calibration.harness.device import Device
     from offsim.calibration.harness.folder import ResultFolder
     from offsim.calibration.harness.measurement import Bench
@@ -286,8 +286,8 @@ def test_what_only_a_gpu_runs_at_least_runs_on_a_stand_in(tmp_path, monkeypatch)
     device = Device()
     device.torch = torch.device("cpu")
     monkeypatch.setattr(device, "host", lambda elements, dtype: torch.zeros(elements, dtype=dtype))
-    monkeypatch.setattr(tracing, "ProfilerActivity", types.SimpleNamespace(CPU=None, CUDA=None))
-    monkeypatch.setattr(tracing, "profile", lambda activities, **options: StandInProfile())
+    monkeypatch.setattr(training, "ProfilerActivity", types.SimpleNamespace(CPU=None, CUDA=None))
+    monkeypatch.setattr(training, "profile", lambda activities, **options: StandInProfile())
 
     results = ResultFolder(tmp_path, {"settings": {}})
     monkeypatch.setattr(everything, "SCHEDULES", [SCHEDULES[i] for i in (0, 2, 4)])

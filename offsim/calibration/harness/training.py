@@ -1,20 +1,21 @@
-"""Training under one schedule: checked, measured and traced."""
+"""Training under one schedule: checked, measured and recorded in a Kineto trace."""
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from .deep_optimizer_states import DeepOptimizerStates
 from .device import Device
 from .iterations import Iterations
 from .model import Shape, Transformer, choose_shape
 from .reference import TOLERANCE, check
-from .tracing import trace
 from .zero3_offload import Zero3Offload, Zero3OffloadAsyncGrads
 
 
@@ -31,6 +32,9 @@ SCHEDULES = [
     for optimizer in (Zero3Offload, Zero3OffloadAsyncGrads, DeepOptimizerStates)
     for variant, options in optimizer.measured.items()
 ]
+
+
+TRACED_ITERATIONS = 2
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,22 @@ def train(schedule: Schedule, plan: Plan, device: Device, threads: int, traces: 
         optimizer.close()
     checked = {"parameter_difference": difference, "parameter_tolerance": TOLERANCE}
     return _configuration(schedule, plan, device, threads, optimizer) | measured | checked
+
+
+def trace(iterations: Iterations, device: Device, path: Path) -> None:
+    """Write a Kineto trace of a few iterations."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.cuda else [])]
+    options: dict[str, Any] = {}
+    with suppress(TypeError):  # the background thread too; older versions do not know how
+        options["experimental_config"] = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
+    with profile(activities=activities, **options) as profiler:
+        for index in range(TRACED_ITERATIONS):
+            with record_function(f"iteration {index}"):
+                iterations.run()
+        device.synchronize()
+    part = path.with_name(f"part-{path.name}")  # the ending decides whether it is compressed
+    profiler.export_chrome_trace(str(part))
+    part.replace(path)
 
 
 def _configuration(
