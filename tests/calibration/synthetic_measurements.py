@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from tests.calibration.rows import row, write
 
 TRUTH = {
     "link.h2d_bytes_per_s": 5.5e10,
@@ -45,19 +47,15 @@ _IN_CACHE = 5
 """How many times as fast a kernel is that works in cache."""
 
 
-def measured(seed: int, noise: float = 0.03, outliers: float = 0.05, repetitions: int = 8) -> list[dict[str, object]]:
+def measured(seed: int, noise: float = 0.03, outliers: float = 0.05, repetitions: int = 8) -> list[dict[str, Any]]:
     """Records with multiplicative noise, and some repetitions several times too long."""
     draw = np.random.default_rng(seed)
-    records: list[dict[str, object]] = []
+    records: list[dict[str, Any]] = []
 
-    def add(
-        quantity: str, size: int | list[int], unit: str, seconds: float,
-        threads: int = MEASURED_THREADS[-1], condition: str = "idle", clock: str = "device",
-    ) -> None:  # fmt: skip
+    def add(quantity: str, size: float | list[float], seconds: float, **more: object) -> None:
         times = seconds * np.exp(draw.normal(0, noise, repetitions))
         times[draw.random(repetitions) < outliers] *= draw.uniform(2, 10)
-        row = {"quantity": quantity, "size": size, "unit": unit, "threads": threads, "condition": condition}
-        records.append({**row, "clock": clock, "seconds": times.tolist()})
+        records.append(row(quantity, size, *times.tolist(), **{"threads": MEASURED_THREADS[-1]} | more))
 
     sizes = (10**6, 10**7, 10**8)
     cases = [(sizes[-1], threads, "idle") for threads in MEASURED_THREADS[:-1]]
@@ -65,7 +63,7 @@ def measured(seed: int, noise: float = 0.03, outliers: float = 0.05, repetitions
     for size, threads, condition in cases:
         for quantity, (each, most) in _CPU.items():
             rate = min(threads * each, most) * (0.7 if condition == "copies" else 1) * (_IN_CACHE if size < 5e7 else 1)
-            add(quantity, size, "elements", 2e-5 + size / rate, threads, condition, "host")
+            add(quantity, size, 2e-5 + size / rate, threads=threads, condition=condition, clock="host")
     for condition, share in (("idle", 1.0), ("cpu_adam", 0.7)):
         for size in (2**12, 2**16, 2**20, 2**24, 2**26, 2**28, 2**30):
             for quantity, rate, latency in (
@@ -76,23 +74,22 @@ def measured(seed: int, noise: float = 0.03, outliers: float = 0.05, repetitions
                 ("d2h_pageable", 1.2e10, 2e-5),
                 ("d2h_pageable_fresh", 2.5e9 * (_IN_CACHE if size < 2**25 else 1), 2e-5),
             ):
-                add(quantity, size, "bytes", latency + size / (share * rate), condition=condition)
+                add(quantity, size, latency + size / (share * rate), condition=condition)
     for size in (10**6, 10**7, 10**8, 4 * 10**8):
         faster = _IN_CACHE if size < 5e7 else 1
         for quantity, traffic in (("gpu_copy", 8), ("gpu_add", 12), ("gpu_downcast", 6), ("gpu_upcast", 6)):
-            add(quantity, size, "elements", 8e-6 + traffic * size / (2.4e12 * faster))
-        add("gpu_adamw_fused", size, "elements", 8e-6 + size / (8.5e10 * faster))
-        add("gpu_adamw_foreach", size, "elements", 8e-6 + size / (3e10 * faster))
+            add(quantity, size, 8e-6 + traffic * size / (2.4e12 * faster))
+        add("gpu_adamw_fused", size, 8e-6 + size / (8.5e10 * faster))
+        add("gpu_adamw_foreach", size, 8e-6 + size / (3e10 * faster))
     for side in (256, 512, 1024, 2048, 4096, 8192):
-        add("gemm", [side] * 3, "m x n x k", 8e-6 + 2 * prod([side] * 3) / 6e14)
-    add("kernel_launch", 1, "launches", TRUTH["kernel_launch_s"], clock="host")
-    add("layer_forward_launch", 1, "launches", TRUTH["host.module_launch_s"], clock="host")
+        add("gemm", [side] * 3, 8e-6 + 2 * prod([side] * 3) / 6e14)
+    add("kernel_launch", 1, TRUTH["kernel_launch_s"], clock="host")
+    add("layer_forward_launch", 1, TRUTH["host.module_launch_s"], clock="host")
     return records
 
 
 def harness_folder(folder: Path, seed: int = 0, noise: float = 0.03) -> Path:
     """A folder as the harness leaves it."""
     folder.mkdir(exist_ok=True)
-    lines = [json.dumps(record) for record in measured(seed, noise)]
-    (folder / "microbenchmarks.jsonl").write_text("\n".join(lines) + "\n")
+    write(folder / "microbenchmarks.jsonl", *measured(seed, noise))
     return folder

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from offsim.validation.predictions import Validation, validate_runs
 from offsim.validation.run_table import SHIPPED_RUNS, RunTable, read_runs
+from offsim.validation.series import SeriesComparison, compare_series, read_series
 
 SMALL = {
     "hardware": "polaris-4xa100", "series": "made-up", "model": "tiny", "layers": "2", "hidden": "512",
@@ -20,6 +22,9 @@ SMALL = {
     "update_stride": "", "dos_build": "", "fwd_ms": "10.5", "bwd_ms": "40", "step_ms": "60.0",
 }  # fmt: skip
 """Cells of a run that can be simulated."""
+
+TOO_BIG = {"micro_batch": "40000", "global_batch": "160000"}
+"""Changes with which it does not fit in memory."""
 
 MakeTable = Callable[..., Path]
 
@@ -58,3 +63,18 @@ def shipped() -> RunTable:
 def validation(shipped: RunTable) -> Validation:
     """Predictions of all runs of the table that comes with offsim."""
     return validate_runs(shipped)
+
+
+@pytest.fixture(scope="session")
+def series(shipped: RunTable) -> list[SeriesComparison]:
+    """The measured series that come with offsim, beside the simulations of their runs."""
+    return compare_series(read_series(), shipped.runs)
+
+
+def assert_even_tables(markdown: str) -> None:
+    """Rows of a table have as many cells as the row above; other lines have 120 characters at most."""
+    lines = markdown.split("\n")
+    for above, line in pairwise(lines):
+        if above.startswith("|") and line.startswith("|"):
+            assert above.count("|") == line.count("|")
+    assert all(len(line) <= 120 or line.startswith("|") for line in lines)

@@ -7,12 +7,11 @@ from offsim.validation.accuracy import accuracy_of
 from offsim.validation.ranking import rankings
 from offsim.validation.score import comparisons, scores
 
-GOOD = {"forward": (3, 12), "backward": (2.5, 6), "step": (2, 4), "sum": (1.5, 4)}
-UNBOUND = {"forward": (4, 12), "backward": (5, 12), "step": (4, 9), "sum": (3, 9)}
+PEAK = {"peak after backward": (5, 100)}
+GOOD = {"forward": (3, 12), "backward": (2.5, 6), "step": (2, 4), "sum": (1.5, 4), **PEAK}
+UNBOUND = {"forward": (4, 12), "backward": (5, 12), "step": (4, 9), "sum": (3, 9), **PEAK}
 HIGHEST = {"jlse-4xh100": GOOD, "polaris-4xa100-numa-bound": GOOD, "polaris-4xa100": UNBOUND}
 """Hardware -> phase -> (median, 90th percentile)."""
-HIGHEST_MEMORY = 5
-"""Median error of the peak of GPU memory after backward."""
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +25,10 @@ def test_every_measured_run_is_predicted_to_fit(validation):
 
 @pytest.mark.parametrize("hardware", HIGHEST)
 @pytest.mark.parametrize("phase", GOOD)
-def test_times(found, hardware, phase):
+def test_times_and_memory(found, hardware, phase):
     median, p90 = HIGHEST[hardware][phase]
     score = found[hardware][phase]
     assert (100 * score.median <= median, 100 * score.p90 <= p90) == (True, True), score
-
-
-@pytest.mark.parametrize("hardware", HIGHEST)
-def test_memory(found, hardware):
-    assert 100 * found[hardware]["peak after backward"].median <= HIGHEST_MEMORY
 
 
 def test_following_predictions_costs_little(validation):

@@ -9,7 +9,6 @@ from offsim.validation.series import (
     GIB,
     Traffic,
     _correlation,
-    compare_series,
     link_rates,
     read_series,
     reserved,
@@ -26,11 +25,6 @@ model,cpu_ratio,scheduler,update_stride,iteration,t_s,phase,d2h_gib_s,h2d_gib_s,
 20B,1.0,zero3_offload,,4,0.342,step,0.0,2.0,90,9.0
 20B,1.0,zero3_offload,,5,0.042,forward,0.0,0.0,90,10.0
 """
-
-
-@pytest.fixture(scope="module")
-def compared(shipped):
-    return compare_series(read_series(), shipped.runs)
 
 
 def test_samples_are_read(tmp_path):
@@ -87,8 +81,8 @@ def test_correlation():
     assert _correlation([(rising, flat)]) is None
 
 
-def test_predicted_traffic_is_all_bytes_of_the_copies(compared):
-    for one in compared:
+def test_predicted_traffic_is_all_bytes_of_the_copies(series):
+    for one in series:
         timeline = one.result.timeline
         for direction in DIRECTIONS:
             copies = timeline[(timeline["activity"] == direction.lower()) & (timeline["rank"] == 0)]
@@ -99,12 +93,12 @@ def test_predicted_traffic_is_all_bytes_of_the_copies(compared):
             assert whole.predicted == pytest.approx(sum(t.predicted for t in phases))
 
 
-def test_predicted_payload_is_what_the_counters_read(compared):
-    traffic = [entry for one in compared for entry in one.traffic]
+def test_predicted_payload_is_what_the_counters_read(series):
+    traffic = [entry for one in series for entry in one.traffic]
     phases = [entry for entry in traffic if entry.phase != "iteration" and entry.error(1.0) is not None]
     overhead = np.median([entry.mean_counted / entry.predicted for entry in phases])
     assert 1.13 < overhead < 1.30
-    assert compared[0].overhead == pytest.approx(overhead, rel=0.05)
+    assert series[0].overhead == pytest.approx(overhead, rel=0.05)
     for entry in traffic:
         error = entry.error(overhead)
         # H2D of other phases than the whole iteration: see the validation page
@@ -112,15 +106,15 @@ def test_predicted_payload_is_what_the_counters_read(compared):
             assert abs(error) < 0.17, entry
 
 
-def test_memory_is_taken_as_it_was(compared):
-    for one in compared:
+def test_memory_is_taken_as_it_was(series):
+    for one in series:
         assert one.memory_correlation > (0.5 if one.series.cells["scheduler"] == "deep_optimizer_states" else 0.9)
         assert all(level > 0 for level in one.memory_levels.values())
 
 
-def test_what_was_taken_counts_until_the_phase_ends(compared):
+def test_what_was_taken_counts_until_the_phase_ends(series):
     places = np.linspace(0, 1, 50)
     for phase in ("forward", "backward", "update"):
-        taken = reserved(compared[0].result, phase, places)
+        taken = reserved(series[0].result, phase, places)
         assert (np.diff(taken) >= 0).all()
-    assert reserved(compared[0].result, "backward", places).max() <= compared[0].result.gpu_peak_bytes
+    assert reserved(series[0].result, "backward", places).max() <= series[0].result.gpu_peak_bytes

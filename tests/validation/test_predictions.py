@@ -6,6 +6,7 @@ from offsim.results.limits import PhaseSpan
 from offsim.validation.names import run_names
 from offsim.validation.predictions import GIB, _within, predict, validate_runs
 from offsim.validation.run_table import MEASURED, read_runs
+from tests.validation.conftest import TOO_BIG
 
 OUTCOMES = {**dict.fromkeys(MEASURED, "1.0"), "bwd_cv": "9", "params_per_tp_rank": "9", "largest_subgroup": "9"}
 
@@ -31,8 +32,7 @@ def test_a_prediction_uses_the_configuration_only(make_table):
 
 
 def test_a_run_that_does_not_fit_has_a_verdict_and_no_values(make_table):
-    big = {"layers": "40", "hidden": "5120", "ffn_hidden": "13824", "heads": "40", "seq": "2048", "vocab": "50304"}
-    prediction = predict(read_runs(make_table({**big, "micro_batch": "64", "global_batch": "256"})).runs[0])
+    prediction = predict(read_runs(make_table(TOO_BIG)).runs[0])
     assert not prediction.fits
     assert prediction.values == {}
     assert prediction.time_s() is None

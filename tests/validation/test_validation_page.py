@@ -1,7 +1,4 @@
-from itertools import pairwise
 from pathlib import Path
-
-import pytest
 
 from offsim.validation.accuracy import held_out
 from offsim.validation.folder import shipped_runs
@@ -9,24 +6,15 @@ from offsim.validation.page import COMPARISON, ITERATION, SCATTER, main, page, w
 from offsim.validation.predictions import validate_runs
 from offsim.validation.published import score, shipped_figures
 from offsim.validation.ranking import Ranking
-from offsim.validation.series import compare_series, read_series
+from tests.validation.conftest import assert_even_tables
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture(scope="module")
-def series(shipped):
-    return compare_series(read_series(), shipped.runs)
 
 
 def test_the_page_is_up_to_date(series):
     made = page(validate_runs(shipped_runs()), series, held_out(), score(shipped_figures()))
     assert (DOCS / "validation.md").read_text(encoding="utf-8") == made, "run python -m offsim.validation.page"
-    lines = made.split("\n")
-    for above, line in pairwise(lines):
-        if above.startswith("|") and line.startswith("|"):
-            assert above.count("|") == line.count("|")
-    assert all(len(line) <= 120 or line.startswith("|") for line in lines)
+    assert_even_tables(made)
 
 
 def test_the_page_is_written_with_its_pictures(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from offsim.validation.plot import plot_scatter
 from offsim.validation.plot_iteration import median_iteration, plot_iteration
 from offsim.validation.score import SCORED, Comparison, comparisons
-from offsim.validation.series import SeriesComparison, compare_series, read_series, run_of
+from offsim.validation.series import SeriesComparison, run_of
 from offsim.views.figure import save_picture
 
 
@@ -52,9 +52,8 @@ def test_nothing_to_draw_is_said():
 
 
 @pytest.fixture(scope="module")
-def one(shipped) -> SeriesComparison:
-    series = [s for s in read_series() if s.name.endswith("ratio 1 deep_optimizer_states stride 2")]
-    return compare_series(series, shipped.runs)[0]
+def one(series) -> SeriesComparison:
+    return next(one for one in series if one.series.name.endswith("ratio 1 deep_optimizer_states stride 2"))
 
 
 def test_the_median_iteration_is_shown(one):

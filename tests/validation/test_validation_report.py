@@ -7,11 +7,7 @@ from offsim.validation.markdown_report import make_report
 from offsim.validation.predictions import validate_runs
 from offsim.validation.report import format_validation, signed_percent, to_json
 from offsim.validation.run_table import MEASURED, SHIPPED_RUNS, read_runs
-
-TOO_BIG = {
-    "layers": "40", "hidden": "5120", "ffn_hidden": "13824", "heads": "40", "seq": "2048", "vocab": "50304",
-    "micro_batch": "64", "global_batch": "256",
-}  # fmt: skip
+from tests.validation.conftest import TOO_BIG
 
 
 def test_the_document_has_the_rows_as_given(validation):
