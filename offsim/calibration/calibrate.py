@@ -23,7 +23,6 @@ from offsim.calibration.runs.fit import (
     Recipe,
     apply,
     fit,
-    has_all_phases,
     intervals,
     median_errors,
     points,
@@ -209,7 +208,7 @@ def _take_runs(calibration: Calibration, runs: Sequence[MeasuredRun], files: Seq
         raise InputError(f"found runs on {', '.join(named)}, expected some on {base.name}, the base", files[0])
     if others := len(runs) - len(own):
         calibration.left_out += (f"{others} of {len(runs)} runs, of other hardware than {base.name}",)
-    if partial := sum(not has_all_phases(run) for run in own):
+    if partial := sum(not run.has_all_phases for run in own):
         calibration.left_out += (f"{partial} of {len(runs)} runs, without times of all phases",)
     start = calibration.profile
     data, unfit = _that_fit(points(own), start)

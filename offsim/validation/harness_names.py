@@ -130,12 +130,8 @@ def on_host(trace: Trace, work: pd.DataFrame, main: str) -> pd.DataFrame:
             parts.append(_rows(name, kind, found, single=kind != "wait"))
         parts.append(_rows(name, "launch" if trace.devices else "compute", launching, single=False))
     frame = pd.concat([pd.DataFrame(columns=COLUMNS), *parts], ignore_index=True)[COLUMNS]
-    filled = {"kernels": "", "subgroup": NONE, "layer": NONE, "bytes": 0.0}
-    return (
-        frame.astype({name: object for name in filled})
-        .fillna(filled)
-        .astype({"subgroup": int, "layer": int, "bytes": float, "start_s": float, "end_s": float, "single": bool})
-    )
+    types = {"subgroup": int, "layer": int, "bytes": float, "start_s": float, "end_s": float, "single": bool}
+    return frame.assign(kernels="", bytes=0.0).astype(types)
 
 
 def _thread_name(thread: str, main: str, work: pd.DataFrame) -> str:
@@ -167,4 +163,4 @@ def _conversions(rows: pd.DataFrame, work: pd.DataFrame, *, gpu: bool) -> dict[s
 
 def _rows(stream: str, kind: str, spans: Spans, *, single: bool) -> pd.DataFrame:
     frame = pd.DataFrame({"start_s": spans[0], "end_s": spans[1]})
-    return frame.assign(stream=stream, activity=kind, single=single)
+    return frame.assign(stream=stream, activity=kind, subgroup=NONE, layer=NONE, single=single)

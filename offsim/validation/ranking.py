@@ -12,8 +12,7 @@ from offsim.programs.options import Option
 from offsim.schedulers.registry import BUILT_IN, known_options
 from offsim.validation.names import short
 from offsim.validation.predictions import Prediction
-from offsim.validation.run_table import REQUIRED, MeasuredRun
-from offsim.validation.score import measured_sum
+from offsim.validation.run_table import REQUIRED, TIMES, MeasuredRun
 
 _ALIKE = ("series", "nodes", *(column for column in REQUIRED if column != "scheduler"))
 
@@ -81,22 +80,22 @@ def _rankings(predictions: Iterable[Prediction], option: Option | None) -> list[
     """
     groups: dict[tuple[str, ...], dict[str, list[tuple[float, float]]]] = {}
     for prediction in predictions:
-        run, measured_ms = prediction.run, measured_sum(prediction)
+        run, predicted = prediction.run, prediction.time_s()
         scheduler = run.cell("scheduler")
         chosen = str(run.scenario.scheduler.options.get(option.name, "")) if option else scheduler
-        if measured_ms is None or not chosen:
+        if not run.has_all_phases or not chosen:
             continue
-        predicted = prediction.time_s()
-        pair = (measured_ms / 1e3, math.inf if predicted is None else predicted)
+        measured = sum(run.measured[column] for column in TIMES) / 1e3
+        pair = (measured, math.inf if predicted is None else predicted)
         series = (_name(run, scheduler if option else ""), *(short(run.cell(column)) for column in _ALIKE))
         groups.setdefault(series, {}).setdefault(chosen, []).append(pair)
     combine = fmean if option else min
     found = []
     for (name, *_), choices in groups.items():
-        measured = {choice: combine(pair[0] for pair in pairs) for choice, pairs in choices.items()}
+        measured_s = {choice: combine(pair[0] for pair in pairs) for choice, pairs in choices.items()}
         predicted_s = {choice: combine(pair[1] for pair in pairs) for choice, pairs in choices.items()}
         if len(choices) >= 2 and min(predicted_s.values()) < math.inf:
-            found.append(Ranking(name, measured, predicted_s))
+            found.append(Ranking(name, measured_s, predicted_s))
     return found
 
 

@@ -101,6 +101,11 @@ class MeasuredRun:
         """Return the column's cell without spaces around it; "" where the table has no such column."""
         return self.cells.get(column, "").strip()
 
+    @property
+    def has_all_phases(self) -> bool:
+        """Whether forward, backward and step were all measured."""
+        return all(column in self.measured for column in TIMES)
+
 
 @dataclass(frozen=True, slots=True)
 class RunTable:

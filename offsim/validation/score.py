@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from offsim.validation.predictions import Prediction, Validation
+from offsim.validation.predictions import Validation
 from offsim.validation.run_table import COLUMN_OF, TIMES
 
 Group = tuple[str, ...]
@@ -44,13 +44,6 @@ class Score:
     worst: float
     bias: float
     worst_run: str
-
-
-def measured_sum(prediction: Prediction) -> float | None:
-    """Measured forward + backward + step in ms; None where one of them is blank."""
-    values = [prediction.run.measured.get(column) for column in TIMES]
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
 
 
 SCORED: dict[str, tuple[str, tuple[str, ...]]] = {

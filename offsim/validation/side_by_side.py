@@ -36,11 +36,6 @@ class Pair:
         """The same, what contention adds included."""
         return self.simulated.alone_s + self.simulated.lost_s if self.simulated else 0.0
 
-    @property
-    def difference_s(self) -> float:
-        """Measured less simulated."""
-        return self.measured_s - self.simulated_s
-
 
 def traced_iteration(table: RunTable, run: MeasuredRun) -> TracedIteration | None:
     """The last iteration of the run's trace, if its table lies in a folder that the harness has written."""
@@ -58,7 +53,7 @@ def pairs(traced: TracedIteration, account: PhaseAccount) -> list[Pair]:
     simulated = {found.kind: found for found in account.activities if found.alone_s > 0}
     kinds = dict.fromkeys([*simulated, *measured])
     found = [Pair(kind, measured.get(kind), simulated.get(kind)) for kind in kinds]
-    return sorted(found, key=lambda pair: -abs(pair.difference_s))
+    return sorted(found, key=lambda pair: -abs(pair.measured_s - pair.simulated_s))
 
 
 def plot_side_by_side(traced: TracedIteration, result: Result, title: str) -> Picture:

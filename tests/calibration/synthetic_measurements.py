@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.calibration.rows import row, write
+from offsim.calibration.microbenchmarks.rows import UNITS
 
 TRUTH = {
     "link.h2d_bytes_per_s": 5.5e10,
@@ -45,6 +46,19 @@ _CPU = {
 """Quantity -> elements per second of a thread, and of any number."""
 _IN_CACHE = 5
 """How many times as fast a kernel is that works in cache."""
+
+
+def row(quantity: str, size: float | list[float], *seconds: float, **more: Any) -> dict[str, Any]:
+    """A row as the harness writes it; `more` has what differs from one thread on an idle machine."""
+    unit = UNITS.get(quantity, "1")
+    shared = {"quantity": quantity, "size": size, "unit": unit, "threads": 1, "condition": "idle", "clock": "device"}
+    return shared | {"seconds": list(seconds)} | more
+
+
+def write(path: Path, *rows: dict[str, Any]) -> Path:
+    """Write rows to a file."""
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
 
 
 def measured(seed: int, noise: float = 0.03, outliers: float = 0.05, repetitions: int = 8) -> list[dict[str, Any]]:

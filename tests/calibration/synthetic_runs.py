@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from offsim.calibration.logs.logged_runs import COLUMNS
 from offsim.platform.profiles import load_profile
 from offsim.validation.predictions import predict
 from offsim.validation.run_table import TIMES, run_of
+from tests.validation.conftest import table_text
 
 BASE = "jlse-4xh100"
 TRUTH = {
@@ -42,8 +42,5 @@ def runs_table(path: Path, hardware: str = BASE, truth: Mapping[str, Mapping[str
             row |= {"layers": str(layers), "hidden": str(hidden), "ffn_hidden": str(4 * hidden), "scheduler": scheduler}
             predicted = predict(run_of(path, 1, row), machine).values
             rows.append(row | {column: f"{predicted[column]:.4f}" for column in TIMES} | {"hardware": hardware})
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    path.write_text(table_text(rows))
     return path

@@ -19,9 +19,8 @@ from offsim.platform.profiles import available_profiles, load_profile
 from offsim.results.simulate import simulate
 from offsim.scenario import load_scenario
 from offsim.validation.run_table import SHIPPED_RUNS, read_runs
-from tests.calibration.rows import row, write
 from tests.calibration.synthetic_logs import whole_log
-from tests.calibration.synthetic_measurements import harness_folder
+from tests.calibration.synthetic_measurements import harness_folder, row, write
 from tests.calibration.synthetic_runs import BASE, LIKE_THEM, SCENARIO, TRUTH, runs_table
 from tests.conftest import Complaint
 

@@ -41,16 +41,18 @@ def measure_everything(folder: ResultFolder, bench: Bench, plan: Plan) -> bool:
         *((f"training, {schedule.name}", partial(_train, folder, bench, schedule, plan)) for schedule in to_train),
     ]
     estimates = [0.1 if bench.quick else 1.2] * len(to_measure) + [1.5 if bench.quick else 35.0] * len(to_train)
-    progress = Progress(estimates, len(listed) + len(SCHEDULES))
-    well = True
-    for name, task in tasks:
-        progress.begin(name)
+    total = len(listed) + len(SCHEDULES)
+    well, start = True, time.perf_counter()
+    for done, (name, task) in enumerate(tasks, 1):
+        print(f"[{total - len(tasks) + done}/{total}] {name} ... ", end="", flush=True)
         try:
             found = task()
         except (torch.cuda.OutOfMemoryError, Mismatch) as error:
             well = False
             found = f"left out: {error if isinstance(error, Mismatch) else 'out of GPU memory'}"
-        progress.end(found)
+        slower = (time.perf_counter() - start) / sum(estimates[:done])  # than estimated, all in all
+        left_s = slower * sum(estimates[done:])
+        print(f"{found}  (about {f'{left_s / 60:.0f} min' if left_s >= 90 else f'{left_s:.0f} s'} left)", flush=True)
     return well
 
 
@@ -69,24 +71,3 @@ def _train(folder: ResultFolder, bench: Bench, schedule: Schedule, plan: Plan) -
     folder.add_training(row)
     times = ", ".join(f"{phase} {row[f'{phase}_ms']:.4g} ms" for phase in ("fwd", "bwd", "step"))
     return f"{times}; equals plain AdamW within {row['parameter_difference']:.2g} (tolerance {TOLERANCE:g})"
-
-
-class Progress:
-    """Says what runs, and how much time is left."""
-
-    def __init__(self, estimates: list[float], total: int) -> None:
-        self.left = list(estimates)
-        self.total = total
-        self.expected = 0.0
-        self.start = time.perf_counter()
-
-    def begin(self, name: str) -> None:
-        """Say what begins now."""
-        print(f"[{self.total - len(self.left) + 1}/{self.total}] {name} ... ", end="", flush=True)
-
-    def end(self, found: str) -> None:
-        """Say what was found, and scale the time left by how long the work so far has really taken."""
-        self.expected += self.left.pop(0)
-        left_s = sum(self.left) * (time.perf_counter() - self.start) / self.expected
-        shown = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
-        print(f"{found}  (about {shown} left)", flush=True)

@@ -94,16 +94,11 @@ def runs_on(runs: Iterable[MeasuredRun], profiles: Collection[str]) -> list[Meas
     ]
 
 
-def has_all_phases(run: MeasuredRun) -> bool:
-    """Whether all that a run is fitted to was measured."""
-    return all(column in run.measured for column in TIMES)
-
-
 def points(runs: Iterable[MeasuredRun]) -> list[Point]:
     """Merge the repetitions of a configuration, and let each profile weigh the same; runs need times of all phases."""
     groups: dict[str, list[MeasuredRun]] = {}
     for run in runs:
-        if has_all_phases(run):
+        if run.has_all_phases:
             groups.setdefault(run.scenario.model_dump_json(exclude={"name"}), []).append(run)
     hardware = [members[0].scenario.hardware for members in groups.values()]
     return [

@@ -10,8 +10,7 @@ import pytest
 from offsim.calibration.microbenchmarks.estimate import Estimate
 from offsim.calibration.microbenchmarks.estimates import fit_microbenchmarks
 from offsim.calibration.microbenchmarks.rows import read_microbenchmarks
-from tests.calibration.rows import row, write
-from tests.calibration.synthetic_measurements import THREADS, TRUTH, harness_folder
+from tests.calibration.synthetic_measurements import THREADS, TRUTH, harness_folder, row, write
 
 REAL = Path(__file__).with_name("two_core_vm.jsonl")
 """Of a virtual machine with two cores, 32 MiB of last-level cache and no GPU."""

@@ -10,7 +10,7 @@ import pytest
 
 from offsim.calibration.microbenchmarks.rows import Timed, read_microbenchmarks
 from offsim.inputs.errors import InputError
-from tests.calibration.rows import row, write
+from tests.calibration.synthetic_measurements import row, write
 
 
 def test_amounts_are_bytes_elements_and_flops(tmp_path: Path) -> None:

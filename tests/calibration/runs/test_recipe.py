@@ -263,7 +263,7 @@ def test_entries_of_any_form_are_edited_in_place(tmp_path: Path) -> None:
         "name: own\nhost:\n  # hooks\n"
         "  module_launch_s:\n    value: 4e-3  # a guess\n    unit: s\n    source: assumed\n"
         "link: {copy_latency_s: {value: 0, unit: s, source: assumed}}\ngpu:\n"
-        "  adam_params_per_s: {value: 1e9, unit: params/s, source: assumed}\n\n# the rest\nvalidated: false\n"
+        "  adam_params_per_s: {value: 1e9, unit: params/s, source: assumed} # of HBM\n\n# the rest\nvalidated: false\n"
     )
     document = parsed(path)
     for field in ("host.module_launch_s", "link.copy_latency_s", "gpu.kernel_latency_s"):
@@ -273,7 +273,7 @@ def test_entries_of_any_form_are_edited_in_place(tmp_path: Path) -> None:
         "name: own\nhost:\n  # hooks\n  module_launch_s:\n    value: 0.005 # a guess\n    low: 0.004\n    high: 0.006\n"
         '    unit: s\n    source: fitted\n    error: "small"\n    note: "of \\"runs\\""\n'
         f"link: {{copy_latency_s: {entry}}}\ngpu:\n"
-        "  adam_params_per_s: {value: 1e9, unit: params/s, source: assumed}\n"
+        "  adam_params_per_s: {value: 1e9, unit: params/s, source: assumed} # of HBM\n"
         f"  kernel_latency_s: {entry}\n\n# the rest\nvalidated: false\n"
     )
 

@@ -15,7 +15,7 @@ from offsim.cli import main
 from offsim.inputs.errors import InputError
 from offsim.platform.profiles import load_profile
 from offsim.traces import read_trace
-from tests.calibration.rows import row, write
+from tests.calibration.synthetic_measurements import row, write
 from tests.calibration.synthetic_traces import MB, TRUTH, Recording, collectives, operators, training
 from tests.calibration.trace_files import REAL, Json, needs_real_traces, write_kineto
 from tests.conftest import Complaint
