@@ -42,7 +42,7 @@ class Iteration:
 
     number: int
     time_s: Array
-    phases: tuple[str, ...]
+    phases: NDArray[np.str_]
     rates: Mapping[str, Array]
     memory: Array
 
@@ -51,18 +51,14 @@ class Iteration:
         """The time that each sample stands for."""
         return np.diff(self.time_s, prepend=self.time_s[0] - WINDOW_S)
 
-    def within(self, phase: str) -> NDArray[np.bool_]:
-        """Which samples fall in a phase."""
-        return np.array([name == phase for name in self.phases])
-
     def counted(self, direction: str, phase: str | None = None) -> float:
         """Bytes counted in a phase, or in the whole iteration."""
         amounts = self.rates[direction] * self.lengths_s
-        return float(amounts.sum() if phase is None else amounts[self.within(phase)].sum())
+        return float(amounts.sum() if phase is None else amounts[self.phases == phase].sum())
 
     def span(self, phase: str) -> tuple[float, float]:
         """Begin and end of a phase as its samples show them, to half a window."""
-        times, lengths = self.time_s[self.within(phase)], self.lengths_s[self.within(phase)]
+        times, lengths = self.time_s[self.phases == phase], self.lengths_s[self.phases == phase]
         return float(times[0] - lengths[0]), float(times[-1])
 
 
@@ -118,7 +114,7 @@ def _iteration(number: int, rows: Sequence[Mapping[str, str]]) -> Iteration:
     return Iteration(
         number,
         column("t_s", 1.0),
-        tuple(row["phase"] for row in rows),
+        np.array([row["phase"] for row in rows]),
         {direction: column(name, GIB) for direction, name in DIRECTIONS.items()},
         column("gpu_memory_used_gib", GIB),
     )
@@ -178,7 +174,7 @@ class SeriesComparison:
         measured, predicted = [], []
         for name in phases:
             start, end = iteration.span(name)
-            inside = iteration.within(name)
+            inside = iteration.phases == name
             measured.append(iteration.memory[inside])
             predicted.append(
                 reserved(self.result, SIMULATED_PHASES[name], (iteration.time_s[inside] - start) / (end - start))

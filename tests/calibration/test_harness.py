@@ -15,7 +15,6 @@ import time
 import types
 import zipfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +39,15 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
-    """Start the harness as a copied file, which the command has written."""
+    """Start the harness as a copied file that the command has written, without GPU and this repository on the path."""
     archive = tmp_path_factory.mktemp("copied") / "harness.pyz"
     assert main(["harness", str(archive)]) == 0
-    return partial(start_file, archive)
-
-
-def start_file(archive: Path, *arguments: object) -> subprocess.Popen[str]:
-    """Start a file without GPU and without this repository on the path."""
     # Threads that wait asleep do not take cores from the tests beside
     threads = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
     environment = {**os.environ, **threads, "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("PYTHONPATH", None)
-    command = [sys.executable, str(archive), *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd="/")
+    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    return lambda *given: subprocess.Popen([sys.executable, str(archive), *map(str, given)], cwd="/", **how)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:

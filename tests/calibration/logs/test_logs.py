@@ -137,48 +137,35 @@ def test_microsteps_sum_to_iterations(tmp_path: Path) -> None:
     assert row_of(tmp_path, [micro, micro, last] * 5)["fwd_ms"] == ""  # how many belong together is not known
 
 
+BATCHES = {"global_batch": "4", "micro_batch": "1", "dp": "4", "subgroup_size": "100000000"}
+GROUPED = {"num_attention_heads": 32, "group_query_attention": True, "num_query_groups": 8}
+JSON = [
+    f"{STAMP}[config.py:978:print_user_config]   json = {{",
+    '    "train_batch_size": 4, ',
+    '    "train_micro_batch_size_per_gpu": 1, ',
+    '    "gradient_accumulation_steps": 1, ',
+    '    "zero_optimization": {',
+    '        "sub_group_size": 1.000000e+08, ',
+]
+
+
 @pytest.mark.parametrize(
-    "configuration",
+    ("configuration", "expected"),
     [
-        deepspeed_configuration(ZERO_AS_DICTIONARY),
-        [
-            f"{STAMP}[config.py:978:print_user_config]   json = {{",
-            '    "train_batch_size": 4, ',
-            '    "train_micro_batch_size_per_gpu": 1, ',
-            '    "gradient_accumulation_steps": 1, ',
-            '    "zero_optimization": {',
-            '        "sub_group_size": 1.000000e+08, ',
-        ],
+        (deepspeed_configuration(ZERO_AS_DICTIONARY), BATCHES),
+        (JSON, BATCHES),
+        (deepspeed_configuration("stage=3 offload_optimizer=None"), {"scheduler": "no_offload", "cpu_ratio": "1"}),
+        (megatron_arguments(GROUPED), {"kv_heads": "8"}),
+        (megatron_arguments(GROUPED | {"group_query_attention": False}), {"kv_heads": "32"}),
+        (megatron_arguments({"num_attention_heads": 32, "num_key_value_heads": None}), {"kv_heads": "32"}),
+        (megatron_arguments({"num_attention_heads": 32}), {"kv_heads": ""}),
+        (megatron_arguments({"recompute_granularity": "full"}), {"checkpointing": "True"}),
+        (megatron_arguments({"recompute_granularity": None}), {"checkpointing": "False"}),
     ],
 )
-def test_other_ways_to_print_a_configuration(tmp_path: Path, configuration: list[str]) -> None:
+def test_what_configurations_say(tmp_path: Path, configuration: list[str], expected: dict[str, str]) -> None:
     row = row_of(tmp_path, [*configuration, *iteration(1)])
-    found = [row[name] for name in ("global_batch", "micro_batch", "dp", "subgroup_size")]
-    assert found == ["4", "1", "4", "100000000"]
-
-
-def test_without_offload_the_scheduler_is_known(tmp_path: Path) -> None:
-    row = row_of(tmp_path, [*deepspeed_configuration("stage=3 offload_optimizer=None"), *iteration(1)])
-    assert (row["scheduler"], row["cpu_ratio"]) == ("no_offload", "1")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "kv_heads"),
-    [
-        ({"num_attention_heads": 32, "group_query_attention": True, "num_query_groups": 8}, "8"),
-        ({"num_attention_heads": 32, "group_query_attention": False, "num_query_groups": 1}, "32"),
-        ({"num_attention_heads": 32, "num_key_value_heads": None}, "32"),
-        ({"num_attention_heads": 32}, ""),
-    ],
-)
-def test_grouped_attention(tmp_path: Path, arguments: dict[str, object], kv_heads: str) -> None:
-    assert row_of(tmp_path, [*megatron_arguments(arguments), *iteration(1)])["kv_heads"] == kv_heads
-
-
-@pytest.mark.parametrize(("granularity", "full"), [("full", "True"), (None, "False")])
-def test_checkpointing(tmp_path: Path, granularity: str | None, full: str) -> None:
-    lines = [*megatron_arguments({"recompute_granularity": granularity}), *iteration(1)]
-    assert row_of(tmp_path, lines)["checkpointing"] == full
+    assert {column: row[column] for column in expected} == expected
 
 
 @pytest.mark.parametrize(
