@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
@@ -25,10 +25,6 @@ from offsim.validation.run_table import cells_in, numbered_rows
 from offsim.views.console import PLAIN, Style
 
 SHIPPED_FIGURES = Path(__file__).with_name("published")
-COLUMNS = (
-    *("schedule", "system", "quantity", "unit", "scenario", "settings", "baseline_settings"),
-    *("measured", "low", "high", "evidence", "source", "band", "note"),
-)
 REQUIRED = ("schedule", "quantity", "scenario", "measured", "source", "band")
 """Columns whose cells may not be empty."""
 CACHED = 16
@@ -101,6 +97,9 @@ class Figure:
         if self.quantity.endswith("_bytes"):
             return format_bytes(value)
         return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+COLUMNS = tuple(field.name for field in fields(Figure) if field.name != "where")
 
 
 @dataclass(frozen=True)
@@ -265,7 +264,7 @@ def published_text(scored: Sequence[Scored], style: Style = PLAIN) -> str:
 def published_json(scored: Sequence[Scored]) -> dict[str, Any]:
     """Plain values."""
     rows = [
-        {name: value for name, value in asdict(one.figure).items() if name != "where"}
+        {name: getattr(one.figure, name) for name in COLUMNS}
         | {"predicted": one.predicted, "error": one.error, "inside": one.inside}
         for one in scored
     ]

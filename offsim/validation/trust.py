@@ -18,26 +18,21 @@ LEFT_OUT = ("forward", "backward", "update", "sum")
 
 @cache
 def scored(hardware: str) -> Scored:
-    """Score a profile on its shipped runs; empty where there are none."""
-    errors, runs = _errors(hardware)
-    return Scored(errors, runs, _left_out(hardware))
-
-
-def _errors(hardware: str) -> tuple[Table | None, str]:
-    """Errors on the measured runs that offsim comes with, and which those are; nothing where there are none."""
+    """Score a profile on the measured runs that offsim comes with, and say which those are; empty without any."""
     table = shipped_runs()
     runs = [run for run in table.runs if run.cell("hardware") == hardware]
     if not runs:
-        return None, ""
-    scored = scores(comparisons(Validation(table, tuple(predict(run) for run in runs))))[hardware]
+        return Scored(left_out=_left_out(hardware))
+    found = scores(comparisons(Validation(table, tuple(predict(run) for run in runs))))[hardware]
     rows = [
         (Cell(phase), Cell(str(one.n)), *(Cell(f"{100 * size:.1f} %") for size in (one.median, one.p90, one.worst)))
-        for phase, one in scored.items()
+        for phase, one in found.items()
         if phase in SCORED
     ]
     models, schedulers = (sorted({run.cell(column) for run in runs}) for column in ("model", "scheduler"))
     which = f"The {plural(len(runs), 'measured run')} are of {', '.join(models)} under {', '.join(schedulers)}."
-    return Table(("error of", "runs", "median", "90th percentile", "worst"), rows), which
+    errors = Table(("error of", "runs", "median", "90th percentile", "worst"), rows)
+    return Scored(errors, which, _left_out(hardware))
 
 
 def _left_out(hardware: str) -> Table | None:
