@@ -66,7 +66,6 @@ class Recipe:
     """Constants of profiles that are fitted together, since their runs share hardware."""
 
     name: str
-    profiles: tuple[str, ...]
     constants: tuple[Constant, ...]
 
 
@@ -115,8 +114,8 @@ def points(runs: Iterable[MeasuredRun]) -> list[Point]:
 
 
 def apply(recipe: Recipe, values: Values, profiles: Profiles) -> dict[str, HardwareProfile]:
-    """The recipe's profiles with its constants at `values`."""
-    changes: dict[str, dict[str, dict[str, float]]] = {profile: {} for profile in recipe.profiles}
+    """The profiles with the recipe's constants at `values`."""
+    changes: dict[str, dict[str, dict[str, float]]] = {profile: {} for profile in profiles}
     for constant in recipe.constants:
         for profile, field, factor in constant.targets:
             section, name = field.split(".")

@@ -54,7 +54,7 @@ def general_recipe(profile: HardwareProfile, known: Iterable[str] = ()) -> Recip
         spread = SPREADS[profile.provenance[field].source if field in profile.provenance else "assumed"]
         most = max(limit(profile, field), value)
         constants.append(Constant(field, value, spread, ((profile.name, field, 1.0),), most))
-    return Recipe(profile.name, (profile.name,), tuple(constants))
+    return Recipe(profile.name, tuple(constants))
 
 
 def limit(profile: HardwareProfile, field: str) -> float:

@@ -78,7 +78,7 @@ def read_recipe(path: str | Path) -> RecipeFile:
     file = validate(document, _File)
     files = _profiles(document, file, path.parent)
     profiles = {name: load_profile(profile) for name, profile in files.items()}
-    recipe = Recipe(file.name, tuple(files), _constants(document, profiles))
+    recipe = Recipe(file.name, _constants(document, profiles))
     table = read_runs(path.parent / file.runs) if file.runs else shipped_runs()
     data = points(runs_on(table.runs, profiles))
     for index, name in enumerate(profiles):

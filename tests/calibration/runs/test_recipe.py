@@ -170,7 +170,7 @@ def test_inherited_constants_stay_inherited_wherever_the_profiles_go(ours: Path,
         replace(one, targets=tuple((name, field, factor) for name in files for _, field, factor in one.targets))
         for one in file.recipe.constants
     ]
-    recipe = replace(file.recipe, name="both", profiles=tuple(files), constants=tuple(constants))
+    recipe = replace(file.recipe, name="both", constants=tuple(constants))
     both = replace(file, recipe=recipe, profiles=profiles, files=files, groups={}, further={})
     found = {constant.name: Interval(constant.start, 0.9 * constant.start, 2e10) for constant in constants}
     away = tmp_path / "away"
