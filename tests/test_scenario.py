@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import pickle
-import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -289,10 +288,3 @@ def test_any_value_gives_a_scenario_or_an_input_error(path: tuple[str, ...], val
 def test_any_override_gives_a_scenario_or_an_input_error(key: str, value: str) -> None:
     with contextlib.suppress(InputError):
         assert isinstance(load_scenario(VALUES, [f"{key}={value}"]), Scenario)
-
-
-@pytest.mark.parametrize(("source", "limit_s"), [(VALUES, 1e-3), ("file", 2e-3)])
-def test_loading_is_fast(file: Path, source: str | dict[str, Any], limit_s: float) -> None:
-    """A sweep loads thousands; the usual times are below a tenth of the limits."""
-    given = file if source == "file" else source
-    assert min(timeit.repeat(lambda: load_scenario(given), number=20, repeat=5)) / 20 < limit_s
