@@ -70,7 +70,7 @@ def import_scenario(
         if count is not None and count < 1:
             raise InputError(f"found {count}, expected at least 1", option)
     try:
-        node = load_profile(hardware, Path())
+        node = load_profile(hardware)
     except InputError as error:
         raise error if error.where else InputError(error.problem, f"--hardware '{hardware}'") from None
     architecture = _architecture(model)

@@ -38,8 +38,12 @@ def with_changes(
         place: KeyPath = ("tiers", section) if section in tiers else (section,)
         marks = {place: document.mark(at)}
         part = changes.get(PART)
-        by_part = _by_part(profile, document, section, str(part)) if part is not None else {}
-        named += [f"{section} {part} ({_said(by_part)})"] if part is not None else []
+        by_part: dict[str, float | str] = {}
+        if part is not None:
+            from offsim.platform.parts import changes_by  # seldom needed, and slow to import
+
+            by_part = changes_by(profile, document, section, str(part))
+            named.append(f"{section} {part} ({_said(by_part)})")
         given = {field: change for field, change in changes.items() if field != PART}
         for field, change in {**by_part, **given}.items():
             path = (section, field)
@@ -62,12 +66,6 @@ def with_changes(
     name = f"{profile.name} with {', '.join(named)}"
     update = {**changed, "name": name, "tiers": tiers, "provenance": provenance, "validated": False}
     return profile.model_copy(update=update)
-
-
-def _by_part(profile: HardwareProfile, document: Document, section: str, part: str) -> dict[str, float | str]:
-    from offsim.platform.parts import changes_by  # seldom needed, and slow to import
-
-    return changes_by(profile, document, section, part)
 
 
 def factor_of(change: float | str) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from offsim.inputs.errors import Expected
-from offsim.inputs.fields import Section, section_type
+from offsim.inputs.fields import Number, Section, section_type
 
 Source = Literal["measured", "fitted", "datasheet", "derived", "assumed"]
 
@@ -24,8 +24,8 @@ class Provenance(Section):
     source: Source
     note: str = ""
     error: str = ""
-    low: float | None = None
-    high: float | None = None
+    low: Number | None = None
+    high: Number | None = None
 
 
 class Gpu(Section):

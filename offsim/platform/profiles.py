@@ -38,8 +38,6 @@ class _Entry(Provenance):
 
     model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("unit"))
     value: Number
-    low: Number | None = None
-    high: Number | None = None
     unit: Annotated[str, BeforeValidator(lambda unit: "1" if unit == 1 else unit)]
 
     @classmethod
@@ -167,10 +165,7 @@ def load_profile(name_or_path: str | Path, relative_to: Path | None = None) -> H
     A relative path is looked up in the folder `relative_to`, then in the current one. Raises InputError naming the
     file, the line and the dotted key of the first thing wrong.
     """
-    return _load(profile_file(name_or_path, relative_to))
-
-
-def _load(path: Path) -> HardwareProfile:
+    path = profile_file(name_or_path, relative_to)
     key = path.resolve()
     if key in _cache:
         stamps, profile = _cache[key]
