@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from offsim.engine import Engine, Operation, Resource, Stream
@@ -57,9 +57,10 @@ class Replay:
     original: Timing
     replayed: Timing
     scaled: Timing | None
-    scales: Mapping[str, float] = field(default_factory=dict)
-    profile: str = ""
-    sharing: str = ""
+    scales: Mapping[str, float]
+    profile: str
+    """The name of the one whose rates copies take; "" without one."""
+    sharing: str
     """How copies share links, in a sentence."""
 
     @property
