@@ -22,7 +22,7 @@ from offsim.inputs.units import unit_of
 from offsim.inputs.validate import validate
 from offsim.inputs.yaml_input import read_yaml
 from offsim.platform.hardware import HardwareProfile
-from offsim.platform.profiles import TIER_FILE, load_profile, profile_from, section_file
+from offsim.platform.profiles import SECTION_FILES, TIER_FILE, load_profile, profile_from
 
 SCALED: Mapping[str, Mapping[str, str]] = {
     "gpu": {
@@ -114,9 +114,9 @@ def catalogue() -> _Catalogue:
     document = read_yaml(packaged_folder("hardware_profiles") / "parts" / "catalogue.yaml")
     read = validate(document, _Catalogue)
     for name, part in read.gpus.items():
-        validate(document, section_file("gpu"), part.gpu, ("gpus", name, "gpu"))
+        validate(document, SECTION_FILES["gpu"], part.gpu, ("gpus", name, "gpu"))
     for name in read.links:
-        validate(document, section_file("link"), read.links[name], ("links", name))
+        validate(document, SECTION_FILES["link"], read.links[name], ("links", name))
     for name in read.nvme:
         validate(document, TIER_FILE, read.nvme[name], ("nvme", name))
     return read
