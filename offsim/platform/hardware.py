@@ -167,8 +167,7 @@ class HardwareProfile(Section):
 
     def sections(self) -> dict[str, BaseModel]:
         """Return section or tier -> its values, in the order of a profile file."""
-        fixed = {name: given for name in FIXED_SECTIONS if (given := getattr(self, name)) is not None}
-        return {**fixed, **self.tiers}
+        return {name: getattr(self, name) for name in FIXED_SECTIONS} | self.tiers
 
     def with_values(self, changes: Mapping[str, Mapping[str, Any]]) -> HardwareProfile:
         """Return a copy with these values, section or tier -> field -> value, in place of its own."""
