@@ -107,17 +107,14 @@ def test_an_extension_changes_what_it_gives_and_keeps_the_rest(base: Path) -> No
     assert load_profile(faster).link.uplink_bytes_per_s is None
 
 
+RATE = "{value: 1e12, unit: B/s, source: assumed}"
 ENTRY = "expected {{value: ..., unit: {unit}, source: measured|fitted|datasheet|derived|assumed, note: ...}}"
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (
-            "{value: 1e12, unit: B/s, source: assumed}",
-            "1e12",
-            f":10: gpu.hbm_bytes_per_s: found 1e12, {ENTRY.format(unit='B/s')}",
-        ),
+        (RATE, "1e12", f":10: gpu.hbm_bytes_per_s: found 1e12, {ENTRY.format(unit='B/s')}"),
         (
             "{value: 8e-6, unit: s, source: assumed}",
             "",
@@ -125,27 +122,15 @@ ENTRY = "expected {{value: ..., unit: {unit}, source: measured|fitted|datasheet|
         ),
         ("{value: 1e12, unit: B/s", "{unit: B/s", ":10: missing key 'gpu.hbm_bytes_per_s.value'"),
         ("{value: 1e12, unit: B/s,", "{value: 1e12,", ":10: missing key 'gpu.hbm_bytes_per_s.unit'"),
+        (RATE, "{value: 1e12, unit: B/s}", ":10: missing key 'gpu.hbm_bytes_per_s.source'"),
         (
-            "{value: 1e12, unit: B/s, source: assumed}",
-            "{value: 1e12, unit: B/s}",
-            ":10: missing key 'gpu.hbm_bytes_per_s.source'",
-        ),
-        (
-            "{value: 1e12, unit: B/s, source: assumed}",
+            RATE,
             "{value: 1e12, unit: B/s, source: guessed}",
             ":10: gpu.hbm_bytes_per_s.source: found 'guessed', "
             "expected 'measured', 'fitted', 'datasheet', 'derived' or 'assumed'",
         ),
-        (
-            "{value: 1e12, unit: B/s, source: assumed}",
-            "{value: 1e12, unit: B/s, source: assumed, note: 5}",
-            ":10: gpu.hbm_bytes_per_s.note: found 5, expected text",
-        ),
-        (
-            "{value: 1e12, unit: B/s, source: assumed}",
-            "{value: 1e12, unit: B/s, source: assumed, nots: x}",
-            ":10: unknown key 'nots' in gpu.hbm_bytes_per_s; did you mean 'note'?",
-        ),
+        (RATE, RATE.replace("}", ", note: 5}"), ":10: gpu.hbm_bytes_per_s.note: found 5, expected text"),
+        (RATE, RATE.replace("}", ", nots: x}"), ":10: unknown key 'nots' in gpu.hbm_bytes_per_s; did you mean 'note'?"),
         ("1e12, unit: B/s", "1000, unit: GB/s", ":10: gpu.hbm_bytes_per_s.unit: found 'GB/s', expected 'B/s'"),
         ("1, unit: 1,", "1, unit: 2,", ":15: host.numa_domains.unit: found 2, expected text"),
         ("1, unit: 1,", "1, unit: s,", ":15: host.numa_domains.unit: found 's', expected '1'"),
@@ -189,11 +174,7 @@ ENTRY = "expected {{value: ..., unit: {unit}, source: measured|fitted|datasheet|
             ":1: missing key 'validated' (whether predictions were compared with measured runs: true or false)",
         ),
         ("validated: false", "validated: 0", ":4: validated: found 0, expected true or false"),
-        (
-            "host:",
-            "provenance: {}\nhost:",
-            ":13: unknown key 'provenance'; expected one of: description, extends, ",
-        ),
+        ("host:", "provenance: {}\nhost:", ":13: unknown key 'provenance'; expected one of: description, extends, "),
         (
             "link:\n",
             "link:\n  gpus_per_uplink: {value: 2, unit: 1, source: assumed}\n",
