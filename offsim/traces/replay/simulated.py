@@ -20,12 +20,8 @@ LINKS = {"H2D": "h2d", "D2H": "d2h", "GPU interconnect": "collective"}
 """Resource, without its number -> what scales it with the work on it: the rate of the link itself."""
 
 
-def recorded_busy_s(graph: Graph) -> dict[str, float]:
-    """Stream -> seconds that it was busy in the trace, without waits and what began before the measured iterations."""
-    return _busy_s(graph, [seconds for _, _, seconds in graph.activities])
-
-
-def _busy_s(graph: Graph, seconds: Iterable[float]) -> dict[str, float]:
+def busy_s(graph: Graph, seconds: Iterable[float]) -> dict[str, float]:
+    """Stream -> its seconds where activities take these, without waits and what began before measured iterations."""
     busy: dict[str, float] = {}
     for (stream, each, _), took in zip(graph.activities, seconds, strict=True):
         counted = each.left is None and each.kind != "wait"
@@ -64,4 +60,4 @@ def run_graph(graph: Graph, factors: Mapping[str, float]) -> tuple[float, dict[s
     engine.env.run()
     engine.close()
     took = [operation.ended_at - operation.started_at for operation in done.values()]
-    return max((done[number].ended_at for number in machine.end), default=0.0), _busy_s(graph, took)
+    return max((done[number].ended_at for number in machine.end), default=0.0), busy_s(graph, took)
