@@ -62,8 +62,10 @@ class Draft:
 
     def take_or_default(self, section: Section, key: str, target: str, value: Any, default: Any) -> None:
         """Set `target` to the value of a key; to DeepSpeed's default where there is none."""
-        why = "DeepSpeed's default" if value is None else ""
-        self.take(section, key, target, default if value is None else value, why)
+        if value is None:
+            self.take(section, key, target, default, "DeepSpeed's default")
+        else:
+            self.take(section, key, target, value)
 
     def take_options(self, section: Section, options: Mapping[str, Option]) -> None:
         """Set options by the keys of a section that say them; by DeepSpeed's defaults where it lacks those."""

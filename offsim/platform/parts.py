@@ -130,8 +130,8 @@ def assembled(name: str, given: Mapping[str, Any] | Document, without: Collectio
     for rule in catalogue().rules:
         if rule.field not in node.entries and (entry := _by(rule, node, without)):
             node.entries[rule.field] = entry
-    data: dict[str, Any] = {"name": name, "description": node.description}
-    data |= {"gpus_per_node": parts.count, "validated": False}
+    data: dict[str, Any] = {"name": name, "description": node.description, "gpus_per_node": parts.count}
+    data |= {"validated": False}
     for section in ("gpu", "host", "link", "interconnect", "nvme"):
         fields = {
             field.partition(".")[2]: entry for field, entry in node.entries.items() if field.startswith(f"{section}.")
