@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from offsim.results import comparison as comparisons
 from offsim.results import result as results
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from offsim.views.figure import Picture
 
 P = ParamSpec("P")
+PlainT = TypeVar("PlainT")
+DrawnT = TypeVar("DrawnT")
 
 
 class Result(results.Result):
@@ -160,21 +162,13 @@ def survey(source: simulation.Source, *, all_ranks: bool = False) -> Survey:
     return Survey(plain.scenario, plain.entries)
 
 
-def _with_pictures(function: Callable[P, results.Result]) -> Callable[P, Result]:
+def _with_pictures(function: Callable[P, PlainT], drawable: Callable[[PlainT], DrawnT]) -> Callable[P, DrawnT]:
     @functools.wraps(function)
-    def drawable(*args: P.args, **kwargs: P.kwargs) -> Result:
-        return Result.of(function(*args, **kwargs))
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> DrawnT:
+        return drawable(function(*args, **kwargs))
 
-    return drawable
-
-
-def _together(function: Callable[P, comparisons.Comparison[results.Result]]) -> Callable[P, Comparison]:
-    @functools.wraps(function)
-    def drawable(*args: P.args, **kwargs: P.kwargs) -> Comparison:
-        return Comparison.of(function(*args, **kwargs))
-
-    return drawable
+    return drawn
 
 
-simulate = _with_pictures(simulation.simulate)
-compare = _together(comparisons.compare)
+simulate = _with_pictures(simulation.simulate, Result.of)
+compare = _with_pictures(comparisons.compare, Comparison.of)

@@ -157,7 +157,8 @@ class Scenario(Section):
         return self
 
 
-_KEYS = [name for name, field in Scenario.model_fields.items() if not field.exclude]
+KEYS = [name for name, field in Scenario.model_fields.items() if not field.exclude]
+"""Of a scenario's file."""
 
 
 def available_scenarios() -> dict[str, Path]:
@@ -195,7 +196,7 @@ def scenario_from(document: Document, folder: Any, overrides: Sequence[str]) -> 
         document = Document(document.data | {"hardware_changes": changes}, document.marks)
     document = with_overrides(document, overrides, _placed)
     if ("folder",) in document.marks:  # known from the file's place, not a key
-        raise document.error(("folder",), f"unknown key 'folder'{suggestion('folder', _KEYS)}")
+        raise document.error(("folder",), f"unknown key 'folder'{suggestion('folder', KEYS)}")
     document = Document({**document.data, "folder": folder}, document.marks)
     scenario = validate(document, Scenario)
     scenario._document = document

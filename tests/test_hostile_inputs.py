@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,17 +31,20 @@ from tests.calibration.synthetic_logs import whole_log
 from tests.calibration.synthetic_measurements import harness_folder
 from tests.calibration.synthetic_runs import runs_table
 from tests.calibration.trace_files import offloaded_step, write_kineto, write_nsight
-from tests.imports.files import DS_CONFIG, LLAMA_2_7B, write
+from tests.imports.files import ACCELERATE, ARGUMENTS, DS_CONFIG, LLAMA_2_7B, write
 from tests.small_scenarios import scenario
 from tests.study.small_sweeps import small_sweep
 
 LONGER = int(os.environ.get("OFFSIM_FUZZ", "1"))
 MESSAGE_LENGTH = 2_000
+DEEP: Any = "x"
+for _ in range(200):
+    DEEP = {"a": DEEP}
 HOSTILE: list[Any] = [
     *(None, True, -1, 0, 1, 1.5, 7, 10**6, 10**15, 10**400, 1e308, -1e308, 5e-324, [], {}, [[]], [None], {"": None}),
     *("", " ", "nan", ".inf", "x2", "x-1", "xnan", "1e8", "5GB/s", "5 parsecs", "-0", "0x10", "1_0", "\0", "\n", "☃"),
     *("../..", "/dev/null", "~", "=", "a.b.c", "x" * 100_000, {"name": "zero3_offload"}, [{"tier": "gpu"}]),
-    {"from": 0, "to": 1e9, "step": 1e-9},
+    *({"from": 0, "to": 1e9, "step": 1e-9}, {"value": 1}, math.nan, math.inf, -(10**40), "9" * 5_000, "\x85", DEEP),
 ]
 
 
@@ -102,7 +106,9 @@ def damaged_bytes(draw: st.DrawFn, data: bytes) -> bytes:
     at, to = sorted((draw(st.integers(0, len(data))), draw(st.integers(0, len(data)))))
     other = draw(
         st.one_of(
-            st.binary(max_size=20), st.sampled_from([b"\0", b"\xff\xfe", b"NaN", b"1e999", b"- - - -", b"{" * 5_000])
+            st.binary(max_size=20),
+            st.sampled_from([b"\0", b"\xff\xfe", b"NaN", b"1e999", b"- - - -", b"{" * 5_000, b"\t", b"&a ", b"*a"]),
+            st.sampled_from([b"!!set ", b"%", b"#", b"'", b"|", b"? ", b"\x07", b": "]),
         )
     )
     kind = draw(st.sampled_from(["cut", "insert", "replace"]))
@@ -229,6 +235,20 @@ def test_configurations(deepspeed: Any, model: Any, both: bool) -> None:
     with folder() as place:
         ds_config, config = write(place, deepspeed, model if both else LLAMA_2_7B)
         answers("run", "--deepspeed", ds_config, "--model", config, "--hardware", "jlse-4xh100")
+
+
+TRAINER = ARGUMENTS | {"fsdp": "full_shard offload", "fsdp_config": {"version": 1, "backward_prefetch": "BACKWARD_PRE"}}
+
+
+@given(damaged_documents(ACCELERATE), damaged_documents(TRAINER), st.booleans())
+@examples(150)
+def test_configurations_of_hugging_face(accelerate: Any, arguments: Any, named: bool) -> None:
+    with folder() as place:
+        _, model = write(place)
+        for name, document in {"accelerate.yaml": accelerate, "args.json": arguments}.items():
+            (place / name).write_text(json.dumps(document))
+        fsdp = () if named else ("--fsdp", place / "accelerate.yaml")
+        answers("run", *fsdp, "--trainer", place / "args.json", "--model", model, "--hardware", "jlse-4xh100")
 
 
 @given(st.data())

@@ -13,13 +13,9 @@ import yaml
 
 from offsim.inputs.errors import KeyPath
 from offsim.inputs.packaged import is_path
-from offsim.scenario import Scenario
+from offsim.scenario import KEYS, Scenario
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
-KEYS = (
-    *("name", "hardware", "hardware_changes", "model", "training", "placement", "scheduler", "checkpoint"),
-    "price_per_gpu_hour",
-)
 _WORDS = ("true", "false", "yes", "no", "on", "off", "null")
 
 
@@ -28,7 +24,7 @@ def scenario_yaml(scenario: Scenario, sources: Mapping[KeyPath, str], folder: Pa
 
     `sources` says what to write behind a value; overrides say where they come from themselves.
     """
-    data = {key: scenario.document.data[key] for key in KEYS if scenario.document.data.get(key)}
+    data = {key: scenario.document.data[key] for key in ("name", *KEYS) if scenario.document.data.get(key)}
     if is_path(scenario.hardware):
         data["hardware"] = os.path.relpath(scenario.folder / scenario.hardware, folder)
 

@@ -76,7 +76,6 @@ def read_accelerate(document: Document, draft: Draft, trainer: Section, *, gpus:
     if dynamo.values and str(dynamo.given("dynamo_backend")).upper() != "NO":
         draft.leave(top, "dynamo_config", "kernels at the profile's rates, not compiled ones")
     draft.ignore_all(top, {"dynamo_config": "off"})
-    take_trainer_batches(trainer, draft, gpus)
     read_plugin(Plugin(document), draft, trainer, gpus=gpus, nodes=nodes, version=1)
     draft.ignore_all(top, keys.IGNORED)
 
@@ -103,7 +102,6 @@ def read_trainers(document: Document, draft: Draft, trainer: Section, *, gpus: i
     """Take over the FSDP of TrainingArguments, whose defaults are others than accelerate's."""
     if precision_of(trainer) is None:
         raise trainer.unexpected("bf16", f"true, or fp16: {FP32}")
-    take_trainer_batches(trainer, draft, gpus)
     nodes = -(-gpus // gpus_per_node)
     read_plugin(Plugin(document), draft, trainer, gpus=gpus, nodes=nodes, version=2, wrap=keys.WRAP)
 
@@ -111,7 +109,8 @@ def read_trainers(document: Document, draft: Draft, trainer: Section, *, gpus: i
 def read_plugin(
     plugin: Plugin, draft: Draft, trainer: Section, *, gpus: int, nodes: int, version: int, wrap: str = keys.NO_WRAP
 ) -> None:
-    """Take over the section of FSDP; `version` and `wrap` are defaults."""
+    """Take over the section of FSDP and the batch sizes; `version` and `wrap` are defaults."""
+    take_trainer_batches(trainer, draft, gpus)
     number = plugin.count(plugin.key("version"), 1, 2) or version
     name = "cpu_offload" if plugin.key("cpu_offload") in plugin else "offload_params"
     offloaded = plugin.switch(name)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from offsim.imports.deepspeed import read_deepspeed
 from offsim.imports.draft import CHECKPOINTING, Draft
-from offsim.imports.emit import KEYS
 from offsim.imports.fsdp import gpus_of, read_accelerate, read_trainers
 from offsim.imports.huggingface import check_parameters, read_model
 from offsim.imports.keys import NOT_GIVEN, Section
@@ -20,7 +19,7 @@ from offsim.inputs.errors import InputError
 from offsim.inputs.yaml_input import read_json
 from offsim.platform.profiles import load_profile
 from offsim.programs.transformer import Workload
-from offsim.scenario import Scenario, scenario_from
+from offsim.scenario import KEYS, Scenario, scenario_from
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +69,7 @@ def import_scenario(
         if count is not None and count < 1:
             raise InputError(f"found {count}, expected at least 1", option)
     try:
-        node = load_profile(hardware, Path())
+        node = load_profile(hardware)
     except InputError as error:
         raise error if error.where else InputError(error.problem, f"--hardware '{hardware}'") from None
     architecture = _architecture(model)

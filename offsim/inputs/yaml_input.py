@@ -19,9 +19,6 @@ import yaml
 from offsim.inputs.document import MAX_DEPTH, MAX_DIGITS, Document, Mark, dotted, shown
 from offsim.inputs.errors import InputError, KeyPath
 from offsim.inputs.reading import read_at_most, reading
-from offsim.inputs.validate import validate
-
-__all__ = ["Document", "Mark", "dotted", "read_json", "read_yaml", "validate", "with_overrides"]
 
 MAX_BYTES = 1_000_000
 

@@ -24,8 +24,7 @@ def with_changes(
     `document` has them under `hardware_changes`, to point at in errors.
     """
     models = profile.sections()
-    changed: dict[str, Any] = {}
-    tiers: dict[str, Any] = dict(profile.tiers)
+    changed: dict[str, dict[str, Any]] = {}
     provenance = dict(profile.provenance)
     named = []
     for section, changes in changes_by_section.items():
@@ -35,11 +34,15 @@ def with_changes(
             raise document.error(at, problem)
         model = type(models[section])
         values = dict(models[section])
-        place: KeyPath = ("tiers", section) if section in tiers else (section,)
+        place: KeyPath = ("tiers", section) if section in profile.tiers else (section,)
         marks = {place: document.mark(at)}
         part = changes.get(PART)
-        by_part = _by_part(profile, document, section, str(part)) if part is not None else {}
-        named += [f"{section} {part} ({_said(by_part)})"] if part is not None else []
+        by_part: dict[str, float | str] = {}
+        if part is not None:
+            from offsim.platform.parts import changes_by  # seldom needed, and slow to import
+
+            by_part = changes_by(profile, document, section, str(part))
+            named.append(f"{section} {part} ({_said(by_part)})")
         given = {field: change for field, change in changes.items() if field != PART}
         for field, change in {**by_part, **given}.items():
             path = (section, field)
@@ -57,17 +60,11 @@ def with_changes(
                 named.append(f"{dotted(path)} {change if isinstance(change, str) else format(change, 'g')}")
             marks[(*place, field)] = document.mark((*at, field))
             provenance[dotted(path)] = _provenance(profile.provenance.get(dotted(path)), factor)
-        data = {"tiers": {section: values}} if section in tiers else {section: values}
-        (tiers if section in tiers else changed)[section] = validate(Document(data, marks), model, values, place)
+        data = {"tiers": {section: values}} if section in profile.tiers else {section: values}
+        changed[section] = dict(validate(Document(data, marks), model, values, place))
     name = f"{profile.name} with {', '.join(named)}"
-    update = {**changed, "name": name, "tiers": tiers, "provenance": provenance, "validated": False}
-    return profile.model_copy(update=update)
-
-
-def _by_part(profile: HardwareProfile, document: Document, section: str, part: str) -> dict[str, float | str]:
-    from offsim.platform.parts import changes_by  # seldom needed, and slow to import
-
-    return changes_by(profile, document, section, part)
+    update = {"name": name, "provenance": provenance, "validated": False}
+    return profile.with_values(changed).model_copy(update=update)
 
 
 def factor_of(change: float | str) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from offsim.inputs.errors import Expected
-from offsim.inputs.fields import Section, section_type
+from offsim.inputs.fields import Number, Section, section_type
 
 Source = Literal["measured", "fitted", "datasheet", "derived", "assumed"]
 
@@ -24,8 +24,8 @@ class Provenance(Section):
     source: Source
     note: str = ""
     error: str = ""
-    low: float | None = None
-    high: float | None = None
+    low: Number | None = None
+    high: Number | None = None
 
 
 class Gpu(Section):
@@ -167,8 +167,7 @@ class HardwareProfile(Section):
 
     def sections(self) -> dict[str, BaseModel]:
         """Return section or tier -> its values, in the order of a profile file."""
-        fixed = {name: given for name in FIXED_SECTIONS if (given := getattr(self, name)) is not None}
-        return {**fixed, **self.tiers}
+        return {name: getattr(self, name) for name in FIXED_SECTIONS} | self.tiers
 
     def with_values(self, changes: Mapping[str, Mapping[str, Any]]) -> HardwareProfile:
         """Return a copy with these values, section or tier -> field -> value, in place of its own."""

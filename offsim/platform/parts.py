@@ -22,20 +22,16 @@ from offsim.inputs.units import unit_of
 from offsim.inputs.validate import validate
 from offsim.inputs.yaml_input import read_yaml
 from offsim.platform.hardware import HardwareProfile
-from offsim.platform.profiles import TIER_FILE, load_profile, profile_from, section_file
+from offsim.platform.profiles import SECTION_FILES, TIER_FILE, load_profile, profile_from
 
 SCALED: Mapping[str, Mapping[str, str]] = {
     "gpu": {
         "matrix_flops_per_s": "peak_flops_per_s",
-        "hbm_bytes_per_s": "peak_hbm_bytes_per_s",
-        "adam_params_per_s": "peak_hbm_bytes_per_s",
+        **dict.fromkeys(("hbm_bytes_per_s", "adam_params_per_s"), "peak_hbm_bytes_per_s"),
     },
-    "link": {
-        "h2d_bytes_per_s": "peak_bytes_per_s",
-        "d2h_bytes_per_s": "peak_bytes_per_s",
-        "duplex_bytes_per_s": "peak_bytes_per_s",
-        "uplink_bytes_per_s": "peak_bytes_per_s",
-    },
+    "link": dict.fromkeys(
+        ("h2d_bytes_per_s", "d2h_bytes_per_s", "duplex_bytes_per_s", "uplink_bytes_per_s"), "peak_bytes_per_s"
+    ),
 }
 """Section -> the rates of a profile that another part in its place changes, and the peaks that they go with."""
 
@@ -114,9 +110,9 @@ def catalogue() -> _Catalogue:
     document = read_yaml(packaged_folder("hardware_profiles") / "parts" / "catalogue.yaml")
     read = validate(document, _Catalogue)
     for name, part in read.gpus.items():
-        validate(document, section_file("gpu"), part.gpu, ("gpus", name, "gpu"))
+        validate(document, SECTION_FILES["gpu"], part.gpu, ("gpus", name, "gpu"))
     for name in read.links:
-        validate(document, section_file("link"), read.links[name], ("links", name))
+        validate(document, SECTION_FILES["link"], read.links[name], ("links", name))
     for name in read.nvme:
         validate(document, TIER_FILE, read.nvme[name], ("nvme", name))
     return read

@@ -284,11 +284,8 @@ class Platform:
         ]
         if self.uplinks:
             rate = self.profile.link.uplink_bytes_per_s or 0.0
-            names = ("uplink H2D", "uplink D2H")
-            found += [
-                Tracked(name, port, "B/s", rate / port.capacity)
-                for name, port in zip(names, self.uplinks[0], strict=True)
-            ]
+            ports = zip(("uplink H2D", "uplink D2H"), self.uplinks[0], strict=True)
+            found += [Tracked(name, port, "B/s", rate / port.capacity) for name, port in ports]
         if self.nic is not None:
             found.append(Tracked("network", self.nic, "B/s"))
         for name, shared in self.in_use.items():

@@ -38,8 +38,6 @@ class _Entry(Provenance):
 
     model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("unit"))
     value: Number
-    low: Number | None = None
-    high: Number | None = None
     unit: Annotated[str, BeforeValidator(lambda unit: "1" if unit == 1 else unit)]
 
     @classmethod
@@ -80,8 +78,8 @@ def _entry_type(field: str) -> Any:
     return Annotated[_Entry, BeforeValidator(is_entry), AfterValidator(has_unit)]
 
 
-def _section_file(name: str, model: type[BaseModel]) -> Any:
-    """Return the field of a file for a section: any of the section's fields, each an entry, or a plain word."""
+def _section_file(name: str, model: type[BaseModel]) -> type[Section]:
+    """Return the model of a section of a file: any of the section's fields, each an entry, or a plain word."""
     entries: dict[str, Any] = {
         field: (
             info.annotation if is_word(info.annotation) else _entry_type(field),
@@ -89,7 +87,7 @@ def _section_file(name: str, model: type[BaseModel]) -> Any:
         )
         for field, info in model.model_fields.items()
     }
-    return create_model(name, __base__=Section, __doc__=model.__doc__, **entries), None
+    return create_model(name, __base__=Section, __doc__=model.__doc__, **entries)
 
 
 def is_word(annotation: Any) -> bool:
@@ -107,16 +105,11 @@ class _Head(Section):
     validated: Flag = Field(description="whether predictions were compared with measured runs: true or false")
 
 
-_SECTION_FILES: dict[str, Any] = {name: _section_file(name, model) for name, model in FIXED_SECTIONS.items()}
-TIER_FILE: Any = _section_file("_Tier", TierSpec)[0]
-"""A tier as a profile's file gives it."""
-_FILE: type[_Head] = create_model("_File", __base__=_Head, **_SECTION_FILES)
-
-
-def section_file(name: str) -> type[BaseModel]:
-    """Return the model of a section as a profile's file gives it: any of its fields, each an entry."""
-    model: type[BaseModel] = _SECTION_FILES[name][0]
-    return model
+SECTION_FILES = {name: _section_file(name, model) for name, model in FIXED_SECTIONS.items()}
+TIER_FILE = _section_file("_Tier", TierSpec)
+"""Sections, and a tier, as a profile's file gives them."""
+_FIELDS: dict[str, Any] = {name: (model, None) for name, model in SECTION_FILES.items()}
+_FILE: type[_Head] = create_model("_File", __base__=_Head, **_FIELDS)
 
 
 def profile_from(document: Document) -> HardwareProfile:
@@ -167,10 +160,7 @@ def load_profile(name_or_path: str | Path, relative_to: Path | None = None) -> H
     A relative path is looked up in the folder `relative_to`, then in the current one. Raises InputError naming the
     file, the line and the dotted key of the first thing wrong.
     """
-    return _load(profile_file(name_or_path, relative_to))
-
-
-def _load(path: Path) -> HardwareProfile:
+    path = profile_file(name_or_path, relative_to)
     key = path.resolve()
     if key in _cache:
         stamps, profile = _cache[key]

@@ -136,8 +136,4 @@ def _id(value: object) -> int:
     if isinstance(value, str):
         digits = re.search(r"-?\d{1,18}$", value)
         return int(digits.group()) if digits else NONE
-    return value if _whole(value) else NONE  # type: ignore[return-value]
-
-
-def _whole(value: object) -> bool:
-    return type(value) is int and abs(value) <= _LARGEST
+    return value if type(value) is int and abs(value) <= _LARGEST else NONE

@@ -109,10 +109,10 @@ class _Export:
             direction = _DIRECTIONS.get(_id(row["copyKind"]), "")
             host = _id(row["srcKind" if direction == "H2D" else "dstKind"])
             memory = "device" if direction == "D2D" else _MEMORIES.get(host, "")
-            name, nbytes = f"Memcpy {direction.replace('2', 'to')}", self._bytes("MEMCPY", row["bytes"])
+            name, nbytes = f"Memcpy {direction.replace('2', 'to')}", self._number("MEMCPY", row, "bytes")
             self._add_on_gpu("MEMCPY", "memcpy", name, row, nbytes=nbytes, direction=direction, memory=memory)
         for row in self._gpu_rows("MEMSET", "bytes"):
-            self._add_on_gpu("MEMSET", "memset", "Memset", row, nbytes=self._bytes("MEMSET", row["bytes"]))
+            self._add_on_gpu("MEMSET", "memset", "Memset", row, nbytes=self._number("MEMSET", row, "bytes"))
 
     def _waits(self) -> None:
         records = {
@@ -152,25 +152,20 @@ class _Export:
         return self.strings.get(value, "") if isinstance(value, int) else value if isinstance(value, str) else ""
 
     def _span(self, table: str, row: Row) -> tuple[int, int]:
-        for column in ("start", "end"):
-            value = row[column]
-            if not isinstance(value, int) or not -_LATEST_NS < value < _LATEST_NS:
-                raise self._bad(table, column, value, "a number of nanoseconds")
-        start, end = row["start"], row["end"]
-        assert isinstance(start, int)
-        assert isinstance(end, int)
-        if end < start:
-            raise self._bad(table, "end", end, f"at least start ({start})")
-        return start, end
+        start, _ = (
+            self._number(table, row, column, 1 - _LATEST_NS, "a number of nanoseconds") for column in ("start", "end")
+        )
+        return start, self._number(table, row, "end", start, f"at least start ({start})")
 
-    def _bytes(self, table: str, value: Cell) -> int:
-        if not isinstance(value, int) or not 0 <= value < _LATEST_NS:
-            raise self._bad(table, "bytes", value, "a number that is at least 0")
+    def _number(
+        self, table: str, row: Row, column: str, low: int = 0, expected: str = "a number that is at least 0"
+    ) -> int:
+        """The number in a column, at least `low`."""
+        value = row[column]
+        if not isinstance(value, int) or not low <= value < _LATEST_NS:
+            problem = f"table {table}, column '{column}': found {quoted(value)}, expected {expected}"
+            raise InputError(problem, str(self.path))
         return value
-
-    def _bad(self, table: str, column: str, value: Cell, expected: str) -> InputError:
-        problem = f"table {table}, column '{column}': found {quoted(value)}, expected {expected}"
-        return InputError(problem, str(self.path))
 
 
 def _id(value: Cell) -> int:

@@ -38,16 +38,14 @@ def read_trace(path: str | os.PathLike[str]) -> Trace:
             raise InputError(f"found an empty file, expected {_EXPECTED}", str(path))
         if source.head != _SQLITE:
             return read_kineto(source.read, path)
-        return _read_packed_nsight(source, path) if source.packed else read_nsight(path, path)
-
-
-def _read_packed_nsight(source: _Source, path: Path) -> Trace:
-    with tempfile.TemporaryDirectory(prefix="offsim-") as folder:
-        plain = Path(folder, "trace.sqlite")
-        with plain.open("wb") as copy:
-            while chunk := source.read(1 << 22):
-                copy.write(chunk)
-        return read_nsight(path, plain)
+        if not source.packed:
+            return read_nsight(path, path)
+        with tempfile.TemporaryDirectory(prefix="offsim-") as folder:
+            plain = Path(folder, "trace.sqlite")
+            with plain.open("wb") as copy:
+                while chunk := source.read(1 << 22):
+                    copy.write(chunk)
+            return read_nsight(path, plain)
 
 
 class _Source:

@@ -99,7 +99,6 @@ class Summary:
 def summarize(trace: Trace) -> Summary:
     """Sum up a trace."""
     events = trace.events
-    took = (events["end_s"] - events["start_s"]).to_numpy()
     copying = overlapped = 0.0
     on_gpu = trace.on_gpu
     for _, rows in on_gpu.groupby(["rank", "device"]):
@@ -109,7 +108,7 @@ def summarize(trace: Trace) -> Summary:
     return Summary(
         trace,
         _copies(events[events["kind"] == "memcpy"]),
-        _kernels(events[events["kind"] == "kernel"], took),
+        _kernels(events[events["kind"] == "kernel"]),
         _streams(trace),
         copying,
         overlapped,
@@ -133,9 +132,9 @@ def _copies(rows: pd.DataFrame) -> tuple[Copies, ...]:
     return tuple(found)
 
 
-def _kernels(rows: pd.DataFrame, took: np.ndarray) -> tuple[Kernels, ...]:
+def _kernels(rows: pd.DataFrame) -> tuple[Kernels, ...]:
     kinds = gpu_classes(rows)
-    seconds = took[rows.index.to_numpy()]
+    seconds = (rows["end_s"] - rows["start_s"]).to_numpy()
     counted = ((kind, kinds == kind) for kind in KERNEL_CLASSES)
     return tuple(Kernels(kind, int(mine.sum()), float(seconds[mine].sum())) for kind, mine in counted if mine.any())
 

@@ -15,6 +15,7 @@ from offsim.inputs.units import unit_of
 from offsim.platform.hardware import FIXED_SECTIONS, HardwareProfile
 from offsim.platform.profiles import available_profiles, load_profile
 from offsim.scenario import load_scenario, scenario_profile
+from tests.inputs.messages import message_of
 
 BASE = """\
 name: base
@@ -106,17 +107,14 @@ def test_an_extension_changes_what_it_gives_and_keeps_the_rest(base: Path) -> No
     assert load_profile(faster).link.uplink_bytes_per_s is None
 
 
+RATE = "{value: 1e12, unit: B/s, source: assumed}"
 ENTRY = "expected {{value: ..., unit: {unit}, source: measured|fitted|datasheet|derived|assumed, note: ...}}"
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (
-            "{value: 1e12, unit: B/s, source: assumed}",
-            "1e12",
-            f":10: gpu.hbm_bytes_per_s: found 1e12, {ENTRY.format(unit='B/s')}",
-        ),
+        (RATE, "1e12", f":10: gpu.hbm_bytes_per_s: found 1e12, {ENTRY.format(unit='B/s')}"),
         (
             "{value: 8e-6, unit: s, source: assumed}",
             "",
@@ -124,27 +122,15 @@ ENTRY = "expected {{value: ..., unit: {unit}, source: measured|fitted|datasheet|
         ),
         ("{value: 1e12, unit: B/s", "{unit: B/s", ":10: missing key 'gpu.hbm_bytes_per_s.value'"),
         ("{value: 1e12, unit: B/s,", "{value: 1e12,", ":10: missing key 'gpu.hbm_bytes_per_s.unit'"),
+        (RATE, "{value: 1e12, unit: B/s}", ":10: missing key 'gpu.hbm_bytes_per_s.source'"),
         (
-            "{value: 1e12, unit: B/s, source: assumed}",
-            "{value: 1e12, unit: B/s}",
-            ":10: missing key 'gpu.hbm_bytes_per_s.source'",
-        ),
-        (
-            "{value: 1e12, unit: B/s, source: assumed}",
+            RATE,
             "{value: 1e12, unit: B/s, source: guessed}",
             ":10: gpu.hbm_bytes_per_s.source: found 'guessed', "
             "expected 'measured', 'fitted', 'datasheet', 'derived' or 'assumed'",
         ),
-        (
-            "{value: 1e12, unit: B/s, source: assumed}",
-            "{value: 1e12, unit: B/s, source: assumed, note: 5}",
-            ":10: gpu.hbm_bytes_per_s.note: found 5, expected text",
-        ),
-        (
-            "{value: 1e12, unit: B/s, source: assumed}",
-            "{value: 1e12, unit: B/s, source: assumed, nots: x}",
-            ":10: unknown key 'nots' in gpu.hbm_bytes_per_s; did you mean 'note'?",
-        ),
+        (RATE, RATE.replace("}", ", note: 5}"), ":10: gpu.hbm_bytes_per_s.note: found 5, expected text"),
+        (RATE, RATE.replace("}", ", nots: x}"), ":10: unknown key 'nots' in gpu.hbm_bytes_per_s; did you mean 'note'?"),
         ("1e12, unit: B/s", "1000, unit: GB/s", ":10: gpu.hbm_bytes_per_s.unit: found 'GB/s', expected 'B/s'"),
         ("1, unit: 1,", "1, unit: 2,", ":15: host.numa_domains.unit: found 2, expected text"),
         ("1, unit: 1,", "1, unit: s,", ":15: host.numa_domains.unit: found 's', expected '1'"),
@@ -188,11 +174,7 @@ ENTRY = "expected {{value: ..., unit: {unit}, source: measured|fitted|datasheet|
             ":1: missing key 'validated' (whether predictions were compared with measured runs: true or false)",
         ),
         ("validated: false", "validated: 0", ":4: validated: found 0, expected true or false"),
-        (
-            "host:",
-            "provenance: {}\nhost:",
-            ":13: unknown key 'provenance'; expected one of: description, extends, ",
-        ),
+        ("host:", "provenance: {}\nhost:", ":13: unknown key 'provenance'; expected one of: description, extends, "),
         (
             "link:\n",
             "link:\n  gpus_per_uplink: {value: 2, unit: 1, source: assumed}\n",
@@ -203,21 +185,15 @@ ENTRY = "expected {{value: ..., unit: {unit}, source: measured|fitted|datasheet|
 def test_what_is_wrong_in_a_profile(base: Path, old: str, new: str, message: str) -> None:
     assert old in BASE
     base.write_text(BASE.replace(old, new, 1))
-    with pytest.raises(InputError) as error:
-        load_profile(base)
-    assert str(error.value).startswith(f"{base}{message}")
+    assert message_of(lambda: load_profile(base)).startswith(f"{base}{message}")
 
 
 def test_what_is_wrong_in_an_extension_names_the_right_file(base: Path) -> None:
     child = extending(base, "child", "gpu:\n  memory_bytes: {value: 0, unit: B, source: fitted}\n")
-    with pytest.raises(InputError) as error:
-        load_profile(child)
-    assert str(error.value) == f"{child}:5: gpu.memory_bytes: found 0, expected more than 0"
+    assert message_of(lambda: load_profile(child)) == f"{child}:5: gpu.memory_bytes: found 0, expected more than 0"
     child.write_text(HEAD.format(name="child", base="base.yaml"))
     base.write_text(BASE.replace("value: 4e10, unit: B,", "value: 0, unit: B,"))
-    with pytest.raises(InputError) as error:
-        load_profile(child)
-    assert str(error.value) == f"{base}:6: gpu.memory_bytes: found 0, expected more than 0"
+    assert message_of(lambda: load_profile(child)) == f"{base}:6: gpu.memory_bytes: found 0, expected more than 0"
 
 
 @pytest.mark.parametrize(
@@ -232,24 +208,17 @@ def test_what_is_wrong_in_an_extension_names_the_right_file(base: Path) -> None:
 def test_what_is_wrong_with_extends(base: Path, extends: str, message: str) -> None:
     child = extending(base, "child", "", extends)
     loop = extending(base, "loop", "", "child.yaml")
-    with pytest.raises(InputError) as error:
-        load_profile(child)
     at = loop if extends == "loop.yaml" else child
-    assert str(error.value) == f"{at}:3: {message.format(folder=base.parent)}"
+    assert message_of(lambda: load_profile(child)) == f"{at}:3: {message.format(folder=base.parent)}"
 
 
 def test_an_unknown_name_in_a_scenario_points_to_its_line(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(yaml.safe_dump(SCENARIO | {"hardware": "jlse-4xh10"}, sort_keys=False))
-    with pytest.raises(InputError) as error:
-        scenario_profile(load_scenario(path))
-    assert str(error.value) == f"{path}:1: unknown hardware profile 'jlse-4xh10'; did you mean 'jlse-4xh100'?"
-    with pytest.raises(InputError) as error:
-        scenario_profile(load_scenario(path, ["hardware=gone.yaml"]))
-    assert (
-        str(error.value)
-        == f"override 'hardware=gone.yaml': no hardware profile at {tmp_path / 'gone.yaml'} or gone.yaml"
-    )
+    message = f"{path}:1: unknown hardware profile 'jlse-4xh10'; did you mean 'jlse-4xh100'?"
+    assert message_of(lambda: scenario_profile(load_scenario(path))) == message
+    message = f"override 'hardware=gone.yaml': no hardware profile at {tmp_path / 'gone.yaml'} or gone.yaml"
+    assert message_of(lambda: scenario_profile(load_scenario(path, ["hardware=gone.yaml"]))) == message
 
 
 def test_a_path_is_relative_to_the_scenario_then_to_the_current_folder(
@@ -278,22 +247,6 @@ def test_a_profile_is_read_again_only_when_its_files_change(base: Path) -> None:
     base.unlink()
     with pytest.raises(InputError, match="no hardware profile at"):
         load_profile(child)
-
-
-@pytest.mark.parametrize(
-    ("field", "unit"),
-    [
-        ("hbm_bytes_per_s", "B/s"),
-        ("adam_params_per_s", "params/s"),
-        ("peak_flops_per_s", "FLOP/s"),
-        ("memory_bytes", "B"),
-        ("copy_latency_s", "s"),
-        ("cores_per_rank", "1"),
-        ("pcie_counter_overhead", "1"),
-    ],
-)
-def test_units_follow_from_names(field: str, unit: str) -> None:
-    assert unit_of(field) == unit
 
 
 def given_values(profile: HardwareProfile) -> dict[str, Any]:
@@ -330,11 +283,6 @@ def test_shipped_profiles_are_plausible(name: str) -> None:
     assert link.pageable_h2d_bytes_per_s < link.h2d_bytes_per_s
     assert link.pageable_d2h_bytes_per_s < link.d2h_bytes_per_s
     assert host.cores_per_rank <= host.cores
-
-
-def test_the_expected_profiles_are_shipped() -> None:
-    names = "dgx-h200 dgx2-v100 gh200 jlse-4xh100 polaris-4xa100 polaris-4xa100-numa-bound workstation-rtx4090"
-    assert set(names.split()) <= available_profiles().keys()
 
 
 def test_the_module_docs_example_has_the_format_it_describes() -> None:
@@ -378,9 +326,7 @@ def test_a_scenario_changes_values_or_multiplies_them() -> None:
     ],
 )
 def test_what_is_wrong_in_a_scenarios_changes(changes: str, problem: str) -> None:
-    with pytest.raises(InputError) as error:
-        changed(changes)
-    assert str(error.value).startswith(f"override 'hardware_changes={changes}': {problem}")
+    assert message_of(lambda: changed(changes)).startswith(f"override 'hardware_changes={changes}': {problem}")
 
 
 @pytest.mark.parametrize("text", ["5 parsecs", "25GB/s"])

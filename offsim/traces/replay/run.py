@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from offsim.engine import Engine, Operation, Resource, Stream
@@ -15,15 +15,11 @@ from offsim.traces.graph import Graph
 from offsim.traces.replay.links import fullest, link_of, sharing_of
 from offsim.traces.replay.process import Key, Step
 from offsim.traces.replay.program import Program, program_of
-from offsim.traces.replay.simulated import recorded_busy_s, run_graph
+from offsim.traces.replay.simulated import busy_s, run_graph
 
 _KINDS = {"adam": "gpu_adam", "gap": "cpu"}
 _FROM_RATES_BYTES = 1e6
 """Smaller copies are bound by latency, not by the rates of a profile."""
-
-
-SHARED = "All resources are shared as in the simulation."
-
 
 SCALES = {
     "h2d": "copies from host to device",
@@ -57,9 +53,10 @@ class Replay:
     original: Timing
     replayed: Timing
     scaled: Timing | None
-    scales: Mapping[str, float] = field(default_factory=dict)
-    profile: str = ""
-    sharing: str = ""
+    scales: Mapping[str, float]
+    profile: str
+    """The name of the one whose rates copies take; "" without one."""
+    sharing: str
     """How copies share links, in a sentence."""
 
     @property
@@ -128,9 +125,10 @@ def _replay_graph(trace: Trace, graph: Graph, scales: dict[str, float], profile:
             known = graph.machine.resources.get(f"{kind.upper()} 0", rate)
             factors[kind] = factors.get(kind, 1.0) * rate / known
     changed = Timing(*run_graph(graph, factors)) if factors else None
-    original = Timing(graph.machine.seconds, recorded_busy_s(graph))
+    original = Timing(graph.machine.seconds, busy_s(graph, [seconds for _, _, seconds in graph.activities]))
     unchanged = Timing(*run_graph(graph, {}))
-    return Replay(trace, original, unchanged, changed, scales, profile.name if profile else "", SHARED)
+    sharing = "All resources are shared as in the simulation."
+    return Replay(trace, original, unchanged, changed, scales, profile.name if profile else "", sharing)
 
 
 def run(program: Program, seconds: Callable[[Step], float]) -> Timing:

@@ -6,32 +6,22 @@ from collections.abc import Iterable, Mapping
 
 from offsim.engine import Engine, Operation, Rendezvous, Resource, Server, Stream
 from offsim.traces.classes import COLLECTIVES
-from offsim.traces.graph import Activity, Graph
+from offsim.traces.graph import Graph
 
-KINDS = {
-    "compute": "other",
-    "d2d": "elementwise",
-    "conversion": "elementwise",
+SCALED_BY = {
+    **{kind: kind for kind in ("h2d", "d2h", "gpu_adam", "cpu_adam")},
+    **dict.fromkeys(("launch", "scaling", "host copy"), "cpu"),
     **dict.fromkeys(COLLECTIVES, "collective"),
+    **dict.fromkeys(("d2d", "conversion"), "elementwise"),
+    "compute": "other",
 }
-"""Kind of activity -> what scales it; others by their own name, and what host threads do besides as `cpu`."""
-OWN = ("h2d", "d2h", "gpu_adam", "cpu_adam")
-HOST = ("launch", "scaling", "host copy")
+"""Kind of activity -> what scales it; storage has no scale."""
 LINKS = {"H2D": "h2d", "D2H": "d2h", "GPU interconnect": "collective"}
 """Resource, without its number -> what scales it with the work on it: the rate of the link itself."""
 
 
-def scaled_by(kind: str) -> str:
-    """What scales activities of a kind; storage has no scale."""
-    return kind if kind in OWN else "cpu" if kind in HOST else KINDS.get(kind, "")
-
-
-def recorded_busy_s(graph: Graph) -> dict[str, float]:
-    """Stream -> seconds that it was busy in the trace, without waits and what began before the measured iterations."""
-    return _busy_s(graph, [seconds for _, _, seconds in graph.activities])
-
-
-def _busy_s(graph: Graph, seconds: Iterable[float]) -> dict[str, float]:
+def busy_s(graph: Graph, seconds: Iterable[float]) -> dict[str, float]:
+    """Stream -> its seconds where activities take these, without waits and what began before measured iterations."""
     busy: dict[str, float] = {}
     for (stream, each, _), took in zip(graph.activities, seconds, strict=True):
         counted = each.left is None and each.kind != "wait"
@@ -56,12 +46,12 @@ def run_graph(graph: Graph, factors: Mapping[str, float]) -> tuple[float, dict[s
     lanes: dict[int, Stream] = {}
     done: dict[int, Operation] = {}
     for stream, each, _ in graph.activities:
-        factor = factors.get(scaled_by(each.kind), 1.0)
+        factor = factors.get(SCALED_BY.get(each.kind, ""), 1.0)
         operation = Operation(
             lanes.setdefault(each.lane, Stream(stream)),
             each.kind,
             stream,
-            _seconds(each) / factor,
+            (each.alone if each.left is None else each.left) / 1e6 / factor,
             tuple((resources[name], rate * (1.0 if name in held else factor)) for name, rate in each.uses.items()),
             holds=tuple(servers[number] for number in each.holds),
             rendezvous=None if each.meets is None else meetings[each.meets],
@@ -70,8 +60,4 @@ def run_graph(graph: Graph, factors: Mapping[str, float]) -> tuple[float, dict[s
     engine.env.run()
     engine.close()
     took = [operation.ended_at - operation.started_at for operation in done.values()]
-    return max((done[number].ended_at for number in machine.end), default=0.0), _busy_s(graph, took)
-
-
-def _seconds(activity: Activity) -> float:
-    return (activity.alone if activity.left is None else activity.left) / 1e6
+    return max((done[number].ended_at for number in machine.end), default=0.0), busy_s(graph, took)
