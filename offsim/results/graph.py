@@ -19,7 +19,7 @@ def recorded(run: Run, scenario: Scenario) -> Run:
     """The same run again, with what waits for what."""
     engine = run.engine
     all_ranks = not run.layout.one_for_all
-    return run_scenario(scenario, run.profile, all_ranks, engine.stretch, max_operations=engine.most, record=True)
+    return run_scenario(scenario, run.profile, all_ranks, engine.stretch, engine.most, record=True)
 
 
 def graph_of(run: Run) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:

@@ -304,7 +304,7 @@ def test_upgrades_run_on_a_tape_as_on_the_engine(monkeypatch: pytest.MonkeyPatch
     upgraded_to = [upgraded(load_scenario("dos_20b_4xh100"), name) for name in UPGRADES]
     candidates = [Candidate({"upgrade": number}, one) for number, one in enumerate(upgraded_to)]
     alone = [simulated(candidate, 0.05) for candidate in candidates]
-    with patch("offsim.results.simulate.run_scenario", side_effect=AssertionError):
+    with patch("offsim.results.machines.run_scenario", side_effect=AssertionError):
         assert simulate_all(candidates, 0.05, map) == alone
 
 
