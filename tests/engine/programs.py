@@ -34,6 +34,11 @@ def enqueue_at(
     return engine.enqueue(work(stream, duration, usage, name))
 
 
+def times(*operations: Operation) -> list[tuple[float, float]]:
+    """When they start and end."""
+    return [(operation.started_at, operation.ended_at) for operation in operations]
+
+
 class Stretch(NamedTuple):
     """A part of an operation's run at constant speed."""
 
