@@ -18,7 +18,7 @@ from offsim.programs.transformer import Workload
 from offsim.results.limits import CriticalPaths, job_phases
 from offsim.results.result import Result
 from offsim.scenario import load_scenario
-from offsim.schedulers import TrainingSchedule, find_scheduler, scenario_scheduler
+from offsim.schedulers import TrainingSchedule, scenario_scheduler
 from offsim.simulation import placed_states
 from offsim.states.block import Block
 from offsim.states.placement import Placed
@@ -54,9 +54,14 @@ class Facts:
     schedule: type[TrainingSchedule]
 
     @property
+    def made(self) -> TrainingSchedule:
+        """The schedule with its options."""
+        return self.schedule(self.options, self.workload, self.placed)
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of optimizer state for each parameter."""
-        return self.schedule(self.options, self.workload, self.placed).state_bytes
+        return self.made.state_bytes
 
     @property
     def owned(self) -> int:
@@ -108,12 +113,6 @@ def facts(case: Case, profile: HardwareProfile | None = None) -> Facts:
     workload = Workload(scenario.model, scenario.training, schedule.by_layer)
     placed = placed_states(scenario, hardware, workload, schedule, options)
     return Facts(workload, placed, options, hardware, schedule)
-
-
-def made(case: Case) -> TrainingSchedule:
-    """The schedule of a case with its options."""
-    known = facts(case)
-    return find_scheduler(case.schedule)(known.options, known.workload, known.placed)
 
 
 # Checks
@@ -302,7 +301,7 @@ def reads_of_parameters() -> Iterator[list[tuple[Block, int, int, Operation | No
 
 def check_versions(case: Case) -> None:
     """No kernel reads parameters that are more updates behind than the schedule's lag; and it waits for them."""
-    schedule = made(case)
+    schedule = facts(case).made
     with reads_of_parameters() as reads:
         run = case.simulate().run
     assert {iteration for _, iteration, _, _ in reads} >= set(range(1, run.last + 1))
@@ -326,7 +325,7 @@ def check_versions(case: Case) -> None:
 
 def check_repeats(case: Case) -> None:
     """An iteration and the one a period later take the same time, phase by phase."""
-    period = made(case).period
+    period = facts(case).made.period
     run = case.simulate().run
     assert run.settled
     assert run.iterations == period

@@ -572,11 +572,6 @@ ALL = [*(case for name in NAMES for case in cases(name)), *(case for case in FUR
 PLAIN = [cases(name)[0] for name in NAMES]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_schedule_has_a_closed_form(name: str) -> None:
-    assert name in CLOSED_FORMS, f"no closed form of the bytes that {name} moves: add a function of its name"
-
-
 @pytest.mark.parametrize("name", available_rules())
 def test_every_rule_has_a_closed_form(name: str) -> None:
     assert name in RULES, f"no closed form of the bytes that {name} moves: add a function of its name"
