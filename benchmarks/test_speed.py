@@ -16,7 +16,8 @@ from offsim.calibration.runs.refit import refit
 from offsim.engine import Engine, Operation, Resource, Stream
 from offsim.inputs.packaged import packaged_folder
 from offsim.programs.recording import TapedRun
-from offsim.results.simulate import machines_of, result_of
+from offsim.results.machines import Machines
+from offsim.results.simulate import result_of
 from offsim.scenario import load_scenario, scenario_profile
 
 SCENARIOS = ["zero3_20b_4xh100", "dos_20b_4xh100"]
@@ -36,7 +37,7 @@ def test_other_hardware(check: Check, name: str) -> None:
     pytest.importorskip("numba")
     scenario = load_scenario(name)
     profile = scenario_profile(scenario)
-    machines = machines_of(scenario, many=True)
+    machines = Machines(scenario, many=True)
     steps = count()
 
     def run() -> None:

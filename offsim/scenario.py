@@ -218,14 +218,17 @@ def scheduler_options(scenario: Scenario, model: type[OptionsT]) -> OptionsT:
     return validate(scenario.document, model, data=scenario.scheduler.options, at=("scheduler",))
 
 
-def scenario_file(source: str | Path) -> Path:
-    """Return the file of a scenario by its path or, for a shipped one, its name, which InputError says is unknown."""
+def scenario_file(source: str | Path, kind: str = "scenario", folder: str = "scenarios") -> Path:
+    """Return the file of a scenario, or of another kind that is shipped in `folder`, by its path or its name.
+
+    InputError says which names there are.
+    """
     if isinstance(source, Path) or is_path(source):
         return Path(source)
-    if path := packaged_file("scenarios", source):
+    if path := packaged_file(folder, source):
         return path
-    near = suggestion(source, available_scenarios())
-    raise InputError(f"unknown scenario '{source}'{near} (a path contains / or ends in .yaml)")
+    near = suggestion(source, packaged_files(folder))
+    raise InputError(f"unknown {kind} '{source}'{near} (a path contains / or ends in .yaml)")
 
 
 def scenario_profile(scenario: Scenario) -> HardwareProfile:

@@ -26,8 +26,9 @@ def run_scenario(
     profile: HardwareProfile,
     all_ranks: bool,
     stretch: Mapping[str, float] | None,
-    bounded: bool = True,
     max_operations: int | None = None,
+    *,
+    bounded: bool = True,
     record: bool = False,
 ) -> Run:
     """Simulate a scenario on a profile, or with more memory than that has; `record` what waits for what, for traces.

@@ -240,7 +240,7 @@ def test_other_code_can_point_at_a_value(file: Path) -> None:
 def test_scenarios_that_come_with_offsim_load_by_name(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     for name in available_scenarios():
         assert load_scenario(name).name
-    monkeypatch.setattr(scenario_module, "available_scenarios", lambda: {"dos_20b": file})
+    monkeypatch.setattr(scenario_module, "packaged_files", lambda folder: {"dos_20b": file})
     message = "unknown scenario 'dos_20'; did you mean 'dos_20b'? (a path contains / or ends in .yaml)"
     assert message_of(lambda: load_scenario("dos_20")) == message
 

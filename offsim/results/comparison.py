@@ -64,11 +64,10 @@ class Comparison(Generic[AnyResult]):
 
     def to_dict(self, *, series: bool = False) -> dict[str, Any]:
         """Everything as plain values for JSON."""
-        documents = [result.to_dict(series=series) for result in self.results]
         return {
             "results": [
-                {"label": figures["label"], "speedup": figures["speedup"], **document}
-                for figures, document in zip(self.figures(), documents, strict=True)
+                {"label": label, "speedup": speedup, **result.to_dict(series=series)}
+                for label, result, speedup in zip(self.labels, self.results, self.speedups, strict=True)
             ]
         }
 

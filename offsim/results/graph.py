@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from offsim.engine import Operation, Resource
+from offsim.engine import Operation, Rendezvous, Resource, Server, Stream
 from offsim.programs.run import Run
 from offsim.results.limits import spans
 from offsim.results.records import kept_operations
@@ -19,7 +19,7 @@ def recorded(run: Run, scenario: Scenario) -> Run:
     """The same run again, with what waits for what."""
     engine = run.engine
     all_ranks = not run.layout.one_for_all
-    return run_scenario(scenario, run.profile, all_ranks, engine.stretch, max_operations=engine.most, record=True)
+    return run_scenario(scenario, run.profile, all_ranks, engine.stretch, engine.most, record=True)
 
 
 def graph_of(run: Run) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:
@@ -31,32 +31,27 @@ def graph_of(run: Run) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:
     assert recorder is not None
     zero, kept = run.started_at, kept_operations(run)
     ids = {operation.index for operation in kept}
-    lanes: dict[int, int] = {}
-    servers: dict[int, int] = {}
-    meetings: dict[int, int] = {}
-    slots: list[int] = []
+    lanes: dict[Stream, int] = {}
+    servers: dict[Server, int] = {}
+    meetings: dict[Rendezvous, int] = {}
     resources: dict[str, Resource] = {}
     found: dict[int, dict[str, Any]] = {}
     for operation in kept:
-        for server in operation.holds:
-            if id(server) not in servers:
-                servers[id(server)] = len(slots)
-                slots.append(server.slots)
         resources.update((resource.name, resource) for resource, _ in operation.usage)
         behind = recorder.after(operation)
         if operation.waited_for is not None and any(tier.waits for tier, _, _ in operation.allocates):
             behind.append(operation.waited_for)  # the buffer that came free
         arguments: dict[str, Any] = {
             "id": operation.index,
-            "lane": lanes.setdefault(id(operation.stream), len(lanes)),
+            "lane": lanes.setdefault(operation.stream, len(lanes)),
             "after": sorted({each.index for each in behind} & ids),
         }
         if operation.usage:
             arguments["uses"] = {resource.name: rate for resource, rate in operation.usage}
         if operation.holds:
-            arguments["holds"] = [servers[id(server)] for server in operation.holds]
+            arguments["holds"] = [servers.setdefault(server, len(servers)) for server in operation.holds]
         if operation.rendezvous is not None:
-            arguments["meets"] = meetings.setdefault(id(operation.rendezvous), len(meetings))
+            arguments["meets"] = meetings.setdefault(operation.rendezvous, len(meetings))
         if operation.started_at < zero:
             arguments["left (us)"] = 1e6 * (operation.duration - _done(operation, zero))
         found[operation.index] = arguments
@@ -64,7 +59,7 @@ def graph_of(run: Run) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:
     document = {
         "seconds": run.ended_at - run.started_at,
         "end": sorted(ends & ids),
-        "slots": slots,
+        "slots": [server.slots for server in servers],
         "resources": {name: resource.capacity for name, resource in sorted(resources.items())},
         "held": [name for name in sorted(resources) if name.startswith(HELD)],
     }

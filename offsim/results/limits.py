@@ -158,7 +158,7 @@ class CriticalPaths:
                     seconds[name] += fraction * length
                     if bottleneck is not None:
                         seconds[_counts_to(bottleneck)] += (1.0 - fraction) * length
-        return _largest_first(seconds)
+        return largest_first(seconds)
 
     def _last_of(self, phase: PhaseSpan) -> Operation | None:
         operations = self._by_rank[phase.rank]
@@ -196,8 +196,9 @@ def _counts_to(what: Operation | Resource | None) -> str:
     return label(what) if isinstance(what, Resource) else KINDS.get(what.kind, what.kind)
 
 
-def _largest_first(seconds: Mapping[str, float]) -> dict[str, float]:
-    return dict(sorted(seconds.items(), key=lambda item: (-item[1], item[0])))
+def largest_first(amounts: Mapping[str, float]) -> dict[str, float]:
+    """Name -> amount, by amount and then by name."""
+    return dict(sorted(amounts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def limits(run: Run) -> dict[str, dict[str, float]]:
@@ -218,4 +219,4 @@ def _from_tape(taped: Taped, phases: Mapping[str, list[PhaseSpan]], last: int) -
 
     paths = taped.paths = taped.paths or Paths(taped, _counts_to, HOST_THREAD)
     spent = paths.spent([(name, p.start, p.end, p.rank) for name, parts in phases.items() for p in parts], last)
-    return {name: _largest_first(spent[name]) for name in phases}
+    return {name: largest_first(spent[name]) for name in phases}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from offsim.platform.hardware import HardwareProfile
 from offsim.platform.platform import OrderAmongRanks
 from offsim.programs.run import CLOSE, Run
 from offsim.scenario import Scenario
-from offsim.simulation import checked
+from offsim.simulation import checked, run_scenario
 
 if TYPE_CHECKING:
     from offsim.programs.recording import Recording
@@ -36,22 +36,19 @@ def _loop_pays(many: bool) -> bool:
 
 
 class Machines:
-    """A scenario with all but its hardware fixed. `simulate` runs it on the engine; `many` machines are to follow."""
+    """A scenario with all but its hardware fixed, as by `simulate`; `many` machines are to follow."""
 
     def __init__(
         self,
         scenario: Scenario,
-        simulate: Callable[[HardwareProfile], Run],
         all_ranks: bool = False,
         stretch: Mapping[str, float] | None = None,
         max_operations: int | None = None,
         many: bool = False,
     ) -> None:
         self._scenario = scenario
-        self._simulate = simulate
+        self._how = all_ranks, stretch, max_operations
         self._all_ranks = all_ranks
-        self._stretch = stretch
-        self._max_operations = max_operations
         self._many = many
         self._tapes: list[Recording] = []
         """The one used last is the first."""
@@ -70,6 +67,9 @@ class Machines:
         if self._on_tape is None:
             _engine_s += perf_counter() - begin
         return run
+
+    def _simulate(self, profile: HardwareProfile) -> Run:
+        return run_scenario(self._scenario, profile, *self._how)
 
     def _from_tape(self, profile: HardwareProfile) -> Run | None:
         """The run, by a tape that is there or a new one; None where it is for the engine to tell."""
@@ -94,8 +94,8 @@ class Machines:
         """A new tape; None where there can be none. One of somebody's own schedule has to do as the engine does."""
         from offsim.programs.recording import Recording, TooFewIterations
 
-        known = checked(self._scenario, profile)
-        how = self._stretch, self._scenario.checkpoint, self._max_operations, iterations
+        known, (_, stretch, most) = checked(self._scenario, profile), self._how
+        how = stretch, self._scenario.checkpoint, most, iterations
         try:
             try:
                 tape = Recording(profile, *known, self._all_ranks, *how)

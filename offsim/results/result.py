@@ -163,7 +163,7 @@ class Result:
             for name, amount in phase.items():
                 seconds[name] = seconds.get(name, 0.0) + amount
         total = sum(seconds.values())
-        return {name: s / total for name, s in sorted(seconds.items(), key=lambda item: (-item[1], item[0]))}
+        return {name: s / total for name, s in limits.largest_first(seconds).items()}
 
     @cached_property
     def measured_range(self) -> MeasuredRange:

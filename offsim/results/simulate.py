@@ -36,7 +36,7 @@ def simulate(
     chosen = load_scenario(scenario, overrides)
     on_profile = profile or scenario_profile(chosen)
     how = all_ranks, stretch, max_operations
-    return result_of(chosen, run_scenario(chosen, on_profile, all_ranks, stretch, True, max_operations), profile, *how)
+    return result_of(chosen, run_scenario(chosen, on_profile, *how), profile, *how)
 
 
 def result_of(
@@ -48,7 +48,8 @@ def result_of(
     max_operations: int | None = None,
 ) -> Result:
     """The result of a run of a scenario; the others are the arguments of `simulate` that it was made with."""
-    on_profile = run.profile
+    how = all_ranks, stretch, max_operations
+    machines = Machines(chosen, *how)
 
     def attempt(changed: Scenario) -> float | None:
         same = profile if changed.hardware == chosen.hardware else None
@@ -56,26 +57,9 @@ def result_of(
         return other.iteration_s if other.fits else None
 
     def unbounded() -> Run:
-        return run_scenario(chosen, on_profile, all_ranks, stretch, bounded=False, max_operations=max_operations)
-
-    machines = machines_of(chosen, all_ranks, stretch, max_operations)
+        return run_scenario(chosen, run.profile, *how, bounded=False)
 
     def on(other: HardwareProfile) -> Result:
-        return result_of(chosen, machines.on(other), other, all_ranks, stretch, max_operations)
+        return result_of(chosen, machines.on(other), other, *how)
 
     return Result(chosen, run, attempt, unbounded, on)
-
-
-def machines_of(
-    chosen: Scenario,
-    all_ranks: bool = False,
-    stretch: Mapping[str, float] | None = None,
-    max_operations: int | None = None,
-    many: bool = False,
-) -> Machines:
-    """A scenario to run on machines, as by `simulate`; `many` of them are to follow."""
-
-    def simulated(profile: HardwareProfile) -> Run:
-        return run_scenario(chosen, profile, all_ranks, stretch, True, max_operations)
-
-    return Machines(chosen, simulated, all_ranks, stretch, max_operations, many)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from offsim.engine import OutOfMemory
 from offsim.platform.platform import TrackedTier
 from offsim.programs.run import Run
-from offsim.results.limits import job_phases
+from offsim.results.limits import job_phases, largest_first
 from offsim.results.units import format_memory, format_time
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def verdict_of(
         asked_bytes=float(cause.asked * tier.scale),
         used_bytes=float(sum(held.values())),
         capacity_bytes=float(tier.capacity),
-        occupants=dict(sorted(held.items(), key=lambda item: (-item[1], item[0]))),
+        occupants=largest_first(held),
         _unbounded=unbounded,
         _find_remedies=find_remedies,
     )

@@ -85,6 +85,22 @@ _bool, _float, _floor, _ceil, _round, _trunc = (
 _negative, _absolute = _first(operator.neg), _first(abs)
 
 
+def _arithmetic(function: Callable[..., float]) -> tuple[Callable[..., Quantity], Callable[..., Quantity]]:
+    """An operator's method, and that for operands the other way round."""
+
+    def method(self: Quantity, other: Any) -> Quantity:
+        return self.formulas.computed(function, self, other)
+
+    def swapped(self: Quantity, other: Any) -> Quantity:
+        return self.formulas.computed(function, other, self)
+
+    return method, swapped
+
+
+def _comparison(function: Callable[..., bool]) -> Callable[..., bool]:
+    return lambda self, other: bool(self.formulas.asked(function, self, other))
+
+
 @final
 class Quantity:
     """A number with its formula. Like a float; equal ones are equal as quantities only if computed alike."""
@@ -100,29 +116,12 @@ class Quantity:
         """The number, as it was computed."""
         return self.formulas.values[self.number]
 
-    def __add__(self, other: Any) -> Quantity:
-        return self.formulas.computed(operator.add, self, other)
-
-    def __radd__(self, other: Any) -> Quantity:
-        return self.formulas.computed(operator.add, other, self)
-
-    def __sub__(self, other: Any) -> Quantity:
-        return self.formulas.computed(operator.sub, self, other)
-
-    def __rsub__(self, other: Any) -> Quantity:
-        return self.formulas.computed(operator.sub, other, self)
-
-    def __mul__(self, other: Any) -> Quantity:
-        return self.formulas.computed(operator.mul, self, other)
-
-    def __rmul__(self, other: Any) -> Quantity:
-        return self.formulas.computed(operator.mul, other, self)
-
-    def __truediv__(self, other: Any) -> Quantity:
-        return self.formulas.computed(operator.truediv, self, other)
-
-    def __rtruediv__(self, other: Any) -> Quantity:
-        return self.formulas.computed(operator.truediv, other, self)
+    __add__, __radd__ = _arithmetic(operator.add)
+    __sub__, __rsub__ = _arithmetic(operator.sub)
+    __mul__, __rmul__ = _arithmetic(operator.mul)
+    __truediv__, __rtruediv__ = _arithmetic(operator.truediv)
+    __lt__, __le__ = _comparison(operator.lt), _comparison(operator.le)
+    __gt__, __ge__ = _comparison(operator.gt), _comparison(operator.ge)
 
     def __floordiv__(self, other: Any) -> int:
         return int(self.formulas.asked(operator.floordiv, self, other))
@@ -132,18 +131,6 @@ class Quantity:
 
     def __abs__(self) -> Quantity:
         return self.formulas.computed(_absolute, self, 0)
-
-    def __lt__(self, other: Any) -> bool:
-        return bool(self.formulas.asked(operator.lt, self, other))
-
-    def __le__(self, other: Any) -> bool:
-        return bool(self.formulas.asked(operator.le, self, other))
-
-    def __gt__(self, other: Any) -> bool:
-        return bool(self.formulas.asked(operator.gt, self, other))
-
-    def __ge__(self, other: Any) -> bool:
-        return bool(self.formulas.asked(operator.ge, self, other))
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Quantity | float | int):

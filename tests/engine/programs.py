@@ -10,6 +10,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from offsim.engine import Engine, Operation, Resource, Stream
+from offsim.results.limits import spans
 
 CLOSE = 1e-9
 
@@ -34,41 +35,31 @@ def enqueue_at(
     return engine.enqueue(work(stream, duration, usage, name))
 
 
-class Stretch(NamedTuple):
-    """A part of an operation's run at constant speed."""
-
-    start: float
-    end: float
-    fraction: float
-    bottleneck: Resource | None
-
-
-def stretches(operation: Operation) -> list[Stretch]:
-    """From the operation's start to its end without gaps."""
-    changes = [(operation.started_at, 1.0, None), *(operation.slowdowns or ()), (operation.ended_at, 0.0, None)]
-    return [Stretch(a[0], b[0], a[1], a[2]) for a, b in pairwise(changes) if b[0] > a[0]]
+def times(*operations: Operation) -> list[tuple[float, float]]:
+    """When they start and end."""
+    return [(operation.started_at, operation.ended_at) for operation in operations]
 
 
 def work_done(operation: Operation) -> float:
     """Seconds at full speed that the operation got."""
-    return sum((s.end - s.start) * s.fraction for s in stretches(operation))
+    return sum((s.end - s.start) * s.fraction for s in spans(operation))
 
 
 def rate_at(operations: Sequence[Operation], resource: Resource, time: float) -> float:
     """What the operations together take of the resource at an instant."""
     return sum(
-        stretch.fraction * rate
+        span.fraction * rate
         for operation in operations
         for used, rate in operation.usage
         if used is resource
-        for stretch in stretches(operation)
-        if stretch.start <= time < stretch.end
+        for span in spans(operation)
+        if span.start <= time < span.end
     )
 
 
 def instants(operations: Sequence[Operation]) -> list[float]:
     """An instant within each interval in which nothing changes."""
-    times = sorted({time for o in operations for s in stretches(o) for time in (s.start, s.end)})
+    times = sorted({time for o in operations for s in spans(o) for time in (s.start, s.end)})
     return [(a + b) / 2 for a, b in pairwise(times) if b - a > 1e-9 * b]
 
 

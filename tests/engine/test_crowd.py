@@ -9,11 +9,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from programs import enqueue_at, stretches, work_done
+from programs import enqueue_at, work_done
 from test_random_graphs import Activity, Graph, close, end_times_of_offsim, exact_end_times
 
 from offsim.engine import Engine, Operation, Resource
 from offsim.engine.crowd import Crowd
+from offsim.results.limits import spans
 
 
 def crowded_graph(seed: int) -> Graph:
@@ -71,7 +72,7 @@ def test_changes_of_speed_add_up_to_the_work() -> None:
     engine.env.run()
     assert [work_done(operation) for operation in operations] == close([operation.duration for operation in operations])
     for operation in operations:
-        changes = [stretch.start for stretch in stretches(operation)]
+        changes = [span.start for span in spans(operation)]
         others = {t for o in operations for t in (o.started_at, o.ended_at)}
         assert set(changes) <= others
     assert any(len(operation.slowdowns or ()) > 20 for operation in operations)

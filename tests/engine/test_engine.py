@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
-from programs import CLOSE, Program, programs, work
+from programs import CLOSE, Program, programs, times, work
 from simpy import Event
 
 from offsim.engine import Engine, Operation, Rendezvous, Resource, Server, Stream, Thread
@@ -18,10 +18,6 @@ from offsim.engine import Engine, Operation, Rendezvous, Resource, Server, Strea
 @pytest.fixture
 def engine() -> Engine:
     return Engine()
-
-
-def times(*operations: Operation) -> list[tuple[float, float]]:
-    return [(operation.started_at, operation.ended_at) for operation in operations]
 
 
 # Order

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import CLOSE, work
+from programs import CLOSE, times, work
 
 from offsim.engine import Engine, Operation, Resource, Server, Stream, Tier
 
@@ -17,10 +17,6 @@ from offsim.engine import Engine, Operation, Resource, Server, Stream, Tier
 @pytest.fixture
 def engine() -> Engine:
     return Engine()
-
-
-def times(*operations: Operation) -> list[tuple[float, float]]:
-    return [(operation.started_at, operation.ended_at) for operation in operations]
 
 
 def arriving(

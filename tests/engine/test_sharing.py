@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import CLOSE, Program, Step, enqueue_at, instants, programs, rate_at, stretches, work, work_done
+from programs import CLOSE, Program, Step, enqueue_at, instants, programs, rate_at, work, work_done
 from scipy.optimize import linprog
 
 from offsim.engine import Engine, Operation, Resource, Stream
+from offsim.results.limits import spans
 
 Matrix = Sequence[Sequence[float]]
 """A row per operation: the rate that it asks of each resource, 0 where it does not use it."""
@@ -240,7 +241,7 @@ def test_work_is_conserved_and_no_resource_exceeds_its_capacity(program: Program
     _, resources, operations = program.run()
     for operation in operations:
         assert work_done(operation) == pytest.approx(operation.duration, rel=1e-9, abs=1e-9)
-        assert all(0 < stretch.fraction <= 1 for stretch in stretches(operation))
+        assert all(0 < span.fraction <= 1 for span in spans(operation))
     for time in instants(operations):
         for resource in resources:
             assert rate_at(operations, resource, time) <= resource.capacity * (1 + 2 * CLOSE)
@@ -252,12 +253,12 @@ def test_whatever_holds_an_operation_back_is_fully_used(program: Program) -> Non
     _, _, operations = program.run()
     for time in instants(operations):
         for operation in operations:
-            for stretch in stretches(operation):
-                if stretch.start <= time < stretch.end and stretch.fraction < 1:
-                    assert stretch.bottleneck is not None
-                    assert stretch.bottleneck in dict(operation.usage)
-                    used = rate_at(operations, stretch.bottleneck, time)
-                    assert used == pytest.approx(stretch.bottleneck.capacity, rel=1e-6)
+            for span in spans(operation):
+                if span.start <= time < span.end and span.fraction < 1:
+                    assert span.bottleneck is not None
+                    assert span.bottleneck in dict(operation.usage)
+                    used = rate_at(operations, span.bottleneck, time)
+                    assert used == pytest.approx(span.bottleneck.capacity, rel=1e-6)
 
 
 @settings(max_examples=100, deadline=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from programs import work
+from programs import times, work
 
 from offsim.engine import Code, Deadlock, Engine, Operation, Stream, Thread
 from offsim.engine.engine import NotAwaitable
@@ -17,10 +17,6 @@ def engine() -> Engine:
 @pytest.fixture
 def host() -> Thread:
     return Thread("host thread")
-
-
-def times(*operations: Operation) -> list[tuple[float, float]]:
-    return [(operation.started_at, operation.ended_at) for operation in operations]
 
 
 # Waiting

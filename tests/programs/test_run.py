@@ -12,26 +12,15 @@ from offsim.platform.platform import GPU
 from offsim.programs.run import Run
 from offsim.results.result import Result
 from offsim.results.simulate import simulate
+from offsim.testing import moved
 
 # Bytes of the measured iteration
-
-
-def moved(run: Run, kind: str, rank: int = 0) -> float:
-    """Bytes of a rank's operations of a kind in an iteration, mean of the measured ones."""
-    found = [o.bytes for o in run.operations if o.kind == kind and o.stream.rank == rank]
-    assert found or not run.settled
-    measured = [
-        o.bytes
-        for o in run.operations
-        if o.kind == kind and o.stream.rank == rank and run.first <= o.iteration <= run.last
-    ]
-    return float(sum(measured)) / run.iterations
 
 
 def deep_optimizer_states_bytes(run: Run, stride: int) -> dict[str, float]:
     """Closed form: 2 B each way to accumulate in each micro-step; 12 B each way, or 4 B down and 2 B up, to update."""
     subgroups = run.workload.subgroups
-    owned = sum(s.elements for s in subgroups)
+    owned = run.workload.partition
     on_gpu = sum(s.elements for s in subgroups if (s.index + 1) % stride == 0)
     accumulated = 2 * owned * run.workload.training.micro_steps
     return {
@@ -46,9 +35,10 @@ def test_late_uploads_are_counted_to_the_iteration_that_began_them(name: str, h2
     result = simulate(name)
     stride = result.scenario.scheduler.options["update_stride"]
     expected = deep_optimizer_states_bytes(result.run, stride)
-    assert {kind: moved(result.run, kind) for kind in expected} == pytest.approx(expected, rel=1e-12)
+    (bytes_moved,) = moved(result.run)
+    assert bytes_moved == pytest.approx(expected, rel=1e-12)
     if h2d is not None:
-        assert moved(result.run, "h2d") == pytest.approx(h2d, rel=1e-4)
+        assert bytes_moved["h2d"] == pytest.approx(h2d, rel=1e-4)
     late = [o for o in result.run.operations if o.iteration == result.run.last and o.ended_at > result.run.ended_at]
     assert all(operation.name.startswith(("upload", "flush", "fp32 to bf16")) for operation in late)
     rows = result.timeline.query("iteration == 1")
@@ -70,8 +60,8 @@ def test_ranks_that_end_an_update_at_different_times_count_the_same_bytes(stride
     run = unequal({"name": "deep_optimizer_states", "update_stride": stride}).run
     assert len(run.ranks) == 3
     expected = deep_optimizer_states_bytes(run, stride)
-    for rank in range(3):
-        assert {kind: moved(run, kind, rank) for kind in expected} == pytest.approx(expected, rel=1e-12)
+    for bytes_moved in moved(run):
+        assert bytes_moved == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=str)
@@ -155,8 +145,7 @@ def test_activations_leave_and_come_back_but_for_the_last_layer(checkpointing: b
     workload = run.workload
     kept = workload.hidden_bytes if checkpointing else workload.layer_activation_bytes
     expected = (workload.model.layers - 1) * kept * workload.training.micro_steps
-    assert moved(run, "d2h") == pytest.approx(expected)
-    assert moved(run, "h2d") == pytest.approx(expected)
+    assert moved(run) == [pytest.approx({"d2h": expected, "h2d": expected})]
 
 
 def test_activations_elsewhere_free_the_gpu() -> None:

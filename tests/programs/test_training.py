@@ -30,22 +30,15 @@ def most(run: Run, occupant: str) -> float:
 
 @pytest.mark.parametrize("model", KERNELS)
 @pytest.mark.parametrize("tensor_parallel", [1, 2])
-def test_with_checkpointing_one_layer_is_live_beside_inputs(model: dict[str, Any], tensor_parallel: int) -> None:
-    run = run_of(True, model, tensor_parallel=tensor_parallel)
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_one_layer_or_all_are_live(checkpointing: bool, model: dict[str, Any], tensor_parallel: int) -> None:
+    """With checkpointing one beside the inputs of all; what is kept of a layer is not part of its working set."""
+    run = run_of(checkpointing, model, tensor_parallel=tensor_parallel)
     w = run.workload
     live = max(w.layer_forward_bytes, w.layer_backward_bytes, w.layer_flush_bytes)
-    assert most(run, WORKING_SET) == pytest.approx(live - w.hidden_bytes)  # its input is among those kept
-    assert most(run, ACTIVATIONS) == (w.model.layers + 2) * w.hidden_bytes
-
-
-@pytest.mark.parametrize("model", KERNELS)
-@pytest.mark.parametrize("tensor_parallel", [1, 2])
-def test_without_checkpointing_all_layers_are_live(model: dict[str, Any], tensor_parallel: int) -> None:
-    run = run_of(False, model, tensor_parallel=tensor_parallel)
-    w = run.workload
-    live = max(w.layer_forward_bytes, w.layer_backward_bytes, w.layer_flush_bytes)
-    assert most(run, WORKING_SET) == pytest.approx(live - w.layer_activation_bytes)
-    assert most(run, ACTIVATIONS) == w.model.layers * w.layer_activation_bytes + 2 * w.hidden_bytes
+    kept = w.hidden_bytes if checkpointing else w.layer_activation_bytes
+    assert most(run, WORKING_SET) == pytest.approx(live - kept)
+    assert most(run, ACTIVATIONS) == w.model.layers * kept + 2 * w.hidden_bytes
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_scenarios import profile, scenario
 
 from offsim.inputs.errors import InputError
 from offsim.platform.held_out import FILE_NAME, HeldOut, held_out_of, read_held_out
@@ -136,12 +135,6 @@ def test_without_held_out_runs_there_is_none_and_why(source: str | list[str], re
     result = simulate(name, overrides)
     assert result.interval is None
     assert result.no_interval == reason
-
-
-def test_a_profile_given_in_python_has_none() -> None:
-    result = simulate(scenario(), profile=profile())
-    assert result.interval is None
-    assert result.no_interval == "made-up was given in Python, not by its file"
 
 
 def test_a_scenario_that_does_not_fit_has_none() -> None:

@@ -19,7 +19,7 @@ from offsim.programs.schedule import TrainingSchedule
 from offsim.programs.transformer import BF16, Bucket
 from offsim.results import machines
 from offsim.results.machines import COMPILES_S, LOADS_S, Machines
-from offsim.results.simulate import machines_of, simulate
+from offsim.results.simulate import simulate
 from offsim.scenario import load_scenario
 from offsim.schedulers.registry import BUILT_IN
 from offsim.schedulers.zero3_offload import Zero3Offload
@@ -28,23 +28,22 @@ from offsim.simulation import run_scenario
 NODE = profile()
 
 
-class Chosen:
+class Chosen(Machines):
     """A scenario on machines, and on which of them the engine ran."""
 
     def __init__(self, source: Mapping[str, Any], many: bool = True) -> None:
-        self.scenario = load_scenario(source)
+        super().__init__(load_scenario(source), many=many)
         self.on_engine: list[HardwareProfile] = []
-        self.machines = Machines(self.scenario, self._simulate, many=many)
 
-    def _simulate(self, node: HardwareProfile) -> Run:
-        self.on_engine.append(node)
-        return run_scenario(self.scenario, node, False, None)
+    def _simulate(self, profile: HardwareProfile) -> Run:
+        self.on_engine.append(profile)
+        return super()._simulate(profile)
 
     def check(self, node: HardwareProfile) -> bool:
         """Whether it ran from a tape on this machine; it takes as long there as on the engine."""
         before = len(self.on_engine)
-        seconds = self.machines.on(node).ended_at
-        assert seconds == pytest.approx(run_scenario(self.scenario, node, False, None).ended_at, rel=1e-9)
+        seconds = self.on(node).ended_at
+        assert seconds == pytest.approx(run_scenario(self._scenario, node, False, None).ended_at, rel=1e-9)
         return len(self.on_engine) == before
 
 
@@ -118,7 +117,7 @@ class TestFromTapes:
     def test_one_tape_is_for_many_machines(self) -> None:
         chosen = Chosen(scenario())
         assert all(chosen.check(faster_link(times)) for times in (1.0, 1.1, 0.7, 1.0))
-        assert len(chosen.machines._tapes) == 1
+        assert len(chosen._tapes) == 1
 
     def test_another_course_is_another_tape_and_both_are_kept(self) -> None:
         """Kernels on other sides of the roofline, other counts of NUMA domains."""
@@ -126,27 +125,27 @@ class TestFromTapes:
         slow = NODE.with_values({"gpu": {"hbm_bytes_per_s": 1e9}})
         domains = NODE.with_values({"host": {"numa_domains": 2}})
         assert all(chosen.check(node) for node in (NODE, slow, domains))
-        kept = {id(tape) for tape in chosen.machines._tapes}
+        kept = {id(tape) for tape in chosen._tapes}
         assert len(kept) > 1
         assert all(chosen.check(node) for node in (NODE, slow, domains))
-        assert {id(tape) for tape in chosen.machines._tapes} == kept
+        assert {id(tape) for tape in chosen._tapes} == kept
 
     def test_no_more_courses_are_kept_than_a_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(machines, "MOST_TAPES", 2)
         chosen = Chosen(scenario())
         assert all(chosen.check(NODE.model_copy(update={"gpus_per_node": gpus})) for gpus in (4, 2, 8, 4))
-        assert len(chosen.machines._tapes) == 2
+        assert len(chosen._tapes) == 2
 
     def test_more_iterations_are_recorded_where_one_is_too_few(self) -> None:
         chosen = Chosen(scenario("zo2", training={"data_parallel": 1, "zero_stage": 0}))
         assert chosen.check(NODE)
-        assert chosen.machines._tapes[0].iterations > 1
+        assert chosen._tapes[0].iterations > 1
 
     def test_the_engine_tells_where_memory_runs_out_and_tapes_go_on(self) -> None:
         chosen = Chosen(scenario())
         assert chosen.check(NODE)
         small = NODE.with_values({"host": {"memory_bytes": 1e5}})
-        assert chosen.machines.on(small).out_of_memory is not None
+        assert chosen.on(small).out_of_memory is not None
         assert chosen.on_engine == [small]
         assert chosen.check(faster_link(2.0))
 
@@ -167,13 +166,13 @@ class TestFromTapes:
 
     def test_stretch_and_all_ranks_are_as_of_simulate(self) -> None:
         how: dict[str, Any] = {"all_ranks": True, "stretch": {"cpu_adam": 2.5}}
-        found = machines_of(load_scenario(scenario()), **how).on(NODE)
+        found = Machines(load_scenario(scenario()), **how).on(NODE)
         expected = simulate(scenario(), profile=NODE, **how)
         assert len(found.ranks) == len(expected.run.ranks) == 2
         assert found.ended_at == pytest.approx(expected.run.ended_at, rel=1e-9)
 
     def test_a_bound_on_operations_is_the_engines_error(self) -> None:
-        found = machines_of(load_scenario(scenario()), max_operations=60, many=True)
+        found = Machines(load_scenario(scenario()), max_operations=60, many=True)
         with pytest.raises(InputError, match="expected at most 60"):
             found.on(NODE)
 
@@ -215,6 +214,6 @@ class TestOwnSchedules:
     def test_one_that_differs_from_the_engine_stays_there(self) -> None:
         chosen = Chosen(scenario("racing", training={"global_batch": 6}))
         for node in (NODE, faster_link(2.0)):
-            chosen.machines.on(node)
-        assert chosen.machines._on_tape is False
+            chosen.on(node)
+        assert chosen._on_tape is False
         assert chosen.on_engine[-1] == faster_link(2.0)

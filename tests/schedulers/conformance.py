@@ -13,11 +13,12 @@ import pytest
 from offsim.engine import Operation, Tier
 from offsim.platform.hardware import HardwareProfile
 from offsim.platform.platform import GPU, tier_kind
+from offsim.programs.run import Run
 from offsim.programs.transformer import Workload
 from offsim.results.limits import CriticalPaths, job_phases
 from offsim.results.result import Result
 from offsim.scenario import load_scenario
-from offsim.schedulers import TrainingSchedule, find_scheduler, scenario_scheduler
+from offsim.schedulers import TrainingSchedule, scenario_scheduler
 from offsim.simulation import placed_states
 from offsim.states.block import Block
 from offsim.states.placement import Placed
@@ -26,12 +27,10 @@ from offsim.testing import (
     CLOSE,
     FREE,
     LIVE,
-    MODEL,
     RANKS,
     SECTIONS,
     TIERS,
     Case,
-    cases,
     check_bounds,
     check_memory,
     check_one_for_all,
@@ -40,22 +39,6 @@ from offsim.testing import (
     moved,
     node,
 )
-
-__all__ = [
-    "CLOSE",
-    "FREE",
-    "MODEL",
-    "TIERS",
-    "Case",
-    "cases",
-    "check_bounds",
-    "check_memory",
-    "check_one_for_all",
-    "check_order",
-    "free_but",
-    "moved",
-    "node",
-]
 
 # Facts for closed forms
 
@@ -71,14 +54,19 @@ class Facts:
     schedule: type[TrainingSchedule]
 
     @property
+    def made(self) -> TrainingSchedule:
+        """The schedule with its options."""
+        return self.schedule(self.options, self.workload, self.placed)
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of optimizer state for each parameter."""
-        return self.schedule(self.options, self.workload, self.placed).state_bytes
+        return self.made.state_bytes
 
     @property
     def owned(self) -> int:
         """Parameters whose update is the rank's."""
-        return sum(s.elements for s in self.workload.subgroups)
+        return self.workload.partition
 
     @property
     def micro_steps(self) -> int:
@@ -127,12 +115,6 @@ def facts(case: Case, profile: HardwareProfile | None = None) -> Facts:
     return Facts(workload, placed, options, hardware, schedule)
 
 
-def made(case: Case) -> TrainingSchedule:
-    """The schedule of a case with its options."""
-    known = facts(case)
-    return find_scheduler(case.schedule)(known.options, known.workload, known.placed)
-
-
 # Checks
 
 
@@ -141,6 +123,21 @@ Held = dict[str, dict[str, float]]
 
 
 CPU_KINDS = {"cpu_adam", "scaling", "conversion", "host copy"}
+
+
+def last(run: Run, *kinds: str) -> list[Operation]:
+    """Operations of the last iteration, of these kinds or of all."""
+    return [o for o in run.operations if o.iteration == run.last and (not kinds or o.kind in kinds)]
+
+
+def check_run(result: Result, known: Facts, expected: Mapping[str, float], held_by: Held | None = None) -> None:
+    """It fits and moves these bytes; states are where they are placed; memory, order and bounds are as of any run."""
+    assert result.fits
+    check_bytes(result, expected)
+    check_placement(result, known, held_by)
+    check_memory(result.run)
+    check_order(result.run)
+    check_bounds(result.run)
 
 
 def check_bytes(result: Result, expected: Mapping[str, float]) -> None:
@@ -304,7 +301,7 @@ def reads_of_parameters() -> Iterator[list[tuple[Block, int, int, Operation | No
 
 def check_versions(case: Case) -> None:
     """No kernel reads parameters that are more updates behind than the schedule's lag; and it waits for them."""
-    schedule = made(case)
+    schedule = facts(case).made
     with reads_of_parameters() as reads:
         run = case.simulate().run
     assert {iteration for _, iteration, _, _ in reads} >= set(range(1, run.last + 1))
@@ -328,7 +325,7 @@ def check_versions(case: Case) -> None:
 
 def check_repeats(case: Case) -> None:
     """An iteration and the one a period later take the same time, phase by phase."""
-    period = made(case).period
+    period = facts(case).made.period
     run = case.simulate().run
     assert run.settled
     assert run.iterations == period
@@ -347,3 +344,7 @@ def check_repeats(case: Case) -> None:
             scale = (run.ended_at - run.started_at) * 1e-6
             assert [seconds for _, seconds in later] == pytest.approx([s for _, s in known], rel=1e-6, abs=scale)
             assert [seconds for _, seconds in last] == pytest.approx([s for _, s in known], rel=1e-6, abs=scale)
+
+
+CHECKS = (check_versions, check_repeats, check_one_for_all, check_longest_chain, check_ranks_on_one_link)
+"""What holds of every schedule, whatever it moves."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conformance import Case, node
+from conformance import Case, last, node
 
 from offsim import simulate
 from offsim.activations import available_rules
@@ -28,7 +28,7 @@ def run_of(rule: str, profile: Any = None, tier: str = "host", recompute: int = 
 
 def measured(run: Run, kind: str) -> dict[int, Operation]:
     """Layer -> the operation of that kind, or kernels of that name, in the last iteration."""
-    found = [o for o in run.operations if o.iteration == run.last and o.layer >= 0]
+    found = [o for o in last(run) if o.layer >= 0]
     return {o.layer: o for o in found if o.kind == kind or (o.kind == "compute" and o.name.endswith(kind))}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conformance import FREE, Case, free_but
+from conformance import FREE, Case, free_but, last
 
 from offsim.engine import Operation
 from offsim.results.result import Result
@@ -21,13 +21,11 @@ def run(adam: float, flops: float = 1e12, **options: object) -> Result:
 
 
 def kernels(result: Result, phase: str) -> float:
-    return sum(o.duration for o in result.run.operations
-               if o.kind == "compute" and o.phase == phase and o.iteration == result.run.last)  # fmt: skip
+    return sum(o.duration for o in last(result.run, "compute") if o.phase == phase)
 
 
 def updates(result: Result) -> list[Operation]:
-    found = [o for o in result.run.operations if o.kind == "cpu_adam" and o.iteration == result.run.last]
-    return sorted(found, key=lambda o: o.started_at)
+    return sorted(last(result.run, "cpu_adam"), key=lambda o: o.started_at)
 
 
 SLOW = 2e7
@@ -52,12 +50,11 @@ def test_without_priorities_the_first_that_came_is_updated_next() -> None:
 
 def test_a_block_starts_after_its_own_update_and_no_other() -> None:
     result = run(SLOW)
-    last = {o.subgroup: o.ended_at for o in result.run.operations
-            if o.kind == "cpu_adam" and o.iteration == result.run.last - 1}  # fmt: skip
-    starts = {o.layer: o.started_at for o in result.run.operations
-              if o.name.endswith("forward") and o.iteration == result.run.last and o.layer >= 0}  # fmt: skip
-    assert all(starts[layer] >= last[layer + 1] for layer in range(LAYERS))
-    assert starts[0] < max(last.values())
+    before = {o.subgroup: o.ended_at for o in result.run.operations
+              if o.kind == "cpu_adam" and o.iteration == result.run.last - 1}  # fmt: skip
+    starts = {o.layer: o.started_at for o in last(result.run) if o.name.endswith("forward") and o.layer >= 0}
+    assert all(starts[layer] >= before[layer + 1] for layer in range(LAYERS))
+    assert starts[0] < max(before.values())
 
 
 def test_priorities_hide_forward_under_updates() -> None:

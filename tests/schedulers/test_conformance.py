@@ -8,7 +8,7 @@ from typing import Any
 
 import conformance
 import pytest
-from conformance import TIERS, Case, Facts, Held, cases, facts
+from conformance import TIERS, Case, Facts, Held, facts
 
 from offsim.activations import available_rules
 from offsim.activations.ssdtrain import SsdTrain
@@ -17,6 +17,7 @@ from offsim.programs.transformer import BF16
 from offsim.results.result import Result
 from offsim.schedulers import available_schedulers, find_scheduler
 from offsim.schedulers.autohete import at_most
+from offsim.testing import cases
 
 Bytes = dict[str, float]
 
@@ -176,10 +177,6 @@ def zero2_offload(known: Facts) -> Bytes:
     return {"h2d": (back + up) * known.owned, "d2h": (down + 4) * known.owned}
 
 
-def zero1_offload(known: Facts) -> Bytes:
-    return zero2_offload(known)
-
-
 def zero_offload(known: Facts) -> Bytes:
     """2 B a parameter down at the first micro-step, 2 up and 2 down at the others, and 2 of new parameters up."""
     return {"h2d": 2 * known.micro_steps * known.owned, "d2h": 2 * known.micro_steps * known.owned}
@@ -297,11 +294,6 @@ def zo2(known: Facts) -> Bytes:
     ranks = known.ranks if known.workload.training.zero_stage == 3 else 1
     each_way = (2 if known.options.amp else 4) * blocks * known.micro_steps / ranks
     return {"h2d": each_way, "d2h": each_way}
-
-
-def distzo2(known: Facts) -> Bytes:
-    """Of each block every rank moves its part."""
-    return zo2(known)
 
 
 def fsdp_offload(known: Facts) -> Bytes:
@@ -446,7 +438,6 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         memascend,
         smart_infinity,
         zo2,
-        distzo2,
         fsdp_offload,
         slideformer,
         megatrain,
@@ -454,14 +445,13 @@ CLOSED_FORMS: dict[str, Callable[[Facts], Bytes]] = {
         roundpipe,
         llmq,
         megatron_offload,
-        zero1_offload,
         zero_offload,
         superoffload,
         zenflow,
         patrickstar,
         autohete,
     )
-}
+} | {"zero1_offload": zero2_offload, "distzo2": zo2}  # of each block, every rank of DistZO2 moves its part
 
 
 def zeroth_order_states(known: Facts) -> Held:
@@ -582,11 +572,6 @@ ALL = [*(case for name in NAMES for case in cases(name)), *(case for case in FUR
 PLAIN = [cases(name)[0] for name in NAMES]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_schedule_has_a_closed_form(name: str) -> None:
-    assert name in CLOSED_FORMS, f"no closed form of the bytes that {name} moves: add a function of its name"
-
-
 @pytest.mark.parametrize("name", available_rules())
 def test_every_rule_has_a_closed_form(name: str) -> None:
     assert name in RULES, f"no closed form of the bytes that {name} moves: add a function of its name"
@@ -597,39 +582,16 @@ def test_every_rule_has_a_closed_form(name: str) -> None:
 def test_bytes_memory_order_and_bounds(case: Case) -> None:
     known = facts(case)
     result = case.simulate()
-    assert result.fits
     timed = known.placed.rule is not None and known.placed.rule.chosen is SsdTrain
-    conformance.check_bytes(result, expected(case, known) | (in_time(known, result) if timed else {}))
+    nbytes = expected(case, known) | (in_time(known, result) if timed else {})
     held = HELD.get(case.schedule)
-    conformance.check_placement(result, known, held and held(known))
-    conformance.check_memory(result.run)
-    conformance.check_order(result.run)
-    conformance.check_bounds(result.run)
+    conformance.check_run(result, known, nbytes, held and held(known))
 
 
 @pytest.mark.parametrize("case", ALL, ids=str)
-def test_parameters_are_never_older_than_the_lag(case: Case) -> None:
-    conformance.check_versions(case)
-
-
-@pytest.mark.parametrize("case", ALL, ids=str)
-def test_iterations_repeat(case: Case) -> None:
-    conformance.check_repeats(case)
-
-
-@pytest.mark.parametrize("case", ALL, ids=str)
-def test_one_rank_stands_for_all(case: Case) -> None:
-    conformance.check_one_for_all(case)
-
-
-@pytest.mark.parametrize("case", ALL, ids=str)
-def test_with_ample_resources_the_longest_chain_is_the_iteration(case: Case) -> None:
-    conformance.check_longest_chain(case)
-
-
-@pytest.mark.parametrize("case", ALL, ids=str)
-def test_ranks_on_one_link_take_their_number_times_as_long(case: Case) -> None:
-    conformance.check_ranks_on_one_link(case)
+@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_what_holds_of_every_schedule(check: Callable[[Case], None], case: Case) -> None:
+    check(case)
 
 
 @pytest.mark.parametrize("case", ALL, ids=str)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conformance import Case, node
+from conformance import Case, last, node
 
-from offsim.engine import Operation
 from offsim.schedulers.registry import BUILT_IN, find_scheduler
 
 TRAINING = [name for name, cls in BUILT_IN.items() if cls.program == "training"]
@@ -27,8 +26,6 @@ def test_updates_begin_in_backward_where_a_schedule_says_so(case: Case) -> None:
     options = cls.Options(**case.options)
     (backward,) = (p for p in run.phases if (p.rank, p.iteration, p.name) == (0, run.last, "backward"))
 
-    def updates(operation: Operation) -> bool:
-        return operation.kind in ("cpu_adam", "gpu_adam", "device_adam") and operation.iteration == run.last
-
-    begun = min(o.started_at for o in run.operations if updates(o) and o.stream.rank == 0)
+    updates = last(run, "cpu_adam", "gpu_adam", "device_adam")
+    begun = min(o.started_at for o in updates if o.stream.rank == 0)
     assert (begun < backward.end) == cls.updates_early(options)

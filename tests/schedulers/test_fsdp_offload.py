@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from conformance import FREE, RANKS, Case, free_but, node
+from conformance import FREE, RANKS, Case, free_but, last, node
 
 from offsim.engine import Operation
 from offsim.programs.run import Run
@@ -19,8 +19,8 @@ def fsdp(steps: int = 1, **options: object) -> Case:
     return Case("fsdp_offload", options, training={"global_batch": steps * RANKS})
 
 
-def named(run: Run, name: str, iteration: int | None = None) -> list[Operation]:
-    return [o for o in run.operations if o.name == name and o.iteration == (iteration or run.last)]
+def named(run: Run, name: str) -> list[Operation]:
+    return [o for o in last(run) if o.name == name]
 
 
 def held(result: Result, tier: int, occupant: str) -> float:
@@ -30,7 +30,7 @@ def held(result: Result, tier: int, occupant: str) -> float:
 def test_host_memory_is_sixteen_bytes_a_parameter() -> None:
     """fp32 parameters, m, v and gradients, and nothing in 16 bits."""
     result = fsdp().simulate()
-    owned = sum(s.elements for s in result.run.workload.subgroups)
+    owned = result.run.workload.partition
     assert result.peaks[-1].tier == "host"
     assert result.peaks[-1].bytes == pytest.approx(16 * owned * RANKS)
 
@@ -41,7 +41,7 @@ def test_gpu_holds_two_groups_and_gradient_shards_in_fsdp1_alone(version: str, s
     workload = result.run.workload
     gathered = 2 * workload.layer_elements + 2 * workload.vocab_elements
     assert held(result, 0, "gathered parameters") == pytest.approx(BF16 * gathered)
-    owned = sum(s.elements for s in workload.subgroups)
+    owned = workload.partition
     assert result.peaks[0].occupants.get("gradient shards (fp32)", 0.0) == shards * FP32 * owned
 
 
@@ -58,7 +58,7 @@ def test_one_group_ahead() -> None:
     """A layer's shard is uploaded while the one before it computes, in forward and in backward."""
     run = fsdp().simulate(free_but(gpu={"matrix_flops_per_s": 1e12}, link={"h2d_bytes_per_s": 1e11})).run
     fetched = {(o.phase, o.layer): o for o in named(run, "fetch parameters")}
-    kernels = {o.name: o for o in run.operations if o.iteration == run.last and o.kind == "compute"}
+    kernels = {o.name: o for o in last(run, "compute")}
     layers = run.workload.model.layers
     for layer in range(2, layers):
         assert fetched["forward", layer].started_at == pytest.approx(kernels[f"layer {layer - 1} forward"].started_at)
@@ -69,7 +69,7 @@ def test_one_group_ahead() -> None:
 
 def test_gradients_leave_behind_their_reduce_scatter_and_before_the_next() -> None:
     run = fsdp().simulate().run
-    own = [o for o in run.operations if o.iteration == run.last and o.stream.rank == 0]
+    own = [o for o in last(run) if o.stream.rank == 0]
     order = [o for o in own if o.kind == "reduce_scatter" or o.name == "fp32 gradients"]
     order.sort(key=lambda o: o.started_at)
     assert [o.kind for o in order] == ["reduce_scatter", "d2h"] * len(run.workload.subgroups)
@@ -81,11 +81,10 @@ def test_later_micro_steps_block_in_fsdp2_alone(version: str, pageable: int) -> 
     """Only pageable copies take time, and only FSDP2's later micro-steps make them; the CPU adds what they bring."""
     rate = 1e9
     run = fsdp(STEPS, version=version).simulate(free_but(link={"pageable_d2h_bytes_per_s": rate})).run
-    owned = sum(s.elements for s in run.workload.subgroups)
+    owned = run.workload.partition
     assert run.ended_at - run.started_at == pytest.approx(pageable * FP32 * owned / rate, abs=1e-12)
-    added = sum(o.bytes for o in run.operations if o.iteration == run.last and o.name.startswith("add gradients"))
-    on_cpu = [o for o in run.operations if o.iteration == run.last and o.kind == "scaling"]
-    assert sum(o.bytes for o in on_cpu) == pytest.approx(pageable * 12 * owned)
+    added = sum(o.bytes for o in last(run) if o.name.startswith("add gradients"))
+    assert sum(o.bytes for o in last(run, "scaling")) == pytest.approx(pageable * 12 * owned)
     assert bool(added) == (pageable > 0 or version == "fsdp1")
 
 
@@ -95,7 +94,7 @@ def seconds_of_update(**host: object) -> float:
 
 
 def test_update_is_serial_at_pytorchs_rate() -> None:
-    owned = sum(s.elements for s in fsdp().simulate().run.workload.subgroups)
+    owned = fsdp().simulate().run.workload.partition
     given = {"adam_params_per_s": 1e9, "torch_adam_params_per_s": 4e8}
     assert seconds_of_update(**given) == pytest.approx(owned / 4e8)
     assert seconds_of_update(**given, fused=True) == pytest.approx(owned / 4e8 / 1.8)
@@ -103,7 +102,7 @@ def test_update_is_serial_at_pytorchs_rate() -> None:
 
 def test_without_a_rate_of_its_own_pytorchs_adam_is_slower_by_its_memory_traffic() -> None:
     """80 against 28 B a parameter; on a Grace CPU that is 0.35, measured 0.34 to 0.42 (SuperOffload's blog)."""
-    owned = sum(s.elements for s in fsdp().simulate().run.workload.subgroups)
+    owned = fsdp().simulate().run.workload.partition
     assert seconds_of_update(adam_params_per_s=1e9) == pytest.approx(owned / 1e9 * 80 / 28)
 
 
@@ -112,9 +111,7 @@ def test_compute_that_takes_longer_hides_all_copies_but_the_first_and_the_last()
     gpu = {**ample, "matrix_flops_per_s": 1e12, "kernel_latency_s": 0.0}
     result = fsdp().simulate(node(gpu=gpu, interconnect={"collective_gpu_share": 0.0}))
     run = result.run
-    kernels = sum(
-        o.duration for o in run.operations if o.iteration == run.last and o.kind == "compute" and o.stream.rank == 0
-    )
+    kernels = sum(o.duration for o in last(run, "compute") if o.stream.rank == 0)
     workload = run.workload
     ends = 3 * workload.vocab_elements + 2 * workload.layer_elements  # and what waits for the first gathers
     seconds = result.durations["forward"] + result.durations["backward"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conformance import Case, facts, moved, node
+from conformance import Case, facts, last, moved, node
 
 ONE = {"data_parallel": 1}
 
@@ -23,7 +23,7 @@ def test_only_inputs_of_layers_grow_with_the_micro_batches(micro_batches: int) -
 def test_the_late_share_is_read_after_backward(late: float) -> None:
     case = Case("greedysnake", {"late": late}, training=ONE)
     run = case.simulate().run
-    reads = [o for o in run.operations if o.name == "read p, m, v" and o.iteration == run.last]
+    reads = [o for o in last(run) if o.name == "read p, m, v"]
     late_bytes = sum(o.bytes for o in reads if o.phase == "update")
     assert late_bytes == pytest.approx(late * sum(o.bytes for o in reads))
     assert sum(o.bytes for o in reads) == pytest.approx(12 * facts(case).owned)
@@ -43,7 +43,7 @@ def test_peaks_are_those_of_the_states_in_flight() -> None:
 def test_long_kernels_hide_updates_entirely() -> None:
     """Storage, Adam and links do in a pass what they have to: the iteration is the kernels' time."""
     run = Case("greedysnake", training=ONE).simulate(node(gpu={"matrix_flops_per_s": 3e9})).run
-    kernels = sum(o.duration for o in run.operations if o.kind == "compute" and o.iteration == run.last)
+    kernels = sum(o.duration for o in last(run, "compute"))
     assert run.ended_at - run.started_at == pytest.approx(kernels, rel=0.01)
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-from conformance import FREE, MODEL, RANKS, Case, Facts, facts, free_but
+from conformance import FREE, RANKS, Case, Facts, facts, free_but, last
 
 from offsim.engine import Operation
 from offsim.programs.run import Run
 from offsim.results.result import Result
 from offsim.states.pool import pinned_bytes
+from offsim.testing import MODEL
 
 ALONE = {"data_parallel": 1, "global_batch": 1}
 SLOW_GPU = {"matrix_flops_per_s": 1e10, "hbm_bytes_per_s": FREE}
@@ -25,7 +26,7 @@ def alone(name: str, *, steps: int = 1, **options: object) -> Case:
 
 def of(run: Run, *kinds: str) -> list[Operation]:
     """Rank 0's operations of these kinds in the last iteration, in the order in which they started."""
-    found = [o for o in run.operations if o.iteration == run.last and o.stream.rank == 0 and o.kind in kinds]
+    found = [o for o in last(run, *kinds) if o.stream.rank == 0]
     return sorted(found, key=lambda o: (o.started_at, o.index))
 
 
@@ -174,7 +175,7 @@ def test_megatrains_optimizer_overlaps_nothing() -> None:
     result = alone("megatrain").simulate()
     run = result.run
     start = of(run, "scaling")[0].started_at
-    during = [o for o in run.operations if o.ended_at > start and o.iteration == run.last and o.duration]
+    during = [o for o in last(run) if o.ended_at > start and o.duration]
     assert {o.kind for o in during} == {"scaling", "cpu_adam", "host copy"}
     assert run.ended_at - start == pytest.approx(sum(o.duration for o in during))
 

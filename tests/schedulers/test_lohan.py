@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conformance import FREE, Case, facts, free_but, node
+from conformance import FREE, Case, facts, free_but, last, node
 
 from offsim.engine import Operation
 from offsim.programs.run import Run
@@ -13,7 +13,7 @@ CASE = Case("lohan", {"window": 2}, training={"data_parallel": 1})
 
 def named(run: Run, name: str) -> dict[int, Operation]:
     """Sub-group -> its operation of that name in the last iteration; of several the last."""
-    return {o.subgroup: o for o in run.operations if o.name == name and o.iteration == run.last}
+    return {o.subgroup: o for o in last(run) if o.name == name}
 
 
 def test_peaks_are_those_of_the_states_in_flight() -> None:
@@ -32,7 +32,7 @@ def test_a_sub_group_is_updated_when_the_next_one_begins_and_written_one_later()
     run = CASE.simulate().run
     groups = [s.index for s in run.workload.subgroups]
     reads, writes = named(run, "read p, m, v"), named(run, "write p, m, v")
-    adams = {o.subgroup: o for o in run.operations if o.kind == "cpu_adam" and o.iteration == run.last}
+    adams = {o.subgroup: o for o in last(run, "cpu_adam")}
     assert len(groups) > 3
     assert set(reads) == set(writes) == set(adams) == set(groups)
     for index in groups[:-1]:  # backward comes to them from the last to the first
@@ -45,10 +45,8 @@ def test_a_sub_group_is_updated_when_the_next_one_begins_and_written_one_later()
 def test_long_kernels_hide_all_but_the_last_sub_group() -> None:
     """Compute takes longer than everything else: it, and the tail of the first sub-group, are the iteration."""
     run = Case("lohan", training={"data_parallel": 1}).simulate(node(gpu={"matrix_flops_per_s": 1e9})).run
-    kernels = sum(o.duration for o in run.operations if o.kind == "compute" and o.iteration == run.last)
-    tail = max(o.ended_at for o in run.operations if o.iteration == run.last) - max(
-        o.ended_at for o in run.operations if o.kind == "compute" and o.iteration == run.last
-    )
+    kernels = sum(o.duration for o in last(run, "compute"))
+    tail = max(o.ended_at for o in last(run)) - max(o.ended_at for o in last(run, "compute"))
     first = named(run, "write p, m, v")[0]
     assert run.ended_at - run.started_at == pytest.approx(kernels + tail, rel=0.01)
     assert 0 < tail < 4 * first.duration + 0.01 * kernels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conformance import FREE, Case, facts, free_but, moved
+from conformance import FREE, Case, facts, free_but, last, moved
 
 from offsim.results.result import Result
 
@@ -34,7 +34,7 @@ def test_with_every_switch_off_it_moves_and_holds_what_zero_infinity_does() -> N
     workload = ours.run.workload
     assert held.pop("temporaries of the overflow check") == 3 * workload.partition
     assert held == host_peak(theirs)
-    (check,) = (o for o in ours.run.operations if o.name == "overflow check" and o.iteration == ours.run.last)
+    (check,) = (o for o in last(ours.run) if o.name == "overflow check")
     assert check.bytes == 12 * workload.partition
     assert ours.iteration_s == pytest.approx(theirs.iteration_s + check.ended_at - check.started_at)
 

@@ -96,16 +96,9 @@ SWAPPED = [
 def test_a_schedule_that_swaps_conforms(case: Case) -> None:
     result = case.simulate()
     assert result.run.iterations == 2
-    conformance.check_bytes(result, swapped_bytes(case))
-    conformance.check_placement(result, facts(case))
-    conformance.check_memory(result.run)
-    conformance.check_order(result.run)
-    conformance.check_bounds(result.run)
-    conformance.check_versions(case)
-    conformance.check_repeats(case)
-    conformance.check_one_for_all(case)
-    conformance.check_longest_chain(case)
-    conformance.check_ranks_on_one_link(case)
+    conformance.check_run(result, facts(case), swapped_bytes(case))
+    for check in conformance.CHECKS:
+        check(case)
     conformance.check_link_alone(case, swapped_bytes(case))
     conformance.check_storage_alone(case, swapped_bytes(case))
     conformance.check_cpu_alone(case)
@@ -154,7 +147,7 @@ def test_kernels_wait_for_all_that_they_read(ranks: int) -> None:
     case = Case("scattered", training={"data_parallel": ranks, "global_batch": ranks, "subgroup_size": 100_000})
     conformance.check_versions(case)
     run = case.simulate(conformance.node(link={"h2d_bytes_per_s": 1e9})).run
-    begins = {o.name: o.started_at for o in run.operations if o.kind == "compute" and o.iteration == run.last}
+    begins = {o.name: o.started_at for o in conformance.last(run, "compute")}
     uploads = {o.subgroup: o.ended_at for o in run.operations if o.name.startswith("upload") and o.iteration < run.last}
     assert begins["embedding"] == pytest.approx(uploads[0], abs=1e-4)  # and then its all-gather
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conformance import Case, node
+from conformance import Case, last, node
 
 from offsim.results.result import Result
 from offsim.schedulers.chunks import CHUNKS
@@ -53,9 +53,8 @@ def test_what_all_chunks_leave_is_for_optimizer_state(layers: int, margin: bool)
     on_gpu = layers if margin else 0
     state = result.run.ranks[0].gpu_memory.occupants.get("optimizer state p, m, v (fp32)", 0.0)
     assert state == 12 * on_gpu * elements
-    last = [o for o in result.run.operations if o.iteration == result.run.last]
-    assert [o.subgroup for o in last if o.kind == "gpu_adam"] == list(range(1, 1 + on_gpu))
-    assert sum(o.bytes for o in last if o.name == "fetch chunk") == 2 * (8 - on_gpu) * elements
+    assert [o.subgroup for o in last(result.run, "gpu_adam")] == list(range(1, 1 + on_gpu))
+    assert sum(o.bytes for o in last(result.run) if o.name == "fetch chunk") == 2 * (8 - on_gpu) * elements
     assert result.host_peak_bytes == pytest.approx(14 * (result.run.workload.parameters - on_gpu * elements))
 
 
@@ -64,7 +63,7 @@ def test_every_chunk_more_saves_a_fetch_and_an_eviction() -> None:
     counts = []
     for chunks in range(3, 25):
         result = run(gpu_chunks=chunks, margin=False)
-        names = [o.name for o in result.run.operations if o.iteration == result.run.last]
+        names = [o.name for o in last(result.run)]
         counts.append((names.count("fetch chunk"), names.count("evict chunk")))
     assert counts == [(2 * 24 - chunks, 2 * 24 - chunks) for chunks in range(3, 25)]
 
@@ -72,9 +71,9 @@ def test_every_chunk_more_saves_a_fetch_and_an_eviction() -> None:
 def test_gradients_leave_behind_their_kernels() -> None:
     """With room for one layer, its chunks leave once its backward has run."""
     result = run(gpu_chunks=3)
-    last = [o for o in result.run.operations if o.iteration == result.run.last and o.phase == "backward"]
-    kernels = {o.layer: o for o in last if o.kind == "compute" and o.layer >= 0}
-    evictions = sorted((o for o in last if o.name == "evict chunk"), key=lambda o: o.started_at)
+    backward = [o for o in last(result.run) if o.phase == "backward"]
+    kernels = {o.layer: o for o in backward if o.kind == "compute" and o.layer >= 0}
+    evictions = sorted((o for o in backward if o.name == "evict chunk"), key=lambda o: o.started_at)
     assert len(evictions) == 7 * 3
     for number, evicted in enumerate(evictions):
         assert evicted.started_at >= kernels[7 - number // 3].ended_at

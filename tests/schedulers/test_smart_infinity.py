@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pytest
-from conformance import TIERS, Case, facts, free_but, node
+from conformance import TIERS, Case, facts, free_but, last, node
 from pydantic import ValidationError
 
 from offsim.platform.hardware import TierSpec
@@ -18,9 +18,8 @@ DEVICES = TIERS["csd"]["devices"]
 def inside(run: Run) -> dict[str, float]:
     """Bytes that devices read and write for their kernels in the last iteration."""
     found: dict[str, float] = defaultdict(float)
-    for operation in run.operations:
-        if operation.kind.startswith("csd device") and operation.iteration == run.last:
-            found[operation.kind] += operation.bytes
+    for operation in last(run, "csd device read", "csd device write"):
+        found[operation.kind] += operation.bytes
     return found
 
 

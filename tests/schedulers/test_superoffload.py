@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conformance import FREE, Case, first_held, free_but, moved
+from conformance import FREE, Case, first_held, free_but, last, moved
 
 from offsim import simulate
 from offsim.platform.platform import GPU
-from offsim.results.result import Result
 from offsim.scenario import load_scenario
 from offsim.schedulers.registry import with_scheduler
 
@@ -22,10 +21,6 @@ def superoffload(version: str = "0.18.9", **options: Any) -> Case:
     return Case("superoffload", {"version": version, **options}, training=ALONE)
 
 
-def owned(result: Result) -> int:
-    return sum(subgroup.elements for subgroup in result.run.workload.subgroups)
-
-
 @pytest.mark.parametrize("ratio", [1.0, 0.6])
 def test_memory_of_the_head_on_the_gpu_and_the_rest_on_the_host(ratio: float) -> None:
     """Host: p 4, g 4, m and v 8 of the rest, 2 of all, 4 of the largest sub-group; GPU: 2 of all, 16 of the head."""
@@ -34,7 +29,7 @@ def test_memory_of_the_head_on_the_gpu_and_the_rest_on_the_host(ratio: float) ->
     head = sum(s.elements for s in groups[: int((1 - ratio) * len(groups))])
     largest = max(s.elements for s in groups)
     held = {tracked.kind: first_held(tracked.memory) for tracked in result.run.platform.tiers}
-    expected = 16 * (owned(result) - head) + 2 * owned(result) + 4 * largest
+    expected = 16 * (result.run.workload.partition - head) + 2 * result.run.workload.partition + 4 * largest
     assert sum(held["memory"].values()) == pytest.approx(expected)
     states = {name: nbytes for name, nbytes in held[GPU].items() if "optimizer" in name or name == "gradients (fp32)"}
     assert sum(states.values()) == pytest.approx(16 * head)
@@ -52,7 +47,7 @@ def test_older_versions_hold_gradients_on_the_gpu_for_the_process() -> None:
 @pytest.mark.parametrize("share", [0.5, 0.8])
 def test_adam_alone_takes_its_share_of_the_cores(version: str, share: float) -> None:
     result = superoffload(version, cpuadam_cores_perc=share).simulate(free_but(host={"adam_params_per_s": 1e9}))
-    assert result.iteration_s == pytest.approx(owned(result) / (share * 1e9), rel=1e-6)
+    assert result.iteration_s == pytest.approx(result.run.workload.partition / (share * 1e9), rel=1e-6)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -61,9 +56,9 @@ def test_adam_hides_under_backward_but_for_the_gradients_that_come_last(version:
     compute = case.simulate(free_but(gpu=SLOW_GPU)).iteration_s
     result = case.simulate(free_but(gpu=SLOW_GPU, host={"adam_params_per_s": 1e9}))
     buckets = result.run.workload.buckets(200_000)
-    last = {index for layer, bucket in buckets if layer <= 0 for index, _ in bucket.shares}
-    exposed = sum(s.elements for s in result.run.workload.subgroups if s.index in last) / 0.8e9
-    assert compute > owned(result) / 0.8e9 > 2 * exposed  # long enough to hide all
+    latest = {index for layer, bucket in buckets if layer <= 0 for index, _ in bucket.shares}
+    exposed = sum(s.elements for s in result.run.workload.subgroups if s.index in latest) / 0.8e9
+    assert compute > result.run.workload.partition / 0.8e9 > 2 * exposed  # long enough to hide all
     assert compute < result.iteration_s <= compute + exposed * (1 + 1e-6)
 
 
@@ -71,7 +66,7 @@ def test_with_clipping_the_release_updates_after_backward() -> None:
     cpu = {"adam_params_per_s": 1e9}
     compute = superoffload(gradient_clipping=True).simulate(free_but(gpu=SLOW_GPU)).iteration_s
     clipped = superoffload(gradient_clipping=True).simulate(free_but(gpu=SLOW_GPU, host=cpu))
-    assert clipped.iteration_s == pytest.approx(compute + owned(clipped) / 0.8e9, rel=1e-6)
+    assert clipped.iteration_s == pytest.approx(compute + clipped.run.workload.partition / 0.8e9, rel=1e-6)
 
 
 def test_the_upload_of_the_release_never_hides_and_the_papers_does() -> None:
@@ -79,7 +74,7 @@ def test_the_upload_of_the_release_never_hides_and_the_papers_does() -> None:
     added = {}
     for version in ("0.18.9", "paper"):
         free, slow = (superoffload(version).simulate(free_but(gpu=SLOW_GPU, link=rates)) for rates in ({}, link))
-        added[version] = (slow.iteration_s - free.iteration_s) * 1e9 / owned(slow)
+        added[version] = (slow.iteration_s - free.iteration_s) * 1e9 / slow.run.workload.partition
     assert added["0.18.9"] >= 2 - 1e-6  # B a parameter
     assert added["paper"] < 1.5  # of 4: what is updated after the last kernel
 
@@ -88,16 +83,16 @@ def test_the_upload_of_the_release_never_hides_and_the_papers_does() -> None:
 def test_bytes_of_a_parameter_across_the_link(version: str, down: float, up: float) -> None:
     result = superoffload(version).simulate()
     (each,) = moved(result.run)
-    assert each == pytest.approx({"d2h": down * owned(result), "h2d": up * owned(result)})
+    owned = result.run.workload.partition
+    assert each == pytest.approx({"d2h": down * owned, "h2d": up * owned})
 
 
 def test_casts_need_no_more_cores_than_their_bytes() -> None:
     """The host thread has a fifth of six cores, each of which moves 2 x 2e9 B/s; scaling takes 8 B a parameter."""
     rates = {"scale_params_per_s": 1e9, "copy_bytes_per_s": 2e9}
     result = superoffload().simulate(free_but(host={**rates, "cores": FREE}))
-    scaled = [o for o in result.run.operations if o.kind == "scaling" and o.iteration == result.run.last]
-    seconds = sum(o.ended_at - o.started_at for o in scaled)
-    assert seconds == pytest.approx(owned(result) * 8 / (6 * 0.2 * 2 * 2e9), rel=1e-6)
+    seconds = sum(o.ended_at - o.started_at for o in last(result.run, "scaling"))
+    assert seconds == pytest.approx(result.run.workload.partition * 8 / (6 * 0.2 * 2 * 2e9), rel=1e-6)
 
 
 def test_the_paper_gains_over_zero_offload_what_it_reports() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from unittest.mock import patch
 
 import pytest
-from conformance import FREE, Case, free_but, moved
+from conformance import FREE, Case, free_but, last, moved
 
-from offsim.engine import Code, Operation
+from offsim.engine import Code
 from offsim.platform.platform import GPU, HOST
 from offsim.programs.rank import Rank
-from offsim.programs.run import Run
 from offsim.programs.schedule import Fetch, TrainingSchedule
 from offsim.programs.transformer import BF16, Bucket
 from offsim.results.result import Result
@@ -25,11 +24,8 @@ def test_zero_offload_moves_four_bytes_of_each_parameter(ranks: int) -> None:
     """DeepSpeed moves as much again, to pass gradients through its accumulation buffer: 2 B down and 2 B back up."""
     run = Case("zero3_offload", training={"data_parallel": ranks}).simulate().run
     (total,) = (sum(rank.values()) for rank in moved(run)[:1])
-    through_buffer = sum(
-        o.bytes
-        for o in run.operations
-        if o.iteration == run.last and o.name in ("gradients to accumulation buffer", "gradients back")
-    )
+    buffered = ("gradients to accumulation buffer", "gradients back")
+    through_buffer = sum(o.bytes for o in last(run) if o.name in buffered)
     share = run.workload.parameters / ranks
     assert total - through_buffer == pytest.approx(4 * share, rel=1e-6)
     assert total == pytest.approx(8 * share, rel=1e-6)
@@ -75,16 +71,12 @@ def fetching(scheduler: str, bandwidth: float, batch: int) -> Result:
     return case.simulate(free_but(gpu={"matrix_flops_per_s": PEAK, "hbm_bytes_per_s": FREE}, link=rates))
 
 
-def kernels(run: Run) -> list[Operation]:
-    return [o for o in run.operations if o.kind == "compute" and o.iteration == run.last]
-
-
 @pytest.mark.parametrize("bandwidth", [1e9, 1e10, 1e11])
 @pytest.mark.parametrize("batch", [1, 4])
 def test_efficiency_is_that_of_zero_infinity_where_nothing_overlaps(bandwidth: float, batch: int) -> None:
     with patch.dict(BUILT_IN, {"in_turn": InTurn}):
         result = fetching("in_turn", bandwidth, batch)
-    seconds = sum(o.duration for o in kernels(result.run))
+    seconds = sum(o.duration for o in last(result.run, "compute"))
     flops, nbytes = PEAK * seconds, moved(result.run)[0]["h2d"]
     # Per token and parameter 2 FLOPs in forward, 4 in backward, 2 to recompute; attention and the head come on top.
     workload = result.run.workload
@@ -99,7 +91,7 @@ def test_intensity_grows_with_the_batch() -> None:
     with patch.dict(BUILT_IN, {"in_turn": InTurn}):
         runs = [fetching("in_turn", 1e10, batch) for batch in (1, 2, 4, 8)]
     assert len({moved(result.run)[0]["h2d"] for result in runs}) == 1
-    efficiencies = [sum(o.duration for o in kernels(result.run)) / result.iteration_s for result in runs]
+    efficiencies = [sum(o.duration for o in last(result.run, "compute")) / result.iteration_s for result in runs]
     lost = [1 / efficiency - 1 for efficiency in efficiencies]
     assert lost == pytest.approx([lost[0] / batch for batch in (1, 2, 4, 8)], rel=1e-6)
 
@@ -110,7 +102,7 @@ def test_fetches_that_overlap_take_the_longer_of_both(batch: int) -> None:
     result = fetching("zero3_offload", 1e8, batch)
     run = result.run
     workload = run.workload
-    forward = [o for o in run.operations if o.iteration == run.last and o.phase == "forward"]
+    forward = [o for o in last(run) if o.phase == "forward"]
     head = next(o.duration for o in forward if o.name == "head and loss")
     elements = workload.model.layers * workload.layer_elements + 2 * workload.vocab_elements
     assert result.durations["forward"] == pytest.approx(BF16 * elements / 1e8 + head, rel=1e-6)
@@ -119,7 +111,7 @@ def test_fetches_that_overlap_take_the_longer_of_both(batch: int) -> None:
 def test_kernels_that_take_longer_hide_all_fetches_but_the_first() -> None:
     result = fetching("zero3_offload", 1e12, batch=64)
     run = result.run
-    forward = [o for o in kernels(run) if o.phase == "forward"]
+    forward = [o for o in last(run, "compute") if o.phase == "forward"]
     workload = run.workload
     first = BF16 * (workload.vocab_elements + workload.layer_elements) / 1e12
     lowest, highest = sum(o.duration for o in forward), sum(o.duration for o in forward) + first

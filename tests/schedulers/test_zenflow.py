@@ -8,7 +8,6 @@ import pytest
 from conformance import RANKS, Case, first_held, free_but, reads_of_parameters
 
 from offsim.platform.platform import GPU
-from offsim.results.result import Result
 
 SLOW_GPU = {"matrix_flops_per_s": 1e11}
 CPU = {"adam_params_per_s": 1e9}
@@ -16,10 +15,6 @@ CPU = {"adam_params_per_s": 1e9}
 
 def zenflow(stage: int = 2, **options: Any) -> Case:
     return Case("zenflow", options, training={"zero_stage": stage})
-
-
-def owned(result: Result) -> int:
-    return sum(subgroup.elements for subgroup in result.run.workload.subgroups)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +25,7 @@ def test_host_bytes_of_an_owned_parameter(stage: int, overlap: bool, expected: f
     result = zenflow(stage, overlap_step=overlap).simulate()
     tier = next(tracked for tracked in result.run.platform.tiers if tracked.name == "host")
     held = sum(first_held(tier.memory).values()) * tier.scale / RANKS
-    assert held / owned(result) == pytest.approx(expected)
+    assert held / result.run.workload.partition == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
@@ -40,7 +35,7 @@ def test_the_gpu_holds_eight_bytes_of_a_selected_parameter(stage: int, topk: flo
     result = zenflow(stage, topk_ratio=topk).simulate()
     gpu = next(tier.memory for tier in result.run.platform.tiers if tier.kind == GPU)
     held = next(nbytes for name, nbytes in first_held(gpu).items() if "selected" in name)
-    elements = owned(result) if stage == 3 else result.run.workload.parameters
+    elements = result.run.workload.partition if stage == 3 else result.run.workload.parameters
     assert held == pytest.approx(8 * topk * elements)
 
 
@@ -52,7 +47,7 @@ def test_bytes_of_an_interval(stage: int, interval: int) -> None:
     assert run.iterations == interval
     for kind, expected in (("d2h", 2 * interval + 4), ("h2d", 2 * interval)):
         moved = sum(o.bytes for o in run.operations if o.kind == kind and run.first <= o.iteration <= run.last)
-        assert moved == pytest.approx(expected * owned(result))
+        assert moved == pytest.approx(expected * result.run.workload.partition)
 
 
 @pytest.mark.parametrize(("overlap", "intervals"), [(False, 1), (True, 2)])
@@ -67,7 +62,7 @@ def test_an_overlapped_update_hides_adam_where_the_interval_is_longer(stage: int
     compute = zenflow(stage).simulate(free_but(gpu=SLOW_GPU)).iteration_s
     plain = zenflow(stage).simulate(free_but(gpu=SLOW_GPU, host=CPU))
     overlapped = zenflow(stage, overlap_step=True).simulate(free_but(gpu=SLOW_GPU, host=CPU))
-    assert plain.iteration_s == pytest.approx(compute + owned(plain) / 1e9 / 4, rel=1e-6)
+    assert plain.iteration_s == pytest.approx(compute + plain.run.workload.partition / 1e9 / 4, rel=1e-6)
     assert overlapped.iteration_s == pytest.approx(compute, rel=1e-6)
 
 
@@ -75,4 +70,4 @@ def test_an_overlapped_update_hides_adam_where_the_interval_is_longer(stage: int
 def test_an_overlapped_update_takes_the_cores_that_are_not_reserved(reserved: float) -> None:
     case = zenflow(overlap_step=True, pt_reserved_cores_perc=reserved)
     result = case.simulate(free_but(host=CPU))
-    assert 4 * result.iteration_s == pytest.approx(owned(result) / ((1 - reserved) * 1e9), rel=1e-6)
+    assert 4 * result.iteration_s == pytest.approx(result.run.workload.partition / ((1 - reserved) * 1e9), rel=1e-6)

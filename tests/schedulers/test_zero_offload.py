@@ -18,11 +18,7 @@ STAGE_1 = Case("zero1_offload", training={"zero_stage": 1})
 def bytes_each_owned(result: Result) -> float:
     """Host memory that states hold throughout, a parameter that a rank owns."""
     tier = next(tracked for tracked in result.run.platform.tiers if tracked.name == "host")
-    return sum(first_held(tier.memory).values()) * tier.scale / RANKS / owned(result)
-
-
-def owned(result: Result) -> int:
-    return sum(subgroup.elements for subgroup in result.run.workload.subgroups)
+    return sum(first_held(tier.memory).values()) * tier.scale / RANKS / result.run.workload.partition
 
 
 @pytest.mark.parametrize(
@@ -42,7 +38,7 @@ def test_host_bytes_of_an_owned_parameter(case: Case, expected: float) -> None:
 
 def test_two_tiles_are_all_that_waits_for_its_upload() -> None:
     result = Case("zero_offload", {"tile_elements": 1000}, training={"zero_stage": 2}).simulate()
-    assert bytes_each_owned(result) * owned(result) == pytest.approx(14 * owned(result) + 2 * 2 * 1000)
+    assert bytes_each_owned(result) == pytest.approx(14 + 2 * 2 * 1000 / result.run.workload.partition)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -61,27 +57,21 @@ def test_bytes_across_the_link_shrink_with_the_ranks(case: Case, expected: float
     assert sum(moved(run)[0].values()) == pytest.approx(expected * run.workload.parameters / ranks, rel=1e-6)
 
 
-def test_uploads_hide_under_adam_but_for_the_last_tile() -> None:
-    rate, link = 1e9, 1e10  # 1 ns of Adam and 0.2 ns of upload a parameter
-    hardware = free_but(host={"adam_params_per_s": rate}, link={"h2d_bytes_per_s": link})
-    case = Case("zero_offload", {"tile_elements": 250_000}, training={"zero_stage": 2})
-    result = case.simulate(hardware)
-    last = owned(result) % 250_000
-    assert result.iteration_s == pytest.approx(owned(result) / rate + 2 * last / link, rel=1e-6)
-
-
-def test_adam_hides_under_uploads_but_for_the_first_tile() -> None:
-    rate, link = 1e10, 1e9
-    hardware = free_but(host={"adam_params_per_s": rate}, link={"h2d_bytes_per_s": link})
-    case = Case("zero_offload", {"tile_elements": 250_000}, training={"zero_stage": 2})
-    result = case.simulate(hardware)
-    assert result.iteration_s == pytest.approx(250_000 / rate + 2 * owned(result) / link, rel=1e-6)
+@pytest.mark.parametrize(("adam", "link"), [(1e9, 1e10), (1e10, 1e9)], ids=["Adam longer", "uploads longer"])
+def test_the_shorter_of_adam_and_uploads_hides_but_for_one_tile(adam: float, link: float) -> None:
+    """The upload of the last tile, or Adam of the first one."""
+    tile = 250_000
+    case = Case("zero_offload", {"tile_elements": tile}, training={"zero_stage": 2})
+    result = case.simulate(free_but(host={"adam_params_per_s": adam}, link={"h2d_bytes_per_s": link}))
+    owned = result.run.workload.partition
+    expected = owned / adam + 2 * (owned % tile) / link if adam < link else tile / adam + 2 * owned / link
+    assert result.iteration_s == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_delayed_update_hides_adam_where_compute_is_longer() -> None:
     slow_gpu, cpu = {"matrix_flops_per_s": 1e11}, {"adam_params_per_s": 1e9}
     without_adam = DELAYED.simulate(free_but(gpu=slow_gpu)).iteration_s
-    adam = owned(DELAYED.simulate()) / 1e9
+    adam = DELAYED.simulate().run.workload.partition / 1e9
     assert without_adam > adam
     assert DELAYED.simulate(free_but(gpu=slow_gpu, host=cpu)).iteration_s == pytest.approx(without_adam, rel=1e-6)
     both = PAPER.simulate(free_but(gpu=slow_gpu, host=cpu)).iteration_s
@@ -91,7 +81,7 @@ def test_a_delayed_update_hides_adam_where_compute_is_longer() -> None:
 def test_a_delayed_update_takes_as_long_as_adam_where_that_is_longer() -> None:
     hardware = free_but(gpu={"matrix_flops_per_s": 1e13}, host={"adam_params_per_s": 1e8})
     result = DELAYED.simulate(hardware)
-    assert result.iteration_s == pytest.approx(owned(result) / 1e8, rel=1e-6)
+    assert result.iteration_s == pytest.approx(result.run.workload.partition / 1e8, rel=1e-6)
 
 
 @pytest.mark.parametrize(("case", "behind"), [(PAPER, {0}), (DELAYED, {0, 1})], ids=str)

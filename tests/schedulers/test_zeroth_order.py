@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from conformance import FREE, Case, free_but, moved
+from conformance import FREE, Case, free_but, last, moved
 
 from offsim.engine import Operation
 from offsim.inputs.errors import InputError
@@ -29,10 +29,9 @@ def run(link: float, hbm: float, **options: bool) -> Result:
 def times(result: Result) -> tuple[float, float, float, float]:
     """Seconds of both passes of a block, of a copy of it, and of both passes of embedding and of head."""
     groups = [0.0] * (LAYERS + 2)
-    for o in result.run.operations:
-        if o.kind in ("compute", "d2d") and o.iteration == result.run.last:
-            end = LAYERS + 1 if o.name == "head and loss" else 0
-            groups[max(o.subgroup, o.layer + 1) or end] += o.duration
+    for o in last(result.run, "compute", "d2d"):
+        end = LAYERS + 1 if o.name == "head and loss" else 0
+        groups[max(o.subgroup, o.layer + 1) or end] += o.duration
     copy = moved(result.run)[0]["h2d"] / LAYERS / result.run.profile.link.h2d_bytes_per_s
     return groups[1], copy, groups[0], groups[-1]
 
@@ -73,17 +72,16 @@ def test_the_host_waits_for_uploads_and_kernels() -> None:
     result = run(3e10, 1e11, bucket=True)
 
     def of(name: str) -> list[Operation]:
-        found = [o for o in result.run.operations if o.iteration == result.run.last and o.name == name]
-        return sorted(found, key=lambda o: o.layer)
+        return sorted((o for o in last(result.run) if o.name == name), key=lambda o: o.layer)
 
     uploads, offloads = of("upload block"), of("offload block")
-    first, last = ([o for o in of(name) if 1 <= o.subgroup <= LAYERS] for name in ("apply the last gradient",
+    first, latest = ([o for o in of(name) if 1 <= o.subgroup <= LAYERS] for name in ("apply the last gradient",
                                                                                   "restore by +z"))  # fmt: skip
     for layer in range(LAYERS):
         assert uploads[layer].ended_at <= first[layer].enqueued_at
-        assert last[layer].ended_at <= offloads[layer].enqueued_at
+        assert latest[layer].ended_at <= offloads[layer].enqueued_at
     for before, after in pairwise(range(LAYERS)):
-        assert uploads[after].started_at < last[before].ended_at  # beside the kernels of the one before
+        assert uploads[after].started_at < latest[before].ended_at  # beside the kernels of the one before
     for layer in range(3, LAYERS):
         assert uploads[layer].started_at >= offloads[layer - 3].ended_at  # into its slot
 

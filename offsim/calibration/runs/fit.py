@@ -22,7 +22,7 @@ from offsim.platform.held_out import Groups, Score
 from offsim.platform.measured import Configuration
 from offsim.results.dimensions import dimensions
 from offsim.results.machines import Machines
-from offsim.results.simulate import machines_of, result_of
+from offsim.results.simulate import result_of
 from offsim.scenario import scenario_profile
 from offsim.validation.names import run_names
 from offsim.validation.run_table import TIMES, MeasuredRun, in_columns
@@ -80,7 +80,7 @@ class Point:
     @cached_property
     def machines(self) -> Machines:
         """The run, to be predicted for the many machines that a fit tries."""
-        return machines_of(self.run.scenario, many=True)
+        return Machines(self.run.scenario, many=True)
 
 
 def runs_on(runs: Iterable[MeasuredRun], profiles: Collection[str]) -> list[MeasuredRun]:

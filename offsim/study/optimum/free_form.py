@@ -6,7 +6,6 @@ update their sub-groups side by side, each in its own order; copies overlap, in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,13 +50,11 @@ class FreeForm(OffloadSchedule):
 
     def __init__(self, plan: Plan, workload: Workload, placed: Placed) -> None:
         super().__init__(plan, workload, placed)
-        self.resident, self.on_cpu, self.fetched = (self.of(plan.on(side)) for side in SIDES)
+        self.resident, self.on_cpu, self.fetched = (
+            [self.subgroups[index] for index in plan.on(side)] for side in SIDES
+        )
         self.flushed: dict[int, Operation] = {}
         """The last flush of each sub-group that is fetched."""
-
-    def of(self, indices: Sequence[int]) -> list[Subgroup]:
-        """Sub-groups by their numbers."""
-        return [self.subgroups[index] for index in indices]
 
     def place(self, rank: Rank) -> None:
         """State where it is updated, but for fetched sub-groups: theirs is in host memory, with buffers on the GPU."""

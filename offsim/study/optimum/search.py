@@ -126,20 +126,12 @@ class Search:
                     break  # nor do the other orders fit: they hold the same
         if best is None:
             return None
-        orders = (
-            _orders(sides.count("cpu"), self.all_orders) * _orders(sides.count("fetch"), self.all_orders)
-            for sides in assignments
-        )
-        plans = sum(orders)
+        plans = sum(1 for sides in assignments for _ in self.plans(sides))
         return Optimum(best, best_s, plans, simulated, self.all_orders)
 
 
 def _both_ways(line: list[int]) -> list[tuple[int, ...]]:
     return list(dict.fromkeys((tuple(line), tuple(reversed(line)))))
-
-
-def _orders(length: int, every: bool) -> int:
-    return math.factorial(length) if every else 2 if length > 1 else 1
 
 
 @dataclass(frozen=True)

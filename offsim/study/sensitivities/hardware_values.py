@@ -11,7 +11,6 @@ from offsim.inputs.units import unit_of
 from offsim.platform.hardware import HardwareProfile
 from offsim.results.result import Result
 
-_LEFT_OUT = ("measurement",)  # what measuring costs is not simulated
 _ROOM_BYTES = 1e30
 
 Times = dict[str, float]
@@ -54,8 +53,8 @@ def hardware_values(profile: HardwareProfile) -> list[HardwareValue]:
     """
     found = []
     for section, model in profile.sections().items():
-        if section in _LEFT_OUT:
-            continue
+        if section == "measurement":
+            continue  # what measuring costs is not simulated
         for field in type(model).model_fields:
             number = getattr(model, field)
             if not isinstance(number, float) or unit_of(field) == "B" or field.startswith("peak_"):

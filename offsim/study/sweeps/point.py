@@ -27,7 +27,7 @@ from offsim.platform.profiles import load_profile
 from offsim.programs.run import no_garbage_collection
 from offsim.results.machines import TAPED_FROM, Machines
 from offsim.results.result import Result
-from offsim.results.simulate import machines_of, result_of, simulate
+from offsim.results.simulate import result_of, simulate
 from offsim.scenario import Scenario
 from offsim.schedulers.registry import find_scheduler
 from offsim.simulation import as_given, what_runs
@@ -191,7 +191,7 @@ def simulate_tasks(version: str, tasks: Sequence[Task]) -> list[bytes]:
 @lru_cache(KEPT_SCENARIOS)
 def _machines(given: bytes) -> tuple[Scenario, Machines]:
     scenario = Scenario.model_validate({"hardware": "of each task", **orjson.loads(given)})
-    return scenario, machines_of(scenario)
+    return scenario, Machines(scenario)
 
 
 def _outcome(task: Task, many: bool) -> bytes:

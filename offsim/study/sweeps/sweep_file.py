@@ -11,11 +11,11 @@ from pydantic import Field
 from offsim.inputs.document import Document, document_from, dotted
 from offsim.inputs.errors import InputError, KeyPath, suggestion
 from offsim.inputs.fields import Section
-from offsim.inputs.packaged import is_path, packaged_file, packaged_files
+from offsim.inputs.packaged import is_path
 from offsim.inputs.validate import validate
 from offsim.inputs.yaml_input import read_yaml
 from offsim.platform.profiles import load_profile
-from offsim.scenario import Scenario, load_scenario, scenario_profile
+from offsim.scenario import Scenario, load_scenario, scenario_file, scenario_profile
 from offsim.schedulers.registry import scenario_scheduler
 from offsim.study.sweeps.axes import Axis, Cell, CellIndex, Condition, Sweep, cells_of
 from offsim.study.sweeps.fields import axis_fields, check_name, check_value, has_field
@@ -47,20 +47,11 @@ def read_sweep(source: str | Path | Mapping[str, Any], base: Scenario | None = N
     if isinstance(source, Mapping):
         document, folder = document_from(source), Path()
     else:
-        path = _sweep_file(source)
+        path = scenario_file(source, "sweep", SHIPPED)
         document, folder = read_yaml(path), path.parent
     if base is not None:
         document.data["base"] = base
     return _Reader(document, folder).sweep()
-
-
-def _sweep_file(source: str | Path) -> Path:
-    if isinstance(source, Path) or is_path(source):
-        return Path(source)
-    if path := packaged_file(SHIPPED, source):
-        return path
-    near = suggestion(source, packaged_files(SHIPPED))
-    raise InputError(f"unknown sweep '{source}'{near} (a path contains / or ends in .yaml)")
 
 
 class _Reader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -74,17 +74,13 @@ def _largest(candidates: Sequence[Candidate], headroom: float) -> LargestModel |
             return simulated(replace(candidate, scenario=scenario), headroom)
 
         if reached < len(sizes) and outcome_of(reached).fits:
-            reached = _first(reached + 1, len(sizes), lambda size: not outcome_of(size).fits)
+            reached += 1
+            reached += bisect_left(range(reached, len(sizes)), True, key=lambda size: not outcome_of(size).fits)
             best = outcome_of(reached - 1)
     if best is None:
         return None
     name = best.scenario.scheduler.name
     return LargestModel(name, _parameters(best.scenario, best.scenario.model), best)
-
-
-def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
-    """The first number from `low` on for which it holds, `high` if for none; by bisection."""
-    return low + bisect_left(range(low, high), True, key=holds)
 
 
 def _sizes(scenario: Scenario) -> list[Model]:

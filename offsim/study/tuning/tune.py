@@ -10,9 +10,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from offsim.inputs.errors import InputError
-from offsim.results.machines import TAPED_FROM
+from offsim.results.machines import TAPED_FROM, Machines
 from offsim.results.result import Result
-from offsim.results.simulate import Source, machines_of, result_of, simulate
+from offsim.results.simulate import Source, result_of, simulate
 from offsim.results.units import format_memory, format_time, plural
 from offsim.scenario import Scenario, load_scenario, scenario_profile
 from offsim.schedulers.registry import scenario_scheduler
@@ -297,7 +297,7 @@ def _on_machines(candidates: Sequence[Candidate], headroom: float) -> list[Outco
     """What simulating candidates shows that run the same, each on hardware of its own."""
     if len(candidates) < TAPED_FROM:
         return [_outcome(one, simulate(one.scenario), headroom) for one in candidates]
-    machines = machines_of(candidates[0].scenario, many=True)
+    machines = Machines(candidates[0].scenario, many=True)
     profiles = [scenario_profile(one.scenario) for one in candidates]
     return [
         _outcome(one, result_of(one.scenario, machines.on(profile), profile), headroom)

@@ -135,9 +135,7 @@ def test_a_schedule_that_is_registered_anew_is_run_anew(monkeypatch):
 
 def test_what_takes_long_is_handed_back(monkeypatch):
     monkeypatch.setattr(point, "RETURNS_AFTER_S", 0)
-    tasks = [
-        found.task for found in points(read_sweep({"base": scenario(), "axes": {"scheduler.cpu_ratio": [0.5, 1]}}))
-    ]
+    tasks = made({"scheduler.cpu_ratio": [0.5, 1]})
     assert len(point.simulate_tasks(offsim_version(), tasks)) == 1
     with pytest.raises(InputError, match="expected another as where the sweep was started"):
         point.simulate_tasks("another", tasks)
@@ -147,8 +145,7 @@ def test_points_that_differ_in_hardware_alone_have_the_figures_of_the_engine(mon
     pytest.importorskip("numba")
     monkeypatch.setattr(machines, "_engine_s", machines.COMPILES_S)
     monkeypatch.setattr(point, "RETURNS_AFTER_S", 60)
-    axes = {"hardware_changes.link.h2d_bytes_per_s": [5e9, 1e10, 2e10]}
-    tasks = [found.task for found in points(read_sweep({"base": scenario(DOS), "axes": axes}))]
+    tasks = made({"hardware_changes.link.h2d_bytes_per_s": [5e9, 1e10, 2e10]}, DOS)
     alone = [outcome for task in tasks for outcome in point.simulate_tasks(offsim_version(), [task])]
     with patch.object(point, "simulate", side_effect=AssertionError):
         assert point.simulate_tasks(offsim_version(), tasks) == alone

@@ -68,14 +68,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (one,) = json.loads((tmp_path / "a.json").read_text())["models"]
     assert one["scheduler"] == "l2l"
     assert f"{one['parameters'] / 1e9:.3g}e9" in text
-    hopeless = [
-        *command,
-        "--try",
-        "scheduler=no_offload",
-        "--set",
-        "hardware_changes.gpu.memory_bytes=1e9",
-        "--over",
-        "",
-    ]
-    assert main([*hopeless[:-2], "--over", "micro_batch", "--strict"]) == 1
+    hopeless = ["--try", "scheduler=no_offload", "--set", "hardware_changes.gpu.memory_bytes=1e9"]
+    assert main([*command, *hopeless, "--over", "micro_batch", "--strict"]) == 1
     assert "not even the smallest shape" in capsys.readouterr().out
