@@ -52,11 +52,11 @@ def profile_rows(profile: HardwareProfile) -> list[dict[str, Any]]:
             "value": value.number,
             "unit": value.unit,
             "source": value.source,
-            "low": value.low,
-            "high": value.high,
+            "low": value.known.low,
+            "high": value.known.high,
             "description": value.description,
-            "note": value.note,
-            "error": value.error,
+            "note": value.known.note,
+            "error": value.known.error,
         }
         for value in values_of(profile)
     ]
@@ -127,7 +127,8 @@ def _section(section: str, values: Sequence[Value], style: Style) -> str:
     width = max(len(value.field) for value in values)
     for value in values:
         lines.append(f"  {value.field:<{width}}  {value.quantity:>18}  {value.source}")
-        known = {"": value.description, "note: ": value.note, "error: ": value.error, "95 % interval: ": value.interval}
+        known = {"": value.description, "note: ": value.known.note, "error: ": value.known.error}
+        known["95 % interval: "] = value.interval
         lines += [wrapped(f"{kind}{text}", "      ", "      ") for kind, text in known.items() if text]
     return "\n".join(lines)
 

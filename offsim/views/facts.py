@@ -75,15 +75,6 @@ RATES = ("tokens/s", "TFLOP/s per GPU", "MFU", "cost/1e9 tokens")
 
 
 @dataclass(frozen=True)
-class Number:
-    """A headline number and a note on it."""
-
-    name: str
-    value: str
-    note: str
-
-
-@dataclass(frozen=True)
 class Holding:
     """The occupants of a memory tier at one instant."""
 
@@ -111,13 +102,13 @@ class NoRoom:
 class Facts:
     """The facts of one result. `no_room` stands in place of all that follows it where the scenario does not fit."""
 
-    label: str
     title: str
     set_up: dict[str, str]
     no_room: NoRoom | None = None
     headline: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Label -> texts, the most important first."""
-    numbers: tuple[Number, ...] = ()
+    numbers: Sequence[tuple[str, str, str]] = ()
+    """Headline numbers beside the time: name, value, a note."""
     phases: Table = NOTHING
     """The iteration, then its phases."""
     limits: Table = NOTHING
@@ -131,7 +122,6 @@ class Facts:
 class ComparisonFacts:
     """The facts of several results. The rows of `times` to `limited_most` are the results, in their order."""
 
-    labels: tuple[str, ...]
     set_up: dict[str, str]
     """Of the first."""
     schedulers: tuple[str, ...]
@@ -153,7 +143,6 @@ class ComparisonFacts:
 
 def facts_of(
     result: Result,
-    label: str = "",
     *,
     interval: PredictionInterval | None = None,
     trust: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
@@ -165,13 +154,17 @@ def facts_of(
     """
     set_up = set_up_of(result)
     if result.verdict is not None:
-        return Facts(label or result.name, drawing_title(result), set_up, _no_room(result.verdict))
+        return Facts(drawing_title(result), set_up, _no_room(result.verdict))
     peaks = list(peaks_by_tier(result).values())
     return Facts(
-        label or result.name,
         drawing_title(result),
         set_up,
-        headline=_headline(result, peaks, interval, trust),
+        headline={
+            "iteration": (speed_line(result, interval), day_line(result)),
+            **trust,
+            "limited by": (limited_by(result.limited_by),),
+            "peak": tuple(f"{peak.name} {peak.held}" for peak in peaks),
+        },
         numbers=_numbers(result, peaks),
         phases=_phases(result),
         limits=_limits(result),
@@ -200,7 +193,6 @@ def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
     rates = RATES if priced else RATES[:-1]
     tiers = tiers_of(shown)
     return ComparisonFacts(
-        labels=tuple(comparison.labels),
         set_up=set_up_of(comparison[0]),
         schedulers=tuple(_scheduler(result) for result in comparison),
         no_room={
@@ -256,41 +248,20 @@ def _scheduler(result: Result) -> str:
     return f"{result.scenario.scheduler.name} ({options_of(result.scenario) or 'no options'})"
 
 
-def _headline(
-    result: Result,
-    peaks: Sequence[TierPeak],
-    interval: PredictionInterval | None,
-    trust: Mapping[str, tuple[str, ...]],
-) -> dict[str, tuple[str, ...]]:
-    return {
-        "iteration": (speed_line(result, interval), day_line(result)),
-        **trust,
-        "limited by": (limited_by(result.limited_by),),
-        "peak": tuple(f"{peak.name} {peak.held}" for peak in peaks),
-    }
-
-
-def _numbers(result: Result, peaks: Sequence[TierPeak]) -> tuple[Number, ...]:
-    return (
-        Number("iteration", format_time(result.iteration_s), f"limited by {limited_by(result.limited_by, 2)}"),
-        Number("tokens/s", f"{result.tokens_per_s:,.0f}", plural(result.gpus, "GPU")),
-        Number("tokens a day", tokens_a_day(result), "of iterations alone"),
-        Number("TFLOP/s per GPU", f"{result.tflops_per_gpu:.1f}", "model FLOPs, without recomputation"),
-        Number("MFU", format_percent(result.mfu), "of the datasheet's dense bf16 peak"),
-        *(
-            Number("cost per 1e9 tokens", money(cost), f"at {result.scenario.price_per_gpu_hour:g} per GPU hour")
-            for cost in [result.cost_per_1e9_tokens]
-            if cost is not None
-        ),
-        *(
-            Number(
-                f"peak of {peak.name}",
-                format_memory(peak.most.bytes),
-                f"{format_percent(peak.share)} of {format_memory(peak.most.capacity_bytes)}",
-            )
-            for peak in peaks
-        ),
-    )
+def _numbers(result: Result, peaks: Sequence[TierPeak]) -> list[tuple[str, str, str]]:
+    numbers = [
+        ("tokens/s", f"{result.tokens_per_s:,.0f}", plural(result.gpus, "GPU")),
+        ("tokens a day", tokens_a_day(result), "of iterations alone"),
+        ("TFLOP/s per GPU", f"{result.tflops_per_gpu:.1f}", "model FLOPs, without recomputation"),
+        ("MFU", format_percent(result.mfu), "of the datasheet's dense bf16 peak"),
+    ]
+    if (cost := result.cost_per_1e9_tokens) is not None:
+        price = f"at {result.scenario.price_per_gpu_hour:g} per GPU hour"
+        numbers.append(("cost per 1e9 tokens", money(cost), price))
+    for peak in peaks:
+        share = f"{format_percent(peak.share)} of {format_memory(peak.most.capacity_bytes)}"
+        numbers.append((f"peak of {peak.name}", format_memory(peak.most.bytes), share))
+    return numbers
 
 
 def _phases(result: Result) -> Table:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import jinja2.utils
 import yaml
+from matplotlib.colors import to_hex
 
 from offsim.inputs.files import atomic_write
 from offsim.inputs.packaged import offsim_version
@@ -24,7 +25,7 @@ from offsim.views.html.difference import difference
 from offsim.views.html.headline import headline
 from offsim.views.html.series import NS, bandwidth_series, memory_series, timeline_series
 from offsim.views.provenance import Scored, hardware_of
-from offsim.views.style import lighter, look_of, occupant_looks, rgb
+from offsim.views.style import lighter, look_of, occupant_looks
 from offsim.views.templates import templates
 from offsim.views.wording import tiers_of_rank
 
@@ -66,7 +67,7 @@ def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str
             difference=difference(comparison),
             no_room=compared.no_room,
             notes=compared.notes,
-            facts=[facts_of(result, label) for label, result in zip(comparison.labels, comparison, strict=True)],
+            facts=[*map(facts_of, comparison)],
             scenarios=[scenario_text(result.scenario) for result in comparison],
             hardware=hardware_of(comparison.results, comparison.labels, scored),
             figures=drawn["figures"],
@@ -141,11 +142,7 @@ def _figure(label: str, result: Result, kinds: dict[str, int], places: dict[str,
 
 def _look(label: str, colour: str, hatch: str) -> dict[str, Any]:
     """The colours of a kind: its own, and that of every second sub-group or layer."""
-    return {"label": label, "colours": [_hex(rgb(colour)), _hex(lighter(colour))], "hatch": hatch[:1]}
-
-
-def _hex(colour: Iterable[float]) -> str:
-    return "#" + "".join(f"{round(255 * value):02X}" for value in colour)
+    return {"label": label, "colours": [colour, to_hex(lighter(colour)).upper()], "hatch": hatch[:1]}
 
 
 def _in_script(document: dict[str, Any]) -> str:
