@@ -134,8 +134,7 @@ def grouped_streams(streams: Iterable[str], kinds: Iterable[str]) -> dict[str, s
 def _group(stream: str, kinds: set[str]) -> str:
     if stream == HOST_THREAD:
         return "CPU"
-    known = next((group for group, marks in GROUPED if marks & kinds), None)
-    if known:
+    if known := next((group for group, marks in GROUPED if marks & kinds), None):
         return known
     if any(kind.endswith(tuple(STORAGE)) for kind in kinds):
         return "storage"
