@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from offsim.cli.arguments import CsvOption, JsonOption, argument, option, plot_option, profile_option
+from offsim.cli.arguments import CsvOption, JsonOption, argument, flag, option, plot_option, profile_option
 from offsim.cli.imports import Given, takes_scenario
 from offsim.cli.outputs import (
     REPORT_PICTURES,
@@ -142,9 +140,9 @@ def validate(
     ] = None,
     published: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--published",
-            help="Compare with published figures of schedules instead: those offsim comes with, or those of RUNS.csv.",
+            "Compare with published figures of schedules instead: those offsim comes with, or those of RUNS.csv.",
         ),
     ] = False,
 ) -> None:
