@@ -114,9 +114,10 @@ def compare(
     Simulates the scenario under each. Options that the scenario gives are kept where a scheduler has them too.
     --strict wants all to fit, with --all one.
     """
+    if every and schedulers:
+        raise InputError("found --scheduler as well, expected one of them", "--all")
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=given.inputs)
     if every:
-        if schedulers:
-            raise InputError("found --scheduler as well, expected one of them", "--all")
         end_strictly(strict, _compare_all(given, plot, json, csv, all_ranks))
         return
     from offsim import api
@@ -124,7 +125,6 @@ def compare(
     from offsim.views.facts import comparison_facts
     from offsim.views.text import comparison_text
 
-    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=given.inputs)
     scenario = given.load()
     scenarios, left_out = chosen(scenario, schedulers or [])
     comparison = api.compare(scenarios, all_ranks=all_ranks)
@@ -146,7 +146,6 @@ def _compare_all(given: Given, plot: str | None, json: str | None, csv: str | No
     from offsim.results.survey import survey
     from offsim.views.survey import survey_text
 
-    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=given.inputs)
     found = survey(given.load(), all_ranks=all_ranks)
     given.tell(found.scenario, json, csv)
     give(json, partial(survey_text, found), found.to_dict, csv, found.figures)
