@@ -121,10 +121,13 @@ class Comparison(comparisons.Comparison[Result]):
 
     def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
         """Write a page as `Result.to_html` does, with the timelines on one scale."""
+        from offsim.inputs.files import atomic_write
         from offsim.validation.trust import scored
-        from offsim.views.html.page import write_page
+        from offsim.views.html.page import page
 
-        write_page(path, self, rank=rank, scored=scored)
+        data = page(self, rank=rank, scored=scored).encode()
+        with atomic_write(path) as file:
+            file.write(data)
 
     def __repr__(self) -> str:
         from offsim.views.facts import comparison_facts

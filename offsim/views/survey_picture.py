@@ -32,6 +32,8 @@ OTHER_PHASES = ("#009E73", "#CC79A7", "#8F5F5F")
 HELD, FREE, NO_ROOM = "#009E73", "#EDEDED", "#D55E00"
 QUIET = "#666666"
 ROW_IN, BAR_IN, TIMES_IN, TIER_IN, GUTTER_IN = 0.3, 0.12, 3.0, 0.85, 0.22
+UP, HIGH = (ROW_IN / 2 - BAR_IN) / ROW_IN, BAR_IN / ROW_IN
+"""Where bars begin in their rows, and how high they are."""
 LONGEST = 4.0
 """Bars longer than so many times the middle one are cut: the others would shrink to nothing."""
 
@@ -117,21 +119,20 @@ def _times(
     axes.set_ylim(len(rows), 0)
     axes.yaxis.set_visible(False)
     per_in = shown / (TIMES_IN - labels_in)
-    up = (ROW_IN / 2 - BAR_IN) / ROW_IN
     for place, (entry, result) in enumerate(rows):
         if not entry.fits:
             continue
         begin = 0.0
         for phase, seconds in result.durations.items():
             end = min(begin + seconds, shown)
-            bar = Rectangle((begin, place + up), max(end - begin, 0), BAR_IN / ROW_IN, facecolor=colours[phase], lw=0)
+            bar = Rectangle((begin, place + UP), max(end - begin, 0), HIGH, facecolor=colours[phase], lw=0)
             axes.add_patch(bar)
             begin += seconds
         if begin > shown:  # torn off
             for at in (shown - 0.10 * per_in, shown - 0.06 * per_in):
-                axes.plot([at, at + 0.03 * per_in], [place + 0.55, place + up - 0.05], color="white", lw=1.2)
+                axes.plot([at, at + 0.03 * per_in], [place + 0.55, place + UP - 0.05], color="white", lw=1.2)
         end = min(begin, shown)
-        centre = place + up + BAR_IN / ROW_IN / 2
+        centre = place + UP + HIGH / 2
         time = format_time(result.iteration_s)
         axes.text(end + 0.04 * per_in, centre, time, va="center_baseline", fontsize=TEXT_PT)
         why = limited_by(result.limited_by, 3)
@@ -146,13 +147,12 @@ def _tier(
     axes.set_xlim(0, 1)
     axes.set_ylim(len(peaks), 0)
     axes.set_axis_off()
-    up = (ROW_IN / 2 - BAR_IN) / ROW_IN
     for place, (peak, verdict) in enumerate(peaks):
         if peak is None or not peak.most.bytes:
             continue
         ran_out = verdict is not None and verdict.tier == peak.most.tier
         for share, colour in ((1.0, NO_ROOM if ran_out else FREE), (min(peak.share, 1.0), HELD)):
-            axes.add_patch(Rectangle((0, place + up), share, BAR_IN / ROW_IN, facecolor=colour, lw=0))
+            axes.add_patch(Rectangle((0, place + UP), share, HIGH, facecolor=colour, lw=0))
         held = format_memory(peak.most.bytes)
         axes.text(0.01, place + 0.54, held, va="top", fontsize=SMALL_PT - 0.5, color=QUIET)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from base64 import b64encode
 from collections.abc import Callable
 from hashlib import sha256
@@ -14,7 +13,6 @@ import jinja2.utils
 import yaml
 from matplotlib.colors import to_hex
 
-from offsim.inputs.files import atomic_write
 from offsim.inputs.packaged import offsim_version
 from offsim.results.comparison import Comparison
 from offsim.results.result import Result
@@ -33,21 +31,8 @@ HERE = Path(__file__).parent
 SCRIPTS = ("format", "series", "paint", "view", "plot", "timeline", "bandwidth", "memory", "totals", "tip", "main")
 
 
-def write_page(
-    path: str | os.PathLike[str],
-    comparison: Comparison[Result],
-    *,
-    rank: int,
-    scored: Callable[[str], Scored],
-) -> None:
-    """Write a page about the results; its timelines are those of `rank`."""
-    data = page(comparison, rank=rank, scored=scored).encode()
-    with atomic_write(path) as file:
-        file.write(data)
-
-
 def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str], Scored] = lambda _: Scored()) -> str:
-    """The page's HTML; the same results give the same."""
+    """The page's HTML; the same results give the same. Its timelines are those of `rank`."""
     script = "".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'"use strict";(() => {{\n{script}}})();\n'
     kinds: dict[str, int] = {}
