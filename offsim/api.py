@@ -70,14 +70,14 @@ class Result(results.Result):
     def to_perfetto(self, path: str | os.PathLike[str]) -> None:
         """Write a trace for Perfetto and chrome://tracing, gzipped if the path ends in ".gz"."""
         from offsim.results.graph import graph_of, recorded
-        from offsim.views.perfetto import write_trace
+        from offsim.views.perfetto import trace_events, write_trace
 
         self._require_phases()
         metadata = {"name": self.name, "scenario": self.scenario.model_dump(mode="json"), **self.figures()}
         more = None
         if self.fits:
             more, metadata["replay"] = graph_of(recorded(self.run, self.scenario))
-        write_trace(path, self.timeline, self.memory, self.bandwidth, phases=self.phases, metadata=metadata, more=more)
+        write_trace(path, trace_events(self.timeline, self.memory, self.bandwidth, self.phases, more), metadata)
 
     def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
         """Write a self-contained page: times, limits, timeline, memory, and sources of hardware values.
