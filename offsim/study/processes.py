@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.process import BrokenProcessPool, _ExecutorManagerThread
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from time import perf_counter
@@ -118,6 +118,20 @@ def _later_interrupts() -> Iterator[None]:
 
 
 class _Pool(ProcessPoolExecutor):
+    if not hasattr(_ExecutorManagerThread, "_terminate_broken"):
+        # Python 3.11 finds a pool broken without the lock of `submit`, which may be starting a process just then. That
+        # one would stay, and the program would wait for it for ever.
+        _why_broken: bool
+
+        @property
+        def _broken(self) -> bool:
+            return self._why_broken
+
+        @_broken.setter
+        def _broken(self, why: bool) -> None:
+            with self._shutdown_lock:
+                self._why_broken = why
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         # A new process would run the user's script once more, of which it needs nothing.
         main = sys.modules["__main__"]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
 
@@ -63,6 +63,27 @@ def test_work_that_waits_as_a_worker_dies_is_dropped_quietly(monkeypatch):
     monkeypatch.setattr(Future, "set_exception", tell_slowly)
     with pytest.raises(InputError, match="a worker process died"), worker_processes(2, "") as workers:
         list(in_order(workers, die_elsewhere, [os.getpid()] * 200))
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_starts_as_another_dies_ends_too(monkeypatch):
+    start = ProcessPoolExecutor._spawn_process
+
+    def start_slowly(pool):
+        known, pool._processes = pool._processes, {}
+        start(pool)
+        time.sleep(0.2)
+        known.update(pool._processes)
+        pool._processes = known
+
+    monkeypatch.setattr(processes, "START_AFTER_S", 0)
+    monkeypatch.setattr(ProcessPoolExecutor, "_spawn_process", start_slowly)
+    died = pytest.raises(InputError, match="a worker process died")
+    with died, worker_processes(2, "") as workers:
+        while workers.submit(os.getpid).result() == os.getpid():
+            time.sleep(0.01)
+        for work in [workers.submit(os._exit, 1), workers.submit(time.sleep, 60)]:
+            work.result()
     assert not multiprocessing.active_children()
 
 
