@@ -72,14 +72,14 @@ class Result(results.Result):
     def to_perfetto(self, path: str | os.PathLike[str]) -> None:
         """Write a trace for Perfetto and chrome://tracing, gzipped if the path ends in ".gz"."""
         from offsim.results.graph import graph_of, recorded
-        from offsim.views.perfetto import write_trace
+        from offsim.views.perfetto import trace_events, write_trace
 
         self._require_phases()
         metadata = {"name": self.name, "scenario": self.scenario.model_dump(mode="json"), **self.figures()}
         more = None
         if self.fits:
             more, metadata["replay"] = graph_of(recorded(self.run, self.scenario))
-        write_trace(path, self.timeline, self.memory, self.bandwidth, phases=self.phases, metadata=metadata, more=more)
+        write_trace(path, trace_events(self.timeline, self.memory, self.bandwidth, self.phases, more), metadata)
 
     def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
         """Write a self-contained page: times, limits, timeline, memory, and sources of hardware values.
@@ -123,10 +123,13 @@ class Comparison(comparisons.Comparison[Result]):
 
     def to_html(self, path: str | os.PathLike[str], *, rank: int = 0) -> None:
         """Write a page as `Result.to_html` does, with the timelines on one scale."""
+        from offsim.inputs.files import atomic_write
         from offsim.validation.trust import scored
-        from offsim.views.html.page import write_page
+        from offsim.views.html.page import page
 
-        write_page(path, self, rank=rank, scored=scored)
+        data = page(self, rank=rank, scored=scored).encode()
+        with atomic_write(path) as file:
+            file.write(data)
 
     def __repr__(self) -> str:
         from offsim.views.facts import comparison_facts

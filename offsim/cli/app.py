@@ -22,7 +22,7 @@ COMMANDS = {
     "scenarios": "simulating",
     "profiles": "profiles",
     "schedulers": "simulating",
-    "schema": "schema",
+    "schema": "simulating",
     "harness": "measuring",
     "trace": "measuring",
     "replay": "measuring",

@@ -29,6 +29,11 @@ def option(metavar: str, help: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, metavar=metavar, help=help, **more)
 
 
+def flag(name: str, help: str) -> Any:
+    """Declare an option without a value."""
+    return typer.Option(name, help=help)
+
+
 def argument(metavar: str, help: str, completion: Callable[[str], list[str]] | None = None) -> Any:
     """Declare an argument."""
     return typer.Argument(metavar=metavar, help=help, autocompletion=completion)
@@ -61,7 +66,7 @@ CsvOption = Annotated[str | None, option("FILE", "Write the table as CSV; - for 
 JobsOption = Annotated[int | None, option("N", "Worker processes; by default as many as cores.", min=1)]
 AllRanksOption = Annotated[
     bool,
-    typer.Option("--all-ranks", help="Simulate every rank of a node; otherwise one stands for those that are alike."),
+    flag("--all-ranks", "Simulate every rank of a node; otherwise one stands for those that are alike."),
 ]
 
 
@@ -91,9 +96,7 @@ PriceOption = Annotated[
         min=0,
     ),
 ]
-StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Exit with 1 where it does not fit in memory; without it that is 0.")
-]
+StrictOption = Annotated[bool, flag("--strict", "Exit with 1 where it does not fit in memory; without it that is 0.")]
 
 
 def end_strictly(strict: bool, fits: bool) -> None:

@@ -17,12 +17,12 @@ from offsim.calibration.runs.plausible import value_of
 from offsim.calibration.runs.recipe_file import read_recipe
 from offsim.calibration.runs.refit import Refit, outputs, refit, write_refits
 from offsim.cli.outputs import check_outputs, give, writing
-from offsim.cli.terminal import PLAIN, Style, note, wrapped
+from offsim.cli.terminal import Style, note, wrapped
 from offsim.inputs.errors import InputError
 from offsim.inputs.units import unit_of
 
 
-def calibration_report(calibration: Calibration, style: Style = PLAIN) -> str:
+def calibration_report(calibration: Calibration, style: Style) -> str:
     """What was found and from what, what was kept, and how far predictions are off before and after."""
     blocks = [_found(calibration, style)]
     for estimate in calibration.others:
@@ -135,7 +135,7 @@ def refit_rows(refits: Sequence[Refit]) -> list[dict[str, Any]]:
     ]
 
 
-def refit_report(found: Refit, style: Style = PLAIN) -> str:
+def refit_report(found: Refit, style: Style) -> str:
     """The constants that were found, and how far predictions are off."""
     groups: dict[str, list[tuple[str, ...]]] = {}
     for constant in found.file.recipe.constants:

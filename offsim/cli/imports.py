@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from offsim.cli.arguments import IMPORT_OPTIONS, ScenarioArgument, SetOption
 from offsim.cli.outputs import STDOUT
 from offsim.cli.terminal import Style, note, show, style_of, wrapped
-from offsim.inputs.document import dotted
+from offsim.inputs.document import dotted, flat
 from offsim.inputs.errors import InputError
 
 if TYPE_CHECKING:
@@ -132,15 +132,10 @@ def account(draft: Draft, scenario: Scenario, style: Style) -> str:
 
 def _changed(scenario: Scenario) -> list[str]:
     """Values that come from --set or --scheduler."""
-    lines = []
-    for path, mark in scenario.document.marks.items():
-        if not mark.origin or mark.origin.startswith("override "):
-            value: Any = scenario.document.data
-            for part in path:
-                value = value.get(part, {})  # --scheduler drops options of another
-            if not isinstance(value, dict):
-                lines.append(f"{dotted(path)} {value}")
-    return lines
+    document, values = scenario.document, flat(scenario.document.data)
+    changed = (path for path, mark in document.marks.items() if not mark.origin or mark.origin.startswith("override "))
+    # --scheduler drops options of another.
+    return [f"{name} {values[name]}" for name in map(dotted, changed) if name in values]
 
 
 def _grouped(entries: Iterable[Entry]) -> Iterable[str]:

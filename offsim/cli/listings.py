@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from offsim.activations.registry import available_rules, find_rule
-from offsim.cli.terminal import PLAIN, Style, labelled, wrapped
+from offsim.cli.terminal import Style, labelled, wrapped
 from offsim.inputs.errors import InputError, nearest
 from offsim.inputs.reading import reading
 from offsim.platform.hardware import HardwareProfile
@@ -26,7 +26,7 @@ from offsim.views.wording import validated
 Described = type[TrainingSchedule] | type[ActivationRule]
 
 
-def profiles_report(style: Style = PLAIN) -> str:
+def profiles_report(style: Style) -> str:
     """Every profile that comes with offsim."""
     return "\n".join(
         f"{style.heading(row['name'])}  ({plural(row['gpus_per_node'], 'GPU')}, "
@@ -52,11 +52,11 @@ def profile_rows(profile: HardwareProfile) -> list[dict[str, Any]]:
             "value": value.number,
             "unit": value.unit,
             "source": value.source,
-            "low": value.low,
-            "high": value.high,
+            "low": value.known.low,
+            "high": value.known.high,
             "description": value.description,
-            "note": value.note,
-            "error": value.error,
+            "note": value.known.note,
+            "error": value.known.error,
         }
         for value in values_of(profile)
     ]
@@ -78,7 +78,7 @@ def parts_rows() -> list[dict[str, Any]]:
     ]
 
 
-def parts_report(style: Style = PLAIN) -> str:
+def parts_report(style: Style) -> str:
     """The parts, option by option."""
     blocks = []
     for option, group in groupby(parts_rows(), key=lambda row: str(row["option"])):
@@ -97,7 +97,7 @@ def scenarios_rows() -> list[dict[str, Any]]:
     ]
 
 
-def scenarios_report(style: Style = PLAIN) -> str:
+def scenarios_report(style: Style) -> str:
     """Every scenario that comes with offsim."""
     rows = scenarios_rows()
     return "\n".join(f"{style.heading(row['name'])}\n{wrapped(row['description'], '  ', '  ')}" for row in rows)
@@ -109,7 +109,7 @@ def scenario_text(name: str) -> str:
         return file.read().decode("utf-8", "replace").rstrip()
 
 
-def profile_report(profile: HardwareProfile, style: Style = PLAIN) -> str:
+def profile_report(profile: HardwareProfile, style: Style) -> str:
     """Every value of a profile with its unit, where it comes from, and what is known of it."""
     head = [
         style.heading(profile.name),
@@ -127,7 +127,8 @@ def _section(section: str, values: Sequence[Value], style: Style) -> str:
     width = max(len(value.field) for value in values)
     for value in values:
         lines.append(f"  {value.field:<{width}}  {value.quantity:>18}  {value.source}")
-        known = {"": value.description, "note: ": value.note, "error: ": value.error, "95 % interval: ": value.interval}
+        known = {"": value.description, "note: ": value.known.note, "error: ": value.known.error}
+        known["95 % interval: "] = value.interval
         lines += [wrapped(f"{kind}{text}", "      ", "      ") for kind, text in known.items() if text]
     return "\n".join(lines)
 
@@ -165,7 +166,7 @@ def option_rows(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def schedulers_report(style: Style = PLAIN) -> str:
+def schedulers_report(style: Style) -> str:
     """Every scheduler and activation rule, with what its docstring says first."""
     lists: dict[str, list[str]] = {}
     for row in schedulers_rows():
@@ -176,7 +177,7 @@ def schedulers_report(style: Style = PLAIN) -> str:
     return "\n".join([*lists["scheduler"], "", heading, *lists["activation rule"]])
 
 
-def scheduler_report(name: str, style: Style = PLAIN) -> str:
+def scheduler_report(name: str, style: Style) -> str:
     """The docstring of a scheduler, or of an activation rule, and each of its options."""
     schedulers, rules = available_schedulers(), available_rules()
     if name not in schedulers and (name in rules or (nearest(name, rules) and not nearest(name, schedulers))):

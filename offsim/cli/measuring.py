@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from offsim.cli.arguments import CsvOption, JsonOption, argument, option, plot_option, profile_option
+from offsim.cli.arguments import CsvOption, JsonOption, argument, flag, option, plot_option, profile_option
 from offsim.cli.imports import Given, takes_scenario
 from offsim.cli.outputs import (
     REPORT_PICTURES,
@@ -142,9 +140,9 @@ def validate(
     ] = None,
     published: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--published",
-            help="Compare with published figures of schedules instead: those offsim comes with, or those of RUNS.csv.",
+            "Compare with published figures of schedules instead: those offsim comes with, or those of RUNS.csv.",
         ),
     ] = False,
 ) -> None:
@@ -228,16 +226,15 @@ def logs(
 
     check_outputs({"--out": out, "--json": json}, inputs=[*files, *given.inputs])
     known, unsaid = cells_of(given.load()) if given.inputs or given.files else ({}, [])
-    logs = [(file, read_log(file, known)) for file in files]
-    rows = [row for _, found in logs for row in found]
+    logs = [(file, row) for file in files for row in read_log(file, known)]
+    rows = [row for _, row in logs]
     fill(rows, columns or [])
     with writing("--out", out):
         write_rows(out, rows)
     # An iteration's time can be scored without those of its phases, which the Trainer does not say.
     blank = [
         (file, row, [name for name in missing(row) if not (row["iteration_ms"] and name in TIMES)])
-        for file, found in logs
-        for row in found
+        for file, row in logs
     ]
     times = ("fwd_ms", "bwd_ms", "step_ms", "iteration_ms", "iterations")
     headers = ("log", "forward ms", "backward ms", "step ms", "iteration ms", "iterations", "blank")

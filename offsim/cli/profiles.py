@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from offsim.cli.arguments import CsvOption, JsonOption, argument, option, profiles_from
+from offsim.cli.arguments import CsvOption, JsonOption, argument, flag, option, profiles_from
 from offsim.cli.outputs import check_outputs, give, writing
 from offsim.cli.terminal import show
 from offsim.inputs.errors import InputError, KeyPath
@@ -34,7 +34,7 @@ profiles = typer.Typer(
 @profiles.command("show")
 def show_profile(
     name: Annotated[str | None, argument("NAME", "Show this one, or a file's.", profiles_from)] = None,
-    yaml: Annotated[bool, typer.Option("--yaml", help="As a complete YAML file, to start from.")] = False,
+    yaml: Annotated[bool, flag("--yaml", "As a complete YAML file, to start from.")] = False,
     json: JsonOption = None,
     csv: CsvOption = None,
 ) -> None:

@@ -18,10 +18,13 @@ UNEVEN = 0.02
 
 def sensitivity_report(found: Sensitivity, style: Style) -> str:
     """All of a sensitivity that fits into lines of 80 characters."""
-    blocks = [_headline(found, style), _effects(found, style)]
-    if notes := _notes(found):
-        blocks.append(notes)
-    return "\n\n".join(blocks)
+    uneven = [
+        f"{effect.value.key}: {effect.below:+.3f} for a little less, {effect.above:+.3f} for a little more"
+        for effect in found.effects
+        if abs(effect.above - effect.below) > UNEVEN
+    ]
+    notes = "\n".join(wrapped(line, "", "  ") for line in uneven)
+    return "\n\n".join(filter(None, [_headline(found, style), _effects(found, style), notes]))
 
 
 def _headline(found: Sensitivity, style: Style) -> str:
@@ -65,13 +68,3 @@ def _effects(found: Sensitivity, style: Style) -> str:
 
 def _cell(elasticity: float) -> str:
     return f"{elasticity:+.3f}" if abs(elasticity) >= SHOWN_FROM else ""
-
-
-def _notes(found: Sensitivity) -> str:
-    """Values whose elasticity is not the same in both directions."""
-    lines = [
-        f"{effect.value.key}: {effect.below:+.3f} for a little less, {effect.above:+.3f} for a little more"
-        for effect in found.effects
-        if abs(effect.above - effect.below) > UNEVEN
-    ]
-    return "\n".join(wrapped(line, "", "  ") for line in lines)

@@ -1,4 +1,4 @@
-"""The commands that simulate scenarios one by one, and those that list scenarios and schedulers.
+"""The commands that simulate scenarios one by one, and those that list scenarios and schedulers or say their form.
 
 Each is declared and carried out in one place: it checks its files, simulates, prints, writes. Text comes first and is
 complete before the slower pictures are begun. What only one command needs is imported in it, so that all start at once.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,6 +20,7 @@ from offsim.cli.arguments import (
     StrictOption,
     argument,
     end_strictly,
+    flag,
     option,
     plot_option,
     scenarios_from,
@@ -27,7 +28,7 @@ from offsim.cli.arguments import (
     schedulers_from,
 )
 from offsim.cli.imports import Given, takes_scenario
-from offsim.cli.outputs import check_outputs, give, write_picture, writing
+from offsim.cli.outputs import STDOUT, check_outputs, give, write_picture, writing
 from offsim.cli.terminal import note, show, style_of, wrapped
 from offsim.inputs.errors import InputError
 
@@ -45,10 +46,7 @@ def run(
     csv: CsvOption = None,
     all_ranks: AllRanksOption = False,
     interval: Annotated[
-        bool,
-        typer.Option(
-            "--interval", help="Add how far measured runs that no fit used were from predictions on this hardware."
-        ),
+        bool, flag("--interval", "Add how far measured runs that no fit used were from predictions on this hardware.")
     ] = False,
     emit_scenario: Annotated[
         str | None, option("FILE", "Write the scenario, with where its values come from (.yaml).")
@@ -99,9 +97,9 @@ def compare(
     ] = None,
     every: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--all",
-            help="All that can run the scenario, with its ZeRO stage or placement changed where they need it, and why "
+            "All that can run the scenario, with its ZeRO stage or placement changed where they need it, and why "
             "the others cannot; --plot draws one page of bars.",
         ),
     ] = False,
@@ -116,9 +114,10 @@ def compare(
     Simulates the scenario under each. Options that the scenario gives are kept where a scheduler has them too.
     --strict wants all to fit, with --all one.
     """
+    if every and schedulers:
+        raise InputError("found --scheduler as well, expected one of them", "--all")
+    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=given.inputs)
     if every:
-        if schedulers:
-            raise InputError("found --scheduler as well, expected one of them", "--all")
         end_strictly(strict, _compare_all(given, plot, json, csv, all_ranks))
         return
     from offsim import api
@@ -126,7 +125,6 @@ def compare(
     from offsim.views.facts import comparison_facts
     from offsim.views.text import comparison_text
 
-    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=given.inputs)
     scenario = given.load()
     scenarios, left_out = chosen(scenario, schedulers or [])
     comparison = api.compare(scenarios, all_ranks=all_ranks)
@@ -148,7 +146,6 @@ def _compare_all(given: Given, plot: str | None, json: str | None, csv: str | No
     from offsim.results.survey import survey
     from offsim.views.survey import survey_text
 
-    check_outputs({"--plot": plot, "--json": json, "--csv": csv}, inputs=given.inputs)
     found = survey(given.load(), all_ranks=all_ranks)
     given.tell(found.scenario, json, csv)
     give(json, partial(survey_text, found), found.to_dict, csv, found.figures)
@@ -239,6 +236,15 @@ def schedulers(
         return
     rows = partial(option_rows, name)
     give(json, partial(scheduler_report, name), lambda: {"name": name, "options": rows()}, csv, rows)
+
+
+def schema(
+    of: Annotated[Literal["scenario", "profile"], typer.Argument(help="What the files describe.")],
+) -> None:
+    """Print the JSON Schema of scenarios or profiles, for editors."""
+    from offsim.schema import SCHEMAS
+
+    give(STDOUT, lambda _: "", SCHEMAS[of])
 
 
 def _draw(result: Result, plot: str | None, trace: str | None) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
-
-import typer
 
 from offsim.cli.arguments import (
     AllRanksOption,
@@ -14,31 +13,30 @@ from offsim.cli.arguments import (
     JsonOption,
     PriceOption,
     StrictOption,
+    argument,
     end_strictly,
+    flag,
     option,
     plot_option,
 )
 from offsim.cli.imports import Given, takes_scenario
 from offsim.cli.outputs import check_outputs, give, rows_of, write_picture
 from offsim.cli.terminal import note
+from offsim.inputs.errors import InputError
 
 
 @takes_scenario(None)
 def sweep(
     given: Given,
-    sweep: Annotated[
-        str,
-        typer.Argument(metavar="SWEEP", help="A YAML file, or the name of a sweep that comes with offsim."),
-    ],
-    out: Annotated[str, typer.Option(metavar="RESULTS", help="The folder to keep results in.")],
+    sweep: Annotated[str, argument("SWEEP", "A YAML file, or the name of a sweep that comes with offsim.")],
+    out: Annotated[str, option("RESULTS", "The folder to keep results in.")],
     jobs: JobsOption = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue in a folder that has results; nothing is simulated twice.")
+        bool, flag("--resume", "Continue in a folder that has results; nothing is simulated twice.")
     ] = False,
-    max_points: Annotated[int, typer.Option(min=1, metavar="N", help="Refuse sweeps of more points.")] = 100_000,
+    max_points: Annotated[int, option("N", "Refuse sweeps of more points.", min=1)] = 100_000,
     dask: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Use the workers of this Dask scheduler, such as tcp://host:8786."),
+        str | None, option("ADDRESS", "Use the workers of this Dask scheduler, such as tcp://host:8786.")
     ] = None,
     price: PriceOption = None,
     json: JsonOption = None,
@@ -50,12 +48,17 @@ def sweep(
     Parquet table in the folder. Whatever interrupts it, --resume continues. With --deepspeed, --fsdp or --trainer the
     scenario is made from them, and --set changes it.
     """
-    from offsim.cli.sweeps import sweep_file, sweep_report
+    from offsim.cli.sweeps import followed, planned, sweep_report
     from offsim.study.sweeps.parquet import read_results
+    from offsim.study.sweeps.sweep import run_sweep
 
     check_outputs({"--json": json, "--csv": csv}, inputs=[sweep, *given.inputs])
-    points = partial(sweep_file, sweep, given, out=out, jobs=jobs, resume=resume, max_points=max_points, dask=dask)
-    finished = points(price=price, written=(json, csv))
+    if not out:
+        raise InputError("found an empty name, expected a folder's", "--out ''")
+    plan = planned(sweep, given, price)
+    given.tell(plan.bases[0], json, csv)
+    with followed(out) as report:
+        finished = run_sweep(plan, Path(out), jobs=jobs, resume=resume, max_points=max_points, dask=dask, report=report)
 
     def rows() -> list[dict[str, Any]]:
         return rows_of(read_results(out))
@@ -88,14 +91,9 @@ def tune(
     headroom: Annotated[float, option("SHARE", "Share of each memory that must stay free.")] = 0.05,
     budget: Annotated[int | None, option("N", "Simulate at most so many settings, a sample of all.")] = None,
     jobs: JobsOption = None,
-    with_upgrades: Annotated[
-        bool, typer.Option("--upgrades/--no-upgrades", help="Say what better hardware would buy.")
-    ] = True,
+    with_upgrades: Annotated[bool, flag("--upgrades/--no-upgrades", "Say what better hardware would buy.")] = True,
     largest: Annotated[
-        bool,
-        typer.Option(
-            "--largest-model", help="Find the largest model of this kind that fits instead, with each scheduler."
-        ),
+        bool, flag("--largest-model", "Find the largest model of this kind that fits instead, with each scheduler.")
     ] = False,
     strict: StrictOption = False,
     json: JsonOption = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +13,10 @@ from offsim.cli.imports import Given
 from offsim.cli.terminal import Style, note, wrapped
 from offsim.inputs.errors import InputError
 from offsim.results.units import format_percent, plural
+from offsim.study.sweeps.axes import Sweep
 from offsim.study.sweeps.parquet import read_table
 from offsim.study.sweeps.store import TABLE
-from offsim.study.sweeps.sweep import Progress, run_sweep
+from offsim.study.sweeps.sweep import Progress
 from offsim.study.sweeps.sweep_file import read_sweep
 from offsim.views.wording import money
 
@@ -23,30 +24,20 @@ SECONDS_BETWEEN_LINES = 5.0
 SHOWN = 5
 
 
-def sweep_file(
-    source: str,
-    given: Given,
-    *,
-    out: str,
-    jobs: int | None,
-    resume: bool,
-    max_points: int,
-    dask: str | None,
-    price: float | None,
-    written: Sequence[str | None],
-) -> Progress:
-    """Simulate the points of a sweep that are not in the folder yet, and say how far it is."""
-    if not out:
-        raise InputError("found an empty name, expected a folder's", "--out ''")
+def planned(source: str, given: Given, price: float | None) -> Sweep:
+    """The sweep that is asked for, with its scenario made from files and its costs where the command line says so."""
     if given.overrides and not given.files:
         raise InputError("found no files that make the scenario, expected the value in the sweep's file", "--set")
     plan = read_sweep(source, given.load() if given.files else None)
-    given.tell(plan.bases[0], *written)
-    if price is not None:
-        bases = tuple(base.model_copy(update={"price_per_gpu_hour": price}) for base in plan.bases)
-        plan = replace(plan, bases=bases)
-    last = Progress(0)
+    if price is None:
+        return plan
+    return replace(plan, bases=tuple(base.model_copy(update={"price_per_gpu_hour": price}) for base in plan.bases))
 
+
+@contextmanager
+def followed(out: str) -> Iterator[Callable[[Progress], None]]:
+    """Show how far a sweep is, and where it was interrupted."""
+    last = Progress(0)
     try:
         with _progress() as report:
 
@@ -55,7 +46,7 @@ def sweep_file(
                 last = progress
                 report(progress)
 
-            return run_sweep(plan, Path(out), jobs=jobs, resume=resume, max_points=max_points, dask=dask, report=follow)
+            yield follow
     except KeyboardInterrupt:
         note(f"interrupted: {last.done:,} of {last.total:,} points are in {out}; --resume continues")
         raise

@@ -11,9 +11,9 @@ from shutil import get_terminal_size
 from typing import TextIO
 
 from offsim.inputs.errors import InputError
-from offsim.views.console import PLAIN, WIDTH, Style, labelled, wrapped
+from offsim.views.console import WIDTH, Style, labelled, wrapped
 
-__all__ = ["PLAIN", "Style", "complain", "labelled", "note", "show", "show_bytes", "style_of", "wrapped"]
+__all__ = ["Style", "complain", "labelled", "note", "show", "show_bytes", "style_of", "wrapped"]
 
 STDOUT = "standard output"
 _ASCII = str.maketrans(

@@ -30,14 +30,9 @@ def replay_rows(replay: Replay) -> list[dict[str, Any]]:
 
 def trace_report(summary: Summary, style: Style) -> str:
     """What is in a trace, in lines of at most 80 characters."""
-    blocks = [_set_up(summary)]
-    if summary.copies:
-        blocks.append(_copies(summary, style))
-    if summary.kernels:
-        blocks.append(_kernels(summary, style))
-    if summary.streams:
-        blocks.append(_streams(summary, style))
-    return "\n\n".join([*blocks, *_last(summary)])
+    tables = ((_copies, summary.copies), (_kernels, summary.kernels), (_streams, summary.streams))
+    shown = [table(summary, style) for table, rows in tables if rows]
+    return "\n\n".join([_set_up(summary), *shown, *_last(summary)])
 
 
 def _set_up(summary: Summary) -> str:
@@ -101,21 +96,12 @@ def _last(summary: Summary) -> list[str]:
     lines = []
     if summary.copying_s > 0:
         share = format_percent(summary.overlapped_s / summary.copying_s)
-        lines.append(
-            wrapped(
-                f"Copies between host and GPU ran for {format_time(summary.copying_s)}, {share} of it while kernels of "
-                "the same GPU ran."
-            )
-        )
-    delays = summary.delays
-    if delays is not None:
-        lines.append(
-            wrapped(
-                f"Kernels began {format_time(delays.median_s)} after their launch began (median of {delays.count}; "
-                f"90th percentile {format_time(delays.p90_s)})."
-            )
-        )
-    return ["\n".join(lines)] if lines else []
+        copied = f"Copies between host and GPU ran for {format_time(summary.copying_s)}"
+        lines.append(f"{copied}, {share} of it while kernels of the same GPU ran.")
+    if (delays := summary.delays) is not None:
+        of = f"median of {delays.count}; 90th percentile {format_time(delays.p90_s)}"
+        lines.append(f"Kernels began {format_time(delays.median_s)} after their launch began ({of}).")
+    return ["\n".join(map(wrapped, lines))] if lines else []
 
 
 def replay_report(replay: Replay, style: Style) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from offsim.results.interval import WHOLE
 from offsim.results.result import Result
 from offsim.results.units import format_percent, format_time, plural
-from offsim.views.wording import within_line
+from offsim.views.wording import interval_line
 
 
 def trust_lines(result: Result) -> dict[str, tuple[str, ...]]:
@@ -16,11 +16,10 @@ def trust_lines(result: Result) -> dict[str, tuple[str, ...]]:
     if interval is None:
         lines: dict[str, tuple[str, ...]] = {"interval": (f"none: {result.no_interval}",)}
     else:
-        ends = {phase: " to ".join(map(format_time, interval.bounds_s(phase))) for phase in interval.spreads}
-        whole = ends.pop(WHOLE)
-        left_out = f"left out of the fit: {', '.join(interval.groups)}"
-        text = f"{whole} ({100 * interval.coverage:.0f} %): {within_line(interval)} ({left_out})"
-        lines = {"interval": (text, ", ".join(f"{phase} {bounds}" for phase, bounds in ends.items()))}
+        text = f"{interval_line(interval)} (left out of the fit: {', '.join(interval.groups)})"
+        phases = [phase for phase in interval.spreads if phase != WHOLE]
+        ends = (f"{phase} {' to '.join(map(format_time, interval.bounds_s(phase)))}" for phase in phases)
+        lines = {"interval": (text, ", ".join(ends))}
     if accuracy is not None:
         median, p90 = format_percent(accuracy.median), format_percent(accuracy.p90)
         runs = plural(accuracy.runs, "measured run")

@@ -200,12 +200,10 @@ def largest_json(found: Largest) -> dict[str, Any]:
 
 def largest_rows(found: Largest) -> list[dict[str, Any]]:
     """A row for each scheduler."""
-    rows = []
-    for one in found.models:
-        row = _outcome_json(one.outcome)
-        fixed = {"scheduler": one.scheduler, "parameters": one.parameters}
-        rows.append(fixed | {name: value for name, value in row.items() if not isinstance(value, dict | list)})
-    return rows
+    return [
+        {name: value for name, value in model.items() if not isinstance(value, dict | list)}
+        for model in largest_json(found)["models"]
+    ]
 
 
 def _shown(value: object) -> str:

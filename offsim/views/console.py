@@ -140,9 +140,9 @@ def _renderable(value: object) -> RenderableType:
     return value  # type: ignore[return-value]  # is_renderable says so
 
 
-def labelled(label: str, text: str, width: int = 11) -> str:
+def labelled(label: str, text: str) -> str:
     """A label and the text that it labels, in lines of at most 80 characters, the text a column of its own."""
-    return wrapped(text, label.ljust(width), " " * width)
+    return wrapped(text, f"{label:<11}", " " * 11)
 
 
 def wrapped(text: str, first: str = "", following: str = "") -> str:

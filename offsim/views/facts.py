@@ -15,28 +15,8 @@ from offsim.results.result import Result
 from offsim.results.units import format_capacity, format_memory, format_percent, format_time, plural
 from offsim.results.verdict import Verdict
 from offsim.schedulers.registry import scenario_scheduler
-from offsim.views.wording import (
-    TierPeak,
-    asked_line,
-    batch_line,
-    day_line,
-    drawing_title,
-    flags_of,
-    hardware_line,
-    held_line,
-    limited_by,
-    measured_lines,
-    model_line,
-    money,
-    options_of,
-    outside_note,
-    peak_time,
-    peaks_by_tier,
-    speed_line,
-    tokens_a_day,
-    validated,
-    verdict_line,
-)
+from offsim.views import wording
+from offsim.views.wording import TierPeak, peaks_by_tier
 
 if TYPE_CHECKING:
     from offsim.results.interval import PredictionInterval
@@ -75,15 +55,6 @@ RATES = ("tokens/s", "TFLOP/s per GPU", "MFU", "cost/1e9 tokens")
 
 
 @dataclass(frozen=True)
-class Number:
-    """A headline number and a note on it."""
-
-    name: str
-    value: str
-    note: str
-
-
-@dataclass(frozen=True)
 class Holding:
     """The occupants of a memory tier at one instant."""
 
@@ -111,13 +82,13 @@ class NoRoom:
 class Facts:
     """The facts of one result. `no_room` stands in place of all that follows it where the scenario does not fit."""
 
-    label: str
     title: str
     set_up: dict[str, str]
     no_room: NoRoom | None = None
     headline: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Label -> texts, the most important first."""
-    numbers: tuple[Number, ...] = ()
+    numbers: Sequence[tuple[str, str, str]] = ()
+    """Headline numbers beside the time: name, value, a note."""
     phases: Table = NOTHING
     """The iteration, then its phases."""
     limits: Table = NOTHING
@@ -131,7 +102,6 @@ class Facts:
 class ComparisonFacts:
     """The facts of several results. The rows of `times` to `limited_most` are the results, in their order."""
 
-    labels: tuple[str, ...]
     set_up: dict[str, str]
     """Of the first."""
     schedulers: tuple[str, ...]
@@ -153,7 +123,6 @@ class ComparisonFacts:
 
 def facts_of(
     result: Result,
-    label: str = "",
     *,
     interval: PredictionInterval | None = None,
     trust: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
@@ -165,13 +134,17 @@ def facts_of(
     """
     set_up = set_up_of(result)
     if result.verdict is not None:
-        return Facts(label or result.name, drawing_title(result), set_up, _no_room(result.verdict))
+        return Facts(wording.drawing_title(result), set_up, _no_room(result.verdict))
     peaks = list(peaks_by_tier(result).values())
     return Facts(
-        label or result.name,
-        drawing_title(result),
+        wording.drawing_title(result),
         set_up,
-        headline=_headline(result, peaks, interval, trust),
+        headline={
+            "iteration": (wording.speed_line(result, interval), wording.day_line(result)),
+            **trust,
+            "limited by": (wording.limited_by(result.limited_by),),
+            "peak": tuple(f"{peak.name} {peak.held}" for peak in peaks),
+        },
         numbers=_numbers(result, peaks),
         phases=_phases(result),
         limits=_limits(result),
@@ -179,7 +152,7 @@ def facts_of(
         memory=tuple(
             _holding(
                 f"peak of {peak.name}",
-                f"{peak.held}, {peak_time(result, peak.most.time_s)}",
+                f"{peak.held}, {wording.peak_time(result, peak.most.time_s)}",
                 peak.most.occupants,
                 peak.most.capacity_bytes,
             )
@@ -200,11 +173,10 @@ def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
     rates = RATES if priced else RATES[:-1]
     tiers = tiers_of(shown)
     return ComparisonFacts(
-        labels=tuple(comparison.labels),
         set_up=set_up_of(comparison[0]),
         schedulers=tuple(_scheduler(result) for result in comparison),
         no_room={
-            place: (verdict_line(result.verdict), asked_line(result.verdict))
+            place: (wording.verdict_line(result.verdict), wording.asked_line(result.verdict))
             for place, result in enumerate(comparison)
             if result.verdict is not None
         },
@@ -228,12 +200,14 @@ def comparison_facts(comparison: Comparison[Result]) -> ComparisonFacts:
             for_each(every, tuple(f"most of {tier}" for tier in tiers), lambda result: _largest(result, tiers)),
             words=tuple(range(1, len(tiers) + 1)),
         ),
-        limited_most=for_each(every, ("limited most by",), lambda result: [Cell(limited_by(result.limited_by, 1))]),
+        limited_most=for_each(
+            every, ("limited most by",), lambda result: [Cell(wording.limited_by(result.limited_by, 1))]
+        ),
         limits=_shares({label: result.limited_by for label, result in shown}),
         differences=_differences(comparison),
         notes=(
             *(f"{label}: {note}" for label, result in every for note in result.notes),
-            *outside_note(every),
+            *wording.outside_note(every),
         ),
     )
 
@@ -244,53 +218,32 @@ def set_up_of(result: Result) -> dict[str, str]:
     return {
         "scenario": result.name,
         "scheduler": _scheduler(result),
-        "hardware": hardware_line(result),
-        "validated": validated(result.run.profile),
-        **measured_lines(result),
-        "model": model_line(scenario, result.run.workload.parameters * scenario.training.tensor_parallel),
-        "batch": batch_line(scenario),
+        "hardware": wording.hardware_line(result),
+        "validated": wording.validated(result.run.profile),
+        **wording.measured_lines(result),
+        "model": wording.model_line(scenario, result.run.workload.parameters * scenario.training.tensor_parallel),
+        "batch": wording.batch_line(scenario),
     }
 
 
 def _scheduler(result: Result) -> str:
-    return f"{result.scenario.scheduler.name} ({options_of(result.scenario) or 'no options'})"
+    return f"{result.scenario.scheduler.name} ({wording.options_of(result.scenario) or 'no options'})"
 
 
-def _headline(
-    result: Result,
-    peaks: Sequence[TierPeak],
-    interval: PredictionInterval | None,
-    trust: Mapping[str, tuple[str, ...]],
-) -> dict[str, tuple[str, ...]]:
-    return {
-        "iteration": (speed_line(result, interval), day_line(result)),
-        **trust,
-        "limited by": (limited_by(result.limited_by),),
-        "peak": tuple(f"{peak.name} {peak.held}" for peak in peaks),
-    }
-
-
-def _numbers(result: Result, peaks: Sequence[TierPeak]) -> tuple[Number, ...]:
-    return (
-        Number("iteration", format_time(result.iteration_s), f"limited by {limited_by(result.limited_by, 2)}"),
-        Number("tokens/s", f"{result.tokens_per_s:,.0f}", plural(result.gpus, "GPU")),
-        Number("tokens a day", tokens_a_day(result), "of iterations alone"),
-        Number("TFLOP/s per GPU", f"{result.tflops_per_gpu:.1f}", "model FLOPs, without recomputation"),
-        Number("MFU", format_percent(result.mfu), "of the datasheet's dense bf16 peak"),
-        *(
-            Number("cost per 1e9 tokens", money(cost), f"at {result.scenario.price_per_gpu_hour:g} per GPU hour")
-            for cost in [result.cost_per_1e9_tokens]
-            if cost is not None
-        ),
-        *(
-            Number(
-                f"peak of {peak.name}",
-                format_memory(peak.most.bytes),
-                f"{format_percent(peak.share)} of {format_memory(peak.most.capacity_bytes)}",
-            )
-            for peak in peaks
-        ),
-    )
+def _numbers(result: Result, peaks: Sequence[TierPeak]) -> list[tuple[str, str, str]]:
+    numbers = [
+        ("tokens/s", f"{result.tokens_per_s:,.0f}", plural(result.gpus, "GPU")),
+        ("tokens a day", wording.tokens_a_day(result), "of iterations alone"),
+        ("TFLOP/s per GPU", f"{result.tflops_per_gpu:.1f}", "model FLOPs, without recomputation"),
+        ("MFU", format_percent(result.mfu), "of the datasheet's dense bf16 peak"),
+    ]
+    if (cost := result.cost_per_1e9_tokens) is not None:
+        price = f"at {result.scenario.price_per_gpu_hour:g} per GPU hour"
+        numbers.append(("cost per 1e9 tokens", wording.money(cost), price))
+    for peak in peaks:
+        share = f"{format_percent(peak.share)} of {format_memory(peak.most.capacity_bytes)}"
+        numbers.append((f"peak of {peak.name}", format_memory(peak.most.bytes), share))
+    return numbers
 
 
 def _phases(result: Result) -> Table:
@@ -351,10 +304,10 @@ def _holding(title: str, note: str, occupants: Mapping[str, float], capacity: fl
 
 def _no_room(verdict: Verdict) -> NoRoom:
     remedies = [
-        (Cell(flags_of(remedy.change)), Cell(format_time(remedy.iteration_s)), Cell(plural(remedy.gpus, "GPU")))
+        (Cell(wording.flags_of(remedy.change)), Cell(format_time(remedy.iteration_s)), Cell(plural(remedy.gpus, "GPU")))
         for remedy in verdict.remedies
     ]
-    note = held_line(verdict.used_bytes, verdict.capacity_bytes)
+    note = wording.held_line(verdict.used_bytes, verdict.capacity_bytes)
     shortages = [
         (
             Cell(short.tier),
@@ -364,8 +317,8 @@ def _no_room(verdict: Verdict) -> NoRoom:
     ]
     several = any(", " in remedy.change for remedy in verdict.remedies)
     return NoRoom(
-        verdict_line(verdict),
-        asked_line(verdict),
+        wording.verdict_line(verdict),
+        wording.asked_line(verdict),
         Table(("too small", "missing", "needed", "there is"), shortages),
         _holding(f"occupants of {verdict.tier} memory", note, verdict.occupants, verdict.capacity_bytes),
         "changes with which it fits" if several else "single changes with which it fits",
@@ -419,7 +372,7 @@ def _speeds(result: Result, phases: Sequence[str]) -> list[Cell]:
     times = [format_time(result.durations[phase]) if phase in result.durations else "" for phase in phases]
     cost = result.cost_per_1e9_tokens
     rates = f"{result.tokens_per_s:,.0f}", f"{result.tflops_per_gpu:.1f}", format_percent(result.mfu)
-    return [Cell(text) for text in (*times, *rates, "" if cost is None else money(cost))]
+    return [Cell(text) for text in (*times, *rates, "" if cost is None else wording.money(cost))]
 
 
 def _largest(result: Result, tiers: Sequence[str]) -> list[Cell]:

@@ -246,7 +246,7 @@ def spread(centres: Sequence[float], widths: Sequence[float], high: float, gap: 
     return places
 
 
-def draw_phases(axes: Axes, phases: pd.DataFrame, *, labels: bool = True, neighbours: bool = False) -> None:
+def draw_phases(axes: Axes, phases: pd.DataFrame, *, labels: bool, neighbours: bool) -> None:
     """Shade the phases; with `labels`, a bracket above the axes over each, its name and duration on top.
 
     The time limits of the axes must be set. With `neighbours`, what lies before and after is named.

@@ -28,27 +28,12 @@ NCCL = {
 ON_HOST = {"launch", "wait", "cpu_adam", "scaling", "host copy"}
 
 
-def write_trace(
-    path: str | os.PathLike[str],
-    timeline: pd.DataFrame,
-    memory: pd.DataFrame,
-    bandwidth: pd.DataFrame,
-    *,
-    phases: pd.DataFrame,
-    metadata: Mapping[str, Any],
-    more: Mapping[int, Mapping[str, Any]] | None = None,
-) -> None:
+def write_trace(path: str | os.PathLike[str], events: list[Event], metadata: dict[str, Any]) -> None:
     """Write a trace, gzipped where the path ends in ".gz"; the same input gives the same bytes.
 
-    A process per rank with a thread per stream, and one process more for phases, memory (GB) and bandwidth (GB/s).
-    `metadata` is any JSON: what was simulated, with which version. `more` are further arguments of activities, by id.
+    `metadata` is any JSON: what was simulated, with which version.
     """
-    document = {
-        "schemaVersion": 1,
-        "displayTimeUnit": "ms",
-        "otherData": dict(metadata),
-        "traceEvents": trace_events(timeline, memory, bandwidth, phases, more),
-    }
+    document = {"schemaVersion": 1, "displayTimeUnit": "ms", "otherData": metadata, "traceEvents": events}
     data = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     with atomic_write(path) as handle:
         handle.write(gzip.compress(data, 6, mtime=0) if os.fspath(path).endswith(".gz") else data)
@@ -61,7 +46,11 @@ def trace_events(
     phases: pd.DataFrame,
     more: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> list[Event]:
-    """All events of a trace, slices before the flows between them: a flow binds to a slice that is already there."""
+    """All events of a trace, slices before the flows between them: a flow binds to a slice that is already there.
+
+    A process per rank with a thread per stream, and one process more for phases, memory (GB) and bandwidth (GB/s).
+    `more` are further arguments of activities, by id.
+    """
     timeline = from_their_beginning(timeline)
     # What was left over from the iteration before can begin before zero, where viewers show nothing.
     early = min(0.0, float(timeline["start_s"].min()))

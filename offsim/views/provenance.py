@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import get_args
 
 from offsim.inputs.errors import InputError
@@ -24,44 +25,32 @@ class Value:
 
     section: str
     field: str
-    value: str
-    """In engineering notation."""
     number: float | bool | str | None
-    unit: str
     source: str
     description: str
-    note: str
-    error: str
-    low: float | None
-    high: float | None
+    known: Provenance
+    """Of one that the profile does not give, nothing."""
+
+    @property
+    def unit(self) -> str:
+        """Its unit, "" where it has none."""
+        unit = unit_of(self.field)
+        return "" if self.number is None or unit == "1" else unit
 
     @property
     def quantity(self) -> str:
-        """The value with its unit."""
-        return f"{self.value} {self.unit}".rstrip()
+        """The value in engineering notation with its unit."""
+        number = self.number
+        shown = "none" if number is None else number if isinstance(number, str) else engineering(number)
+        return f"{shown} {self.unit}".rstrip()
 
     @property
     def interval(self) -> str:
         """The 95 % interval with its unit, "" where none is known."""
-        if self.low is None or self.high is None:
+        low, high = self.known.low, self.known.high
+        if low is None or high is None:
             return ""
-        return f"{engineering(self.low)} to {engineering(self.high)} {self.unit}".rstrip()
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """A profile, which scenarios use it, and what is known of its errors."""
-
-    name: str
-    description: str
-    used_by: tuple[str, ...]
-    values: dict[str, list[Value]]
-    """By section of the profile."""
-    sources: str
-    validated: bool
-    trust: tuple[str, ...]
-    errors: Table | None
-    left_out: Table | None
+        return f"{engineering(low)} to {engineering(high)} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -73,6 +62,20 @@ class Scored:
     left_out: Table | None = None
 
 
+@dataclass(frozen=True)
+class Hardware:
+    """A profile, which scenarios use it, and what is known of its errors."""
+
+    profile: HardwareProfile
+    description: str
+    used_by: Sequence[str]
+    values: dict[str, list[Value]]
+    """By section of the profile."""
+    sources: str
+    trust: Sequence[str]
+    scored: Scored
+
+
 def hardware_of(results: Sequence[Result], labels: Sequence[str], scored: Callable[[str], Scored]) -> list[Hardware]:
     """Each different profile of the results, in order of first use; `scored` knows the errors of those shipped."""
     found: list[tuple[Result, list[str]]] = []
@@ -82,29 +85,24 @@ def hardware_of(results: Sequence[Result], labels: Sequence[str], scored: Callab
             found.append((result, [label]))
         else:
             known.append(label)
-    return [_hardware(result, tuple(users), scored) for result, users in found]
+    return [_hardware(result, users, scored) for result, users in found]
 
 
-def _hardware(result: Result, users: tuple[str, ...], scored: Callable[[str], Scored]) -> Hardware:
+def _hardware(result: Result, users: Sequence[str], scored: Callable[[str], Scored]) -> Hardware:
     profile = result.run.profile
     values = values_of(profile)
-    sections: dict[str, list[Value]] = {}
-    for value in values:
-        sections.setdefault(value.section, []).append(value)
     counts = Counter(value.source for value in values)
     shipped = _shipped(result)
     known = Scored() if shipped is None else scored(shipped)
     return Hardware(
-        profile.name,
+        profile,
         "; ".join(filter(None, [profile.description, f"{plural(profile.gpus_per_node, 'GPU')} a node"])),
         users,
-        sections,
+        {section: list(its) for section, its in groupby(values, key=lambda value: value.section)},
         f"{len(values)} values: "
         + ", ".join(f"{counts[source]} {source}" for source in (*get_args(Source), "default") if counts[source]),
-        profile.validated,
-        tuple(_trust(profile, values, shipped, known.runs)),
-        known.errors,
-        known.left_out,
+        _trust(profile, values, shipped, known.runs),
+        known,
     )
 
 
@@ -113,24 +111,9 @@ def values_of(profile: HardwareProfile) -> list[Value]:
     values = []
     for section, given in profile.sections().items():
         for field, info in type(given).model_fields.items():
-            value, unit = getattr(given, field), unit_of(field)
             origin = profile.provenance.get(f"{section}.{field}")
-            known = origin or Provenance(source="assumed")
-            values.append(
-                Value(
-                    section,
-                    field,
-                    "none" if value is None else value if isinstance(value, str) else engineering(value),
-                    value,
-                    "" if value is None or unit == "1" else unit,
-                    origin.source if origin else "default",
-                    info.description or "",
-                    known.note,
-                    known.error,
-                    known.low,
-                    known.high,
-                )
-            )
+            source, known = (origin.source, origin) if origin else ("default", Provenance(source="assumed"))
+            values.append(Value(section, field, getattr(given, field), source, info.description or "", known))
     return values
 
 
@@ -154,7 +137,7 @@ def _trust(profile: HardwareProfile, values: Sequence[Value], shipped: str | Non
         if shipped != profile.name:
             said.append(f"The errors below are those of {shipped}; what the changes to it do was not compared.")
     else:
-        known = dict.fromkeys(value.error for value in values if value.error)
+        known = dict.fromkeys(value.known.error for value in values if value.known.error)
         said += [f"Known errors of fitted values: {error}." for error in known]
     with_interval = sum(bool(value.interval) for value in values)
     if with_interval:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import cycle
 from typing import NamedTuple
 
 
@@ -92,16 +93,11 @@ def occupant_looks(occupants: Iterable[str]) -> dict[str, tuple[str, str]]:
     def known(name: str) -> str:
         return max((start for start in OCCUPANTS if name.startswith(start)), key=len, default="")
 
-    order = list(OCCUPANTS)
-    names = sorted(dict.fromkeys(occupants), key=lambda name: order.index(known(name)) if known(name) else len(order))
+    order = [*OCCUPANTS, ""]
+    others = cycle(OTHER_OCCUPANTS)
     looks: dict[str, tuple[str, str]] = {}
-    strangers = 0
-    for name in names:
-        if known(name):
-            colour, hatch = OCCUPANTS[known(name)]
-        else:
-            colour, hatch = OTHER_OCCUPANTS[strangers % len(OTHER_OCCUPANTS)], ""
-            strangers += 1
+    for name in sorted(dict.fromkeys(occupants), key=lambda name: order.index(known(name))):
+        colour, hatch = OCCUPANTS.get(known(name)) or (next(others), "")
         hatches = (hatch, *(other for other in STACK_HATCHES if other != hatch))
         looks[name] = next(((colour, h) for h in hatches if (colour, h) not in looks.values()), (colour, hatch))
     return looks
@@ -134,8 +130,7 @@ def grouped_streams(streams: Iterable[str], kinds: Iterable[str]) -> dict[str, s
 def _group(stream: str, kinds: set[str]) -> str:
     if stream == HOST_THREAD:
         return "CPU"
-    known = next((group for group, marks in GROUPED if marks & kinds), None)
-    if known:
+    if known := next((group for group, marks in GROUPED if marks & kinds), None):
         return known
     if any(kind.endswith(tuple(STORAGE)) for kind in kinds):
         return "storage"

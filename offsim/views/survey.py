@@ -15,8 +15,6 @@ from offsim.views.text import table_text, with_percents
 from offsim.views.wording import explained, limited_by, money, outside_note, tokens_a_day
 
 SET_UP = ("scenario", "hardware", "validated", "model", "batch")
-LIMITS = 1
-"""How many limits a row of text names."""
 
 
 def survey_text(survey: Survey, style: Style = PLAIN) -> str:
@@ -33,10 +31,9 @@ def survey_text(survey: Survey, style: Style = PLAIN) -> str:
         notes = [f"{schedule}: {note}" for schedule, result in results for note in result.notes]
         notes += outside_note(results)
         blocks += ["\n".join(style.alarm(wrapped(note, "", "   ")) for note in notes)] if notes else []
-    if survey.too_large:
-        blocks.append(_listed("do not fit", survey.too_large, style))
-    if survey.inapplicable:
-        blocks.append(_listed("do not apply", survey.inapplicable, style))
+    for title, entries in {"do not fit": survey.too_large, "do not apply": survey.inapplicable}.items():
+        lines = [wrapped(f"{entry.schedule}: {entry.reason}", "  ", "    ") for entry in entries]
+        blocks += ["\n".join([style.heading(title), *lines])] if lines else []
     return "\n\n".join(blocks)
 
 
@@ -56,7 +53,7 @@ def _limits(fitting: Sequence[Entry]) -> Table:
     rows = [
         (
             Cell(entry.schedule),
-            Cell(limited_by(entry.result.limited_by, LIMITS)),
+            Cell(limited_by(entry.result.limited_by, 1)),
             Cell(entry.exactness),
             *([Cell(", ".join(entry.changes))] if any(entry.changes for entry in fitting) else []),
         )
@@ -76,8 +73,3 @@ def _yields(results: Labelled) -> Table:
 
     headers = ("tokens a day", "MFU", "cost an iteration", "cost/1e9 tokens")
     return for_each(results, headers[: len(cells(results[0][1]))], cells, name="schedule")
-
-
-def _listed(title: str, entries: Sequence[Entry], style: Style) -> str:
-    lines = [wrapped(f"{entry.schedule}: {entry.reason}", "  ", "    ") for entry in entries]
-    return "\n".join([style.heading(title), *lines])

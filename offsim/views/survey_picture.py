@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
-from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from offsim.results.result import Result
@@ -13,6 +13,7 @@ from offsim.results.survey import Entry, Survey
 from offsim.results.units import format_memory, format_time
 from offsim.results.verdict import Verdict
 from offsim.views.figure import (
+    AXIS_IN,
     EDGE_IN,
     LINE_IN,
     SMALL_PT,
@@ -30,7 +31,9 @@ PHASE_COLOURS: Mapping[str, str] = {"forward": "#56B4E9", "backward": "#0072B2",
 OTHER_PHASES = ("#009E73", "#CC79A7", "#8F5F5F")
 HELD, FREE, NO_ROOM = "#009E73", "#EDEDED", "#D55E00"
 QUIET = "#666666"
-ROW_IN, BAR_IN, TIMES_IN, TIER_IN, GUTTER_IN, AXIS_IN = 0.3, 0.12, 3.0, 0.85, 0.22, 0.36
+ROW_IN, BAR_IN, TIMES_IN, TIER_IN, GUTTER_IN = 0.3, 0.12, 3.0, 0.85, 0.22
+UP, HIGH = (ROW_IN / 2 - BAR_IN) / ROW_IN, BAR_IN / ROW_IN
+"""Where bars begin in their rows, and how high they are."""
 LONGEST = 4.0
 """Bars longer than so many times the middle one are cut: the others would shrink to nothing."""
 
@@ -43,7 +46,8 @@ def plot_survey(survey: Survey, *, title: str | None = None) -> Picture:
     peaks = [peaks_by_tier(result) for _, result in rows]
     tiers = list(dict.fromkeys(tier for row in peaks for tier in row))
     phases = list(dict.fromkeys(phase for entry, result in rows if entry.fits for phase in result.durations))
-    colours = _colours(phases)
+    others = cycle(OTHER_PHASES)
+    colours = {phase: PHASE_COLOURS.get(phase) or next(others) for phase in phases}
     names = [(entry.schedule, ", ".join(entry.changes)) for entry, _ in rows]
     widths = (size for name, more in names for size in (text_width_in(name, TEXT_PT), text_width_in(more, SMALL_PT)))
     names_in = max(widths) + EDGE_IN + 0.1
@@ -68,16 +72,12 @@ def plot_survey(survey: Survey, *, title: str | None = None) -> Picture:
     picture.text_at(EDGE_IN, height - 0.05 - TITLE_IN * bool(title), set_up, linespacing=1.25, color=QUIET)
     header = {"va": "bottom", "fontweight": "bold"}
     picture.text_at(names_in, top + 0.05, "iteration, and what limits it", **header)
-    times = _times(picture, rows, colours, names_in, bottom, rows_in)
+    _times(picture, rows, colours, names_in, bottom)
     for left, tier in zip(tiers_at, tiers, strict=True):
         capacity = max(row[tier].most.capacity_bytes for row in peaks if tier in row)
         picture.text_at(left, top + 0.05, f"{tier}\nof {format_memory(capacity)}", linespacing=1.2, **header)
-        _tier(
-            picture,
-            [(row.get(tier), result.verdict) for row, (_, result) in zip(peaks, rows, strict=True)],
-            left,
-            bottom,
-        )
+        held = [(row.get(tier), result.verdict) for row, (_, result) in zip(peaks, rows, strict=True)]
+        _tier(picture, held, left, bottom)
     picture.text_at(words_at, top + 0.05, "result", **header)
     for place, (_, result) in enumerate(rows):
         middle = top - (place + 0.5) * ROW_IN
@@ -93,7 +93,7 @@ def plot_survey(survey: Survey, *, title: str | None = None) -> Picture:
             picture.text_at(names_in + 0.05, middle + 0.01, short, va="bottom", color=NO_ROOM)
             asked = f"{format_memory(result.verdict.asked_bytes)} more for {result.verdict.occupant}"
             picture.text_at(names_in + 0.05, middle - 0.01, asked, va="top", fontsize=SMALL_PT, color=QUIET)
-    _rules(picture, len(rows), top, times)
+    _rules(picture, len(rows), top)
     legend.draw(picture, reasons_in)
     if reasons:
         picture.text_at(EDGE_IN, reasons_in - 0.1, "do not apply", fontweight="bold")
@@ -103,21 +103,15 @@ def plot_survey(survey: Survey, *, title: str | None = None) -> Picture:
     return picture
 
 
-def _colours(phases: Sequence[str]) -> dict[str, str]:
-    strangers = [phase for phase in phases if phase not in PHASE_COLOURS]
-    others = {phase: OTHER_PHASES[place % len(OTHER_PHASES)] for place, phase in enumerate(strangers)}
-    return {phase: PHASE_COLOURS.get(phase) or others[phase] for phase in phases}
-
-
 def _times(
     picture: Picture,
     rows: Sequence[tuple[Entry, Result]],
     colours: Mapping[str, str],
     left: float,
     bottom: float,
-    height: float,
-) -> Axes:
-    axes = picture.axes_at(left, bottom, TIMES_IN, height)
+) -> None:
+    axes = picture.axes_at(left, bottom, TIMES_IN, ROW_IN * len(rows))
+    axes.set_zorder(1)  # over the rules between rows
     spent = sorted(result.iteration_s for entry, result in rows if entry.fits) or [1.0]
     shown = min(spent[-1], LONGEST * spent[len(spent) // 2])
     labels_in = max(text_width_in(format_time(seconds), TEXT_PT) for seconds in spent) + 0.08
@@ -125,27 +119,24 @@ def _times(
     axes.set_ylim(len(rows), 0)
     axes.yaxis.set_visible(False)
     per_in = shown / (TIMES_IN - labels_in)
-    up = (ROW_IN / 2 - BAR_IN) / ROW_IN
     for place, (entry, result) in enumerate(rows):
         if not entry.fits:
             continue
         begin = 0.0
         for phase, seconds in result.durations.items():
             end = min(begin + seconds, shown)
-            bar = Rectangle((begin, place + up), max(end - begin, 0), BAR_IN / ROW_IN, facecolor=colours[phase], lw=0)
+            bar = Rectangle((begin, place + UP), max(end - begin, 0), HIGH, facecolor=colours[phase], lw=0)
             axes.add_patch(bar)
             begin += seconds
         if begin > shown:  # torn off
-            tear = [shown - 0.10 * per_in, shown - 0.06 * per_in]
-            for at in tear:
-                axes.plot([at, at + 0.03 * per_in], [place + 0.55, place + up - 0.05], color="white", lw=1.2)
+            for at in (shown - 0.10 * per_in, shown - 0.06 * per_in):
+                axes.plot([at, at + 0.03 * per_in], [place + 0.55, place + UP - 0.05], color="white", lw=1.2)
         end = min(begin, shown)
-        centre = place + up + BAR_IN / ROW_IN / 2
+        centre = place + UP + HIGH / 2
         time = format_time(result.iteration_s)
         axes.text(end + 0.04 * per_in, centre, time, va="center_baseline", fontsize=TEXT_PT)
         why = limited_by(result.limited_by, 3)
         axes.text(0.02 * per_in, place + 0.54, why, va="top", fontsize=SMALL_PT - 0.5, color=QUIET)
-    return axes
 
 
 def _tier(
@@ -156,18 +147,17 @@ def _tier(
     axes.set_xlim(0, 1)
     axes.set_ylim(len(peaks), 0)
     axes.set_axis_off()
-    up = (ROW_IN / 2 - BAR_IN) / ROW_IN
     for place, (peak, verdict) in enumerate(peaks):
         if peak is None or not peak.most.bytes:
             continue
         ran_out = verdict is not None and verdict.tier == peak.most.tier
         for share, colour in ((1.0, NO_ROOM if ran_out else FREE), (min(peak.share, 1.0), HELD)):
-            axes.add_patch(Rectangle((0, place + up), share, BAR_IN / ROW_IN, facecolor=colour, lw=0))
+            axes.add_patch(Rectangle((0, place + UP), share, HIGH, facecolor=colour, lw=0))
         held = format_memory(peak.most.bytes)
         axes.text(0.01, place + 0.54, held, va="top", fontsize=SMALL_PT - 0.5, color=QUIET)
 
 
-def _rules(picture: Picture, rows: int, top: float, times: Axes) -> None:
+def _rules(picture: Picture, rows: int, top: float) -> None:
     """Thin lines between rows over the whole width."""
     for place in range(rows):
         y = (top - place * ROW_IN) / picture.height_in
@@ -176,12 +166,9 @@ def _rules(picture: Picture, rows: int, top: float, times: Axes) -> None:
         )
         rule.set_transform(picture.transFigure)
         picture.patches.append(rule)
-    times.set_zorder(1)
 
 
 def _reasons(entries: Sequence[Entry], width: float) -> list[str]:
     characters = max(int(width / text_width_in("n" * 10, SMALL_PT) * 10), 40)
-    lines = [
-        textwrap.wrap(f"{entry.schedule}: {entry.reason}", characters, subsequent_indent="    ") for entry in entries
-    ]
-    return [line for wrapped in lines for line in wrapped]
+    reasons = (f"{entry.schedule}: {entry.reason}" for entry in entries)
+    return [line for reason in reasons for line in textwrap.wrap(reason, characters, subsequent_indent="    ")]

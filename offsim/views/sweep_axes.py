@@ -59,17 +59,14 @@ def short(name: str) -> str:
 def ordered(values: pd.Series[Any]) -> list[Any]:
     """The values that occur: numbers by size, factors such as x2 by theirs, others in the order first seen."""
     present = list(dict.fromkeys(values[values.notna()].tolist()))
-    numbers = [_number(value) for value in present]
-    if None in numbers:
-        return present
-    return [value for _, value in sorted(zip(numbers, present, strict=True), key=lambda pair: pair[0] or 0.0)]
+    return present if None in map(_number, present) else sorted(present, key=lambda value: _number(value) or 0.0)
 
 
 def positions(places: Sequence[Any]) -> list[float]:
     """Where to draw places of an axis: numbers by their value, others one beside the other."""
     numbers = [_number(place) for place in places]
-    if any(number is None for number in numbers):
-        return [float(index) for index in range(len(places))]
+    if None in numbers:
+        return [*map(float, range(len(places)))]
     return [number or 0.0 for number in numbers]
 
 

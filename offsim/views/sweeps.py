@@ -250,9 +250,8 @@ def _meet(points: Points, others: Points) -> bool:
 
 
 def _look(index: int) -> dict[str, Any]:
-    colour = SERIES_COLOURS[index % len(SERIES_COLOURS)]
     return {
-        "color": colour,
+        "color": SERIES_COLOURS[index % len(SERIES_COLOURS)],
         "marker": SERIES_MARKERS[index % len(SERIES_MARKERS)],
         "markersize": 4.5,
         "markeredgecolor": "white",
@@ -287,7 +286,6 @@ def _titles(picture: Picture, left_in: float, title: str | None, subtitle: str) 
 def _draw_cells(axes: Axes, grid: np.ndarray, hatched: Collection[tuple[int, int]], quantity: Quantity) -> QuadMesh:
     columns = grid.shape[1]
     mesh = axes.pcolormesh(np.ma.masked_invalid(grid), cmap=quantity.colours, edgecolor="white", linewidth=0.6)
-    axes.tick_params(length=0)
     for row, column in hatched:
         patch = Rectangle((column, row), 1, 1, facecolor=NOT_FITTING, edgecolor="white", hatch="////")
         patch.set_hatchcolor(HATCH)

@@ -49,7 +49,7 @@ def comparison_text(facts: ComparisonFacts, style: Style = PLAIN) -> str:
         )
     if facts.notes:
         blocks.append("\n".join(style.alarm(wrapped(note, "", "   ")) for note in facts.notes))
-    fitting = [place for place in range(len(facts.labels)) if place not in facts.no_room]
+    fitting = [place for place in range(len(facts.schedulers)) if place not in facts.no_room]
     limits = [
         table_text(_columns(facts.limits, fitting[begin : begin + COLUMNS], begin), style)
         for begin in range(0, len(fitting), COLUMNS)

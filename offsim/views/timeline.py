@@ -141,7 +141,7 @@ def streams_of(rows: pd.DataFrame) -> list[str]:
     return list(grouped_streams(rows["stream"], rows["activity"]))
 
 
-def draw_activities(axes: Axes, rows: pd.DataFrame, streams: Sequence[str], *, numbers: bool = False) -> None:
+def draw_activities(axes: Axes, rows: pd.DataFrame, streams: Sequence[str], *, numbers: bool) -> None:
     """Draw the activities of one rank into axes whose time limits are set, the first stream on top.
 
     One collection per kind of activity, so that tens of thousands of bars cost little.

@@ -179,11 +179,12 @@ def tokens_a_day(result: Result) -> str:
     return engineering(float(f"{result.tokens_per_day:.3g}"))
 
 
-def within_line(interval: PredictionInterval) -> str:
-    """How far measured runs that no fit used were from their predictions."""
+def interval_line(interval: PredictionInterval) -> str:
+    """The ends of the time's interval, and how far measured runs that no fit used were from their predictions."""
+    low, high = map(format_time, interval.bounds_s())
     farthest = format_percent(math.expm1(interval.spreads[WHOLE]))
-    runs = plural(interval.runs, "held-out run")
-    return f"{interval.within} of {runs} on this hardware were within ± {farthest} of their prediction"
+    within = f"{interval.within} of {plural(interval.runs, 'held-out run')} on this hardware were within ± {farthest}"
+    return f"{low} to {high} ({100 * interval.coverage:.0f} %): {within} of their prediction"
 
 
 def explained(exactness: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -24,18 +25,16 @@ def offsim(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("arguments", ["run dos_20b_4xh100", "run dos_20b_4xh100 --json -", "--version", "run --help"])
-def test_standard_output_that_is_full(arguments: str, tmp_path: Path) -> None:
-    ended = offsim(f"$OFFSIM {arguments} > /dev/full", tmp_path)
-    assert ended.returncode == 2
-    assert ended.stderr == "Error: standard output: cannot be written: No space left on device\n"
+FULL = ("> /dev/full", "cannot be written: No space left on device")
+CLOSED = (">&-", "is closed, expected a file, a pipe or a terminal")
+WRITES = ("run dos_20b_4xh100", "run dos_20b_4xh100 --json -", "--version")
 
 
-@pytest.mark.parametrize("arguments", ["run dos_20b_4xh100", "run dos_20b_4xh100 --json -", "--version"])
-def test_standard_output_that_is_closed(arguments: str, tmp_path: Path) -> None:
-    ended = offsim(f"$OFFSIM {arguments} >&-", tmp_path)
-    assert ended.returncode == 2
-    assert ended.stderr == "Error: standard output: is closed, expected a file, a pipe or a terminal\n"
+@pytest.mark.parametrize(("arguments", "end"), [*product(WRITES, (FULL, CLOSED)), ("run --help", FULL)])
+def test_standard_output_that_is_full_or_closed(arguments: str, end: tuple[str, str], tmp_path: Path) -> None:
+    where, problem = end
+    ended = offsim(f"$OFFSIM {arguments} {where}", tmp_path)
+    assert (ended.returncode, ended.stderr) == (2, f"Error: standard output: {problem}\n")
 
 
 @pytest.mark.parametrize(("stream", "arguments", "status"), [("/dev/full", "profiles a", 2), ("&-", "--version", 0)])

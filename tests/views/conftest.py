@@ -1,4 +1,4 @@
-"""An iteration under two schedules."""
+"""An iteration under two schedules, and one that does not fit."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def dos() -> Result:
 @pytest.fixture(scope="session")
 def baseline() -> Result:
     return simulate("zero3_20b_4xh100")
+
+
+@pytest.fixture(scope="session")
+def too_large() -> Result:
+    return simulate("zero3_20b_4xh100", ["training.micro_batch=64", "training.global_batch=256"])

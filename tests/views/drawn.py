@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib.figure import Figure
+
+PHASES = pd.DataFrame({"phase": ["update"], "start_s": [1.0], "end_s": [3.0], "duration_s": [2.0]})
 
 
 def texts(figure: Figure, gid: str) -> list[str]:

@@ -4,9 +4,7 @@ import pytest
 from offsim.api import Result
 from offsim.results.utilization import capacities
 from offsim.views.bandwidth import panels_of, plot_bandwidth
-from tests.views.drawn import overlaps, texts
-
-PHASES = pd.DataFrame({"phase": ["update"], "start_s": [1.0], "end_s": [3.0], "duration_s": [2.0]})
+from tests.views.drawn import PHASES, overlaps, texts
 
 
 def test_directions_share_a_panel_and_host_memory_has_its_own(dos: Result) -> None:

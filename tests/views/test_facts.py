@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from offsim.api import Comparison, Result, simulate
+from offsim.api import Comparison, Result
 from offsim.results.records import Peak
 from offsim.views.facts import comparison_facts, facts_of, joined
 from offsim.views.html.page import page
@@ -87,11 +87,10 @@ def test_equal_tiers_are_told_together_and_the_fullest_stands_for_unequal_ones(b
     assert unequal.host_peak_bytes == host.bytes
 
 
-def test_what_does_not_fit_is_said_in_every_place() -> None:
-    bad = simulate("zero3_20b_4xh100", ["training.micro_batch=64", "training.global_batch=256"])
-    facts = facts_of(bad)
+def test_what_does_not_fit_is_said_in_every_place(too_large: Result) -> None:
+    facts = facts_of(too_large)
     assert facts.no_room is not None
-    for text in texts(bad):
+    for text in texts(too_large):
         assert facts.no_room.line.removeprefix("does not fit") in " ".join(text.split())
         assert facts.no_room.asked in " ".join(text.split())
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from offsim.api import Result
 from offsim.results.units import format_memory, format_time
 from offsim.views.memory import plot_memory
-from tests.views.drawn import overlaps, texts
+from tests.views.drawn import PHASES, overlaps, texts
 
 
 def top_of(figure: Figure, panel: int, occupant: str) -> np.ndarray:
@@ -23,7 +23,6 @@ def small(*rows: tuple[float, str, float, float]) -> pd.DataFrame:
 
 
 GIB = 2.0**30
-PHASES = pd.DataFrame({"phase": ["update"], "start_s": [1.0], "end_s": [3.0], "duration_s": [2.0]})
 
 
 def test_a_panel_per_tier_with_capacity_and_peak(dos: Result) -> None:

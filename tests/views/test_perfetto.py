@@ -13,9 +13,8 @@ from offsim.views.perfetto import category, event_name, trace_events, write_trac
 
 
 def written(tables: Result, path: Path) -> dict[str, Any]:
-    write_trace(
-        path, tables.timeline, tables.memory, tables.bandwidth, phases=tables.phases, metadata={"scheduler": "x"}
-    )
+    events = trace_events(tables.timeline, tables.memory, tables.bandwidth, tables.phases)
+    write_trace(path, events, {"scheduler": "x"})
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     return json.loads(data)
 

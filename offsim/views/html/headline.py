@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from offsim.results.comparison import Comparison
 from offsim.results.result import Result
 from offsim.results.units import format_time
-from offsim.views.wording import asked_line, limited_by, verdict_line, within_line
+from offsim.views.wording import asked_line, interval_line, limited_by, verdict_line
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ def headline(comparison: Comparison[Result]) -> Headline:
     best = min(range(len(fitting)), key=lambda place: fitting[place].iteration_s)
     fastest, first = fitting[best], fitting[0]
     time = format_time(fastest.iteration_s)
-    lines = {"limited by": limited_by(fastest.limited_by), "how sure": how_sure(fastest)}
+    interval = fastest.interval
+    sure = interval_line(interval) if interval else f"no interval is known: {fastest.no_interval}"
+    lines = {"limited by": limited_by(fastest.limited_by), "how sure": sure}
     if len(comparison) == 1:
         return Headline(f"{fastest.scenario.scheduler.name} takes {time} an iteration", lines)
     name = labels[best]
@@ -44,12 +46,3 @@ def headline(comparison: Comparison[Result]) -> Headline:
         pace = "as fast as" if ratio == "1.00" else f"{ratio} times as fast as"
         sentence += f", {pace} {labels[0]} ({format_time(first.iteration_s)})"
     return Headline(sentence, lines)
-
-
-def how_sure(result: Result) -> str:
-    """How sure the time is."""
-    interval = result.interval
-    if interval is None:
-        return f"no interval is known: {result.no_interval}"
-    low, high = map(format_time, interval.bounds_s())
-    return f"{low} to {high} ({100 * interval.coverage:.0f} %): {within_line(interval)}"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import jinja2.utils
 import yaml
+from matplotlib.colors import to_hex
 
-from offsim.inputs.files import atomic_write
 from offsim.inputs.packaged import offsim_version
 from offsim.results.comparison import Comparison
 from offsim.results.result import Result
@@ -24,7 +23,7 @@ from offsim.views.html.difference import difference
 from offsim.views.html.headline import headline
 from offsim.views.html.series import NS, bandwidth_series, memory_series, timeline_series
 from offsim.views.provenance import Scored, hardware_of
-from offsim.views.style import lighter, look_of, occupant_looks, rgb
+from offsim.views.style import lighter, look_of, occupant_looks
 from offsim.views.templates import templates
 from offsim.views.wording import tiers_of_rank
 
@@ -32,21 +31,8 @@ HERE = Path(__file__).parent
 SCRIPTS = ("format", "series", "paint", "view", "plot", "timeline", "bandwidth", "memory", "totals", "tip", "main")
 
 
-def write_page(
-    path: str | os.PathLike[str],
-    comparison: Comparison[Result],
-    *,
-    rank: int,
-    scored: Callable[[str], Scored],
-) -> None:
-    """Write a page about the results; its timelines are those of `rank`."""
-    data = page(comparison, rank=rank, scored=scored).encode()
-    with atomic_write(path) as file:
-        file.write(data)
-
-
 def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str], Scored] = lambda _: Scored()) -> str:
-    """The page's HTML; the same results give the same."""
+    """The page's HTML; the same results give the same. Its timelines are those of `rank`."""
     script = "".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'"use strict";(() => {{\n{script}}})();\n'
     kinds: dict[str, int] = {}
@@ -66,7 +52,7 @@ def page(comparison: Comparison[Result], *, rank: int = 0, scored: Callable[[str
             difference=difference(comparison),
             no_room=compared.no_room,
             notes=compared.notes,
-            facts=[facts_of(result, label) for label, result in zip(comparison.labels, comparison, strict=True)],
+            facts=[*map(facts_of, comparison)],
             scenarios=[scenario_text(result.scenario) for result in comparison],
             hardware=hardware_of(comparison.results, comparison.labels, scored),
             figures=drawn["figures"],
@@ -141,11 +127,7 @@ def _figure(label: str, result: Result, kinds: dict[str, int], places: dict[str,
 
 def _look(label: str, colour: str, hatch: str) -> dict[str, Any]:
     """The colours of a kind: its own, and that of every second sub-group or layer."""
-    return {"label": label, "colours": [_hex(rgb(colour)), _hex(lighter(colour))], "hatch": hatch[:1]}
-
-
-def _hex(colour: Iterable[float]) -> str:
-    return "#" + "".join(f"{round(255 * value):02X}" for value in colour)
+    return {"label": label, "colours": [colour, to_hex(lighter(colour)).upper()], "hatch": hatch[:1]}
 
 
 def _in_script(document: dict[str, Any]) -> str:

@@ -21,12 +21,11 @@ EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.ha
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory, dos: Result) -> dict[str, str]:
+def pages(tmp_path_factory: pytest.TempPathFactory, dos: Result, too_large: Result) -> dict[str, str]:
     """URLs of pages by what they show."""
     folder = tmp_path_factory.mktemp("pages")
     evil = simulate(dos.scenario.model_copy(update={"name": EVIL}))
     both = compare("dos_20b_4xh100", ["zero3_offload", "deep_optimizer_states"])
-    too_large = simulate("zero3_20b_4xh100", ["training.micro_batch=64", "training.global_batch=256"])
     shown: dict[str, Result | Comparison] = {"one": dos, "evil": evil, "both": both, "too large": too_large}
     for name, what in shown.items():
         what.to_html(folder / f"{name}.html")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from offsim.api import Comparison, simulate
+from offsim.api import Comparison, Result, simulate
 from offsim.results.units import format_time
 from offsim.views.html.difference import difference, signed
 
 
-def test_phases_and_limits_of_two_results() -> None:
-    first, second = simulate("zero3_20b_4xh100"), simulate("zo2_30b_1xh100")
+def test_phases_and_limits_of_two_results(baseline: Result) -> None:
+    first, second = baseline, simulate("zo2_30b_1xh100")
     found = difference(Comparison([first, second], ["a", "b"]))
     assert found is not None
     assert found.phases.headers == found.limits.headers == ("", "a", "b", "change")
@@ -34,12 +34,10 @@ def test_phases_and_limits_of_two_results() -> None:
         assert text == ("" if spent is None else format_time(spent * result.iteration_s))
 
 
-def test_only_two_that_fit_are_told_apart() -> None:
-    result = simulate("dos_20b_4xh100")
-    large = simulate("zero3_20b_4xh100", ["training.micro_batch=64", "training.global_batch=256"])
-    assert difference(Comparison([result], ["a"])) is None
-    assert difference(Comparison([result] * 3, ["a", "b", "c"])) is None
-    assert difference(Comparison([result, large], ["a", "b"])) is None
+def test_only_two_that_fit_are_told_apart(dos: Result, too_large: Result) -> None:
+    assert difference(Comparison([dos], ["a"])) is None
+    assert difference(Comparison([dos] * 3, ["a", "b", "c"])) is None
+    assert difference(Comparison([dos, too_large], ["a", "b"])) is None
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(-1.5, "−1.50 s"), (0.25, "+250 ms"), (0.0, "0 s")])  # noqa: RUF001

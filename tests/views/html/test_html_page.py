@@ -28,7 +28,6 @@ from offsim.views.html.page import page
 
 ROOT = Path(package[0]).parent
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028'\"&amp;{{ 7*7 }}"
-TOO_LARGE = ["training.micro_batch=64", "training.global_batch=256"]
 
 
 class Reader(HTMLParser):
@@ -73,17 +72,12 @@ def page_of(result: Result) -> str:
 
 
 @pytest.fixture(scope="module")
-def result() -> Result:
-    return simulate("dos_20b_4xh100")
+def text(dos: Result) -> str:
+    return page_of(dos)
 
 
-@pytest.fixture(scope="module")
-def text(result: Result) -> str:
-    return page_of(result)
-
-
-def test_every_hardware_value_is_there_with_where_it_comes_from(result: Result, text: str) -> None:
-    profile = result.run.profile
+def test_every_hardware_value_is_there_with_where_it_comes_from(dos: Result, text: str) -> None:
+    profile = dos.run.profile
     for key, origin in profile.provenance.items():
         section, field = key.split(".")
         unit = unit_of(field)
@@ -111,14 +105,14 @@ def test_intervals_are_shown() -> None:
     assert "95 %" not in page_of(simulate("zero3_13b_gh200"))
 
 
-def test_figures_are_the_results(result: Result, text: str) -> None:
+def test_figures_are_the_results(dos: Result, text: str) -> None:
     reader = Reader(text)
-    assert reader.texts["h1"] == [f"deep_optimizer_states takes {format_time(result.iteration_s)} an iteration"]
-    assert f"{result.tokens_per_s:,.0f}" in reader.texts["b"]
-    assert format_memory(result.gpu_peak_bytes) in reader.texts["b"]
+    assert reader.texts["h1"] == [f"deep_optimizer_states takes {format_time(dos.iteration_s)} an iteration"]
+    assert f"{dos.tokens_per_s:,.0f}" in reader.texts["b"]
+    assert format_memory(dos.gpu_peak_bytes) in reader.texts["b"]
     times = next(row for row in reader.rows if row[0] == "time")
-    assert times[1:] == [format_time(seconds) for seconds in (result.iteration_s, *result.durations.values())]
-    for name, share in result.limited_by.items():
+    assert times[1:] == [format_time(seconds) for seconds in (dos.iteration_s, *dos.durations.values())]
+    for name, share in dos.limited_by.items():
         row = next((row for row in reader.rows if row[0] == name), None)
         assert (row is not None and row[1] == f"{100 * share:.1f} %") or share < 0.0005
 
@@ -137,15 +131,14 @@ def test_a_comparison_has_speedups_and_what_differs() -> None:
     assert [figure["label"] for figure in reader.data["figures"]] == comparison.labels
 
 
-def test_what_does_not_fit_has_a_verdict_and_remedies_instead_of_times() -> None:
-    bad, good = simulate("zero3_20b_4xh100", TOO_LARGE), simulate("zero3_20b_4xh100")
-    assert bad.verdict is not None
-    remedy = f"--set {bad.verdict.remedies[0].change}"
-    alone = page_of(bad)
+def test_what_does_not_fit_has_a_verdict_and_remedies_instead_of_times(baseline: Result, too_large: Result) -> None:
+    assert too_large.verdict is not None
+    remedy = f"--set {too_large.verdict.remedies[0].change}"
+    alone = page_of(too_large)
     assert Reader(alone).texts["h1"][0].startswith("zero3_offload does not fit: GPU 0 memory runs out")
     assert "tokens/s" not in alone.split("<script")[0]
     assert Reader(alone).data["figures"][0]["timeline"] is None
-    together = page(Comparison([bad, good], ["large", "small"]))
+    together = page(Comparison([too_large, baseline], ["large", "small"]))
     for text in (alone, together):
         rows = Reader(text).rows
         assert any(row[0] == remedy for row in rows)
@@ -186,8 +179,8 @@ def test_errors_are_not_claimed_for_other_hardware(tmp_path: Path, text: str) ->
     assert fitted_to not in page_of(simulate("dos_20b_4xh100", [f"hardware={own}"]))
 
 
-def test_names_are_text_whatever_is_in_them() -> None:
-    scenario = simulate("zero3_20b_4xh100").scenario.model_copy(update={"name": EVIL})
+def test_names_are_text_whatever_is_in_them(baseline: Result) -> None:
+    scenario = baseline.scenario.model_copy(update={"name": EVIL})
     text = page_of(simulate(scenario))
     reader = Reader(text)
     assert reader.tags.count("script") == 2
@@ -211,13 +204,13 @@ def test_nothing_is_loaded_and_only_our_script_may_run(text: str) -> None:
     assert policy.startswith(f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}';")
 
 
-def test_all_ranks_are_told_apart(result: Result) -> None:
+def test_all_ranks_are_told_apart(dos: Result) -> None:
     every = simulate("dos_20b_4xh100", all_ranks=True)
     text = page(Comparison([every], ["all"]), rank=2)
     assert "What each stream of rank 2 did</h3>" in text
     (figure,) = Reader(text).data["figures"]
     assert [tier["tier"] for tier in figure["memory"]] == ["GPU 2", "host"]
-    assert figure["timeline"]["count"] == Reader(page_of(result)).data["figures"][0]["timeline"]["count"]
+    assert figure["timeline"]["count"] == Reader(page_of(dos)).data["figures"][0]["timeline"]["count"]
 
 
 def test_the_page_is_well_formed_and_has_a_language(text: str) -> None:
