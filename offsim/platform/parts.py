@@ -27,11 +27,15 @@ from offsim.platform.profiles import SECTION_FILES, TIER_FILE, load_profile, pro
 SCALED: Mapping[str, Mapping[str, str]] = {
     "gpu": {
         "matrix_flops_per_s": "peak_flops_per_s",
-        **dict.fromkeys(("hbm_bytes_per_s", "adam_params_per_s"), "peak_hbm_bytes_per_s"),
+        "hbm_bytes_per_s": "peak_hbm_bytes_per_s",
+        "adam_params_per_s": "peak_hbm_bytes_per_s",
     },
-    "link": dict.fromkeys(
-        ("h2d_bytes_per_s", "d2h_bytes_per_s", "duplex_bytes_per_s", "uplink_bytes_per_s"), "peak_bytes_per_s"
-    ),
+    "link": {
+        "h2d_bytes_per_s": "peak_bytes_per_s",
+        "d2h_bytes_per_s": "peak_bytes_per_s",
+        "duplex_bytes_per_s": "peak_bytes_per_s",
+        "uplink_bytes_per_s": "peak_bytes_per_s",
+    },
 }
 """Section -> the rates of a profile that another part in its place changes, and the peaks that they go with."""
 

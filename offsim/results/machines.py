@@ -94,7 +94,8 @@ class Machines:
         """A new tape; None where there can be none. One of somebody's own schedule has to do as the engine does."""
         from offsim.programs.recording import Recording, TooFewIterations
 
-        known, (_, stretch, most) = checked(self._scenario, profile), self._how
+        known = checked(self._scenario, profile)
+        _, stretch, most = self._how
         how = stretch, self._scenario.checkpoint, most, iterations
         try:
             try:
