@@ -97,7 +97,8 @@ class Engine:
         self.stretch = stretch
         """Kind of operation -> how many times as long it takes, at the same demands per second."""
         self.operations: list[Operation] = []
-        self._live = 0
+        self._ended = 0
+        """So many operations at the beginning of the list have ended, as far as is known."""
         self._threads: dict[Thread, None] = {}
         self.running: dict[Thread, Operation] = {}
         """Threads whose code has not ended, and what that waits for."""
@@ -232,13 +233,10 @@ class Engine:
 
     def unfinished(self) -> list[Operation]:
         """Operations that have been enqueued and have not ended, in order."""
-        found: list[Operation] = []
-        for operation in reversed(self.operations):
-            if len(found) == self._live:
-                break
-            if operation.ended_at < 0.0:
-                found.append(operation)
-        return found[::-1]
+        operations = self.operations
+        while self._ended < len(operations) and operations[self._ended].ended_at >= 0.0:
+            self._ended += 1
+        return [operation for operation in operations[self._ended :] if operation.ended_at < 0.0]
 
     def check_ended(self) -> None:
         """Raise Deadlock where threads still wait; it says what each waits for, and what that waits for."""
@@ -296,7 +294,6 @@ class Engine:
             if stream is active:
                 active.busy = operation
         self.operations.append(operation)
-        self._live += 1
         pending = 0
         for dependency in (stream.tail, *after):
             if dependency is not None and dependency.ended_at < 0.0:
@@ -329,8 +326,8 @@ class Engine:
         What refers back to what it belongs to is let go: in circles, records would stay until the garbage collector
         finds them, and over many simulations finding them takes a third of the time.
         """
-        for operation in self.operations:
-            operation.stream.tail = operation.stream.last_ended = None
+        for stream in {operation.stream for operation in self.operations}:
+            stream.tail = stream.last_ended = None
         for thread in self._threads:
             thread.end = thread.last_ended = thread.busy = thread.code = None
         for operation in self.running.values():
@@ -392,7 +389,6 @@ class Engine:
     def _release(self, operation: Operation, released: list[Operation]) -> None:
         """Account for the end of `operation`; adds what may start now."""
         operation.stream.last_ended = operation
-        self._live -= operation.index >= 0
         if operation.holds or operation.frees:
             for server in operation.holds:
                 server.busy -= 1

@@ -84,9 +84,12 @@ class Sharing:
     def next_end(self) -> float:
         """When the next operation ends."""
         ends = self.ends
-        while ends and ends[0][0] != ends[0][2].ends_at:
+        while ends:
+            ends_at, _, operation = ends[0]
+            if ends_at == operation.ends_at:
+                return ends_at
             heappop(ends)
-        return ends[0][0] if ends else inf
+        return inf
 
     def end(self, operation: Operation, now: float) -> None:
         """Account for the end of work, at this instant."""
