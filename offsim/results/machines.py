@@ -27,12 +27,28 @@ _engine_s = 0.0
 
 
 def _loop_pays(many: bool) -> bool:
-    """Whether to run tapes. As with skis: rent the engine until that has cost as much as the loop, then buy."""
+    """Whether to run tapes. As with skis: rent the engine until that has cost as much as the loop, then buy.
+
+    Most processes end before it pays to compile the loop, so what it costs them counts together.
+    """
     if not (many or _engine_s >= LOADS_S):
         return False
     from offsim.tape import compiled
 
-    return compiled.available() and (_engine_s >= COMPILES_S or compiled.kept() is not None) and compiled.ready()
+    if not compiled.available() or (compiled.kept() is None and max(_engine_s, compiled.wanted_s()) < COMPILES_S):
+        return False
+    return compiled.ready()
+
+
+def _spend(seconds: float) -> None:
+    """Count the engine's time."""
+    global _engine_s
+    before, _engine_s = _engine_s, _engine_s + seconds
+    if units := int(_engine_s / LOADS_S) - int(before / LOADS_S):
+        from offsim.tape import compiled
+
+        if compiled.available() and compiled.kept() is None and _engine_s < COMPILES_S:
+            compiled.want(units * LOADS_S)
 
 
 class Machines:
@@ -57,7 +73,6 @@ class Machines:
 
     def on(self, profile: HardwareProfile) -> Run:
         """Run it on a machine; the next call may overwrite what this one returns."""
-        global _engine_s
         if self._on_tape is None and _loop_pays(self._many):
             self._on_tape = True
         if self._on_tape and (run := self._from_tape(profile)) is not None:
@@ -65,7 +80,7 @@ class Machines:
         begin = perf_counter()
         run = self._simulate(profile)
         if self._on_tape is None:
-            _engine_s += perf_counter() - begin
+            _spend(perf_counter() - begin)
         return run
 
     def _simulate(self, profile: HardwareProfile) -> Run:

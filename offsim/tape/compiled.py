@@ -6,14 +6,14 @@ To import numba and to load what it keeps itself take most of a second.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from ctypes import CFUNCTYPE, byref, c_int32, c_void_p
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from offsim.engine.sharing import TOLERANCE
 from offsim.engine.tier import ROUNDING
@@ -23,6 +23,8 @@ from offsim.tape.records import STATE
 _FOLDERS = Path(__file__).parent / "__pycache__", Path("~/.cache/offsim").expanduser()
 """Where it is kept: the second where the first cannot be written."""
 _NAME = "run_tape"
+_SECONDS_A_BYTE = 0.05
+"""Of a file whose size says how long the loop has been wanted: processes add to it without reading it."""
 
 
 def available() -> bool:
@@ -57,13 +59,33 @@ def code() -> bytes:
     if file := kept():
         return file.read_bytes()
     made = _compile()
+    _keep(lambda folder: atomic_write(folder / _file_name()), made)
+    return made
+
+
+def wanted_s() -> float:
+    """Seconds that processes of this machine have said that they wanted the loop."""
+    files = [folder / _wanted() for folder in _FOLDERS]
+    return _SECONDS_A_BYTE * sum(file.stat().st_size for file in files if file.is_file())
+
+
+def want(seconds: float) -> None:
+    """Say that the engine has worked so long for lack of the loop."""
+    _keep(lambda folder: (folder / _wanted()).open("ab"), bytes(round(seconds / _SECONDS_A_BYTE)))
+
+
+def _wanted() -> str:
+    return f"{_file_name()}.wanted"
+
+
+def _keep(opened: Callable[[Path], AbstractContextManager[IO[bytes]]], data: bytes) -> None:
+    """Write to a file in the first folder where that is possible."""
     for folder in _FOLDERS:
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(folder / _file_name()) as handle:
-                handle.write(made)
-            break
-    return made
+            with opened(folder) as file:
+                file.write(data)
+            return
 
 
 @cache

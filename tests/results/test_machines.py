@@ -59,6 +59,7 @@ def loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[float, bo
         monkeypatch.setattr(machines, "_engine_s", engine_s)
         monkeypatch.setattr("offsim.tape.compiled.kept", lambda: tmp_path if compiled else None)
         monkeypatch.setattr("offsim.tape.compiled.ready", lambda: True)
+        monkeypatch.setattr("offsim.tape.compiled._FOLDERS", (tmp_path,))
 
     return given
 
@@ -92,6 +93,23 @@ def test_time_on_the_engine_adds_up_until_the_loop_pays(monkeypatch: pytest.Monk
         assert not chosen.check(NODE)
         assert machines._engine_s > before
         assert len(chosen.on_engine) == count
+
+
+def test_the_loop_is_compiled_for_many_processes_that_want_it(loop: Callable[[float, bool], None]) -> None:
+    pytest.importorskip("numba")
+    for share in (0.5, 0.3, 0.15, 0.1):
+        loop(0.0, False)  # a new process
+        assert not machines._loop_pays(True)
+        machines._spend(share * COMPILES_S)
+    loop(0.0, False)
+    assert machines._loop_pays(True)
+
+
+def test_nobody_wants_a_loop_that_is_there(loop: Callable[[float, bool], None], tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    loop(0.0, True)
+    machines._spend(0.9 * COMPILES_S)
+    assert not any(tmp_path.iterdir())
 
 
 def test_without_numba_the_engine_runs_all(monkeypatch: pytest.MonkeyPatch) -> None:
