@@ -29,26 +29,27 @@ _engine_s = 0.0
 def _loop_pays(many: bool) -> bool:
     """Whether to run tapes. As with skis: rent the engine until that has cost as much as the loop, then buy.
 
-    Most processes end before it pays to compile the loop, so what it costs them counts together.
+    Most processes end before it pays to compile the loop, so what the engine costs them counts together.
     """
     if not (many or _engine_s >= LOADS_S):
         return False
     from offsim.tape import compiled
 
-    if not compiled.available() or (compiled.kept() is None and max(_engine_s, compiled.wanted_s()) < COMPILES_S):
-        return False
-    return compiled.ready()
+    def compiling_pays() -> bool:
+        return max(_engine_s, LOADS_S * compiled.wanted()) >= COMPILES_S
+
+    return compiled.available() and (compiled.kept() is not None or compiling_pays()) and compiled.ready()
 
 
 def _spend(seconds: float) -> None:
-    """Count the engine's time."""
+    """Count the engine's time; each LOADS_S of it wants a loop that has not been compiled."""
     global _engine_s
     before, _engine_s = _engine_s, _engine_s + seconds
-    if units := int(_engine_s / LOADS_S) - int(before / LOADS_S):
+    if times := int(_engine_s / LOADS_S) - int(before / LOADS_S):
         from offsim.tape import compiled
 
         if compiled.available() and compiled.kept() is None and _engine_s < COMPILES_S:
-            compiled.want(units * LOADS_S)
+            compiled.want(times)
 
 
 class Machines:

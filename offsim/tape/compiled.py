@@ -23,8 +23,6 @@ from offsim.tape.records import STATE
 _FOLDERS = Path(__file__).parent / "__pycache__", Path("~/.cache/offsim").expanduser()
 """Where it is kept: the second where the first cannot be written."""
 _NAME = "run_tape"
-_SECONDS_A_BYTE = 0.05
-"""Of a file whose size says how long the loop has been wanted: processes add to it without reading it."""
 
 
 def available() -> bool:
@@ -63,18 +61,18 @@ def code() -> bytes:
     return made
 
 
-def wanted_s() -> float:
-    """Seconds that processes of this machine have said that they wanted the loop."""
-    files = [folder / _wanted() for folder in _FOLDERS]
-    return _SECONDS_A_BYTE * sum(file.stat().st_size for file in files if file.is_file())
+def wanted() -> int:
+    """How often processes of this machine have wanted the loop: the size of a file that all add to."""
+    files = [folder / _tally_name() for folder in _FOLDERS]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def want(seconds: float) -> None:
-    """Say that the engine has worked so long for lack of the loop."""
-    _keep(lambda folder: (folder / _wanted()).open("ab"), bytes(round(seconds / _SECONDS_A_BYTE)))
+def want(times: int) -> None:
+    """Add to how often the loop has been wanted."""
+    _keep(lambda folder: (folder / _tally_name()).open("ab"), bytes(times))
 
 
-def _wanted() -> str:
+def _tally_name() -> str:
     return f"{_file_name()}.wanted"
 
 

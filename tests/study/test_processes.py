@@ -28,6 +28,11 @@ with processes.worker_processes(2, "") as workers:
 """
 
 
+def start_processes(workers):
+    while workers.submit(os.getpid).result() == os.getpid():
+        time.sleep(0.01)
+
+
 def test_little_work_is_done_here():
     with worker_processes(2, "") as workers:
         assert list(in_order(workers, abs, [-1, 2])) == [1, 2]
@@ -47,8 +52,7 @@ def test_a_worker_that_dies_is_one_message(monkeypatch):
     monkeypatch.setattr(processes, "START_AFTER_S", 0)
     died = pytest.raises(InputError, match=r"^a worker process died \(out of memory\?\); try again$")
     with died, worker_processes(2, "try again") as workers:
-        while workers.submit(os.getpid).result() == os.getpid():
-            time.sleep(0.01)
+        start_processes(workers)
         workers.submit(os._exit, 1).result()
 
 
@@ -80,8 +84,7 @@ def test_a_worker_that_starts_as_another_dies_ends_too(monkeypatch):
     monkeypatch.setattr(ProcessPoolExecutor, "_spawn_process", start_slowly)
     died = pytest.raises(InputError, match="a worker process died")
     with died, worker_processes(2, "") as workers:
-        while workers.submit(os.getpid).result() == os.getpid():
-            time.sleep(0.01)
+        start_processes(workers)
         for work in [workers.submit(os._exit, 1), workers.submit(time.sleep, 60)]:
             work.result()
     assert not multiprocessing.active_children()

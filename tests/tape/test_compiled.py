@@ -22,10 +22,10 @@ def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert compiled.kept() == next((tmp_path / "kept").iterdir())
 
 
-def test_how_long_it_is_wanted_adds_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_often_it_is_wanted_adds_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "_FOLDERS", (tmp_path / "below", tmp_path / "kept"))
-    assert compiled.wanted_s() == 0.0
-    compiled.want(0.1)
-    compiled.want(2.5)
-    assert compiled.wanted_s() == pytest.approx(2.6)
+    assert compiled.wanted() == 0
+    compiled.want(2)
+    compiled.want(50)
+    assert compiled.wanted() == 52
     assert compiled.kept() is None
